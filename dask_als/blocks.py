@@ -1,0 +1,122 @@
+"""What a half-epoch works on, in memory: a partition's ratings and the state of a side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_als.draws import standard_normal
+from dask_als.side import ITEMS, Side
+
+
+@dataclass(frozen=True)
+class Block:
+    """One partition's ratings as compressed sparse rows.
+
+    Row ``rows[i]`` of the solved side has the ratings ``ratings[indptr[i]:indptr[i + 1]]`` of the
+    fixed side's rows ``indices[indptr[i]:indptr[i + 1]]``, which ascend.
+
+    Attributes
+    ----------
+    rows : range
+        The rows of the solved side that the block holds.
+    indptr : ndarray of int64, shape (len(rows) + 1,)
+    indices : ndarray of int32, shape (n_ratings,)
+    ratings : ndarray of float32, shape (n_ratings,)
+    """
+
+    rows: range
+    indptr: np.ndarray
+    indices: np.ndarray
+    ratings: np.ndarray
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Ratings of each row, int64."""
+        return np.diff(self.indptr)
+
+    @property
+    def row_of_rating(self) -> np.ndarray:
+        """The row of each rating, int64, shape (n_ratings,)."""
+        return np.repeat(np.arange(self.rows.start, self.rows.stop), self.counts)
+
+
+def block_of(rows: range, row: np.ndarray, column: np.ndarray, ratings: np.ndarray) -> Block:
+    """Make a block of ratings that are sorted by row, then by column.
+
+    Raises
+    ------
+    ValueError
+        If a rating is out of the rows' range or out of order.
+    """
+    if len(row) and not (rows.start <= row[0] and row[-1] < rows.stop):
+        raise ValueError(f"rows {row[0]} to {row[-1]} are not all within {rows}")
+    steps = np.diff(row.astype(np.int64))
+    if (steps < 0).any() or (np.diff(column)[steps == 0] <= 0).any():
+        raise ValueError("ratings are not sorted by row and column, or one is there twice")
+    counts = np.bincount(row - rows.start, minlength=len(rows))
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Block(rows, indptr, np.ascontiguousarray(column), np.ascontiguousarray(ratings))
+
+
+@dataclass(frozen=True)
+class State:
+    """Biases and factors of contiguous rows of one side.
+
+    Attributes
+    ----------
+    bias : ndarray of float32 or float64, shape (n_rows,)
+    factors : ndarray of the same dtype, shape (n_rows, rank)
+    """
+
+    bias: np.ndarray
+    factors: np.ndarray
+
+    def __getitem__(self, rows: slice) -> State:
+        return State(self.bias[rows], self.factors[rows])
+
+
+def concatenated(parts: list[State]) -> State:
+    """Put the states of consecutive rows together; one part is returned as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    return State(
+        np.concatenate([part.bias for part in parts]),
+        np.concatenate([part.factors for part in parts]),
+    )
+
+
+def random_state(side: Side, rows: range, *, rank: int, seed: int, dtype: str) -> State:
+    """Return what training starts from: biases 0, factors Normal(0, 1/sqrt(rank))."""
+    normal = standard_normal(rows, rank, seed=seed, stream=int(side is ITEMS))
+    return State(np.zeros(len(rows), dtype=dtype), (normal / np.sqrt(rank)).astype(dtype))
+
+
+def zero_state(rows: range, *, rank: int, dtype: str) -> State:
+    """Return biases and factors of 0; training keeps such factors at 0: it fits biases alone."""
+    return State(np.zeros(len(rows), dtype=dtype), np.zeros((len(rows), rank), dtype=dtype))
+
+
+def predictions(
+    users: State, items: State, user_rows: np.ndarray, item_rows: np.ndarray, *, mean: float
+) -> np.ndarray:
+    """Predict ratings: mean + user bias + item bias + product of factors.
+
+    Parameters
+    ----------
+    users, items : State
+    user_rows, item_rows : ndarray of int, shape (n,)
+        Rows of the two states.
+    mean : float
+        The global mean that training took out.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    products = np.einsum(
+        "nk,nk->n", users.factors[user_rows], items.factors[item_rows], dtype=np.float64
+    )
+    biases = users.bias[user_rows].astype(np.float64) + items.bias[item_rows]
+    return mean + biases + products

@@ -1,0 +1,41 @@
+"""Random numbers that belong to a row, whoever draws them and in whatever order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_ROWS_A_BLOCK = 1024
+
+
+def standard_normal(
+    rows: range, width: int, *, seed: int, stream: int, step: int = 0
+) -> np.ndarray:
+    """Draw standard normal numbers for rows of a matrix.
+
+    The generator is counter-based (Philox; Salmon et al. 2011, "Parallel random numbers: as easy
+    as 1, 2, 3"), keyed by seed and stream and started anew at every 1024th row, so that a row's
+    numbers do not depend on which other rows are drawn.
+
+    Parameters
+    ----------
+    rows : range
+        Contiguous row numbers.
+    width : int
+        Numbers a row.
+    seed, stream, step : int
+        What the numbers belong to, below 2**64 each.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(rows), width)
+    """
+    first_block = rows.start // _ROWS_A_BLOCK
+    last_block = max(rows.stop - 1, rows.start) // _ROWS_A_BLOCK
+    blocks = [
+        np.random.Generator(
+            np.random.Philox(key=[seed, stream], counter=[0, 0, block, step])
+        ).standard_normal((_ROWS_A_BLOCK, width))
+        for block in range(first_block, last_block + 1)
+    ]
+    start = rows.start - first_block * _ROWS_A_BLOCK
+    return np.concatenate(blocks)[start : start + len(rows)]

@@ -1,0 +1,19 @@
+"""The errors this package raises on purpose."""
+
+from __future__ import annotations
+
+
+class DaskALSError(Exception):
+    """Base of all errors raised on purpose; the message is one line that says what to do."""
+
+    exit_code = 1
+
+
+class InputError(DaskALSError, ValueError):
+    """What the user gave cannot be used: a setting, a file, a directory, an id."""
+
+    exit_code = 2
+
+
+class JobError(DaskALSError, RuntimeError):
+    """The input was fine, yet the work could not be done."""

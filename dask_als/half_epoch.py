@@ -1,0 +1,110 @@
+"""One half-epoch: every partition of a side solved while the other side is fixed.
+
+``solve_part`` runs once a partition; ``join_parts`` puts the solved side together, and its result
+is what the workers pull from each other as the next half-epoch's fixed side. Source: Koren, Bell and
+Volinsky 2009, "Matrix factorization techniques for recommender systems", with biases; bias first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_als.blocks import Block, State, concatenated, predictions
+from dask_als.exact_sum import as_float, exact_sum
+from dask_als.kernels import solve_rows
+from dask_als.objective import NO_SUMS, Sums, sums_of
+from dask_als.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class SolvedPart:
+    """One partition's rows after a half-epoch.
+
+    Attributes
+    ----------
+    state : State
+    rated : ndarray of bool, shape (n_rows,)
+        Rows that have training ratings.
+    sums : Sums
+    """
+
+    state: State
+    rated: np.ndarray
+    sums: Sums
+
+
+@dataclass(frozen=True)
+class SolvedSide:
+    """All rows of a side after a half-epoch: what is broadcast.
+
+    Attributes
+    ----------
+    state : State
+        Rows without training ratings have the mean bias and zero factors.
+    sums : Sums
+        Over the rows with ratings.
+    mean_bias : float
+        Mean of the biases of the rows with ratings: the fallback for all others.
+    """
+
+    state: State
+    sums: Sums
+    mean_bias: float
+
+
+def unsolved_part(state: State) -> SolvedPart:
+    """Wrap a state that training starts from."""
+    return SolvedPart(state, np.ones(len(state.bias), dtype=bool), NO_SUMS)
+
+
+def solve_part(
+    block: Block, own: SolvedSide, fixed: SolvedSide, mean: float, settings: TrainSettings
+) -> SolvedPart:
+    """Solve the rows of a partition.
+
+    Parameters
+    ----------
+    block : Block
+        The partition's ratings.
+    own : SolvedSide
+        The solved side before this half-epoch; the bias is solved with its factors.
+    fixed : SolvedSide
+    mean : float
+        The global mean taken out of the ratings.
+    settings : TrainSettings
+    """
+    n_rows = len(block.rows)
+    bias_ridge = settings.bias_regularization / settings.residual_precision
+    factor_ridge = settings.factor_regularization / settings.residual_precision
+    bias, factors, squared_error = solve_rows(
+        block.indptr,
+        block.indices,
+        block.ratings,
+        own.state.factors[block.rows.start : block.rows.stop],
+        fixed.state.bias,
+        fixed.state.factors,
+        mean=mean,
+        bias_ridge=np.full(n_rows, bias_ridge),
+        factor_ridge=np.full(n_rows, factor_ridge),
+    )
+    state = State(bias, factors)
+    return SolvedPart(state, block.counts > 0, sums_of(state, squared_error))
+
+
+def join_parts(parts: list[SolvedPart]) -> SolvedSide:
+    """Put a side's partitions together and give rows without ratings the mean bias."""
+    state = concatenated([part.state for part in parts])
+    rated = np.concatenate([part.rated for part in parts])
+    mean_bias = as_float(exact_sum(state.bias[rated])) / max(1, int(rated.sum()))
+    if not rated.all():
+        bias = np.where(rated, state.bias, state.bias.dtype.type(mean_bias))
+        state = State(bias, state.factors)
+    return SolvedSide(state, sum((part.sums for part in parts), NO_SUMS), mean_bias)
+
+
+def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:
+    """Return the exact sum of squared errors over held-out ratings, by user."""
+    predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
+    return exact_sum((block.ratings - predicted) ** 2)

@@ -1,0 +1,229 @@
+"""A model on disk: plain Parquet and JSON, written by the workers, one part a partition.
+
+::
+
+    MODEL/
+      model.json                     settings, ranges of the parts, figures; written last
+      users/part-00000.parquet …     id, count, bias, factors (fixed-size list of rank floats)
+      items/part-00000.parquet …     the same
+      history.jsonl                  one object per epoch
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dask_als import storage
+from dask_als.blocks import State, concatenated
+from dask_als.dataset import Dataset, Partition, rows_path
+from dask_als.errors import InputError
+from dask_als.history import EpochFigures
+from dask_als.settings import TrainSettings
+from dask_als.side import SIDES, USERS, Side
+
+FORMAT_VERSION = 1
+MANIFEST = "model.json"
+HISTORY = "history.jsonl"
+
+
+@dataclass(frozen=True)
+class ModelSide:
+    """What model.json says of one side.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 of the ids in their order, the dataset's.
+    mean_bias : float
+        The bias of rows without training ratings, and of unknown ids.
+    partitions : tuple of Partition
+        The part files' rows and training ratings.
+    """
+
+    digest: str
+    mean_bias: float
+    partitions: tuple[Partition, ...]
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """What model.json says.
+
+    Attributes
+    ----------
+    settings : TrainSettings
+    global_mean : float
+        What was taken out of the ratings before training.
+    rating_min, rating_max : float
+        The range of the training ratings.
+    dataset : dict
+        ``path`` and ``fingerprint`` of the dataset that the model was trained on.
+    users, items : ModelSide
+    figures : EpochFigures
+        Of the last epoch.
+    """
+
+    settings: TrainSettings
+    global_mean: float
+    rating_min: float
+    rating_max: float
+    dataset: dict[str, str]
+    users: ModelSide
+    items: ModelSide
+    figures: EpochFigures
+
+    def side(self, side: Side) -> ModelSide:
+        """Return what is known of one side."""
+        return self.users if side is USERS else self.items
+
+
+def part_path(model: str, side: Side, number: int) -> str:
+    """Return the path of one part of a model."""
+    return storage.join(model, side.name, storage.part_name(number))
+
+
+def write_part(model: str, side: Side, number: int, ids: pa.Table, state: State) -> None:
+    """Write one part: ids and counts of its rows, with their state.
+
+    Parameters
+    ----------
+    ids : pyarrow.Table
+        Columns ``id`` and ``count``.
+    state : State
+        Of the same rows.
+    """
+    factors = pa.FixedSizeListArray.from_arrays(
+        pa.array(state.factors.ravel()), state.factors.shape[1]
+    )
+    table = pa.table(
+        {
+            "id": ids.column("id"),
+            "count": ids.column("count"),
+            "bias": pa.array(state.bias),
+            "factors": factors,
+        }
+    )
+    storage.write_parquet(part_path(model, side, number), table)
+
+
+def write_dataset_part(
+    model: str, dataset: str, side: Side, number: int, partition: Partition, state: State
+) -> int:
+    """Write the part of a model that belongs to one partition of a dataset; return its number."""
+    ids = storage.read_parquet_rows(rows_path(dataset, side), partition.rows, ["id", "count"])
+    write_part(model, side, number, ids, state[partition.start : partition.stop])
+    return number
+
+
+def write_manifest(directory: str, manifest: ModelManifest) -> None:
+    """Write what completes the model."""
+    value = {"format_version": FORMAT_VERSION, "rank": manifest.settings.rank, **asdict(manifest)}
+    storage.write_json(storage.join(directory, MANIFEST), value)
+
+
+def write_history(directory: str, history: list[EpochFigures]) -> None:
+    """Write the figures of all epochs."""
+    path = storage.join(directory, HISTORY)
+    storage.write_json_lines(path, [figures.to_json() for figures in history])
+
+
+def read_history(model: str) -> list[EpochFigures]:
+    """Read the figures of all epochs."""
+    rows = storage.read_json_lines(storage.join(model, HISTORY))
+    return [EpochFigures(**row) for row in rows]
+
+
+def read_manifest(model: str) -> ModelManifest:
+    """Read model.json.
+
+    Raises
+    ------
+    InputError
+        If there is no model, or one of another format version, or a damaged one.
+    """
+    path = storage.join(model, MANIFEST)
+    if not storage.exists(path):
+        what = f"is not a model (no {MANIFEST})" if storage.exists(model) else "is not there"
+        raise InputError(f"{model} {what}; make one with: dask-als train")
+    value = storage.read_json(path)
+    version = value.pop("format_version", None) if isinstance(value, dict) else None
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{model} has model format version {version}, this release reads {FORMAT_VERSION}; "
+            "train it again"
+        )
+    try:
+        return _manifest_from_json(value)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {storage.first_line(error)}") from None
+
+
+def _manifest_from_json(value: dict[str, Any]) -> ModelManifest:
+    del value["rank"]
+    users, items = (_side_from_json(value.pop(side.name)) for side in SIDES)
+    settings = TrainSettings(**value.pop("settings"))
+    figures = EpochFigures(**value.pop("figures"))
+    return ModelManifest(settings=settings, figures=figures, users=users, items=items, **value)
+
+
+def _side_from_json(value: dict[str, Any]) -> ModelSide:
+    partitions = tuple(Partition(**partition) for partition in value.pop("partitions"))
+    return ModelSide(partitions=partitions, **value)
+
+
+def read_part(model: str, side: Side, number: int, partition: Partition) -> pa.Table:
+    """Read one part of a model: id, count, bias, factors.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or not the one that belongs there.
+    """
+    path = part_path(model, side, number)
+    table = storage.read_parquet(path, ["id", "count", "bias", "factors"])
+    if table.num_rows != len(partition.rows):
+        raise InputError(
+            f"{path} holds {table.num_rows:,} rows, the model should have "
+            f"{len(partition.rows):,} there; train it again"
+        )
+    return table
+
+
+def state_of(table: pa.Table) -> State:
+    """Return the biases and factors of a part."""
+    factors = table.column("factors").combine_chunks()
+    rank = factors.type.list_size
+    values = factors.flatten().to_numpy().reshape(len(factors), rank)
+    return State(np.ascontiguousarray(table.column("bias").to_numpy()), values)
+
+
+def read_state(model: str, side: Side, rows: range, dtype: str) -> State:
+    """Read the state of a range of rows, from whichever parts hold them, as the given dtype."""
+    parts: list[State] = []
+    first = 0
+    for number, partition in enumerate(read_manifest(model).side(side).partitions):
+        if partition.start < rows.stop and rows.start < partition.stop:
+            first = first if parts else partition.start
+            parts.append(state_of(read_part(model, side, number, partition)))
+    state = concatenated(parts)[rows.start - first : rows.stop - first]
+    return State(state.bias.astype(dtype), state.factors.astype(dtype))
+
+
+def check_same_ids(manifest: ModelManifest, dataset: Dataset, model: str) -> None:
+    """Check that a model's rows are those of a dataset.
+
+    Raises
+    ------
+    InputError
+        If they are not.
+    """
+    for side in SIDES:
+        if manifest.side(side).digest != dataset.table(side).digest:
+            raise InputError(
+                f"{model} and {dataset.path} do not belong together: their {side.name} differ; "
+                f"the model was trained on {manifest.dataset['path']}"
+            )

@@ -1,0 +1,73 @@
+"""The figures of an epoch: the objective and the RMSE, from sums that partitions return."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from dask_als.blocks import State
+from dask_als.exact_sum import as_float, exact_sum
+from dask_als.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Exact sums (`exact_sum`) over rows of one side, so that partitions do not show in them.
+
+    Attributes
+    ----------
+    squared_error : int
+        Over the rows' ratings, at the moment the rows were solved.
+    squared_bias, squared_factors : int
+        Over the rows.
+    """
+
+    squared_error: int
+    squared_bias: int
+    squared_factors: int
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+NO_SUMS = Sums(0, 0, 0)
+
+
+def sums_of(state: State, squared_error: np.ndarray) -> Sums:
+    """Sum up solved rows.
+
+    Parameters
+    ----------
+    state : State
+        The rows' new state.
+    squared_error : ndarray of float64, shape (n_rows,)
+    """
+    bias = state.bias.astype(np.float64)
+    norms = np.einsum("nk,nk->n", state.factors, state.factors, dtype=np.float64)
+    return Sums(exact_sum(squared_error), exact_sum(bias * bias), exact_sum(norms))
+
+
+def objective(first: Sums, last: Sums, settings: TrainSettings) -> float:
+    """Return the penalized log joint L of the notebook, which training raises.
+
+    ``L = -1/2 lambda sum(error²) - 1/2 gamma sum(bias²) - 1/2 tau sum(|factor|²)``, the last two
+    sums over both sides.
+
+    Parameters
+    ----------
+    first, last : Sums
+        Of the sides that the epoch solved first and last; the latter's errors are current.
+    """
+    both = first + last
+    return -0.5 * (
+        settings.residual_precision * as_float(last.squared_error)
+        + settings.bias_regularization * as_float(both.squared_bias)
+        + settings.factor_regularization * as_float(both.squared_factors)
+    )
+
+
+def rmse(squared_error: int, n_ratings: int) -> float:
+    """Return the root of the mean squared error, from an exact sum."""
+    return math.sqrt(as_float(squared_error) / n_ratings)

@@ -1,0 +1,471 @@
+"""From a file of ratings to a dataset: the plan; its tasks are in `dask_als.prepare_tasks`.
+
+read (a task a chunk) → ids → shuffle (a task a block) → partitions of users → partitions of items →
+check (a task a partition, from the written files) → manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from dask_als import prepare_tasks as tasks
+from dask_als import storage
+from dask_als.dataset import (
+    MANIFEST,
+    TEST_DIRECTORY,
+    Dataset,
+    Partition,
+    SideTable,
+    ratings_path,
+)
+from dask_als.errors import InputError, JobError
+from dask_als.exact_sum import as_float
+from dask_als.executor import Executor, reduce_by_tree
+from dask_als.prepare_tasks import CheckedPart, CheckedSide, ChunkSummary, TitleColumns, UserPart
+from dask_als.ranges import default_partitions
+from dask_als.settings import Columns, PrepareSettings
+from dask_als.side import ITEMS, SIDES, USERS, Side
+from dask_als.source import Source, open_source
+
+# Told the stage, and how many of its tasks have ended, of how many.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Titles:
+    """A CSV file of item titles that the user names.
+
+    Attributes
+    ----------
+    path : str
+    column : str
+        The title's column; the item's is called as in the ratings.
+    """
+
+    path: str
+    column: str = "title"
+
+
+def prepare(
+    source_path: str,
+    path: str,
+    executor: Executor,
+    *,
+    columns: Columns | None = None,
+    settings: PrepareSettings | None = None,
+    titles: Titles | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda stage, done, total: None,
+) -> Dataset:
+    """Make a dataset of a source of ratings.
+
+    Parameters
+    ----------
+    source_path : str
+        CSV (plain, .gz, .zip) or Parquet: a file, a folder or a glob.
+    path : str
+        The dataset to make.
+    executor : Executor
+    columns : Columns, optional
+        The source's names; by default those of GroupLens, the time only if it is there.
+    settings : PrepareSettings, optional
+    titles : Titles, optional
+        By default those in GroupLens' own layout, if the source has it.
+    overwrite : bool, optional
+        Whether a dataset that is there is replaced.
+    progress : callable, optional
+
+    Raises
+    ------
+    InputError
+        If the source cannot be used, or `path` is there already.
+    JobError
+        If what was written is not what was read.
+    """
+    settings = settings or PrepareSettings()
+    storage.check_free(path, manifest=MANIFEST, overwrite=overwrite)
+    source = open_source(source_path)
+    columns = _columns_there(source, columns)
+    if settings.test_fraction and settings.split == "latest" and columns.time is None:
+        raise InputError(
+            f"the split 'latest' needs a time column; {source_path} has {', '.join(source.columns)}"
+        )
+    title_columns = _title_columns(source, columns, titles)
+    with storage.staged_directory(path, manifest=MANIFEST, overwrite=overwrite) as staging:
+        plan = _Plan(executor, progress, settings, columns, staging)
+        return plan.run(source, title_columns, path)
+
+
+def _columns_there(source: Source, columns: Columns | None) -> Columns:
+    """Return the columns to read; raise InputError if one is missing."""
+    asked = columns or Columns()
+    if columns is None and asked.time not in source.columns:
+        asked = asked.without_time()
+    for word, name in asked.names().items():
+        if name not in source.columns:
+            raise InputError(
+                f"{source.path} has no column {name!r} for the {word}; it has "
+                f"{', '.join(source.columns)}; name yours with --{word}-col"
+            )
+    return asked
+
+
+def _title_columns(source: Source, columns: Columns, titles: Titles | None) -> TitleColumns | None:
+    if titles is not None:
+        return TitleColumns(storage.absolute(titles.path), None, columns.item, titles.column)
+    if source.titles is not None:
+        return TitleColumns(*source.titles, columns.item, "title")
+    return None
+
+
+class _Plan:
+    """Submits the stages in turn; holds what they have in common."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        progress: Progress,
+        settings: PrepareSettings,
+        columns: Columns,
+        staging: str,
+    ) -> None:
+        self.executor = executor
+        self.progress = progress
+        self.settings = settings
+        self.columns = columns
+        self.staging = staging
+        self.work = storage.join(staging, "work")
+
+    def run(self, source: Source, titles: TitleColumns | None, path: str) -> Dataset:
+        """Run all stages and write the manifest."""
+        chunks, summaries = self.read(source)
+        n_usable = sum(chunk.n_rows - chunk.n_rejected for chunk in summaries)
+        n_rejected = sum(chunk.n_rejected for chunk in summaries)
+        if not n_usable:
+            raise InputError(
+                f"{source.path} has no usable rating"
+                + (f": all {n_rejected:,} rows were rejected" if n_rejected else "; it has no rows")
+                + self.first_reason(summaries)
+            )
+        ids = {side: self.merge_ids(chunks, summaries, side) for side in SIDES}
+        del chunks
+        ranges = self.plan_ranges(ids, n_usable)
+        self.shuffle(summaries, ids, ranges)
+        user_parts = self.write_users(summaries, ids, ranges)
+        self.refuse_duplicates(user_parts, ids)
+        n_train = sum(part.n_train for part in user_parts)
+        if not n_train:
+            raise InputError("no rating is left to train on; use a smaller --test-fraction")
+        self.write_items(ranges)
+        users, items, tests = self.check(ids, ranges, user_parts, titles)
+        self.write_rejected(source, summaries)
+        storage.remove(self.work)
+
+        counts = {
+            "rows": sum(chunk.n_rows for chunk in summaries),
+            "train": n_train,
+            "test": sum(part.n_test for part in user_parts),
+            "rejected": n_rejected,
+            "duplicates": sum(part.n_merged for part in user_parts),
+        }
+        _check_nothing_lost(counts, users, items, tests)
+        dataset = Dataset(
+            path=storage.absolute(path),
+            users=_side_table(users, ranges[USERS], [part.n_ratings for part in tests]),
+            items=_side_table(items, ranges[ITEMS], []),
+            n_ratings=n_train,
+            n_test=counts["test"],
+            rating_mean=as_float(users.rating_sum) / n_train,
+            rating_min=users.rating_min,
+            rating_max=users.rating_max,
+            fingerprint=_fingerprint(users, items, tests),
+            split=self.settings.split_json(),
+            source={"path": storage.absolute(source.path), **counts},
+            has_titles=titles is not None,
+        )
+        dataset.write_manifest(self.staging)
+        return dataset
+
+    def completed(self, stage: str, handles: list[Any]) -> None:
+        """Wait for tasks and tell how far they are."""
+        self.progress(stage, 0, len(handles))
+        for done, _ in enumerate(self.executor.as_completed(handles), start=1):
+            self.progress(stage, done, len(handles))
+
+    def read(self, source: Source) -> tuple[list[Any], list[ChunkSummary]]:
+        """Read all chunks, again if their ids turn out to be of different types."""
+        id_types: dict[str, pa.DataType] = {}
+        attempt = 0
+        while True:
+            chunks = [
+                self.executor.submit(
+                    tasks.read_chunk,
+                    chunk,
+                    number,
+                    self.columns,
+                    id_types,
+                    self.work,
+                    key=f"read-source-{number}-{attempt}",
+                )
+                for number, chunk in enumerate(source.chunks)
+            ]
+            handles = [
+                self.executor.submit(tasks.summary, chunk, key=f"summary-{number}-{attempt}")
+                for number, chunk in enumerate(chunks)
+            ]
+            self.completed("read", handles)
+            summaries = self.executor.gather(handles)
+            id_types = _agreed_id_types(summaries)
+            if all(_has_types(chunk, id_types) for chunk in summaries):
+                return chunks, summaries
+            attempt += 1
+
+    def first_reason(self, summaries: list[ChunkSummary]) -> str:
+        """Return why the first rejected row was, to show what is wrong with all of them."""
+        for number, chunk in enumerate(summaries):
+            if chunk.n_rejected:
+                table = storage.read_parquet(tasks.rejected_path(self.work, number), ["reason"])
+                return f", the first one because {table.column('reason')[0].as_py()}"
+        return ""
+
+    def merge_ids(self, chunks: list[Any], summaries: list[ChunkSummary], side: Side) -> Any:
+        """Return the handle of all ids of a side."""
+        tables = [
+            self.executor.submit(tasks.chunk_ids, chunk, side, key=f"ids-{side.name}-{number}")
+            for number, (chunk, its) in enumerate(zip(chunks, summaries, strict=True))
+            if its.n_pieces
+        ]
+        return reduce_by_tree(
+            self.executor, tasks.merged_ids, tables, name=f"merge-ids-{side.name}"
+        )
+
+    def plan_ranges(self, ids: dict[Side, Any], n_ratings: int) -> dict[Side, list[range]]:
+        """Cut both sides into partitions."""
+        n_partitions = self.settings.partitions or default_partitions(n_ratings)
+        handles = [
+            self.executor.submit(
+                tasks.planned_ranges, ids[side], n_partitions, key=f"ranges-{side.name}-0"
+            )
+            for side in SIDES
+        ]
+        return dict(zip(SIDES, self.executor.gather(handles), strict=True))
+
+    def shuffle(
+        self,
+        summaries: list[ChunkSummary],
+        ids: dict[Side, Any],
+        ranges: dict[Side, list[range]],
+    ) -> None:
+        """Bring all rows on their way to the partitions of users."""
+        by_name = {side.name: handle for side, handle in ids.items()}
+        handles = [
+            self.executor.submit(
+                tasks.shuffle_piece,
+                chunk,
+                piece,
+                by_name,
+                ranges[USERS],
+                self.work,
+                key=f"shuffle-users-{chunk}-{piece}",
+            )
+            for chunk, piece in _pieces(summaries)
+        ]
+        self.completed("shuffle", handles)
+
+    def write_users(
+        self,
+        summaries: list[ChunkSummary],
+        ids: dict[Side, Any],
+        ranges: dict[Side, list[range]],
+    ) -> list[UserPart]:
+        """Write the partitions of users, training and held-out."""
+        hashes = {}
+        if self.settings.test_fraction and self.settings.split == "random":
+            hashes = {
+                side.name: self.executor.submit(
+                    tasks.id_hashes, ids[side], key=f"hash-{side.name}-0"
+                )
+                for side in SIDES
+            }
+        handles = [
+            self.executor.submit(
+                tasks.write_user_part,
+                number,
+                _pieces(summaries),
+                hashes,
+                ranges[ITEMS],
+                self.settings,
+                self.staging,
+                self.work,
+                key=f"write-users-{number}",
+            )
+            for number in range(len(ranges[USERS]))
+        ]
+        self.completed("by user", handles)
+        parts: list[UserPart] = self.executor.gather(handles)
+        return parts
+
+    def refuse_duplicates(self, parts: list[UserPart], ids: dict[Side, Any]) -> None:
+        """Raise InputError if there are several ratings of a pair and the user wants to know."""
+        n_merged = sum(part.n_merged for part in parts)
+        if not n_merged or self.settings.duplicates != "error":
+            return
+        pair = next(part.duplicate for part in parts if part.duplicate)
+        handle = self.executor.submit(
+            tasks.example_pair, ids[USERS], ids[ITEMS], pair, key="example-pair-0"
+        )
+        ((user, item),) = self.executor.gather([handle])
+        raise InputError(
+            f"{n_merged:,} ratings are of a pair of user and item that has another one, for "
+            f"instance user {user!r} and item {item!r}; use --duplicates last or mean"
+        )
+
+    def write_items(self, ranges: dict[Side, list[range]]) -> None:
+        """Write the partitions of items."""
+        handles = [
+            self.executor.submit(
+                tasks.write_item_part,
+                number,
+                len(ranges[USERS]),
+                self.staging,
+                self.work,
+                key=f"write-items-{number}",
+            )
+            for number in range(len(ranges[ITEMS]))
+        ]
+        self.completed("by item", handles)
+
+    def check(
+        self,
+        ids: dict[Side, Any],
+        ranges: dict[Side, list[range]],
+        user_parts: list[UserPart],
+        titles: TitleColumns | None,
+    ) -> tuple[CheckedSide, CheckedSide, list[CheckedPart]]:
+        """Read all written partitions again and write the ids with their counts."""
+        parts = {
+            side: self._submit_checks(side.ratings_directory, side, ranges[side]) for side in SIDES
+        }
+        has_test = any(part.n_test for part in user_parts)
+        tests = (
+            self._submit_checks(TEST_DIRECTORY, USERS, ranges[USERS])
+            if has_test or self.settings.test_fraction
+            else []
+        )
+        sides = [
+            self.executor.submit(
+                tasks.finish_side,
+                side,
+                ids[side],
+                parts[side],
+                titles if side is ITEMS else None,
+                self.staging,
+                key=f"finish-{side.name}-0",
+            )
+            for side in SIDES
+        ]
+        self.completed("check", [*parts[USERS], *parts[ITEMS], *tests, *sides])
+        users, items = self.executor.gather(sides)
+        return users, items, self.executor.gather(tests)
+
+    def _submit_checks(self, directory: str, side: Side, ranges: list[range]) -> list[Any]:
+        return [
+            self.executor.submit(
+                tasks.check_part,
+                ratings_path(self.staging, directory, number),
+                side,
+                rows,
+                key=f"check-{directory}-{number}",
+            )
+            for number, rows in enumerate(ranges)
+        ]
+
+    def write_rejected(self, source: Source, summaries: list[ChunkSummary]) -> None:
+        """Keep the rows that were not usable, numbered as in their files."""
+        files, rows_before, path = [], 0, None
+        for number, (chunk, its) in enumerate(zip(source.chunks, summaries, strict=True)):
+            rows_before = rows_before if chunk.path == path else 0
+            path = chunk.path
+            if its.n_rejected:
+                files.append((tasks.rejected_path(self.work, number), rows_before))
+            rows_before += its.n_rows
+        if files:
+            target = storage.join(self.staging, "rejected.parquet")
+            handle = self.executor.submit(
+                tasks.write_rejected, files, target, key="write-rejected-0"
+            )
+            self.executor.gather([handle])
+
+
+def _pieces(summaries: list[ChunkSummary]) -> list[tuple[int, int]]:
+    return [
+        (number, piece) for number, chunk in enumerate(summaries) for piece in range(chunk.n_pieces)
+    ]
+
+
+def _agreed_id_types(summaries: list[ChunkSummary]) -> dict[str, pa.DataType]:
+    """Return one type for the ids of each side, by the side's word."""
+    agreed = {}
+    for side in SIDES:
+        kinds = {chunk.id_types[side.name] for chunk in summaries} - {None}
+        if kinds:
+            agreed[side.singular] = tasks.common_id_type(kinds)
+    return agreed
+
+
+def _has_types(chunk: ChunkSummary, id_types: dict[str, pa.DataType]) -> bool:
+    return all(chunk.id_types[side.name] in (None, id_types.get(side.singular)) for side in SIDES)
+
+
+def _side_table(side: CheckedSide, ranges: list[range], test_ratings: list[int]) -> SideTable:
+    tests = test_ratings or [0] * len(ranges)
+    partitions = tuple(
+        Partition(rows.start, rows.stop, ratings, n_test)
+        for rows, ratings, n_test in zip(ranges, side.n_ratings, tests, strict=True)
+    )
+    return SideTable(side.digest, partitions)
+
+
+def _check_nothing_lost(
+    counts: dict[str, int], users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]
+) -> None:
+    """Compare what was written, twice, with what was read.
+
+    Raises
+    ------
+    JobError
+        If a rating is missing, or changed.
+    """
+    written = [
+        ("by user", sum(users.n_ratings), counts["train"]),
+        ("by item", sum(items.n_ratings), counts["train"]),
+        ("for testing", sum(part.n_ratings for part in tests), counts["test"]),
+        (
+            "in all",
+            counts["train"] + counts["test"] + counts["rejected"] + counts["duplicates"],
+            counts["rows"],
+        ),
+    ]
+    for where, found, expected in written:
+        if found != expected:
+            raise JobError(f"{found:,} ratings were written {where}, {expected:,} were read")
+    if (users.rating_sum, users.checksum) != (items.rating_sum, items.checksum):
+        raise JobError("the ratings written by user and by item are not the same")
+
+
+def _fingerprint(users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]) -> str:
+    """Return a digest of ids and ratings in which neither partitions nor order show."""
+    content = [
+        users.digest,
+        items.digest,
+        sum(users.n_ratings),
+        users.checksum,
+        sum(part.n_ratings for part in tests),
+        sum(part.checksum for part in tests) % 2**64,
+    ]
+    return hashlib.sha256(repr(content).encode()).hexdigest()

@@ -1,0 +1,51 @@
+"""Which rows make a partition: contiguous ranges of row indices with about equal work."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from dask_als.errors import InputError
+
+RATINGS_A_PARTITION = 1_000_000
+_MOST_PARTITIONS = 4096
+# A row's own work, the factorization, is that of about rank / 3 ratings; for usual ranks 16.
+_RATINGS_A_ROW = 16
+
+
+def default_partitions(n_ratings: int) -> int:
+    """Return how many partitions keep a task well over the scheduler's cost of a task."""
+    return min(_MOST_PARTITIONS, max(1, -(-n_ratings // RATINGS_A_PARTITION)))
+
+
+def balanced_ranges(counts: np.ndarray, n_partitions: int) -> list[range]:
+    """Cut rows into contiguous ranges of about equal work.
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (n_rows,)
+        Ratings of each row.
+    n_partitions : int
+        Ranges to make; no more than there are rows are made, and none is empty.
+
+    Returns
+    -------
+    list of range
+    """
+    n_rows = len(counts)
+    if n_rows == 0:
+        raise InputError("there are no rows to cut into partitions")
+    n_partitions = min(n_partitions, n_rows)
+    work = np.cumsum(counts.astype(np.int64) + _RATINGS_A_ROW)
+    cuts = np.searchsorted(work, work[-1] * np.arange(1, n_partitions) / n_partitions) + 1
+    # Each range keeps a row, whatever a single heavy row weighs.
+    cuts = np.maximum.accumulate(cuts - np.arange(n_partitions - 1)) + np.arange(n_partitions - 1)
+    cuts = np.clip(cuts, np.arange(1, n_partitions), n_rows - np.arange(n_partitions - 1, 0, -1))
+    edges = [0, *(int(cut) for cut in cuts), n_rows]
+    return [range(start, stop) for start, stop in pairwise(edges)]
+
+
+def starts(ranges: list[range]) -> np.ndarray:
+    """Return the first row of each range, int64."""
+    return np.array([rows.start for rows in ranges], dtype=np.int64)

@@ -1,0 +1,167 @@
+"""What a person can set, checked where it is made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from dask_als.errors import InputError
+from dask_als.side import SideName
+
+MOST_PARTITIONS = 2**15 - 1
+
+
+def _require(condition: bool, name: str, value: object, demand: str) -> None:
+    if not condition:
+        raise InputError(f"{name.replace('_', '-')} is {value!r}; it must be {demand}")
+
+
+def _require_whole(name: str, value: object, *, least: int, most: int = 2**63 - 1) -> None:
+    in_range = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    _require(in_range, name, value, f"a whole number from {least} to {most}")
+
+
+def _require_finite(name: str, value: float, *, positive: bool = False) -> None:
+    demand = "a positive number" if positive else "zero or a positive number"
+    in_range = value > 0 if positive else value >= 0
+    _require(math.isfinite(value) and in_range, name, value, demand)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    rank : int
+        Length of a factor vector.
+    epochs : int
+        How often each side is solved.
+    residual_precision : float
+        Weight of the squared errors (lambda).
+    bias_regularization : float
+        Weight of the squared biases (gamma).
+    factor_regularization : float
+        Weight of the squared factors (tau).
+    center : bool
+        Whether the mean of the training ratings is taken out before training.
+    dtype : {"float32", "float64"}
+        Type of biases and factors, and of the arithmetic.
+    seed : int
+        Seed of the factors that training starts from.
+    first : {"users", "items"}
+        The side that each epoch solves first.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    rank: int = 32
+    epochs: int = 20
+    residual_precision: float = 1.0
+    bias_regularization: float = 5.0
+    factor_regularization: float = 5.0
+    center: bool = True
+    dtype: Literal["float32", "float64"] = "float32"
+    seed: int = 0
+    first: SideName = "users"
+
+    def __post_init__(self) -> None:
+        _require_whole("rank", self.rank, least=1)
+        _require_whole("epochs", self.epochs, least=1)
+        _require_whole("seed", self.seed, least=0)
+        _require_finite("residual_precision", self.residual_precision, positive=True)
+        _require_finite("bias_regularization", self.bias_regularization)
+        _require_finite("factor_regularization", self.factor_regularization)
+        _require(self.dtype in ("float32", "float64"), "dtype", self.dtype, "float32 or float64")
+        _require(self.first in ("users", "items"), "first", self.first, "users or items")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The source's names for what a rating is made of.
+
+    Attributes
+    ----------
+    user, item, rating : str
+        Columns of the ids and the number.
+    time : str or None
+        Column of the time; None if there is none.
+    """
+
+    user: str = "userId"
+    item: str = "movieId"
+    rating: str = "rating"
+    time: str | None = "timestamp"
+
+    def __post_init__(self) -> None:
+        names = self.names()
+        _require(
+            len(set(names.values())) == len(names), "columns", list(names.values()), "distinct"
+        )
+
+    def names(self) -> dict[str, str]:
+        """Return our word -> the source's word, for the columns that are there."""
+        words = {"user": self.user, "item": self.item, "rating": self.rating}
+        return words if self.time is None else {**words, "time": self.time}
+
+    def without_time(self) -> Columns:
+        """Return the same columns for a source that has no time."""
+        return replace(self, time=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """How a dataset is made from a source.
+
+    Attributes
+    ----------
+    test_fraction : float
+        Share of the ratings held out, 0 (none) to below 1.
+    split : {"random", "latest"}
+        Held out by a hash of ids and seed, or each user's last ratings by time.
+    duplicates : {"last", "mean", "error"}
+        What becomes of several ratings of one item by one user.
+    partitions : int or None
+        Partitions of each side; None chooses by the number of ratings.
+    seed : int
+        Seed of the random split.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    test_fraction: float = 0.0
+    split: Literal["random", "latest"] = "random"
+    duplicates: Literal["last", "mean", "error"] = "last"
+    partitions: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        in_range = math.isfinite(self.test_fraction) and 0 <= self.test_fraction < 1
+        _require(in_range, "test_fraction", self.test_fraction, "at least 0 and below 1")
+        _require(self.split in ("random", "latest"), "split", self.split, "random or latest")
+        _require(
+            self.duplicates in ("last", "mean", "error"),
+            "duplicates",
+            self.duplicates,
+            "last, mean or error",
+        )
+        if self.partitions is not None:
+            _require_whole("partitions", self.partitions, least=1, most=MOST_PARTITIONS)
+        _require_whole("seed", self.seed, least=0)
+
+    def split_json(self) -> dict[str, Any] | None:
+        """Return the split as plain JSON values; None if nothing is held out."""
+        if not self.test_fraction:
+            return None
+        return {"kind": self.split, "test_fraction": self.test_fraction, "seed": self.seed}
