@@ -102,6 +102,24 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
         yield client
 
 
+def current_client() -> Client | None:
+    """Return the client that Dask would use now, if there is one."""
+    try:
+        return Client.current()
+    except ValueError:
+        return None
+
+
+@contextmanager
+def in_process_client() -> Iterator[Client]:
+    """Run tasks on threads of this process, for the block."""
+    with (
+        LocalCluster(processes=False, n_workers=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
 def _local_cluster(settings: ClusterSettings) -> LocalCluster:
     # The dashboard asks for nothing but loopback; a port that is taken is no reason to fail.
     with dask.config.set({"distributed.scheduler.allowed-failures": 10}):

@@ -1,8 +1,8 @@
 """One half-epoch: every partition of a side solved while the other side is fixed.
 
 ``solve_part`` runs once a partition; ``join_parts`` puts the solved side together, and its result
-is what the workers pull from each other as the next half-epoch's fixed side. Source: Koren, Bell and
-Volinsky 2009, "Matrix factorization techniques for recommender systems", with biases; bias first.
+is what the workers pull from each other as the next half-epoch's fixed side. Source: Koren, Bell
+and Volinsky 2009, "Matrix factorization techniques for recommender systems"; the bias comes first.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def prepare(
     path: str,
     executor: Executor,
     *,
-    columns: Columns | None = None,
-    settings: PrepareSettings | None = None,
+    columns: Columns = Columns(),
+    settings: PrepareSettings = PrepareSettings(),
     titles: Titles | None = None,
     overwrite: bool = False,
     progress: Progress = lambda stage, done, total: None,
@@ -72,7 +72,7 @@ def prepare(
         The dataset to make.
     executor : Executor
     columns : Columns, optional
-        The source's names; by default those of GroupLens, the time only if it is there.
+        The source's names; by default those of GroupLens.
     settings : PrepareSettings, optional
     titles : Titles, optional
         By default those in GroupLens' own layout, if the source has it.
@@ -87,7 +87,6 @@ def prepare(
     JobError
         If what was written is not what was read.
     """
-    settings = settings or PrepareSettings()
     storage.check_free(path, manifest=MANIFEST, overwrite=overwrite)
     source = open_source(source_path)
     columns = _columns_there(source, columns)
@@ -101,11 +100,9 @@ def prepare(
         return plan.run(source, title_columns, path)
 
 
-def _columns_there(source: Source, columns: Columns | None) -> Columns:
+def _columns_there(source: Source, columns: Columns) -> Columns:
     """Return the columns to read; raise InputError if one is missing."""
-    asked = columns or Columns()
-    if columns is None and asked.time not in source.columns:
-        asked = asked.without_time()
+    asked = columns.within(source.columns)
     for word, name in asked.names().items():
         if name not in source.columns:
             raise InputError(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from dask_als.errors import InputError
 from dask_als.side import SideName
 
+DEFAULT_TIME = "timestamp"
 MOST_PARTITIONS = 2**15 - 1
 
 
@@ -60,10 +61,10 @@ class TrainSettings:
     """
 
     rank: int = 32
-    epochs: int = 20
+    epochs: int = 15
     residual_precision: float = 1.0
-    bias_regularization: float = 5.0
-    factor_regularization: float = 5.0
+    bias_regularization: float = 3.0
+    factor_regularization: float = 12.0
     center: bool = True
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
@@ -93,13 +94,13 @@ class Columns:
     user, item, rating : str
         Columns of the ids and the number.
     time : str or None
-        Column of the time; None if there is none.
+        Column of the time; None takes ``timestamp``, if it is there.
     """
 
     user: str = "userId"
     item: str = "movieId"
     rating: str = "rating"
-    time: str | None = "timestamp"
+    time: str | None = None
 
     def __post_init__(self) -> None:
         names = self.names()
@@ -112,9 +113,10 @@ class Columns:
         words = {"user": self.user, "item": self.item, "rating": self.rating}
         return words if self.time is None else {**words, "time": self.time}
 
-    def without_time(self) -> Columns:
-        """Return the same columns for a source that has no time."""
-        return replace(self, time=None)
+    def within(self, there: tuple[str, ...]) -> Columns:
+        """Return the same columns for a source that has these; the time may be found there."""
+        found = DEFAULT_TIME if DEFAULT_TIME in there else None
+        return replace(self, time=self.time or found)
 
 
 @dataclass(frozen=True, kw_only=True)

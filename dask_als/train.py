@@ -100,9 +100,9 @@ def epochs(
     clock = time.perf_counter()
     # While the figures of an epoch are waited for, the next one is already submitted.
     for number, sides, handle in _one_ahead(_submitted_epochs(dataset, settings, executor, start)):
-        (values,) = executor.gather([handle])
+        ((value, train_rmse, test_rmse),) = executor.gather([handle])
         now = time.perf_counter()
-        yield Epoch(EpochFigures(number, *values, now - clock), sides)
+        yield Epoch(EpochFigures(number, value, train_rmse, test_rmse, now - clock), sides)
         clock = now
 
 

@@ -1,0 +1,101 @@
+"""What a person sees in the terminal: progress, figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dask_als.history import EpochFigures
+
+STAGES = ("read", "shuffle", "by user", "by item", "check")
+
+
+def described(figures: EpochFigures) -> str:
+    """Return an epoch's figures in words."""
+    test = "" if figures.test_rmse is None else f"  test RMSE {figures.test_rmse:.4f}"
+    return f"objective {figures.objective:,.2f}  RMSE {figures.train_rmse:.4f}{test}"
+
+
+@contextmanager
+def preparing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far `prepare` is; nothing where the output is not a terminal."""
+    with _bar(console, "") as progress:
+        tasks = {stage: progress.add_task(f"{stage:8}", total=None) for stage in STAGES}
+
+        def show(stage: str, done: int, total: int) -> None:
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def training(console: Console, n_epochs: int) -> Iterator[Callable[[EpochFigures], None]]:
+    """Show epochs: a bar in a terminal, a line an epoch elsewhere."""
+    if not console.is_terminal:
+        yield lambda figures: console.print(
+            f"epoch {figures.epoch:>4}/{n_epochs}  {described(figures)}  {figures.seconds:.2f} s",
+            soft_wrap=True,
+        )
+        return
+    with _bar(console, "{task.fields[figures]}") as progress:
+        task = progress.add_task("epoch", total=n_epochs, figures="")
+
+        def show(figures: EpochFigures) -> None:
+            progress.update(task, completed=figures.epoch, figures=described(figures))
+
+        yield show
+
+
+def _bar(console: Console, text: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None if not text else 24),
+        MofNCompleteColumn(),
+        TextColumn(text),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+class Download:
+    """A progress bar with tqdm's interface, as pooch wants it."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = _bar(console, "")
+        self._task = self._progress.add_task("download", total=None)
+        self.total = 0
+
+    def update(self, n_bytes: int) -> None:
+        """Add bytes."""
+        self._progress.start()
+        self._progress.update(self._task, advance=n_bytes, total=self.total)
+
+    def reset(self) -> None:
+        """Start over."""
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+
+def table_of(frame: pd.DataFrame, title: str) -> Table:
+    """Return a data frame as a table to print."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in frame.columns:
+        is_number = pd.api.types.is_numeric_dtype(frame[name])
+        table.add_column(str(name), justify="right" if is_number else "left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

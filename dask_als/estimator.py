@@ -1,0 +1,121 @@
+"""`ALS`: settings, and `fit`, which trains on whatever cluster is at hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any
+
+from distributed import Client
+
+from dask_als import storage
+from dask_als.cluster import DaskExecutor, current_client, in_process_client
+from dask_als.dataset import Dataset, is_dataset, open_dataset
+from dask_als.errors import InputError
+from dask_als.executor import Executor
+from dask_als.history import EpochFigures
+from dask_als.model import ALSModel
+from dask_als.prepare import prepare
+from dask_als.settings import Columns, PrepareSettings, TrainSettings
+from dask_als.train import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALS(TrainSettings):
+    """Biased matrix factorization by alternating least squares, trained on Dask.
+
+    The settings are those of `TrainSettings`, with two more.
+
+    Attributes
+    ----------
+    client : distributed.Client or None
+        The cluster to train on. None takes the current client; if there is none, threads of this
+        process, for the call.
+    scratch : str or None
+        A directory for what `fit` writes, which all workers must see; None makes a temporary one.
+
+    Examples
+    --------
+    >>> from dask_als import ALS
+    >>> model = ALS(rank=32).fit("ratings.csv")               # doctest: +SKIP
+    >>> model.recommend(user=1, k=3)                          # doctest: +SKIP
+    """
+
+    client: Client | None = None
+    scratch: str | None = None
+
+    def fit(
+        self,
+        ratings: Any,
+        *,
+        columns: Columns = Columns(),
+        prepare_settings: PrepareSettings = PrepareSettings(),
+        on_epoch: Callable[[EpochFigures], None] = lambda figures: None,
+    ) -> ALSModel:
+        """Train a model.
+
+        Parameters
+        ----------
+        ratings : str or path or pandas.DataFrame or dask.dataframe.DataFrame
+            A dataset made by `prepare`, a source that `prepare` reads, or a data frame.
+        columns : Columns, optional
+            The names of user, item, rating and time in `ratings`.
+        prepare_settings : PrepareSettings, optional
+            Split and duplicates; not for a dataset, which is prepared already.
+        on_epoch : callable, optional
+            Told the figures of each epoch.
+
+        Returns
+        -------
+        ALSModel
+            In memory, usable without a cluster. What was written to make it is removed with it.
+        """
+        scratch = tempfile.mkdtemp(prefix="dask-als-", dir=self.scratch)
+        remove_scratch = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+        try:
+            with self._client() as client:
+                executor = DaskExecutor(client)
+                dataset = _dataset_of(ratings, scratch, executor, columns, prepare_settings)
+                model_path = storage.join(scratch, "model")
+                train(dataset, model_path, self._settings(), executor, on_epoch=on_epoch)
+            model = ALSModel.load(model_path, dataset.path)
+        except BaseException:
+            remove_scratch()
+            raise
+        # The dataset, where seen items and titles are looked up, lives as long as the model does.
+        remove_scratch.detach()
+        weakref.finalize(model, shutil.rmtree, scratch, ignore_errors=True)
+        return model
+
+    def _client(self) -> AbstractContextManager[Client]:
+        client = self.client or current_client()
+        return in_process_client() if client is None else nullcontext(client)
+
+    def _settings(self) -> TrainSettings:
+        return TrainSettings(**{f.name: getattr(self, f.name) for f in fields(TrainSettings)})
+
+
+def _dataset_of(
+    ratings: Any,
+    scratch: str,
+    executor: Executor,
+    columns: Columns,
+    settings: PrepareSettings,
+) -> Dataset:
+    """Open a dataset, or make one in the scratch directory."""
+    if isinstance(ratings, str | os.PathLike):
+        source = os.fspath(ratings)
+        if is_dataset(source):
+            return open_dataset(source)
+    elif hasattr(ratings, "to_parquet"):
+        source = storage.join(scratch, "ratings.parquet")
+        ratings.to_parquet(source)
+    else:
+        raise InputError(f"ratings are a {type(ratings).__name__}; give a path or a data frame")
+    path = storage.join(scratch, "dataset")
+    return prepare(source, path, executor, columns=columns, settings=settings)

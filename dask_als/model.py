@@ -1,0 +1,428 @@
+"""A trained model in memory, which needs no cluster: predict, recommend, find similar, fold in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from dask_als import model_files, storage
+from dask_als.blocks import Block, State, concatenated, predictions
+from dask_als.dataset import Dataset, is_dataset, open_dataset, read_block
+from dask_als.errors import InputError
+from dask_als.half_epoch import SolvedSide, solve_part
+from dask_als.history import EpochFigures
+from dask_als.model_files import ModelManifest
+from dask_als.objective import NO_SUMS
+from dask_als.settings import TrainSettings
+from dask_als.side import ITEMS, SIDES, USERS, Side
+
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """One side of a model.
+
+    Attributes
+    ----------
+    side : Side
+    ids : pandas.Index
+        As in the source.
+    counts : ndarray of int64, shape (n_rows,)
+        Training ratings of each row.
+    state : State
+        Biases and factors of each row.
+    mean_bias : float
+        The bias of an unknown id.
+    """
+
+    side: Side
+    ids: pd.Index[Any]
+    counts: np.ndarray
+    state: State
+    mean_bias: float
+
+    def rows(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """Return the row of each id, -1 for unknown ones."""
+        return self.ids.get_indexer(pd.Index(ids))
+
+    def row(self, identifier: Any) -> int:
+        """Return the row of an id.
+
+        Raises
+        ------
+        InputError
+            If it is unknown.
+        """
+        (row,) = self.rows([identifier])
+        if row == _UNKNOWN:
+            raise InputError(f"{self.side.singular} {identifier!r} is not in the model")
+        return int(row)
+
+    def parse(self, text: str) -> Any:
+        """Return the id that a text stands for: a number where ids are numbers.
+
+        Raises
+        ------
+        InputError
+            If it must be a number and is not.
+        """
+        if not pd.api.types.is_integer_dtype(self.ids.dtype):
+            return text
+        try:
+            return int(text)
+        except ValueError:
+            raise InputError(
+                f"{self.side.singular} ids are whole numbers here, not {text!r}"
+            ) from None
+
+    @cached_property
+    def with_unknown(self) -> State:
+        """The state with a last row, which index -1 picks, for unknown ids."""
+        last = State(
+            np.array([self.mean_bias], dtype=self.state.bias.dtype),
+            np.zeros((1, self.state.factors.shape[1]), dtype=self.state.factors.dtype),
+        )
+        return concatenated([self.state, last])
+
+
+@dataclass(frozen=True)
+class FoldedIn:
+    """A user or an item that was not trained on, solved from its ratings.
+
+    Attributes
+    ----------
+    bias : float
+    factors : ndarray, shape (rank,)
+    rated : ndarray of int
+        Rows of the fixed side that it has ratings of.
+    """
+
+    model: ALSModel
+    side: Side
+    bias: float
+    factors: np.ndarray
+    rated: np.ndarray
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """Predicted rating of every row of the fixed side."""
+        state = State(np.array([self.bias]), self.factors[None, :])
+        return self.model.scores(self.side, state, 0)
+
+    def recommend(self, k: int = 10) -> pd.DataFrame:
+        """Return the best of the other side that it has no rating of, like `ALSModel.recommend`."""
+        return self.model.best(self.side.other, self.scores, k, without=self.rated)
+
+
+class ALSModel:
+    """A trained model.
+
+    Attributes
+    ----------
+    manifest : ModelManifest
+        Settings, mean, where it was trained on.
+    users, items : ModelRows
+    history : list of EpochFigures
+    dataset : Dataset or None
+        What it was trained on, if it is still there: for titles and for what users have rated.
+
+    Examples
+    --------
+    >>> model = ALSModel.load("MODEL")                          # doctest: +SKIP
+    >>> model.predict(users=[1, 1], items=[296, 318])           # doctest: +SKIP
+    array([3.9, 4.1])
+    """
+
+    def __init__(
+        self,
+        manifest: ModelManifest,
+        users: ModelRows,
+        items: ModelRows,
+        history: list[EpochFigures],
+        dataset: Dataset | None,
+    ) -> None:
+        self.manifest = manifest
+        self.users = users
+        self.items = items
+        self.history = history
+        self.dataset = dataset
+        self._block = lru_cache(maxsize=4)(self._read_block)
+
+    def __repr__(self) -> str:
+        users, items = len(self.users.ids), len(self.items.ids)
+        return f"<ALSModel: rank {self.settings.rank}, {users:,} users, {items:,} items>"
+
+    @classmethod
+    def load(cls, path: str, dataset: str | None = None) -> ALSModel:
+        """Load a model directory.
+
+        Parameters
+        ----------
+        path : str
+        dataset : str, optional
+            The dataset it was trained on, if it was moved since.
+
+        Raises
+        ------
+        InputError
+            If the model is missing or damaged, or `dataset` is not the one it was trained on.
+        """
+        manifest = model_files.read_manifest(path)
+        users, items = (_read_rows(path, manifest, side) for side in SIDES)
+        history = model_files.read_history(path)
+        return cls(manifest, users, items, history, _find_dataset(manifest, path, dataset))
+
+    def save(self, path: str, *, overwrite: bool = False) -> None:
+        """Write a model directory.
+
+        Raises
+        ------
+        InputError
+            If something is at `path` already.
+        """
+        with storage.staged_directory(
+            path, manifest=model_files.MANIFEST, overwrite=overwrite
+        ) as staging:
+            for side in SIDES:
+                rows = self.rows(side)
+                table = pa.table({"id": pa.array(rows.ids), "count": rows.counts})
+                for number, part in enumerate(self.manifest.side(side).partitions):
+                    its = slice(part.start, part.stop)
+                    ids = table.slice(part.start, len(part.rows))
+                    model_files.write_part(staging, side, number, ids, rows.state[its])
+            model_files.write_history(staging, self.history)
+            model_files.write_manifest(staging, self.manifest)
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How the model was trained."""
+        return self.manifest.settings
+
+    def rows(self, side: Side) -> ModelRows:
+        """Return one side."""
+        return self.users if side is USERS else self.items
+
+    def predict(self, users: Any, items: Any) -> Any:
+        """Predict ratings.
+
+        An unknown user or item counts as one with the mean bias and no factors.
+
+        Parameters
+        ----------
+        users, items : id or sequence of ids
+            Pairs; a single id goes with all of the other.
+
+        Returns
+        -------
+        float or ndarray of float64
+            Of the same length; a float for two single ids.
+        """
+        single = [np.ndim(ids) == 0 for ids in (users, items)]
+        user_rows = self.users.rows(np.atleast_1d(np.asarray(users)))
+        item_rows = self.items.rows(np.atleast_1d(np.asarray(items)))
+        user_rows, item_rows = np.broadcast_arrays(user_rows, item_rows)
+        predicted = predictions(
+            self.users.with_unknown,
+            self.items.with_unknown,
+            user_rows,
+            item_rows,
+            mean=self.manifest.global_mean,
+        )
+        return float(predicted[0]) if all(single) else predicted
+
+    def recommend(self, user: Any, k: int = 10, *, seen: bool = False) -> pd.DataFrame:
+        """Return the items with the highest predicted ratings for a user.
+
+        An unknown user gets the items with the highest biases.
+
+        Parameters
+        ----------
+        user : id
+        k : int, optional
+        seen : bool, optional
+            Whether items that the user has rated may be among them.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``rank`` (from 1), ``item_id``, ``score`` and, if the dataset has it, ``title``.
+
+        Raises
+        ------
+        InputError
+            If seen items are to be left out and the dataset is no longer there.
+        """
+        (row,) = self.users.rows([user])
+        without = np.array([], dtype=np.int64)
+        if not seen and row != _UNKNOWN:
+            without = self._rated_rows(USERS, int(row))[0]
+        scores = self.scores(USERS, self.users.with_unknown, int(row))
+        return self.best(ITEMS, scores, k, without=without)
+
+    def rated_items(self, user: Any) -> pd.DataFrame:
+        """Return a user's training ratings, the highest first: item_id, rating and title."""
+        items, ratings = self._rated_rows(USERS, self.users.row(user))
+        order = np.lexsort((items, -ratings))
+        return self._described(ITEMS, items[order], rating=ratings[order])
+
+    def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
+        """Return the items whose factors point most nearly the same way (cosine).
+
+        Returns
+        -------
+        pandas.DataFrame
+            As `recommend`; the score is the cosine.
+
+        Raises
+        ------
+        InputError
+            If the item is unknown.
+        """
+        return self._similar(ITEMS, item, k)
+
+    def name_of(self, item: Any) -> str:
+        """Return an item's title, or its id where titles are not known."""
+        described = self._described(ITEMS, np.array([self.items.row(item)]))
+        return str(described.iloc[0, -1])
+
+    def similar_users(self, user: Any, k: int = 10) -> pd.DataFrame:
+        """Return the users whose factors point most nearly the same way, as `similar_items`."""
+        return self._similar(USERS, user, k)
+
+    def fold_in(self, ratings: Mapping[Any, float]) -> FoldedIn:
+        """Solve a new user from their ratings, with the same kernel as in training.
+
+        Parameters
+        ----------
+        ratings : mapping of item id to rating
+            Of items in the model; others are an error.
+
+        Raises
+        ------
+        InputError
+            If an item is unknown or a rating is not a finite number.
+        """
+        return self._fold_in(USERS, ratings)
+
+    def fold_in_item(self, ratings: Mapping[Any, float]) -> FoldedIn:
+        """Solve a new item from its ratings by user id, as `fold_in`."""
+        return self._fold_in(ITEMS, ratings)
+
+    def _fold_in(self, side: Side, ratings: Mapping[Any, float]) -> FoldedIn:
+        fixed = self.rows(side.other)
+        rows = np.array([fixed.row(identifier) for identifier in ratings], dtype=np.int32)
+        values = np.array(list(ratings.values()), dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise InputError(f"ratings must be finite numbers: {dict(ratings)}")
+        order = np.argsort(rows)
+        block = Block(
+            range(1), np.array([0, len(rows)], dtype=np.int64), rows[order], values[order]
+        )
+        dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
+        unknown = State(np.zeros(1, dtype), np.zeros((1, rank), dtype))
+        solved = solve_part(
+            block,
+            SolvedSide(unknown, NO_SUMS, 0.0),
+            SolvedSide(fixed.state, NO_SUMS, fixed.mean_bias),
+            self.manifest.global_mean,
+            self.settings,
+        )
+        bias = solved.state.bias[0] if len(rows) else self.rows(side).mean_bias
+        return FoldedIn(self, side, float(bias), solved.state.factors[0], rows)
+
+    def scores(self, side: Side, state: State, row: int) -> np.ndarray:
+        """Return the predicted rating of one row of a state and every row of the other side."""
+        fixed = self.rows(side.other).state
+        products = fixed.factors @ state.factors[row].astype(fixed.factors.dtype)
+        return self.manifest.global_mean + float(state.bias[row]) + fixed.bias + products
+
+    def best(self, side: Side, scores: np.ndarray, k: int, *, without: np.ndarray) -> pd.DataFrame:
+        """Return the rows with the highest scores; of equal scores, the first rows."""
+        if k < 1:
+            raise InputError(f"k is {k}; it must be at least 1")
+        scores = scores.astype(np.float64)
+        scores[without] = -np.inf
+        allowed = len(scores) - len(np.unique(without))
+        order = np.argsort(-scores, kind="stable")[: min(k, allowed)]
+        described = self._described(side, order, score=scores[order])
+        described.insert(0, "rank", np.arange(1, len(order) + 1))
+        return described
+
+    def _similar(self, side: Side, identifier: Any, k: int) -> pd.DataFrame:
+        rows = self.rows(side)
+        row = rows.row(identifier)
+        factors = rows.state.factors.astype(np.float64)
+        norms = np.linalg.norm(factors, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosines = factors @ factors[row] / (norms * norms[row])
+        cosines = np.nan_to_num(cosines, nan=-1.0)
+        return self.best(side, cosines, k, without=np.array([row]))
+
+    def _described(self, side: Side, rows: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
+        described = pd.DataFrame({f"{side.singular}_id": self.rows(side).ids[rows], **columns})
+        if side is ITEMS and self.dataset is not None and self.dataset.has_titles:
+            described["title"] = self._titles[rows]
+        return described
+
+    @cached_property
+    def _titles(self) -> np.ndarray:
+        assert self.dataset is not None
+        return self.dataset.read_rows(ITEMS).column("title").to_pandas().to_numpy()
+
+    def _rated_rows(self, side: Side, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the other side that a row has training ratings of, and the ratings."""
+        if self.dataset is None:
+            raise InputError(
+                f"what {side.name} have rated is in {self.manifest.dataset['path']}, which is not "
+                "there; load the model with dataset=, or recommend with seen=True"
+            )
+        partitions = self.dataset.table(side).partitions
+        number = int(np.searchsorted([part.start for part in partitions], row, side="right")) - 1
+        block = self._block(side, number)
+        its = slice(*block.indptr[row - block.rows.start : row - block.rows.start + 2])
+        return block.indices[its], block.ratings[its]
+
+    def _read_block(self, side: Side, number: int) -> Block:
+        assert self.dataset is not None
+        return read_block(
+            self.dataset.path, side, number, self.dataset.table(side).partitions[number]
+        )
+
+
+def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
+    its = manifest.side(side)
+    tables = [
+        model_files.read_part(path, side, number, partition)
+        for number, partition in enumerate(its.partitions)
+    ]
+    table = pa.concat_tables(tables)
+    return ModelRows(
+        side,
+        pd.Index(table.column("id").to_pandas()),
+        table.column("count").to_numpy(),
+        model_files.state_of(table),
+        its.mean_bias,
+    )
+
+
+def _find_dataset(manifest: ModelManifest, model: str, path: str | None) -> Dataset | None:
+    """Open the dataset that a model was trained on, if it is there."""
+    asked = path or manifest.dataset["path"]
+    if path is None and not is_dataset(asked):
+        return None
+    dataset = open_dataset(asked)
+    if dataset.fingerprint == manifest.dataset["fingerprint"]:
+        return dataset
+    if path is None:
+        return None
+    raise InputError(
+        f"{model} was not trained on {path}: their fingerprints differ; it was trained on "
+        f"{manifest.dataset['path']}"
+    )
