@@ -1,9 +1,16 @@
 """Biased matrix factorization by alternating least squares, as a distributed job on Dask."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from dask_als.errors import DaskALSError, InputError, JobError
-from dask_als.estimator import ALS
-from dask_als.model import ALSModel
 from dask_als.settings import Columns, PrepareSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from dask_als.estimator import ALS
+    from dask_als.model import ALSModel
 
 __all__ = [
     "ALS",
@@ -16,3 +23,12 @@ __all__ = [
     "TrainSettings",
 ]
 __version__ = "0.1.0"
+
+_LOADED_WHEN_USED = {"ALS": "dask_als.estimator", "ALSModel": "dask_als.model"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Dask and numba when it is first used, so that --help need not wait."""
+    if name not in _LOADED_WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LOADED_WHEN_USED[name]), name)

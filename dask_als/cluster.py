@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
-import dask
 from distributed import Client, LocalCluster, as_completed
 
 from dask_als.errors import InputError, JobError
@@ -24,8 +27,9 @@ class DaskExecutor:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        # Keys of another run on the same cluster must not be taken for ours.
+        # Dask takes a task for done if its key is known: no two of ours, on any client, share one.
         self._run = uuid.uuid4().hex[:8]
+        self._submitted = itertools.count()
 
     @property
     def threads(self) -> int:
@@ -34,7 +38,8 @@ class DaskExecutor:
 
     def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
         """Start a task and return its future."""
-        return self._client.submit(function, *args, key=f"{key}-{self._run}", pure=False)
+        unique = f"{key}-{self._run}-{next(self._submitted)}"
+        return self._client.submit(function, *args, key=unique)
 
     def gather(self, handles: list[Any]) -> list[Any]:
         """Return the results of tasks, in order."""
@@ -43,7 +48,7 @@ class DaskExecutor:
 
     def as_completed(self, handles: list[Any]) -> Iterator[Any]:
         """Yield the results of tasks as they end."""
-        for _, result in as_completed(handles, with_results=True):
+        for _, result in as_completed(handles, with_results=True, loop=self._client.loop):
             yield result
 
 
@@ -62,7 +67,9 @@ class ClusterSettings:
     memory : str
         Memory limit of each of them, as Dask writes it: ``4GiB``, ``auto``.
     dashboard : str
-        Where a local cluster's dashboard listens; ``:0`` takes any free port.
+        Where a local cluster's dashboard listens; port 0 takes any free one.
+    timeout : str
+        How long to try to reach an address.
     """
 
     address: str = "local"
@@ -70,6 +77,7 @@ class ClusterSettings:
     threads: int | None = None
     memory: str = "auto"
     dashboard: str = "127.0.0.1:8787"
+    timeout: str = "10s"
 
 
 @contextmanager
@@ -84,7 +92,11 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
         If there is no scheduler at the address.
     """
     if settings.address == "local":
-        with _local_cluster(settings) as cluster, Client(cluster) as client:
+        with (
+            _local_cluster(settings) as cluster,
+            Client(cluster) as client,
+            _quiet_when_interrupted(),
+        ):
             yield client
         return
     if "://" not in settings.address:
@@ -93,13 +105,23 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
             "tcp://scheduler:8786"
         )
     try:
-        client = Client(settings.address, timeout="10s")
+        client = Client(settings.address, timeout=settings.timeout)
     except (OSError, TimeoutError):
         raise JobError(f"there is no scheduler at {settings.address}") from None
     except ValueError as error:
         raise InputError(f"--cluster is {settings.address!r}: {error}") from None
-    with client:
+    with client, _quiet_when_interrupted():
         yield client
+
+
+@contextmanager
+def _quiet_when_interrupted() -> Iterator[None]:
+    """Keep asyncio from complaining of what Dask's client leaves behind when it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
 
 
 def current_client() -> Client | None:
@@ -121,12 +143,28 @@ def in_process_client() -> Iterator[Client]:
 
 
 def _local_cluster(settings: ClusterSettings) -> LocalCluster:
-    # The dashboard asks for nothing but loopback; a port that is taken is no reason to fail.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 10}):
+    with _interrupts_deferred():
         return LocalCluster(
             n_workers=settings.workers,
             threads_per_worker=settings.threads,
             memory_limit=settings.memory,
             dashboard_address=settings.dashboard,
             host="127.0.0.1",
+            silence_logs=logging.ERROR,
         )
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Hold back Ctrl-C for the block.
+
+    A cluster is not interrupted half-started, and its processes, which inherit the block and keep
+    it, leave Ctrl-C to this one, which closes them.
+    """
+    # Python's resource tracker would take the block away when the first process starts it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -18,7 +18,7 @@ class Executor(Protocol):
         ...
 
     def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
-        """Start a task and return its handle; the key, unique in a plan, names it to people."""
+        """Start a task and return its handle; the key names it to people."""
         ...
 
     def gather(self, handles: list[Any]) -> list[Any]:

@@ -30,6 +30,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from dask_als.errors import InputError
+
 GLOBAL_MEAN = 3.5
 BIAS_SPREAD = 0.45
 AFFINITY_SPREAD = 0.45
@@ -74,7 +76,7 @@ class GenerateSettings:
 
     Raises
     ------
-    ValueError
+    InputError
         If a value is out of range, or the ratings are too few or too many for the users and items.
     """
 
@@ -88,21 +90,23 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         for name in ("n_users", "n_items", "n_ratings", "rank"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
+                raise InputError(
+                    f"{name.removeprefix('n_')} is {getattr(self, name)}; give at least 1"
+                )
         if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed is {self.seed}: give an integer from 0 to 2**64 - 1")
+            raise InputError(f"seed is {self.seed}: give an integer from 0 to 2**64 - 1")
         if not (self.noise >= 0 and math.isfinite(self.noise)):
-            raise ValueError(f"noise is {self.noise}: give a finite number, 0 or more")
+            raise InputError(f"noise is {self.noise}: give a finite number, 0 or more")
         fewest = max(self.n_users, self.n_items)
         if self.n_ratings < fewest:
-            raise ValueError(
-                f"n_ratings is {self.n_ratings}: give at least {fewest}, "
+            raise InputError(
+                f"ratings is {self.n_ratings}: give at least {fewest}, "
                 "one for every user and every item"
             )
         most = self.n_users * self.n_items // 2
         if self.n_ratings > max(most, fewest):
-            raise ValueError(
-                f"n_ratings is {self.n_ratings}: give at most {max(most, fewest)}, "
+            raise InputError(
+                f"ratings is {self.n_ratings}: give at most {max(most, fewest)}, "
                 "half of all pairs of a user and an item, or more users or items"
             )
 
@@ -218,7 +222,7 @@ def write_ratings(settings: GenerateSettings, path: str | os.PathLike[str]) -> N
 
     Raises
     ------
-    FileExistsError
+    InputError
         If `path` exists.
     """
     path = Path(path)
@@ -426,7 +430,7 @@ def _timestamps(rng: np.random.Generator, counts: np.ndarray, user: np.ndarray) 
 def _appearing_whole(path: Path) -> Iterator[Path]:
     """Lend a name beside `path` to write to; rename it to `path` when whole, or remove it."""
     if path.exists():
-        raise FileExistsError(f"{path} exists: give another name, or remove it first")
+        raise InputError(f"{path} is there already; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:

@@ -60,7 +60,7 @@ class TrainSettings:
         If a value is out of its range.
     """
 
-    rank: int = 32
+    rank: int = 64
     epochs: int = 15
     residual_precision: float = 1.0
     bias_regularization: float = 3.0

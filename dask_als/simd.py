@@ -10,6 +10,7 @@ alone and is the same for every register width; a multiply-add is fused where th
 
 from __future__ import annotations
 
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_als import generate
+from dask_als.errors import InputError
 from dask_als.generate import (
     MOVIELENS_25M,
     MOVIELENS_SMALL,
@@ -182,19 +183,19 @@ def test_popular_items_are_popular_with_light_and_heavy_users_alike():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"n_users": 0}, "n_users is 0: give at least 1"),
-        ({"n_items": -3}, "n_items is -3: give at least 1"),
-        ({"rank": 0}, "rank is 0: give at least 1"),
+        ({"n_users": 0}, "users is 0; give at least 1"),
+        ({"n_items": -3}, "items is -3; give at least 1"),
+        ({"rank": 0}, "rank is 0; give at least 1"),
         ({"seed": -1}, "seed is -1: give an integer from 0"),
         ({"noise": -0.5}, "noise is -0.5: give a finite number"),
         ({"noise": float("nan")}, "noise is nan: give a finite number"),
-        ({"n_ratings": 199}, "n_ratings is 199: give at least 200"),
-        ({"n_ratings": 15_001}, "n_ratings is 15001: give at most 15000"),
+        ({"n_ratings": 199}, "ratings is 199: give at least 200"),
+        ({"n_ratings": 15_001}, "ratings is 15001: give at most 15000"),
     ],
 )
 def test_settings_out_of_range_say_what_to_give(changed, message):
     given_settings = {"n_users": 200, "n_items": 150, "n_ratings": 6_000} | changed
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         GenerateSettings(**given_settings)
 
 
@@ -212,7 +213,7 @@ def test_parquet_folder_and_csv_hold_the_same_ratings(small_chunks, tmp_path):
 @pytest.mark.parametrize("name", ["ratings", "ratings.csv"])
 def test_existing_path_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(FileExistsError, match="exists: give another name"):
+    with pytest.raises(InputError, match="is there already"):
         write_ratings(TINY, tmp_path / name)
     assert (tmp_path / name).read_text() == "mine"
 

@@ -1,0 +1,6 @@
+"""Runs the command line: ``python -m dask_als``."""
+
+from dask_als.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What several test modules share: small ratings, settings, and what is read of files by hand."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from dask_als.generate import GenerateSettings, chunks, generate_chunk
+from dask_als.settings import TrainSettings
+
+_SHARED = Path(__file__).parents[2] / "shared" / "data" / "ml-latest-small" / "ratings.csv"
+MOVIELENS = _SHARED if _SHARED.exists() else None
+"""Real ratings, where they lie beside the repository."""
+
+
+def generated(n_users, n_items, n_ratings, seed=0):
+    """Return generated ratings as rows of (user, item, rating)."""
+    settings = GenerateSettings(n_users=n_users, n_items=n_items, n_ratings=n_ratings, seed=seed)
+    tables = [generate_chunk(settings, chunk) for chunk in chunks(settings)]
+    return [
+        row
+        for table in tables
+        for row in zip(*(table.column(i).to_pylist() for i in range(3)), strict=True)
+    ]
+
+
+def write_csv(path, rows, header=("userId", "movieId", "rating")):
+    """Write rows to a CSV file and return its path."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def small_settings(**changes):
+    """Return settings for tiny data."""
+    values = {"rank": 4, "epochs": 3, "bias_regularization": 1.0, "factor_regularization": 2.0}
+    return TrainSettings(**{**values, **changes})
+
+
+def notebook_settings(**changes):
+    """Return the notebook's settings."""
+    values = {
+        "rank": 5,
+        "residual_precision": 1.0,
+        "bias_regularization": 1e-3,
+        "factor_regularization": 5e-2,
+        "center": False,
+        "dtype": "float64",
+    }
+    return TrainSettings(**{**values, **changes})
+
+
+def read_state(model, side):
+    """Return biases and factors by id, read from a model's files without the package."""
+    bias, factors = {}, {}
+    for path in sorted((Path(model) / side).glob("part-*.parquet")):
+        table = pq.read_table(path)
+        ids = table.column("id").to_pylist()
+        bias.update(zip(ids, table.column("bias").to_pylist(), strict=True))
+        values = (np.array(value) for value in table.column("factors").to_pylist())
+        factors.update(zip(ids, values, strict=True))
+    return bias, factors

@@ -1,0 +1,68 @@
+"""Data flows one way: a module imports only from layers above its own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "dask_als"
+
+LAYERS = [
+    {"errors"},
+    {"side", "exact_sum", "draws", "simd"},
+    {"settings", "ranges", "split", "kernels", "executor"},
+    {"blocks", "history", "storage", "generate"},
+    {"objective", "source", "fetch"},
+    {"clean", "dataset", "half_epoch"},
+    {"model_files", "prepare_tasks"},
+    {"prepare", "train", "model"},
+    {"evaluate", "cluster"},
+    {"estimator", "demo", "console"},
+    {"cli"},
+    {"__main__"},
+]
+DASK = {"dask", "distributed"}
+KNOW_DASK = {"cluster", "estimator"}
+KNOW_THE_COMMAND_LINE = {"cli"}
+
+
+def imports(module):
+    """Return the modules of ours, and the packages of others, that a module imports anywhere."""
+    ours, others = set(), set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "dask_als":
+            ours |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("dask_als."):
+            ours.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom):
+            others.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            others |= {alias.name.split(".")[0] for alias in node.names}
+    return ours, others
+
+
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+
+def test_every_module_has_its_layer():
+    assert sorted(set.union(*LAYERS)) == MODULES
+    assert sum(len(layer) for layer in LAYERS) == len(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_above(module):
+    place = next(number for number, layer in enumerate(LAYERS) if module in layer)
+    above = set().union(*LAYERS[:place])
+    assert imports(module)[0] <= above
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_a_thin_layer_knows_dask(module):
+    if module not in KNOW_DASK:
+        assert not imports(module)[1] & DASK
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_edge_knows_the_command_line(module):
+    if module not in KNOW_THE_COMMAND_LINE:
+        assert "click" not in imports(module)[1]
