@@ -6,6 +6,7 @@ import itertools
 import logging
 import signal
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import Any
 from distributed import Client, LocalCluster, as_completed
 
 from dask_als.errors import InputError, JobError
+
+
+_ANY_PORT = "127.0.0.1:0"
 
 
 class DaskExecutor:
@@ -136,14 +140,16 @@ def current_client() -> Client | None:
 def in_process_client() -> Iterator[Client]:
     """Run tasks on threads of this process, for the block."""
     with (
-        LocalCluster(processes=False, n_workers=1, dashboard_address=None) as cluster,
+        LocalCluster(processes=False, n_workers=1, dashboard_address=_ANY_PORT) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
 
 
 def _local_cluster(settings: ClusterSettings) -> LocalCluster:
-    with _interrupts_deferred():
+    with _interrupts_deferred(), warnings.catch_warnings():
+        # We say where the dashboard is, so it may be where no other one is.
+        warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
         return LocalCluster(
             n_workers=settings.workers,
             threads_per_worker=settings.threads,

@@ -170,7 +170,7 @@ def test_workers_do_not_show(tmp_path, ratings, bits, workers):
     """Workers in processes of their own."""
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=None
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None
         ) as cluster,
         Client(cluster) as client,
     ):
