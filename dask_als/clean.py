@@ -25,6 +25,9 @@ REJECTED_SCHEMA = pa.schema(
 )
 
 _ID_WORDS = ("user", "item")
+WHOLE_NUMBER = r"^(-?[0-9]+)(\.0*)?$"
+_DATE = r"^[0-9]{4}-?[0-9]{2}"
+_BEYOND_MICROSECONDS = r"(\.[0-9]{6})[0-9]+"
 _WHOLE_FLOATS = 2.0**53
 _MOST_SHOWN = 200
 
@@ -54,45 +57,62 @@ def clean(raw: Raw, file: str, id_types: dict[str, pa.DataType]) -> Cleaned:
     file : str
         Where the rows come from, for the rejected ones.
     id_types : dict of str to DataType
-        For ``user`` or ``item``, the type that ids must take; without one they are whole numbers
-        if all of the block are, else text.
-    """
-    columns = {word: raw.table.column(word).combine_chunks() for word in raw.table.column_names}
-    values = {word: _ids(columns[word], raw.is_text, id_types.get(word)) for word in _ID_WORDS}
-    rating = _numbers(columns["rating"])
-    with np.errstate(over="ignore"):
-        values["rating"] = pa.array(rating.astype(np.float32))
-    if "time" in columns:
-        values["time"] = _times(columns["time"])
+        For ``user`` or ``item``, the type that ids take if they can; without one they are whole
+        numbers if all usable ones of the block are, else text.
 
+    Raises
+    ------
+    InputError
+        If a column is of a type that cannot be what it should be.
+    """
+    columns = {word: _plain(raw.table.column(word)) for word in raw.table.column_names}
+    ids = {word: _readable_ids(columns[word]) for word in _ID_WORDS}
+    with np.errstate(over="ignore"):
+        rating = _numbers(columns["rating"], "ratings").astype(np.float32)
     # The first reason that applies is the one that is kept.
-    reasons = [
-        (_is_null(values[word]), f"{word} id is missing or unreadable") for word in _ID_WORDS
-    ]
+    reasons = [(_is_null(ids[word]), f"{word} id is missing or unreadable") for word in _ID_WORDS]
     reasons += [
         (_is_null(columns["rating"]), "rating is missing"),
-        (np.isnan(rating) & ~_says_nan(columns["rating"]), "rating is not a number"),
-        (~np.isfinite(values["rating"].to_numpy()), "rating is not finite"),
+        (~np.isfinite(rating), "rating is not a finite number"),
     ]
+    values = {**ids, "rating": pa.array(rating)}
     if "time" in columns:
-        reasons.append((_is_null(values["time"]), "time is missing or unreadable"))
-    reason = np.select(
-        [applies for applies, _ in reasons], [text for _, text in reasons], default=""
-    )
-    bad = np.flatnonzero(reason != "")
+        time = _times(columns["time"])
+        values["time"] = pa.array(time)
+        reasons.append((~np.isfinite(time), "time is missing or unreadable"))
+
     usable = pa.table(values)
+    is_bad = np.logical_or.reduce([applies for applies, _ in reasons])
+    bad = np.flatnonzero(is_bad)
     if len(bad):
-        usable = usable.filter(pa.array(reason == ""))
-    rejected = _rejected(columns, bad, raw.numbers[bad], reason[bad], file)
-    return Cleaned(usable, pa.concat_tables([rejected, _malformed(raw, file)]))
+        usable = usable.filter(pa.array(~is_bad))
+    for place, word in enumerate(_ID_WORDS):
+        array = _typed_ids(usable[word].combine_chunks(), raw.is_text, id_types.get(word))
+        usable = usable.set_column(place, word, array)
+    first_reasons = [next(text for applies, text in reasons if applies[row]) for row in bad]
+    rejected = _rejected(columns, bad, raw.numbers[bad], first_reasons, file)
+    rejected = pa.concat_tables([rejected, _malformed(raw, file)]).sort_by("row")
+    return Cleaned(usable, rejected)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, text of any Arrow type as string or binary."""
+    array = column.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
+        return array.cast(pa.string())
+    if pa.types.is_large_binary(array.type) or pa.types.is_binary_view(array.type):
+        return array.cast(pa.binary())
+    return array
+
+
+def _is_text(array: pa.Array) -> bool:
+    return pa.types.is_binary(array.type) or pa.types.is_string(array.type)
 
 
 def _is_null(array: pa.Array) -> np.ndarray:
     return pc.is_null(array).to_numpy(zero_copy_only=False)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _text(array: pa.Array) -> pa.Array:
@@ -112,107 +132,115 @@ def _decoded(value: bytes | None) -> str | None:
         return None
 
 
-def _ids(array: pa.Array, is_text: bool, forced: pa.DataType | None) -> pa.Array:
-    """Return ids as int64, uint64 or string, null where a row has none."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if _is_text(array.type):
-        array = _text(array)
-        array = _whole(array) if is_text and forced is None else array
-    elif pa.types.is_floating(array.type):
-        array = _whole_of_floats(array)
+def _readable_ids(array: pa.Array) -> pa.Array:
+    """Return ids as text or whole numbers, null where a row has none."""
+    if _is_text(array):
+        return _text(array)
+    if pa.types.is_integer(array.type):
+        return array
+    if pa.types.is_null(array.type):
+        return array.cast(pa.int64())
+    if pa.types.is_floating(array.type):
+        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        is_whole = (np.abs(values) <= _WHOLE_FLOATS) & (np.floor(values) == values)
+        return pa.array(np.where(is_whole, values, 0).astype(np.int64), mask=~is_whole)
+    raise InputError(f"ids of type {array.type} cannot be used; give whole numbers or text")
+
+
+def _typed_ids(array: pa.Array, is_text: bool, wanted: pa.DataType | None) -> pa.Array:
+    """Return ids as the type that is wanted; where they cannot be, or none is, as what they are.
+
+    Each id says by itself whether it is a whole number, so that it does not matter which ones
+    come in one block.
+    """
+    if pa.types.is_string(array.type) and is_text and wanted != pa.string():
+        is_whole = pc.all(pc.match_substring_regex(array, WHOLE_NUMBER)).as_py() is not False
+        if is_whole:
+            digits = pc.replace_substring_regex(array, pattern=WHOLE_NUMBER, replacement=r"\1")
+            array = _as_whole(digits, otherwise=array)
     elif pa.types.is_integer(array.type):
-        array = _whole(array)
-    elif pa.types.is_null(array.type):
-        array = array.cast(pa.int64())
-    else:
-        raise InputError(f"ids of type {array.type} cannot be used; give whole numbers or text")
-    if forced is None or array.type == forced:
+        array = _as_whole(array, otherwise=array)
+    if wanted is None or array.type == wanted:
         return array
     try:
-        return array.cast(forced)
+        return array.cast(wanted)
     except pa.ArrowInvalid:
         return array.cast(pa.string())
 
 
-def _whole(array: pa.Array) -> pa.Array:
-    """Return an array as int64, else uint64, if all values are whole numbers; else as it is."""
+def _as_whole(array: pa.Array, otherwise: pa.Array) -> pa.Array:
+    """Return an array as int64, else as uint64, else another one."""
     for kind in (pa.int64(), pa.uint64()):
         try:
             return array.cast(kind)
         except pa.ArrowInvalid:
             continue
-    if _is_text(array.type):
-        try:
-            return _whole_of_floats(array.cast(pa.float64()), strict=True)
-        except pa.ArrowInvalid:
-            return array
-    return array
+    return otherwise
 
 
-def _whole_of_floats(array: pa.Array, *, strict: bool = False) -> pa.Array:
-    """Return whole floats as int64 and all others as null, or raise ArrowInvalid if `strict`."""
-    values = array.to_numpy(zero_copy_only=False).astype(np.float64)
-    given = ~_is_null(array)
-    whole = given & (np.abs(values) <= _WHOLE_FLOATS) & (np.floor(values) == values)
-    if strict and (given & ~whole).any():
-        raise pa.ArrowInvalid("not all values are whole numbers")
-    return pa.array(np.where(whole, values, 0).astype(np.int64), mask=~whole)
-
-
-def _numbers(array: pa.Array) -> np.ndarray:
+def _numbers(array: pa.Array, what: str) -> np.ndarray:
     """Return values as float64, NaN where they are not numbers."""
-    if not _is_text(array.type):
-        return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    if not _is_text(array):
+        try:
+            return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise InputError(f"{what} of type {array.type} cannot be used") from None
     text = _text(array)
     try:
         return text.cast(pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:
-        numbers = pd.to_numeric(text.to_pandas(), errors="coerce")
-        return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.array([_number(value) for value in text.to_pylist()], np.float64)
 
 
-def _says_nan(array: pa.Array) -> np.ndarray:
-    """Tell where NaN is what the source says, not what became of other text."""
-    if not _is_text(array.type):
-        return np.ones(len(array), dtype=bool)
-    lower = pc.utf8_lower(_text(array))
-    return pc.fill_null(pc.is_in(lower, pa.array(["nan", "+nan", "-nan"])), False).to_numpy(
-        zero_copy_only=False
-    )
+def _number(text: str | None) -> float:
+    """Parse a number as Arrow does; NaN if it is none."""
+    try:
+        return float(text) if text and text.isascii() and "_" not in text else np.nan
+    except ValueError:
+        return np.nan
 
 
-def _times(array: pa.Array) -> pa.Array:
-    """Return times as float64 that order as the times do, null where there is none."""
-    if pa.types.is_temporal(array.type):
+def _times(array: pa.Array) -> np.ndarray:
+    """Return times as float64 that order as the times do, NaN where there is none.
+
+    Numbers stay as they are; dates become microseconds since 1970.
+    """
+    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-    times = _numbers(array)
-    if _is_text(array.type) and np.isnan(times).any():
-        dates = pd.to_datetime(
-            _text(array).to_pandas(), errors="coerce", utc=True, format="ISO8601"
-        )
-        micros = dates.dt.as_unit("us").astype("int64").where(dates.notna()).to_numpy(np.float64)
-        times = np.where(np.isnan(times), micros, times)
-    return pa.array(times, mask=~np.isfinite(times))
+    times = _numbers(array, "times")
+    if _is_text(array) and np.isnan(times).any():
+        times = np.where(np.isnan(times), _microseconds(_text(array)), times)
+    return times
+
+
+def _microseconds(text: pa.Array) -> np.ndarray:
+    """Return dates as microseconds since 1970, NaN where a text is no ISO 8601 date."""
+    # Else pandas takes "now" for a date, and nanoseconds in one make it refuse others in year 9999.
+    is_date = pc.match_substring_regex(text, _DATE)
+    text = pc.if_else(is_date, text, pa.scalar(None, pa.string()))
+    text = pc.replace_substring_regex(text, pattern=_BEYOND_MICROSECONDS, replacement=r"\1")
+    dates = pd.to_datetime(text.to_pandas(), errors="coerce", utc=True, format="ISO8601")
+    micros: np.ndarray = dates.dt.as_unit("us").astype("int64").to_numpy(np.float64)
+    return np.where(dates.isna(), np.nan, micros)
 
 
 def _rejected(
     columns: dict[str, pa.Array],
     bad: np.ndarray,
     numbers: np.ndarray,
-    reason: np.ndarray,
+    reasons: list[str],
     file: str,
 ) -> pa.Table:
-    texts = {
+    shown = {
         word: [_shown(value) for value in array.take(bad).to_pylist()]
         for word, array in columns.items()
     }
     return pa.table(
         {
-            "file": pa.array([file] * len(bad), pa.string()),
+            "file": [file] * len(bad),
             "row": numbers,
-            **{word: texts.get(word, [None] * len(bad)) for word in (*_ID_WORDS, "rating", "time")},
-            "reason": pa.array(reason, pa.string()),
+            **{word: shown.get(word, [None] * len(bad)) for word in (*_ID_WORDS, "rating", "time")},
+            "reason": reasons,
         },
         schema=REJECTED_SCHEMA,
     )

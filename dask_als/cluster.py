@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import signal
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any
 
-from distributed import Client, LocalCluster, as_completed
+from distributed import CancelledError, Client, KilledWorker, LocalCluster, as_completed, wait
+from distributed.comm import CommClosedError
 
-from dask_als.errors import InputError, JobError
+from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 
 
 _ANY_PORT = "127.0.0.1:0"
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_BETWEEN_BATCHES = 0.01
 
 
 class DaskExecutor:
@@ -27,10 +31,13 @@ class DaskExecutor:
     Parameters
     ----------
     client : distributed.Client
+    patience : float, optional
+        Seconds to wait for a worker when there is none.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, patience: float = 300.0) -> None:
         self._client = client
+        self._patience = patience
         # Dask takes a task for done if its key is known: no two of ours, on any client, share one.
         self._run = uuid.uuid4().hex[:8]
         self._submitted = itertools.count()
@@ -46,14 +53,70 @@ class DaskExecutor:
         return self._client.submit(function, *args, key=unique)
 
     def gather(self, handles: list[Any]) -> list[Any]:
-        """Return the results of tasks, in order."""
-        results: list[Any] = self._client.gather(handles)
-        return results
+        """Return the results of tasks, in order.
+
+        Raises
+        ------
+        WorkersLostError
+            If one worker after another died under a task.
+        ClusterLostError
+            If the scheduler is gone, or no worker comes back.
+        """
+        with self._losses_told():
+            self._wait(handles)
+            results: list[Any] = self._client.gather(handles)
+            return results
 
     def as_completed(self, handles: list[Any]) -> Iterator[Any]:
-        """Yield the results of tasks as they end."""
-        for _, result in as_completed(handles, with_results=True, loop=self._client.loop):
-            yield result
+        """Yield the results of tasks as they end; raises like `gather`."""
+        with self._losses_told():
+            watch = _Watch(self._client, self._patience)
+            left = as_completed(handles, with_results=True, loop=self._client.loop)
+            while not left.is_empty():
+                for _, result in left.next_batch(block=False):
+                    yield result
+                time.sleep(_SECONDS_BETWEEN_BATCHES)
+                watch.look()
+
+    def _wait(self, handles: list[Any]) -> None:
+        watch = _Watch(self._client, self._patience)
+        while True:
+            try:
+                with self._client.as_current():
+                    wait(handles, timeout=_SECONDS_BETWEEN_LOOKS)
+                return
+            except TimeoutError:
+                watch.look()
+
+    @contextmanager
+    def _losses_told(self) -> Iterator[None]:
+        address = self._client.scheduler.address if self._client.scheduler else "the address"
+        try:
+            yield
+        except KilledWorker as error:
+            raise WorkersLostError(f"workers died, one after another, under {error.task}") from None
+        except (CancelledError, CommClosedError) as error:
+            raise ClusterLostError(f"the scheduler at {address} is gone") from error
+
+
+class _Watch:
+    """Looks, now and then, whether there are workers."""
+
+    def __init__(self, client: Client, patience: float) -> None:
+        self._client = client
+        self._patience = patience
+        self._seen = self._looked = time.monotonic()
+
+    def look(self) -> None:
+        """Raise ClusterLostError if there has been no worker for too long."""
+        now = time.monotonic()
+        if now - self._looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        if self._client.nthreads():
+            self._seen = now
+        elif now - self._seen > self._patience:
+            raise ClusterLostError(f"no worker came back within {self._patience:.0f} seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +137,8 @@ class ClusterSettings:
         Where a local cluster's dashboard listens; port 0 takes any free one.
     timeout : str
         How long to try to reach an address.
+    logs : str
+        From which level on a local cluster's own log messages are shown.
     """
 
     address: str = "local"
@@ -82,6 +147,7 @@ class ClusterSettings:
     memory: str = "auto"
     dashboard: str = "127.0.0.1:8787"
     timeout: str = "10s"
+    logs: str = "CRITICAL"
 
 
 @contextmanager
@@ -156,7 +222,7 @@ def _local_cluster(settings: ClusterSettings) -> LocalCluster:
             memory_limit=settings.memory,
             dashboard_address=settings.dashboard,
             host="127.0.0.1",
-            silence_logs=logging.ERROR,
+            silence_logs=logging.getLevelName(settings.logs),
         )
 
 

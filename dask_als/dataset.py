@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from dask_als.side import ITEMS, USERS, Side
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TEST_DIRECTORY = "test"
+RATINGS_SCHEMA = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("rating", pa.float32())])
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,19 @@ class Partition:
         How many training ratings they have.
     test_ratings : int
         How many held-out ratings; 0 for items, whose held-out ratings lie with the users.
+    n_columns : int
+        Rows of the other side, which the ratings refer to.
+    crc32, test_crc32 : int
+        Of the files of training and held-out ratings.
     """
 
     start: int
     stop: int
     ratings: int
     test_ratings: int = 0
+    n_columns: int = 0
+    crc32: int = 0
+    test_crc32: int = 0
 
     @property
     def rows(self) -> range:
@@ -61,10 +70,13 @@ class SideTable:
     ----------
     digest : str
         SHA-256 of the ids in their order.
+    crc32 : int
+        Of the file of ids.
     partitions : tuple of Partition
     """
 
     digest: str
+    crc32: int
     partitions: tuple[Partition, ...]
 
     @property
@@ -113,14 +125,22 @@ class Dataset:
         return self.users if side is USERS else self.items
 
     def read_rows(self, side: Side) -> pa.Table:
-        """Read id, count and, if there, title of each row of a side."""
-        return storage.read_parquet(rows_path(self.path, side))
+        """Read id, count and, if there, title of each row of a side.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or damaged.
+        """
+        return storage.read_parquet(rows_path(self.path, side), crc32=self.table(side).crc32)
 
     def write_manifest(self, directory: str) -> None:
         """Write what completes the dataset."""
-        manifest = {"format_version": FORMAT_VERSION, **asdict(self)}
-        del manifest["path"]
-        storage.write_json(storage.join(directory, MANIFEST), manifest)
+        value = asdict(self)
+        del value["path"]
+        storage.write_manifest(
+            storage.join(directory, MANIFEST), value, format_version=FORMAT_VERSION
+        )
 
 
 def ratings_path(dataset: str, directory: str, number: int) -> str:
@@ -152,25 +172,37 @@ def open_dataset(path: str) -> Dataset:
         raise InputError(
             f"{path} is not a dataset (no {MANIFEST}); make one with: dask-als prepare"
         )
-    manifest = storage.read_json(storage.join(path, MANIFEST))
-    version = manifest.pop("format_version", None) if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
-        raise InputError(
-            f"{path} has dataset format version {version}, this release reads {FORMAT_VERSION}; "
-            "prepare it again"
-        )
+    file = storage.join(path, MANIFEST)
+    manifest = storage.read_manifest(file, format_version=FORMAT_VERSION)
     try:
-        users, items = (_side_table(manifest.pop(side.name)) for side in (USERS, ITEMS))
-        return Dataset(path=storage.absolute(path), users=users, items=items, **manifest)
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        users, items = (_side_table(**manifest.pop(side.name)) for side in (USERS, ITEMS))
+        dataset = Dataset(path=storage.absolute(path), users=users, items=items, **manifest)
+        _check_partitions(dataset)
+    except (TypeError, KeyError, IndexError, ValueError) as error:
         raise InputError(
-            f"{path}/{MANIFEST} is damaged: {storage.first_line(error)}; prepare it again"
+            f"{file} is damaged: {storage.first_line(error)}; prepare the dataset again"
         ) from None
+    return dataset
 
 
-def _side_table(value: dict[str, Any]) -> SideTable:
-    partitions = tuple(Partition(**partition) for partition in value["partitions"])
-    return SideTable(digest=value["digest"], partitions=(partitions[0], *partitions[1:]))
+def _side_table(digest: str, crc32: int, partitions: list[dict[str, Any]]) -> SideTable:
+    return SideTable(digest, crc32, tuple(Partition(**partition) for partition in partitions))
+
+
+def _check_partitions(dataset: Dataset) -> None:
+    """Raise ValueError if the partitions do not make up the matrix of ratings.
+
+    Kernels rely on it: they do not check indices.
+    """
+    for table, other in ((dataset.users, dataset.items), (dataset.items, dataset.users)):
+        edges = [0, *(partition.stop for partition in table.partitions)]
+        for partition, (start, stop) in zip(table.partitions, pairwise(edges), strict=True):
+            if not (partition.start == start < stop and partition.n_columns == other.n_rows):
+                raise ValueError(f"{partition} is not the next partition")
+        if sum(partition.ratings for partition in table.partitions) != dataset.n_ratings:
+            raise ValueError("the partitions' ratings do not add up")
+    if sum(partition.test_ratings for partition in dataset.users.partitions) != dataset.n_test:
+        raise ValueError("the partitions' held-out ratings do not add up")
 
 
 def read_block(path: str, side: Side, number: int, partition: Partition) -> Block:
@@ -182,7 +214,7 @@ def read_block(path: str, side: Side, number: int, partition: Partition) -> Bloc
         If the file is missing, damaged, or not what the manifest says.
     """
     file = ratings_path(path, side.ratings_directory, number)
-    return _read_ratings(file, side, partition.rows, partition.ratings)
+    return _read_ratings(file, side, partition, partition.ratings, partition.crc32)
 
 
 def read_test_block(path: str, number: int, partition: Partition) -> Block:
@@ -194,18 +226,20 @@ def read_test_block(path: str, number: int, partition: Partition) -> Block:
         If the file is missing, damaged, or not what the manifest says.
     """
     file = ratings_path(path, TEST_DIRECTORY, number)
-    return _read_ratings(file, USERS, partition.rows, partition.test_ratings)
+    return _read_ratings(file, USERS, partition, partition.test_ratings, partition.test_crc32)
 
 
-def _read_ratings(path: str, side: Side, rows: range, n_ratings: int) -> Block:
-    table = storage.read_parquet(path, [side.singular, side.other.singular, "rating"])
-    if table.num_rows != n_ratings:
+def _read_ratings(path: str, side: Side, partition: Partition, n_ratings: int, crc32: int) -> Block:
+    table = storage.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32)
+    is_whole = table.schema.types == RATINGS_SCHEMA.types and table.num_rows == n_ratings
+    if not is_whole or any(column.null_count for column in table.columns):
         raise InputError(
-            f"{path} holds {table.num_rows:,} ratings, the manifest says {n_ratings:,}; "
-            "prepare the dataset again"
+            f"{path} is not what the manifest says: {n_ratings:,} ratings of user, item, rating"
         )
-    row, column, ratings = (table.column(name).to_numpy() for name in table.column_names)
+    row, column = (table[name].to_numpy() for name in (side.singular, side.other.singular))
     try:
-        return block_of(rows, row, column, ratings)
+        if len(column) and not (column.min() >= 0 and column.max() < partition.n_columns):
+            raise ValueError(f"{side.other.name} are not all within {range(partition.n_columns)}")
+        return block_of(partition.rows, row, column, table["rating"].to_numpy())
     except ValueError as error:
         raise InputError(f"{path} is not the partition it should be: {error}") from None

@@ -31,9 +31,10 @@ def standard_normal(
     """
     first_block = rows.start // _ROWS_A_BLOCK
     last_block = max(rows.stop - 1, rows.start) // _ROWS_A_BLOCK
+    key = np.array([seed, stream], dtype=np.uint64)
     blocks = [
         np.random.Generator(
-            np.random.Philox(key=[seed, stream], counter=[0, 0, block, step])
+            np.random.Philox(key=key, counter=np.array([0, 0, block, step], dtype=np.uint64))
         ).standard_normal((_ROWS_A_BLOCK, width))
         for block in range(first_block, last_block + 1)
     ]

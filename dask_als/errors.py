@@ -17,3 +17,13 @@ class InputError(DaskALSError, ValueError):
 
 class JobError(DaskALSError, RuntimeError):
     """The input was fine, yet the work could not be done."""
+
+
+class WorkersLostError(JobError):
+    """Workers died again and again under the same task; the work can be started anew."""
+
+
+class ClusterLostError(JobError):
+    """The scheduler is gone, or no worker came back in time; another cluster can go on."""
+
+    exit_code = 3

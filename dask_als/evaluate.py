@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from dask_als.exact_sum import exact_sum
 from dask_als.executor import Executor
 from dask_als.objective import rmse
 from dask_als.settings import TrainSettings
-from dask_als.train import epochs, zero_start
+from dask_als.train import Training, zero_start
 
 _BIAS_EPOCHS = 15
 
@@ -47,8 +46,9 @@ def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> 
         for number, partition in enumerate(dataset.users.partitions)
         if partition.test_ratings
     ]
-    biases_alone = replace(settings, rank=1, epochs=_BIAS_EPOCHS, center=True)
-    (last,) = deque(epochs(dataset, biases_alone, executor, start=zero_start), maxlen=1)
+    biases_alone = replace(settings, rank=1, center=True)
+    training = Training(dataset, biases_alone, executor)
+    *_, last = training.stretch(zero_start, range(1, _BIAS_EPOCHS + 1))
     assert last.figures.test_rmse is not None, "there are held-out ratings"
     return Baselines(rmse(sum(executor.gather(errors)), dataset.n_test), last.figures.test_rmse)
 

@@ -11,6 +11,8 @@ import numpy as np
 UNIT_EXPONENT = 1126
 _MANTISSA_BITS = 53
 _LOW_BITS = 26
+# float64 adds 2**16 halves of a mantissa, of 27 bits each, without rounding.
+_TERMS_AT_ONCE = 1 << 16
 
 
 def exact_sum(values: np.ndarray) -> int:
@@ -19,7 +21,7 @@ def exact_sum(values: np.ndarray) -> int:
     Parameters
     ----------
     values : ndarray of float32 or float64
-        Finite numbers, fewer than 2**36 of them.
+        Finite numbers.
 
     Returns
     -------
@@ -31,20 +33,32 @@ def exact_sum(values: np.ndarray) -> int:
     OverflowError
         If a value is infinite or not a number.
     """
-    mantissas, exponents = np.frexp(np.asarray(values, dtype=np.float64).ravel())
+    flat = np.asarray(values, dtype=np.float64).ravel()
+    return sum(
+        _sum_at_once(flat[start : start + _TERMS_AT_ONCE])
+        for start in range(0, len(flat), _TERMS_AT_ONCE)
+    )
+
+
+def _sum_at_once(values: np.ndarray) -> int:
+    """Sum mantissas by their exponent, in two halves that cannot overflow, then all exponents."""
+    mantissas, exponents = np.frexp(values)
     if not np.isfinite(mantissas).all():
         raise OverflowError("cannot sum values that are infinite or not a number")
-    # Two halves, so that int64 holds the sum of 2**36 of them.
-    whole = np.ldexp(mantissas, _MANTISSA_BITS).astype(np.int64)
-    shifts = exponents + (UNIT_EXPONENT - _MANTISSA_BITS)
-    low = np.zeros(shifts.max(initial=0) + 1, dtype=np.int64)
-    high = np.zeros_like(low)
-    np.add.at(low, shifts, whole & ((1 << _LOW_BITS) - 1))
-    np.add.at(high, shifts, whole >> _LOW_BITS)
-    return sum(
-        ((int(high[shift]) << _LOW_BITS) + int(low[shift])) << int(shift)
-        for shift in np.flatnonzero(low | high)
+    mantissas = np.ldexp(mantissas, _MANTISSA_BITS - _LOW_BITS)
+    high = np.floor(mantissas)
+    low = np.ldexp(mantissas - high, _LOW_BITS)
+    least = int(exponents.min())
+    places = exponents - least
+    sums = zip(
+        np.bincount(places, weights=high).tolist(),
+        np.bincount(places, weights=low).tolist(),
+        strict=True,
     )
+    total = sum(
+        ((int(high) << _LOW_BITS) + int(low)) << place for place, (high, low) in enumerate(sums)
+    )
+    return total << (least + UNIT_EXPONENT - _MANTISSA_BITS)
 
 
 def as_float(total: int) -> float:

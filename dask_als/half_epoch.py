@@ -54,9 +54,10 @@ class SolvedSide:
     mean_bias: float
 
 
-def unsolved_part(state: State) -> SolvedPart:
-    """Wrap a state that training starts from."""
-    return SolvedPart(state, np.ones(len(state.bias), dtype=bool), NO_SUMS)
+def unsolved_part(state: State, rated: np.ndarray | None = None) -> SolvedPart:
+    """Wrap a state that training starts from; all rows count as rated if nothing else is known."""
+    rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
+    return SolvedPart(state, rated, NO_SUMS)
 
 
 def solve_part(
@@ -91,6 +92,13 @@ def solve_part(
     )
     state = State(bias, factors)
     return SolvedPart(state, block.counts > 0, sums_of(state, squared_error))
+
+
+def solve_side(
+    block: Block, own: SolvedSide, fixed: SolvedSide, mean: float, settings: TrainSettings
+) -> SolvedSide:
+    """Solve a side that is one partition."""
+    return join_parts([solve_part(block, own, fixed, mean, settings)])
 
 
 def join_parts(parts: list[SolvedPart]) -> SolvedSide:

@@ -1,582 +1,740 @@
-"""Solve every row of one side."""
+"""Solve every row of one side exactly, with the other side fixed: the work of a half-epoch.
+
+The equations
+-------------
+A row with ratings r of N fixed rows, F (N x k) their factors and c their biases, gets
+
+    y = r - mean - c
+    b = (Σ y - (Σ F)·u_old) / (N + bias_ridge)
+    u = (FᵀF + factor_ridge I)⁻¹ Fᵀ (y - b)
+
+A row with few ratings, N <= k/2, is cheaper in its dual form, with one unknown a rating instead of one a factor:
+
+    a = (FFᵀ + factor_ridge I)⁻¹ (y - b),    u = Fᵀ a,    y - b - F u = factor_ridge a
+
+Either form is a Gram matrix of gathered numbers plus a ridge, so both share everything between.
+
+The machine
+-----------
+1. Gather. The fixed rows that a row rated are copied to a contiguous buffer, at most `chunk` of them at a time, with two
+   more columns: y and 1 (or, in the dual form, which gathers the transpose, u_old).
+2. Gram. A tile of the Gram matrix stays in registers while the buffer streams by; only tiles that touch the upper triangle
+   are computed. The tiles on the diagonal take the two more columns along, which yields Fᵀy and Σ F (or F u_old).
+   The tile of a chunk is added to the matrix only when the chunk is through, so float32 sums are short.
+3. Cholesky. Rows with systems of the same size wait in a queue until there is one for each lane of a register; then
+   they are interleaved, so that an array element becomes a register, and factored side by side. Larger systems than
+   `SIDE_BY_SIDE_RANK` would not fit the cache that way; they are factored alone, with the tiles of step 2.
+
+Every number is computed by the same operations in the same order whatever the other rows, the lane, and the width
+of registers, which makes results reproducible bit for bit.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from dask_als import simd
 from dask_als.simd import REGISTER_BYTES, lanes, pointer
 
-GRAM_TILES = {64: ((16, 1), (8, 2)), 32: ((4, 2), (4, 2)), 16: ((4, 2), (4, 2))}
-(_f32, _f64) = GRAM_TILES[REGISTER_BYTES]
-_gram_rows = simd.constant_by_dtype(_f32[0], _f64[0])
-_gram_columns = simd.constant_by_dtype(_f32[1], _f64[1])
-
-P = 4  # panel width
-_panel_groups = simd.constant_by_dtype(
-    max(1, REGISTER_BYTES // 4 // P), max(1, REGISTER_BYTES // 8 // P)
-)
-_panel_group = simd.constant_by_dtype(min(P, REGISTER_BYTES // 4), min(P, REGISTER_BYTES // 8))
-HALF = 4 if REGISTER_BYTES == 64 else 2
 SIDE_BY_SIDE_RANK = 160
+"""Largest system factored with others side by side."""
+
+PANEL = 4
+"""Columns of the interleaved triangular factor that lie together, and rows and columns of its tiles."""
+
+_GRAM_TILE = {64: ((16, 1), (8, 2)), 32: ((4, 2), (4, 2)), 16: ((4, 2), (4, 2))}[REGISTER_BYTES]
+"""Rows and columns of registers in a tile of the Gram matrix, for float32 and float64: what the registers hold."""
+
+_gram_rows = simd.constant_by_dtype(_GRAM_TILE[0][0], _GRAM_TILE[1][0])
+_gram_columns = simd.constant_by_dtype(_GRAM_TILE[0][1], _GRAM_TILE[1][1])
+_PANEL_STEP = PANEL if REGISTER_BYTES == 64 else PANEL // 2
+_lane_groups = simd.constant_by_dtype(max(1, REGISTER_BYTES // 4 // PANEL), max(1, REGISTER_BYTES // 8 // PANEL))
+_lane_group = simd.constant_by_dtype(min(PANEL, REGISTER_BYTES // 4), min(PANEL, REGISTER_BYTES // 8))
 
 _jit = njit(nogil=True, error_model="numpy")
-_entry = njit(cache=True, nogil=True, error_model="numpy")
-
-
-class Layout(NamedTuple):
-    rank: int
-    columns: int
-    stride: int
-    size: int
-    chunk: int
-    group: int
-    span: int
-
-    @classmethod
-    def of(cls, rank, dtype):
-        dtype = np.dtype(dtype)
-        width = REGISTER_BYTES // dtype.itemsize
-        tile = width * (_f32[1] if dtype == np.float32 else _f64[1])
-        columns = -(-rank // tile) * tile
-        stride = columns + width
-        return cls(
-            rank=rank,
-            columns=columns,
-            stride=stride,
-            size=(columns + 2) * stride + width,
-            chunk=max(16, min(256, 16384 // (rank + 16))),
-            group=width if rank <= SIDE_BY_SIDE_RANK else 1,
-            span=columns * P * width,
-        )
-
-    def workspace(self, dtype):
-        width = REGISTER_BYTES // np.dtype(dtype).itemsize
-        sizes = {
-            "gathered": self.chunk * self.stride,
-            "normals": self.group * self.size,
-            "panels": self.span * self.columns // P
-            if self.group > 1
-            else self.columns * self.columns,
-            "rhs": self.columns * width,
-            "solution": self.columns * width,
-            "ridge": width,
-            "floor": width,
-        }
-        return Workspace(**{name: _aligned(size, dtype) for name, size in sizes.items()})
-
-
-class Workspace(NamedTuple):
-    gathered: np.ndarray
-    normals: np.ndarray
-    panels: np.ndarray
-    rhs: np.ndarray
-    solution: np.ndarray
-    ridge: np.ndarray
-    floor: np.ndarray
-
-
-def _aligned(size, dtype):
-    memory = np.zeros(size + 64, dtype)
-    start = (-memory.ctypes.data % 64) // memory.itemsize
-    return memory[start : start + size]
+_jit_cached = njit(nogil=True, error_model="numpy", cache=True)
 
 
 def solve_rows(
-    indptr,
-    indices,
-    ratings,
-    own_factors,
-    fixed_bias,
-    fixed_factors,
-    *,
-    mean,
-    bias_ridge,
-    factor_ridge,
+    indptr, indices, ratings, own_factors, fixed_bias, fixed_factors, *, mean, bias_ridge, factor_ridge
 ):
-    n, rank = own_factors.shape
+    """Return the best bias and factors of every row of a block, given the fixed side.
+
+    Parameters
+    ----------
+    indptr, indices, ratings : arrays of int64 (n + 1,), int32 (nnz,), float32 (nnz,)
+        The block's ratings as CSR; indices are rows of the fixed side and are not checked.
+    own_factors : array (n, rank)
+        The rows' factors before; with them the bias is computed. Their dtype, float32 or float64, is that of
+        all arithmetic and of the results.
+    fixed_bias, fixed_factors : arrays (m,), (m, rank)
+        The fixed side.
+    mean : float
+        The global mean.
+    bias_ridge, factor_ridge : arrays of float64 (n,)
+        What is added to the normal equations of a row: the regularization over the residual precision.
+
+    Returns
+    -------
+    bias, factors : arrays (n,), (n, rank)
+        Zero for rows without ratings.
+    squared_error : array of float64 (n,)
+        Sum of squared differences between a row's ratings and what the new bias and factors predict.
+
+    Notes
+    -----
+    With `factor_ridge` 0 a system may be singular. The squares of its pivots are kept above the rounding error of the
+    largest diagonal element, so results are finite; directions without data get about no weight.
+
+    Rows are independent: a row's results have the same bits whatever other rows are in the block.
+    """
     dtype = own_factors.dtype
-    bias = np.zeros(n, dtype)
-    factors = np.zeros_like(own_factors)
-    squared_error = np.zeros(n)
-    solve = _solve_float32 if dtype == np.float32 else _solve_float64
-    layout = Layout.of(rank, dtype)
-    solve(
+    n, rank = own_factors.shape
+    bias, factors, squared_error = np.zeros(n, dtype), np.zeros((n, rank), dtype), np.zeros(n)
+    plan = Plan.of(rank, dtype)
+    _compiled(dtype)(
         indptr,
         indices,
         ratings,
         own_factors,
         fixed_bias,
         fixed_factors,
-        float(mean),
+        mean,
         bias_ridge,
         factor_ridge,
         bias,
         factors,
         squared_error,
-        layout,
-        layout.workspace(dtype),
+        plan,
+        plan.workspace(dtype),
     )
     return bias, factors, squared_error
 
 
-@_entry
-def _solve_float32(
-    indptr,
-    indices,
-    ratings,
-    own,
-    fixed_bias,
-    fixed,
-    mean,
-    bias_ridge,
-    factor_ridge,
-    bias,
-    factors,
-    squared_error,
-    layout,
-    workspace,
+def solve_rows_plain(
+    indptr, indices, ratings, own_factors, fixed_bias, fixed_factors, *, mean, bias_ridge, factor_ridge
 ):
-    _solve(
-        indptr,
-        indices,
-        ratings,
-        own,
-        fixed_bias,
-        fixed,
-        mean,
-        bias_ridge,
-        factor_ridge,
-        bias,
-        factors,
-        squared_error,
-        layout,
-        workspace,
-    )
+    """Do what `solve_rows` does, a row at a time in NumPy and float64: slow and easy to believe."""
+    n, rank = own_factors.shape
+    bias = np.zeros(n, own_factors.dtype)
+    factors = np.zeros_like(own_factors)
+    squared_error = np.zeros(n)
+    for row in np.flatnonzero(np.diff(indptr)):
+        rated = indices[indptr[row] : indptr[row + 1]]
+        fixed = fixed_factors[rated].astype(np.float64)
+        y = ratings[indptr[row] : indptr[row + 1]] - mean - fixed_bias[rated].astype(np.float64)
+        bias[row] = (y.sum() - fixed.sum(axis=0) @ own_factors[row]) / (len(y) + bias_ridge[row])
+        target = y - bias[row]
+        normal = fixed.T @ fixed + factor_ridge[row] * np.eye(rank)
+        factors[row] = np.linalg.lstsq(normal, fixed.T @ target, rcond=None)[0]
+        squared_error[row] = np.sum((target - fixed @ factors[row]) ** 2)
+    return bias, factors, squared_error
 
 
-@_entry
-def _solve_float64(
-    indptr,
-    indices,
-    ratings,
-    own,
-    fixed_bias,
-    fixed,
-    mean,
-    bias_ridge,
-    factor_ridge,
-    bias,
-    factors,
-    squared_error,
-    layout,
-    workspace,
-):
-    _solve(
-        indptr,
-        indices,
-        ratings,
-        own,
-        fixed_bias,
-        fixed,
-        mean,
-        bias_ridge,
-        factor_ridge,
-        bias,
-        factors,
-        squared_error,
-        layout,
-        workspace,
-    )
+# --- sizes and memory ---
 
 
-@_jit
-def _solve(
-    indptr,
-    indices,
-    ratings,
-    own,
-    fixed_bias,
-    fixed,
-    mean,
-    bias_ridge,
-    factor_ridge,
-    bias,
-    factors,
-    squared_error,
-    layout,
-    workspace,
-):
-    members = np.empty(layout.group, np.int64)
-    normals = pointer(workspace.normals, 0)
-    gathered = pointer(workspace.gathered, 0)
-    panels = pointer(workspace.panels, 0)
-    rhs = pointer(workspace.rhs, 0)
-    solution = pointer(workspace.solution, 0)
-    ridge = pointer(workspace.ridge, 0)
-    floor = pointer(workspace.floor, 0)
-    stride = layout.stride
-    lane = 0
-    for row in range(len(bias)):
-        begin, end = indptr[row], indptr[row + 1]
-        if begin == end:
-            continue
-        normal = simd.advance(normals, lane * layout.size)
-        total, total_square = _normal_equations(
-            pointer(indices, begin),
-            pointer(ratings, begin),
-            end - begin,
-            pointer(fixed_bias, 0),
-            pointer(fixed, 0),
-            mean,
-            gathered,
-            normal,
-            layout,
+class Plan(NamedTuple):
+    """The sizes that follow from a rank and a dtype. Queue 0, 1, … hold dual systems of growing size, the last primal ones."""
+
+    rank: int
+    columns: int
+    """Unknowns of a primal system, rounded up to whole tiles."""
+    chunk: int
+    """Most ratings gathered at a time for the primal form."""
+    dual_limit: int
+    """Most ratings of a row in dual form."""
+    tile: int
+    """Numbers in a row of a Gram tile; queue q holds dual systems of (q + 1) * tile unknowns."""
+    queues: int
+    primal_lanes: int
+    """Primal systems that are factored side by side: one or a register's lanes."""
+
+    @classmethod
+    def of(cls, rank, dtype):
+        """Plan for a rank and a dtype."""
+        width = _width(dtype)
+        tile = width * _GRAM_TILE[dtype == np.float64][1]
+        dual_limit = min(rank // 2, SIDE_BY_SIDE_RANK)
+        return cls(
+            rank=rank,
+            columns=_round_up(rank, tile),
+            chunk=max(16, min(256, 16384 // (rank + 16))),
+            dual_limit=dual_limit,
+            tile=tile,
+            queues=_round_up(dual_limit, tile) // tile + 1,
+            primal_lanes=width if rank <= SIDE_BY_SIDE_RANK else 1,
         )
-        count = end - begin
-        moment = _dot(
-            simd.advance(normal, (layout.columns + 1) * stride),
-            pointer(own, row * layout.rank),
-            layout.rank,
+
+    def workspace(self, dtype):
+        """Return memory for one run of the kernel."""
+        width = _width(dtype)
+        dual_columns = [(queue + 1) * self.tile for queue in range(self.queues - 1)]
+        side_by_side = max(dual_columns + [self.columns] * (self.primal_lanes > 1), default=1)
+        gathered = _aligned_zeros((max(dual_columns + [self.chunk]), self.columns + width), dtype)
+        gathered[:, self.columns + 1] = 1
+        return Workspace(
+            gathered=gathered.reshape(-1),
+            transposed=_aligned_zeros(_round_up(self.rank, width) * (max(dual_columns, default=0) + width), dtype),
+            matrices=_aligned_zeros(
+                width * sum(_matrix_size(columns, width) for columns in dual_columns)
+                + self.primal_lanes * _matrix_size(self.columns, width),
+                dtype,
+            ),
+            panels=_aligned_zeros(side_by_side**2 * width, dtype),
+            interleaved=_aligned_zeros(side_by_side * width, dtype),
+            unknowns=_aligned_zeros(max(self.columns, side_by_side * width), dtype),
+            scratch=_aligned_zeros(256, dtype),
         )
-        bias[row] = (total - moment) / (count + bias_ridge[row])
-        b = np.float64(bias[row])
-        squared_error[row] = total_square - 2 * b * total + count * b * b
-        _center(normal, layout, bias[row])
-        members[lane] = row
-        lane += 1
-        if lane == layout.group or row == len(bias):
-            _solve_group(
-                normals,
-                lane,
-                members,
-                factor_ridge,
-                panels,
-                rhs,
-                solution,
+
+
+class Workspace(NamedTuple):
+    """Memory of one run of the kernel, all aligned to cache lines."""
+
+    gathered: np.ndarray
+    transposed: np.ndarray
+    matrices: np.ndarray
+    panels: np.ndarray
+    interleaved: np.ndarray
+    unknowns: np.ndarray
+    scratch: np.ndarray
+
+
+def _width(dtype):
+    return REGISTER_BYTES // np.dtype(dtype).itemsize
+
+
+def _round_up(number, multiple):
+    return -(-number // multiple) * multiple
+
+
+def _matrix_size(columns, width):
+    """Return the numbers that a Gram matrix takes with its two rows of moments.
+
+    One register more keeps equal elements of neighbouring matrices out of the same cache set.
+    """
+    return (columns + 2) * (columns + width) + width
+
+
+def _aligned_zeros(shape, dtype):
+    size = int(np.prod(shape))
+    memory = np.zeros(size + 64, dtype)
+    start = (-memory.ctypes.data % 64) // memory.itemsize
+    return memory[start : start + size].reshape(shape)
+
+
+# --- compilation ---
+
+
+def _compiled(dtype):
+    """Return the compiled kernel for a dtype; one signature each, so read-only arrays compile nothing new."""
+    kernel, number = (_solve_float32, types.float32) if dtype == np.float32 else (_solve_float64, types.float64)
+    if not kernel.nopython_signatures:
+
+        def given(dtype, ndim):
+            return types.Array(dtype, ndim, "C", readonly=True, aligned=False)
+
+        result, result_2d = types.Array(number, 1, "C"), types.Array(number, 2, "C")
+        ridge = given(types.float64, 1)
+        kernel.compile(
+            types.void(
+                given(types.int64, 1),
+                given(types.int32, 1),
+                given(types.float32, 1),
+                given(number, 2),
+                given(number, 1),
+                given(number, 2),
+                types.float64,
                 ridge,
-                floor,
-                factors,
-                squared_error,
-                layout,
+                ridge,
+                result,
+                result_2d,
+                types.Array(types.float64, 1, "C"),
+                types.NamedUniTuple(types.intp, len(Plan._fields), Plan),
+                types.NamedUniTuple(result, len(Workspace._fields), Workspace),
             )
-            lane = 0
-    if lane > 0:
-        workspace.normals[lane * layout.size :] = 0
-        _solve_group(
-            normals,
-            lane,
-            members,
-            factor_ridge,
-            panels,
-            rhs,
-            solution,
-            ridge,
-            floor,
-            factors,
-            squared_error,
-            layout,
         )
+        kernel.disable_compile()
+    return kernel
+
+
+# Two functions, so that processes that compile for both dtypes at once write different cache files.
+
+
+@_jit_cached
+def _solve_float32(
+    indptr, indices, ratings, own, fixed_bias, fixed, mean, bias_ridge, factor_ridge, bias, factors, error, plan, work
+):
+    block = _block(indptr, indices, ratings, own, bias_ridge, factor_ridge, bias, factors, error)
+    _solve_block(len(bias), block, _Fixed(pointer(fixed_bias), pointer(fixed), mean), plan, _memory(work))
+
+
+@_jit_cached
+def _solve_float64(
+    indptr, indices, ratings, own, fixed_bias, fixed, mean, bias_ridge, factor_ridge, bias, factors, error, plan, work
+):
+    block = _block(indptr, indices, ratings, own, bias_ridge, factor_ridge, bias, factors, error)
+    _solve_block(len(bias), block, _Fixed(pointer(fixed_bias), pointer(fixed), mean), plan, _memory(work))
+
+
+class _Block(NamedTuple):
+    """Pointers to what belongs to the solved rows, given and wanted."""
+
+    indptr: object
+    indices: object
+    ratings: object
+    own: object
+    bias_ridge: object
+    factor_ridge: object
+    bias: object
+    factors: object
+    error: object
+
+
+class _Fixed(NamedTuple):
+    """Pointers to the fixed side, and the global mean."""
+
+    bias: object
+    factors: object
+    mean: float
 
 
 @_jit
-def _dot(a, b, n):
+def _block(indptr, indices, ratings, own, bias_ridge, factor_ridge, bias, factors, error):
+    return _Block(
+        pointer(indptr),
+        pointer(indices),
+        pointer(ratings),
+        pointer(own),
+        pointer(bias_ridge),
+        pointer(factor_ridge),
+        pointer(bias),
+        pointer(factors),
+        pointer(error),
+    )
+
+
+@_jit
+def _memory(work):
+    return Workspace(
+        pointer(work.gathered),
+        pointer(work.transposed),
+        pointer(work.matrices),
+        pointer(work.panels),
+        pointer(work.interleaved),
+        pointer(work.unknowns),
+        pointer(work.scratch),
+    )
+
+
+# --- a block, row by row ---
+
+
+@_jit
+def _solve_block(n, block, fixed, plan, memory):
+    """Form the system of every row; whenever a queue is full, solve the systems that wait there."""
+    primal = plan.queues - 1
+    columns = np.arange(1, plan.queues + 1) * plan.tile
+    capacity = np.full(plan.queues, lanes(memory.matrices))
+    columns[primal], capacity[primal] = plan.columns, plan.primal_lanes
+    starts = np.zeros(plan.queues, np.int64)
+    for queue in range(primal):
+        starts[queue + 1] = starts[queue] + capacity[queue] * _matrix_numbers(memory.matrices, columns[queue])
+    waiting = np.zeros((plan.queues, lanes(memory.matrices)), np.int64)
+    filled = np.zeros(plan.queues, np.int64)
+
+    for row in range(n):
+        count = block.indptr[row + 1] - block.indptr[row]
+        if count == 0:
+            continue
+        queue = (count - 1) // plan.tile if count <= plan.dual_limit else primal
+        place = starts[queue] + filled[queue] * _matrix_numbers(memory.matrices, columns[queue])
+        if queue == primal:
+            _form_primal(block, row, fixed, plan, memory, memory.matrices + place)
+        else:
+            _form_dual(block, row, fixed, plan, memory, memory.matrices + place, columns[queue])
+        waiting[queue, filled[queue]] = row
+        filled[queue] += 1
+        if filled[queue] == capacity[queue]:
+            _solve_waiting(block, waiting[queue], filled[queue], fixed, plan, memory, starts[queue], columns[queue], queue == primal)
+            filled[queue] = 0
+    for queue in range(plan.queues):
+        if filled[queue] > 0:
+            _solve_waiting(block, waiting[queue], filled[queue], fixed, plan, memory, starts[queue], columns[queue], queue == primal)
+
+
+@_jit
+def _matrix_numbers(like, columns):
+    return (columns + 2) * (columns + lanes(like)) + lanes(like)
+
+
+@_jit
+def _solve_waiting(block, rows, count, fixed, plan, memory, start, columns, primal):
+    """Solve `count` rows' systems of equal size and set the rows' factors and squared errors."""
+    matrices = memory.matrices + start
+    width = lanes(matrices)
+    if primal and plan.primal_lanes == 1:
+        _factor_alone(matrices, columns, block.factor_ridge[rows[0]], memory.scratch)
+        _solve_alone(matrices, columns, memory.unknowns)
+    else:
+        size = _matrix_numbers(matrices, columns)
+        for i in range(count * size, width * size):
+            matrices[i] = 0
+        for lane in range(width):
+            memory.scratch[lane] = block.factor_ridge[rows[lane]] if lane < count else 1
+        order = -(-plan.rank // PANEL) * PANEL if primal else columns
+        _interleave(matrices, columns, order, memory.panels, memory.interleaved)
+        _factor_side_by_side(memory.panels, columns, order, simd.load(memory.scratch))
+        _solve_side_by_side(memory.panels, columns, order, memory.interleaved)
+        _separate(memory.interleaved, columns, memory.unknowns)
+    for lane in range(count):
+        unknowns = memory.unknowns + lane * columns
+        if primal:
+            target = matrices + (lane * _matrix_numbers(matrices, columns) + columns * (columns + width))
+            _finish_primal(block, rows[lane], plan.rank, unknowns, target)
+        else:
+            _finish_dual(block, rows[lane], fixed, plan.rank, unknowns)
+
+
+# --- the two forms of a row's system ---
+
+
+@_jit
+def _form_primal(block, row, fixed, plan, memory, matrix):
+    """Set the row's bias and fill matrix with FᵀF and, in the row below it, Fᵀ(y - b); keep Σ(y - b)² as its error."""
+    gathered, columns, rank = memory.gathered, plan.columns, plan.rank
+    stride = columns + lanes(gathered)
+    start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
+    total = 0.0
+    total_square = 0.0
+    for first in range(0, count, plan.chunk):
+        size = min(plan.chunk, count - first)
+        indices = block.indices + (start + first)
+        _gather(indices, size, fixed.factors, rank, gathered, stride)
+        y = gathered + columns
+        sums = _residuals(indices, block.ratings + (start + first), size, fixed, y, stride)
+        total += sums[0]
+        total_square += sums[1]
+        _gram(gathered, size, columns, matrix, first == 0)
+    target = matrix + columns * stride
+    sum_factors = target + stride
+    predicted = _dot(sum_factors, block.own + row * rank, rank)
+    block.bias[row] = (total - predicted) / (count + block.bias_ridge[row])
+    bias = block.bias[row]
+    for c in range(columns):
+        target[c] -= bias * sum_factors[c]
+    block.error[row] = total_square - 2 * np.float64(bias) * total + count * np.float64(bias) ** 2
+
+
+@_jit
+def _finish_primal(block, row, rank, unknowns, target):
+    """Set the row's factors, and its squared error from Σ(y - b - F u)² = Σ(y - b)² - u·Fᵀ(y - b) - factor_ridge |u|²."""
+    factors = block.factors + row * rank
+    for c in range(rank):
+        factors[c] = unknowns[c]
+    explained = _dot(factors, target, rank) + block.factor_ridge[row] * _dot(factors, factors, rank)
+    block.error[row] = max(0.0, block.error[row] - explained)
+
+
+@_jit
+def _form_dual(block, row, fixed, plan, memory, matrix, columns):
+    """Set the row's bias and fill matrix with FFᵀ and, in the row below it, y - b."""
+    gathered, transposed, rank, width = memory.gathered, memory.transposed, plan.rank, lanes(memory.gathered)
+    stride = plan.columns + width
+    start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
+    _gather(block.indices + start, count, fixed.factors, rank, gathered, stride)
+    y = gathered + plan.columns
+    total, _ = _residuals(block.indices + start, block.ratings + start, count, fixed, y, stride)
+    _transpose(gathered, count, stride, rank, transposed, columns)
+    own = block.own + row * rank
+    for c in range(rank):
+        transposed[c * (columns + width) + columns] = own[c]
+    _gram(transposed, rank, columns, matrix, True)
+    target = matrix + columns * (columns + width)
+    predicted = 0.0
+    for i in range(count):
+        predicted += target[i]
+    block.bias[row] = (total - predicted) / (count + block.bias_ridge[row])
+    bias = block.bias[row]
+    for i in range(columns):
+        target[i] = y[i * stride] - bias if i < count else 0
+
+
+@_jit
+def _finish_dual(block, row, fixed, rank, unknowns):
+    """Set the row's factors Fᵀa, and its squared error from y - b - F u = factor_ridge a."""
+    start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
+    factors = block.factors + row * rank
+    for i in range(count):
+        rated = fixed.factors + np.int64(block.indices[start + i]) * rank
+        for c in range(rank):
+            factors[c] += unknowns[i] * rated[c]
+    block.error[row] = block.factor_ridge[row] ** 2 * _dot(unknowns, unknowns, count)
+
+
+@_jit
+def _residuals(indices, ratings, count, fixed, y, stride):
+    """Set y = ratings - mean - fixed bias, `stride` numbers apart; return Σ y and Σ y²."""
+    total = 0.0
+    total_square = 0.0
+    for i in range(count):
+        residual = ratings[i] - fixed.mean - fixed.bias[indices[i]]
+        y[i * stride] = residual
+        total += residual
+        total_square += residual * residual
+    return total, total_square
+
+
+@_jit
+def _dot(a, b, count):
+    """Return a·b, summed in float64 in four parts."""
     s0 = s1 = s2 = s3 = 0.0
-    whole = n // 4 * 4
+    whole = count // 4 * 4
     for i in range(0, whole, 4):
         s0 += np.float64(a[i]) * np.float64(b[i])
         s1 += np.float64(a[i + 1]) * np.float64(b[i + 1])
         s2 += np.float64(a[i + 2]) * np.float64(b[i + 2])
         s3 += np.float64(a[i + 3]) * np.float64(b[i + 3])
-    for i in range(whole, n):
+    for i in range(whole, count):
         s0 += np.float64(a[i]) * np.float64(b[i])
     return (s0 + s1) + (s2 + s3)
 
 
-@_jit
-def _center(normal, layout, b):
-    for c in range(layout.columns):
-        normal[layout.columns * layout.stride + c] -= (
-            b * normal[(layout.columns + 1) * layout.stride + c]
-        )
+# --- gather and Gram ---
 
 
 @_jit
-def _normal_equations(indices, ratings, count, fixed_bias, fixed, mean, gathered, normal, layout):
-    total = 0.0
-    total_square = 0.0
-    for first in range(0, count, layout.chunk):
-        size = min(layout.chunk, count - first)
-        for i in range(size):
-            index = np.int64(indices[first + i])
-            y = ratings[first + i] - mean - fixed_bias[index]
-            total += y
-            total_square += y * y
-            at = i * layout.stride
-            _copy(fixed, index * layout.rank, gathered, at, layout.rank)
-            gathered[at + layout.columns] = y
-            gathered[at + layout.columns + 1] = 1
-        _accumulate(gathered, size, normal, layout.columns, layout.stride, first == 0)
-    return total, total_square
+def _gather(indices, count, factors, rank, gathered, stride):
+    """Copy the indexed rows of factors, zeros behind them up to a whole register."""
+    width = lanes(factors)
+    whole = rank // width * width
+    for i in range(count):
+        source = factors + np.int64(indices[i]) * rank
+        target = gathered + i * stride
+        for c in range(0, whole, width):
+            simd.store(target + c, simd.load(source + c))
+        if whole < rank:
+            simd.store(target + whole, simd.load_first(source + whole, rank - whole))
 
 
 @_jit
-def _copy(source, start, target, offset, count):
-    width = lanes(source)
-    if count < width:
-        for c in range(count):
-            target[offset + c] = source[start + c]
-    else:
-        for c in range(0, count - width, width):
-            simd.store(target, offset + c, 0, simd.load(source, start + c, 0, 1, 1))
-        c = count - width
-        simd.store(target, offset + c, 0, simd.load(source, start + c, 0, 1, 1))
+def _transpose(gathered, count, stride, rank, transposed, columns):
+    """Transpose gathered rows, zeros in the place of rows from count to columns."""
+    width = lanes(gathered)
+    for c in range(0, rank, width):
+        for i in range(count, columns):
+            simd.store(gathered + (i * stride + c), simd.zeros(gathered, 1, 1))
+        for i in range(0, columns, width):
+            tile = simd.load_tile(gathered + (i * stride + c), stride, width, 1)
+            target = transposed + (c * (columns + width) + i)
+            simd.store_tile(target, columns + width, simd.transpose(tile, width, 1))
 
 
 @_jit
-def _accumulate(gathered, count, normal, padded, stride, fresh):
-    rows, columns = _gram_rows(gathered), _gram_columns(gathered)
-    width = columns * lanes(gathered)
-    for column in range(0, padded, width):
-        last = column + width - rows
-        for row in range(0, last, rows):
-            tile = simd.zeros(gathered, rows, columns)
-            for i in range(0, count * stride, stride):
-                left = simd.broadcast(gathered, i + row, 1, rows, 1)
-                tile = simd.add_outer(tile, left, simd.load(gathered, i + column, 0, 1, columns))
-            _put(normal, row * stride + column, stride, tile, fresh)
-        tile = simd.zeros(gathered, rows, columns)
-        moments = simd.zeros(gathered, 2, columns)
-        for i in range(0, count * stride, stride):
-            right = simd.load(gathered, i + column, 0, 1, columns)
-            tile = simd.add_outer(tile, simd.broadcast(gathered, i + last, 1, rows, 1), right)
-            moments = simd.add_outer(moments, simd.broadcast(gathered, i + padded, 1, 2, 1), right)
-        _put(normal, last * stride + column, stride, tile, fresh)
-        _put(normal, padded * stride + column, stride, moments, fresh)
+def _gram(gathered, count, columns, matrix, fresh):
+    """Add XᵀX of count gathered rows X to matrix, and in two rows below it the two more columns' products with X.
+
+    `fresh` overwrites matrix instead. Below the diagonal only what shares a tile with it is right.
+    """
+    tile_rows, tile_columns = _gram_rows(gathered), _gram_columns(gathered)
+    tile_width = tile_columns * lanes(gathered)
+    stride = columns + lanes(gathered)
+    for column in range(0, columns, tile_width):
+        diagonal = column + tile_width - tile_rows
+        for row in range(0, diagonal, tile_rows):
+            tile = simd.zeros(gathered, tile_rows, tile_columns)
+            for x in range(0, count * stride, stride):
+                left = simd.broadcast_tile(gathered + (x + row), 1, tile_rows, 1)
+                right = simd.load_tile(gathered + (x + column), 0, 1, tile_columns)
+                tile = simd.add_product(tile, left, right)
+            _put(matrix + (row * stride + column), stride, tile, fresh)
+        tile = simd.zeros(gathered, tile_rows, tile_columns)
+        moments = simd.zeros(gathered, 2, tile_columns)
+        for x in range(0, count * stride, stride):
+            right = simd.load_tile(gathered + (x + column), 0, 1, tile_columns)
+            tile = simd.add_product(tile, simd.broadcast_tile(gathered + (x + diagonal), 1, tile_rows, 1), right)
+            moments = simd.add_product(moments, simd.broadcast_tile(gathered + (x + columns), 1, 2, 1), right)
+        _put(matrix + (diagonal * stride + column), stride, tile, fresh)
+        _put(matrix + (columns * stride + column), stride, moments, fresh)
 
 
 @_jit
-def _put(normal, offset, stride, tile, fresh):
-    if fresh:
-        simd.store(normal, offset, stride, tile)
-    else:
-        simd.store(
-            normal, offset, stride, simd.add(tile, simd.load_like(tile, normal, offset, stride))
-        )
+def _put(matrix, stride, tile, fresh):
+    if not fresh:
+        tile = simd.add(simd.load_like(tile, matrix, stride), tile)
+    simd.store_tile(matrix, stride, tile)
+
+
+# --- systems side by side: every register holds one element of as many systems as it has lanes ---
+#
+# The factor U, with UᵀU the matrix, is stored in panels of PANEL columns; in a panel, row follows row.
 
 
 @_jit
-def _solve_group(
-    normals,
-    used,
-    members,
-    factor_ridge,
-    panels,
-    rhs,
-    solution,
-    ridge,
-    floor,
-    factors,
-    squared_error,
-    layout,
-):
-    rank = layout.rank
-    if layout.group == 1:
-        row = members[0]
-        right_side = simd.advance(normals, layout.columns * layout.stride)
-        _factor_one(normals, panels, layout, factor_ridge[row])
-        for c in range(layout.columns):
-            solution[c] = right_side[c]
-        _solve_one(normals, solution, layout)
-        for c in range(rank):
-            factors[row, c] = solution[c]
-        squared_error[row] -= _dot(solution, right_side, rank) + factor_ridge[row] * _dot(
-            solution, solution, rank
-        )
-        return
-    width = lanes(normals)
-    systems = (rank + P - 1) // P
-    _interleave(normals, panels, rhs, layout)
-    for lane in range(width):
-        ridge[lane] = factor_ridge[members[lane]] if lane < used else 1
-    _add_ridge(panels, layout.span, rank, systems, ridge, floor)
-    _factor_side_by_side(panels, layout.span, systems, floor)
-    for i in range(layout.columns * width):
-        solution[i] = rhs[i]
-    _solve_side_by_side(panels, layout.span, systems, solution)
-    for lane in range(used):
-        row = members[lane]
-        fit = 0.0
-        square = 0.0
-        for c in range(rank):
-            u = np.float64(solution[c * width + lane])
-            fit += u * np.float64(rhs[c * width + lane])
-            square += u * u
-            factors[row, c] = u
-        squared_error[row] -= fit + factor_ridge[row] * square
+def _interleave(matrices, columns, order, panels, x):
+    """Set panels and x to the matrices' upper triangles and right-hand sides."""
+    width = lanes(matrices)
+    stride, size, span = columns + width, _matrix_numbers(matrices, columns), columns * PANEL * width
+    for row in range(order):
+        for column in range(row // width * width, columns, width):
+            tile = simd.load_tile(matrices + (row * stride + column), size, width, 1)
+            place = column // PANEL * span + (row * PANEL + column % PANEL) * width
+            simd.store_tile(
+                panels + place, span, simd.transpose(tile, _lane_groups(matrices), _lane_group(matrices))
+            )
+    for column in range(0, columns, width):
+        tile = simd.load_tile(matrices + (columns * stride + column), size, width, 1)
+        simd.store_tile(x + column * width, width, simd.transpose(tile, width, 1))
 
 
 @_jit
-def _interleave(normals, panels, rhs, layout):
-    width = lanes(normals)
-    groups, group = _panel_groups(normals), _panel_group(normals)
-    for row in range(layout.rank):
-        for column in range(row // width * width, layout.columns, width):
-            tile = simd.load(normals, row * layout.stride + column, layout.size, width, 1)
-            place = column // P * layout.span + (row * P + column % P) * width
-            simd.store(panels, place, layout.span, simd.transpose(tile, groups, group))
-    for column in range(0, layout.columns, width):
-        tile = simd.load(normals, layout.columns * layout.stride + column, layout.size, width, 1)
-        simd.store(rhs, column * width, width, simd.transpose(tile, width, 1))
+def _separate(x, columns, unknowns):
+    """Set unknowns to the solutions that were interleaved in x, one after the other."""
+    width = lanes(x)
+    for column in range(0, columns, width):
+        tile = simd.load_tile(x + column * width, width, width, 1)
+        simd.store_tile(unknowns + column, columns, simd.transpose(tile, width, 1))
 
 
 @_jit
-def _add_ridge(panels, span, rank, systems, ridge, floor):
+def _factor_side_by_side(panels, columns, order, ridge):
+    """Overwrite the matrices in panels, plus ridge on their diagonals, with their Cholesky factors U."""
     width = lanes(panels)
-    add = simd.load(ridge, 0, 0, 1, 1)
-    largest = simd.zeros(ridge, 1, 1)
-    for i in range(rank):
-        place = i // P * span + (i * P + i % P) * width
-        diagonal = simd.add(add, simd.load(panels, place, 0, 1, 1))
-        simd.store(panels, place, 0, diagonal)
-        largest = simd.maximum(largest, diagonal)
-    for i in range(rank, systems * P):
-        for j in range(i + 1):
-            place = i // P * span + (j * P + i % P) * width
-            simd.store(panels, place, 0, simd.zeros(panels, 1, 1))
-        for lane in range(width):
-            panels[place + lane] = 1
-    simd.store(floor, 0, 0, largest)
-    for lane in range(width):
-        floor[lane] *= simd.epsilon(floor)
-
-
-@_jit
-def _factor_side_by_side(panels, span, systems, pivot_floor):
-    width = lanes(panels)
-    step = P * width
-    floor = simd.load(pivot_floor, 0, 0, 1, 1)
-    for right in range(systems):
+    row_step, span = PANEL * width, columns * PANEL * width
+    floor = _add_ridge(panels, order, span, ridge)
+    for right in range(0, order // PANEL):
+        right_panel = panels + right * span
         for left in range(right):
-            diagonal = simd.load(panels, left * span + left * P * step, step, P, P)
-            for half in range(0, P * width, HALF * width):
-                place = right * span + left * P * step + half
-                tile = simd.load(panels, place, step, P, HALF)
-                for p in range(0, left * P * step, step):
-                    tile = simd.subtract_outer(
-                        tile,
-                        simd.load(panels, left * span + p, width, P, 1),
-                        simd.load(panels, right * span + p + half, 0, 1, HALF),
-                    )
-                simd.store(panels, place, step, simd.solve_upper_transposed(diagonal, tile))
-        place = right * span + right * P * step
-        tile = simd.load(panels, place, step, P, P)
-        for p in range(0, right * P * step, step):
-            tile = simd.subtract_outer(
-                tile,
-                simd.load(panels, right * span + p, width, P, 1),
-                simd.load(panels, right * span + p, 0, 1, P),
-            )
-        simd.store(panels, place, step, simd.cholesky(tile, floor))
+            left_panel = panels + left * span
+            factor = simd.load_tile(left_panel + left * PANEL * row_step, row_step, PANEL, PANEL)
+            for part in range(0, row_step, _PANEL_STEP * width):
+                place = right_panel + (left * PANEL * row_step + part)
+                tile = simd.load_tile(place, row_step, PANEL, _PANEL_STEP)
+                for p in range(0, left * PANEL * row_step, row_step):
+                    column = simd.load_tile(left_panel + p, width, PANEL, 1)
+                    row = simd.load_tile(right_panel + (p + part), 0, 1, _PANEL_STEP)
+                    tile = simd.subtract_product(tile, column, row)
+                simd.store_tile(place, row_step, simd.solve_transposed(factor, tile))
+        place = right_panel + right * PANEL * row_step
+        tile = simd.load_tile(place, row_step, PANEL, PANEL)
+        for p in range(0, right * PANEL * row_step, row_step):
+            column = simd.load_tile(right_panel + p, width, PANEL, 1)
+            row = simd.load_tile(right_panel + p, 0, 1, PANEL)
+            tile = simd.subtract_product(tile, column, row)
+        simd.store_tile(place, row_step, simd.cholesky(tile, floor))
 
 
 @_jit
-def _solve_side_by_side(panels, span, systems, x):
+def _add_ridge(panels, order, span, ridge):
+    """Add ridge to the diagonals; return the least squares of pivots that are more than rounding errors."""
+    largest = simd.repeat(simd.smallest(panels))
+    for i in range(order):
+        place = panels + (i // PANEL * span + (i * PANEL + i % PANEL) * lanes(panels))
+        diagonal = simd.add(simd.load(place), ridge)
+        simd.store(place, diagonal)
+        largest = simd.maximum(largest, diagonal)
+    return simd.multiply(largest, simd.repeat(simd.epsilon(panels)))
+
+
+@_jit
+def _solve_side_by_side(panels, columns, order, x):
+    """Overwrite the right-hand sides x with the solutions of UᵀU x."""
     width = lanes(panels)
-    step = P * width
-    for right in range(systems):
-        tile = simd.load(x, right * step, width, P, 1)
-        for p in range(right * P):
-            tile = simd.subtract_outer(
-                tile,
-                simd.load(panels, right * span + p * step, width, P, 1),
-                simd.load(x, p * width, 0, 1, 1),
-            )
-        diagonal = simd.load(panels, right * span + right * P * step, step, P, P)
-        simd.store(x, right * step, width, simd.solve_upper_transposed(diagonal, tile))
-    for right in range(systems - 1, -1, -1):
-        diagonal = simd.load(panels, right * span + right * P * step, step, P, P)
-        solved = simd.solve_upper(diagonal, simd.load(x, right * step, width, P, 1))
-        simd.store(x, right * step, width, solved)
-        for p in range(right * P):
-            coefficients = simd.load(panels, right * span + p * step, 0, 1, P)
-            rest = simd.load(x, p * width, 0, 1, 1)
-            simd.store(x, p * width, 0, simd.subtract_product(rest, coefficients, solved))
+    row_step, span = PANEL * width, columns * PANEL * width
+    for right in range(order // PANEL):
+        panel = panels + right * span
+        part = x + right * row_step
+        tile = simd.load_tile(part, width, PANEL, 1)
+        for p in range(right * PANEL):
+            column = simd.load_tile(panel + p * row_step, width, PANEL, 1)
+            tile = simd.subtract_product(tile, column, simd.load(x + p * width))
+        factor = simd.load_tile(panel + right * PANEL * row_step, row_step, PANEL, PANEL)
+        simd.store_tile(part, width, simd.solve_transposed(factor, tile))
+    for right in range(order // PANEL - 1, -1, -1):
+        panel = panels + right * span
+        part = x + right * row_step
+        factor = simd.load_tile(panel + right * PANEL * row_step, row_step, PANEL, PANEL)
+        solved = simd.solve(factor, simd.load_tile(part, width, PANEL, 1))
+        simd.store_tile(part, width, solved)
+        for p in range(right * PANEL):
+            row = simd.load_tile(panel + p * row_step, 0, 1, PANEL)
+            rest = simd.load(x + p * width)
+            simd.store(x + p * width, simd.subtract_product_reversed(rest, row, solved))
+
+
+# --- one large system ---
 
 
 @_jit
-def _factor_one(u, block, layout, ridge):
-    rows, columns = _gram_rows(u), _gram_columns(u)
-    width = columns * lanes(u)
-    stride = layout.stride
-    largest = u[0]
-    for i in range(layout.rank):
+def _factor_alone(u, columns, ridge, block):
+    """Overwrite the upper triangle of a matrix, plus ridge on its diagonal, with its Cholesky factor U."""
+    tile_rows, tile_columns = _gram_rows(u), _gram_columns(u)
+    tile_width = tile_columns * lanes(u)
+    stride = columns + lanes(u)
+    largest = simd.smallest(u)
+    for i in range(columns):
         u[i * stride + i] += ridge
         largest = max(largest, u[i * stride + i])
-    floor = largest * simd.epsilon(u)
-    for i in range(layout.rank, layout.columns):
-        u[i * stride + i] = 1
-    for row in range(0, layout.columns, rows):
-        for column in range(row // width * width, layout.columns, width):
-            tile = simd.load(u, row * stride + column, stride, rows, columns)
+    for row in range(0, columns, tile_rows):
+        for column in range(row // tile_width * tile_width, columns, tile_width):
+            place = u + (row * stride + column)
+            tile = simd.load_tile(place, stride, tile_rows, tile_columns)
             for p in range(0, row * stride, stride):
-                left = simd.broadcast(u, p + row, 1, rows, 1)
-                tile = simd.subtract_outer(tile, left, simd.load(u, p + column, 0, 1, columns))
+                left = simd.broadcast_tile(u + (p + row), 1, tile_rows, 1)
+                tile = simd.subtract_product(tile, left, simd.load_tile(u + (p + column), 0, 1, tile_columns))
             if column <= row:
-                simd.store(u, row * stride + column, stride, tile)
-                _factor_block(u, row, stride, rows, floor, block)
-            triangle = simd.broadcast(block, 0, rows, rows, rows)
-            tile = simd.solve_upper_transposed(triangle, tile)
-            simd.store(u, row * stride + column, stride, tile)
-        for i in range(rows):
-            u[(row + i) * stride + row + i] = block[i * rows + i]
+                simd.store_tile(place, stride, tile)
+                _factor_diagonal_block(u + row * (stride + 1), stride, largest * simd.epsilon(u), block)
+            factor = simd.broadcast_tile(block, tile_rows, tile_rows, tile_rows)
+            simd.store_tile(place, stride, simd.solve_transposed(factor, tile))
+        for i in range(tile_rows):
+            u[(row + i) * (stride + 1)] = block[i * (tile_rows + 1)]
 
 
 @_jit
-def _factor_block(u, row, stride, size, floor, block):
+def _factor_diagonal_block(u, stride, floor, block):
+    """Set block to the Cholesky factor of a tile's worth of u, with the reciprocals of its diagonal."""
+    size = _gram_rows(u)
     for i in range(size):
         for j in range(i, size):
-            block[i * size + j] = u[(row + i) * stride + row + j]
+            block[i * size + j] = u[i * stride + j]
     for p in range(size):
         pivot = simd.reciprocal_sqrt(max(block[p * size + p], floor))
         block[p * size + p] = pivot
         for j in range(p + 1, size):
             block[p * size + j] *= pivot
         for i in range(p + 1, size):
+            factor = block[p * size + i]
             for j in range(i, size):
-                block[i * size + j] = simd.multiply_subtract(
-                    block[p * size + i], block[p * size + j], block[i * size + j]
-                )
+                block[i * size + j] = simd.multiply_subtract(factor, block[p * size + j], block[i * size + j])
 
 
 @_jit
-def _solve_one(u, x, layout):
+def _solve_alone(u, columns, x):
+    """Set x to the solution for the right-hand side in the row below the factor U."""
     width = lanes(u)
-    stride = layout.stride
-    for block in range(0, layout.columns, width):
+    stride = columns + width
+    for c in range(columns):
+        x[c] = u[columns * stride + c]
+    for block in range(0, columns, width):
         for p in range(block, block + width):
-            x[p] *= u[p * stride + p]
+            x[p] *= u[p * (stride + 1)]
             for j in range(p + 1, block + width):
                 x[j] = simd.multiply_subtract(u[p * stride + j], x[p], x[j])
-        for column in range(block + width, layout.columns, width):
-            tile = simd.load(x, column, 0, 1, 1)
-            for p in range(block, block + width):
-                tile = simd.subtract_outer(
-                    tile, simd.broadcast(x, p, 0, 1, 1), simd.load(u, p * stride + column, 0, 1, 1)
-                )
-            simd.store(x, column, 0, tile)
-    for block in range(layout.columns - width, -1, -width):
+        solved = simd.broadcast_tile(x + block, 1, 1, width)
+        for column in range(block + width, columns, width):
+            rows = simd.load_tile(u + (block * stride + column), stride, width, 1)
+            simd.store(x + column, simd.subtract_product(simd.load(x + column), solved, rows))
+    for block in range(columns - width, -1, -width):
         for p in range(block + width - 1, block - 1, -1):
-            x[p] *= u[p * stride + p]
+            x[p] *= u[p * (stride + 1)]
             for i in range(block, p):
                 x[i] = simd.multiply_subtract(u[i * stride + p], x[p], x[i])
-        solved = simd.broadcast(x, block, 1, width, 1)
+        solved = simd.broadcast_tile(x + block, 1, width, 1)
         for row in range(0, block, width):
-            coefficients = simd.transpose(
-                simd.load(u, row * stride + block, stride, width, 1), 1, width
-            )
-            rest = simd.load(x, row, 0, 1, 1)
-            simd.store(x, row, 0, simd.subtract_product(rest, coefficients, solved))
+            rows = simd.load_tile(u + (row * stride + block), stride, width, 1)
+            transposed = simd.transpose(rows, 1, width)
+            simd.store(x + row, simd.subtract_product_reversed(simd.load(x + row), transposed, solved))

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dask_als import model_files, storage
 from dask_als.blocks import Block, State, concatenated, predictions
-from dask_als.dataset import Dataset, is_dataset, open_dataset, read_block
+from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
 from dask_als.half_epoch import SolvedSide, solve_part
 from dask_als.history import EpochFigures
@@ -153,7 +153,6 @@ class ALSModel:
         self.items = items
         self.history = history
         self.dataset = dataset
-        self._block = lru_cache(maxsize=4)(self._read_block)
 
     def __repr__(self) -> str:
         users, items = len(self.users.ids), len(self.items.ids)
@@ -289,8 +288,9 @@ class ALSModel:
 
     def name_of(self, item: Any) -> str:
         """Return an item's title, or its id where titles are not known."""
-        described = self._described(ITEMS, np.array([self.items.row(item)]))
-        return str(described.iloc[0, -1])
+        (described,) = self._described(ITEMS, np.array([self.items.row(item)])).to_dict("records")
+        title = described.get("title")
+        return title if isinstance(title, str) else str(item)
 
     def similar_users(self, user: Any, k: int = 10) -> pd.DataFrame:
         """Return the users whose factors point most nearly the same way, as `similar_items`."""
@@ -385,15 +385,19 @@ class ALSModel:
             )
         partitions = self.dataset.table(side).partitions
         number = int(np.searchsorted([part.start for part in partitions], row, side="right")) - 1
-        block = self._block(side, number)
+        block = _recently_read_block(
+            self.dataset.fingerprint, self.dataset.path, side, number, partitions[number]
+        )
         its = slice(*block.indptr[row - block.rows.start : row - block.rows.start + 2])
         return block.indices[its], block.ratings[its]
 
-    def _read_block(self, side: Side, number: int) -> Block:
-        assert self.dataset is not None
-        return read_block(
-            self.dataset.path, side, number, self.dataset.table(side).partitions[number]
-        )
+
+@lru_cache(maxsize=4)
+def _recently_read_block(
+    fingerprint: str, path: str, side: Side, number: int, partition: Partition
+) -> Block:
+    """Read a block; the fingerprint tells a dataset from another one at the same path."""
+    return read_block(path, side, number, partition)
 
 
 def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from dask_als import storage
-from dask_als.blocks import State, concatenated
+from dask_als.blocks import State
 from dask_als.dataset import Dataset, Partition, rows_path
 from dask_als.errors import InputError
 from dask_als.history import EpochFigures
@@ -201,16 +201,25 @@ def state_of(table: pa.Table) -> State:
     return State(np.ascontiguousarray(table.column("bias").to_numpy()), values)
 
 
-def read_state(model: str, side: Side, rows: range, dtype: str) -> State:
-    """Read the state of a range of rows, from whichever parts hold them, as the given dtype."""
-    parts: list[State] = []
-    first = 0
+def read_state(model: str, side: Side, rows: range, dtype: str) -> tuple[State, np.ndarray]:
+    """Read the state of a range of rows, from whichever parts hold them.
+
+    Returns
+    -------
+    State
+        As the given dtype.
+    ndarray of bool, shape (len(rows),)
+        Which rows have training ratings.
+    """
+    tables, first = [], 0
     for number, partition in enumerate(read_manifest(model).side(side).partitions):
         if partition.start < rows.stop and rows.start < partition.stop:
-            first = first if parts else partition.start
-            parts.append(state_of(read_part(model, side, number, partition)))
-    state = concatenated(parts)[rows.start - first : rows.stop - first]
-    return State(state.bias.astype(dtype), state.factors.astype(dtype))
+            first = first if tables else partition.start
+            tables.append(read_part(model, side, number, partition))
+    table = pa.concat_tables(tables).slice(rows.start - first, len(rows))
+    state = state_of(table.combine_chunks())
+    state = State(state.bias.astype(dtype), state.factors.astype(dtype))
+    return state, table.column("count").to_numpy() > 0
 
 
 def check_same_ids(manifest: ModelManifest, dataset: Dataset, model: str) -> None:

@@ -7,8 +7,9 @@ check (a task a partition, from the written files) → manifest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,11 +27,11 @@ from dask_als.dataset import (
 from dask_als.errors import InputError, JobError
 from dask_als.exact_sum import as_float
 from dask_als.executor import Executor, reduce_by_tree
-from dask_als.prepare_tasks import CheckedPart, CheckedSide, ChunkSummary, TitleColumns, UserPart
+from dask_als.prepare_tasks import BlockNumber, CheckedPart, CheckedSide, ChunkSummary, UserPart
 from dask_als.ranges import default_partitions
 from dask_als.settings import Columns, PrepareSettings
 from dask_als.side import ITEMS, SIDES, USERS, Side
-from dask_als.source import Source, open_source
+from dask_als.source import Source, TitleFile, check_titles, listed, open_source
 
 # Told the stage, and how many of its tasks have ended, of how many.
 Progress = Callable[[str, int, int], None]
@@ -92,12 +93,12 @@ def prepare(
     columns = _columns_there(source, columns)
     if settings.test_fraction and settings.split == "latest" and columns.time is None:
         raise InputError(
-            f"the split 'latest' needs a time column; {source_path} has {', '.join(source.columns)}"
+            f"the split 'latest' needs a time column; {source_path} has {listed(source.columns)}"
         )
-    title_columns = _title_columns(source, columns, titles)
+    title_file = _title_file(source, columns, titles)
     with storage.staged_directory(path, manifest=MANIFEST, overwrite=overwrite) as staging:
         plan = _Plan(executor, progress, settings, columns, staging)
-        return plan.run(source, title_columns, path)
+        return plan.run(source, title_file, path)
 
 
 def _columns_there(source: Source, columns: Columns) -> Columns:
@@ -107,16 +108,24 @@ def _columns_there(source: Source, columns: Columns) -> Columns:
         if name not in source.columns:
             raise InputError(
                 f"{source.path} has no column {name!r} for the {word}; it has "
-                f"{', '.join(source.columns)}; name yours with --{word}-col"
+                f"{listed(source.columns)}; name yours with --{word}-col"
             )
+        if source.columns.count(name) > 1:
+            raise InputError(f"{source.path} has several columns {name!r}; rename all but one")
     return asked
 
 
-def _title_columns(source: Source, columns: Columns, titles: Titles | None) -> TitleColumns | None:
+def _title_file(source: Source, columns: Columns, titles: Titles | None) -> TitleFile | None:
+    """Return where the titles are: in the user's file, or in GroupLens' if it is one."""
     if titles is not None:
-        return TitleColumns(storage.absolute(titles.path), None, columns.item, titles.column)
+        file = TitleFile(storage.absolute(titles.path), None, columns.item, titles.column)
+        check_titles(file)
+        return file
     if source.titles is not None:
-        return TitleColumns(*source.titles, columns.item, "title")
+        with suppress(InputError):
+            file = TitleFile(*source.titles, columns.item, "title")
+            check_titles(file)
+            return file
     return None
 
 
@@ -138,7 +147,7 @@ class _Plan:
         self.staging = staging
         self.work = storage.join(staging, "work")
 
-    def run(self, source: Source, titles: TitleColumns | None, path: str) -> Dataset:
+    def run(self, source: Source, titles: TitleFile | None, path: str) -> Dataset:
         """Run all stages and write the manifest."""
         chunks, summaries = self.read(source)
         n_usable = sum(chunk.n_rows - chunk.n_rejected for chunk in summaries)
@@ -159,7 +168,7 @@ class _Plan:
         if not n_train:
             raise InputError("no rating is left to train on; use a smaller --test-fraction")
         self.write_items(ranges)
-        users, items, tests = self.check(ids, ranges, user_parts, titles)
+        users, items, tests = self.check(ids, ranges, titles)
         self.write_rejected(source, summaries)
         storage.remove(self.work)
 
@@ -173,8 +182,8 @@ class _Plan:
         _check_nothing_lost(counts, users, items, tests)
         dataset = Dataset(
             path=storage.absolute(path),
-            users=_side_table(users, ranges[USERS], [part.n_ratings for part in tests]),
-            items=_side_table(items, ranges[ITEMS], []),
+            users=_side_table(users, ranges[USERS], ranges[ITEMS][-1].stop, tests),
+            items=_side_table(items, ranges[ITEMS], ranges[USERS][-1].stop, []),
             n_ratings=n_train,
             n_test=counts["test"],
             rating_mean=as_float(users.rating_sum) / n_train,
@@ -195,39 +204,46 @@ class _Plan:
             self.progress(stage, done, len(handles))
 
     def read(self, source: Source) -> tuple[list[Any], list[ChunkSummary]]:
-        """Read all chunks, again if their ids turn out to be of different types."""
+        """Read all chunks, and again those whose ids are not of the type that all can take."""
+        chunks: dict[int, Any] = {}
+        summaries: dict[int, ChunkSummary] = {}
         id_types: dict[str, pa.DataType] = {}
+        numbers = list(range(len(source.chunks)))
         attempt = 0
-        while True:
-            chunks = [
-                self.executor.submit(
+        while numbers:
+            for number in numbers:
+                chunks[number] = self.executor.submit(
                     tasks.read_chunk,
-                    chunk,
+                    source.chunks[number],
                     number,
                     self.columns,
                     id_types,
                     self.work,
                     key=f"read-source-{number}-{attempt}",
                 )
-                for number, chunk in enumerate(source.chunks)
-            ]
             handles = [
-                self.executor.submit(tasks.summary, chunk, key=f"summary-{number}-{attempt}")
-                for number, chunk in enumerate(chunks)
+                self.executor.submit(
+                    tasks.summary, chunks[number], key=f"summary-{number}-{attempt}"
+                )
+                for number in numbers
             ]
             self.completed("read", handles)
-            summaries = self.executor.gather(handles)
-            id_types = _agreed_id_types(summaries)
-            if all(_has_types(chunk, id_types) for chunk in summaries):
-                return chunks, summaries
+            summaries.update(zip(numbers, self.executor.gather(handles), strict=True))
+            id_types = _agreed_id_types(summaries.values())
+            numbers = [number for number, its in summaries.items() if not _has_types(its, id_types)]
             attempt += 1
+        return [chunks[number] for number in sorted(chunks)], [
+            summaries[number] for number in sorted(summaries)
+        ]
 
     def first_reason(self, summaries: list[ChunkSummary]) -> str:
         """Return why the first rejected row was, to show what is wrong with all of them."""
         for number, chunk in enumerate(summaries):
-            if chunk.n_rejected:
-                table = storage.read_parquet(tasks.rejected_path(self.work, number), ["reason"])
-                return f", the first one because {table.column('reason')[0].as_py()}"
+            for block, counts in enumerate(chunk.blocks):
+                if counts.n_rejected:
+                    path = tasks.rejected_path(self.work, (number, block))
+                    reason = storage.read_parquet(path, ["reason"])["reason"][0]
+                    return f", the first one because {reason.as_py()}"
         return ""
 
     def merge_ids(self, chunks: list[Any], summaries: list[ChunkSummary], side: Side) -> Any:
@@ -235,7 +251,7 @@ class _Plan:
         tables = [
             self.executor.submit(tasks.chunk_ids, chunk, side, key=f"ids-{side.name}-{number}")
             for number, (chunk, its) in enumerate(zip(chunks, summaries, strict=True))
-            if its.n_pieces
+            if its.id_types[side.name]
         ]
         return reduce_by_tree(
             self.executor, tasks.merged_ids, tables, name=f"merge-ids-{side.name}"
@@ -262,15 +278,14 @@ class _Plan:
         by_name = {side.name: handle for side, handle in ids.items()}
         handles = [
             self.executor.submit(
-                tasks.shuffle_piece,
-                chunk,
-                piece,
+                tasks.shuffle_block,
+                block,
                 by_name,
                 ranges[USERS],
                 self.work,
-                key=f"shuffle-users-{chunk}-{piece}",
+                key=f"shuffle-users-{'-'.join(map(str, block))}",
             )
-            for chunk, piece in _pieces(summaries)
+            for block in _blocks(summaries)
         ]
         self.completed("shuffle", handles)
 
@@ -293,7 +308,7 @@ class _Plan:
             self.executor.submit(
                 tasks.write_user_part,
                 number,
-                _pieces(summaries),
+                _blocks(summaries),
                 hashes,
                 ranges[ITEMS],
                 self.settings,
@@ -341,17 +356,15 @@ class _Plan:
         self,
         ids: dict[Side, Any],
         ranges: dict[Side, list[range]],
-        user_parts: list[UserPart],
-        titles: TitleColumns | None,
+        titles: TitleFile | None,
     ) -> tuple[CheckedSide, CheckedSide, list[CheckedPart]]:
         """Read all written partitions again and write the ids with their counts."""
         parts = {
             side: self._submit_checks(side.ratings_directory, side, ranges[side]) for side in SIDES
         }
-        has_test = any(part.n_test for part in user_parts)
         tests = (
             self._submit_checks(TEST_DIRECTORY, USERS, ranges[USERS])
-            if has_test or self.settings.test_fraction
+            if self.settings.test_fraction
             else []
         )
         sides = [
@@ -388,8 +401,11 @@ class _Plan:
         for number, (chunk, its) in enumerate(zip(source.chunks, summaries, strict=True)):
             rows_before = rows_before if chunk.path == path else 0
             path = chunk.path
-            if its.n_rejected:
-                files.append((tasks.rejected_path(self.work, number), rows_before))
+            files += [
+                (tasks.rejected_path(self.work, (number, block)), rows_before)
+                for block, counts in enumerate(its.blocks)
+                if counts.n_rejected
+            ]
             rows_before += its.n_rows
         if files:
             target = storage.join(self.staging, "rejected.parquet")
@@ -399,33 +415,43 @@ class _Plan:
             self.executor.gather([handle])
 
 
-def _pieces(summaries: list[ChunkSummary]) -> list[tuple[int, int]]:
+def _blocks(summaries: list[ChunkSummary]) -> list[BlockNumber]:
+    """Return the blocks that have usable rows, in the order of the source."""
     return [
-        (number, piece) for number, chunk in enumerate(summaries) for piece in range(chunk.n_pieces)
+        (number, block)
+        for number, chunk in enumerate(summaries)
+        for block, counts in enumerate(chunk.blocks)
+        if counts.n_usable
     ]
 
 
-def _agreed_id_types(summaries: list[ChunkSummary]) -> dict[str, pa.DataType]:
+def _agreed_id_types(summaries: Iterable[ChunkSummary]) -> dict[str, pa.DataType]:
     """Return one type for the ids of each side, by the side's word."""
     agreed = {}
     for side in SIDES:
-        kinds = {chunk.id_types[side.name] for chunk in summaries} - {None}
+        kinds = frozenset(kind for chunk in summaries for kind in chunk.id_types[side.name])
         if kinds:
             agreed[side.singular] = tasks.common_id_type(kinds)
     return agreed
 
 
 def _has_types(chunk: ChunkSummary, id_types: dict[str, pa.DataType]) -> bool:
-    return all(chunk.id_types[side.name] in (None, id_types.get(side.singular)) for side in SIDES)
+    return all(chunk.id_types[side.name] <= {id_types.get(side.singular)} for side in SIDES)
 
 
-def _side_table(side: CheckedSide, ranges: list[range], test_ratings: list[int]) -> SideTable:
-    tests = test_ratings or [0] * len(ranges)
-    partitions = tuple(
-        Partition(rows.start, rows.stop, ratings, n_test)
-        for rows, ratings, n_test in zip(ranges, side.n_ratings, tests, strict=True)
-    )
-    return SideTable(side.digest, partitions)
+def _side_table(
+    side: CheckedSide, ranges: list[range], n_columns: int, tests: list[CheckedPart]
+) -> SideTable:
+    partitions = [
+        Partition(rows.start, rows.stop, ratings, n_columns=n_columns, crc32=crc32)
+        for rows, ratings, crc32 in zip(ranges, side.part_ratings, side.part_crc32, strict=True)
+    ]
+    if tests:
+        partitions = [
+            replace(partition, test_ratings=test.n_ratings, test_crc32=test.crc32)
+            for partition, test in zip(partitions, tests, strict=True)
+        ]
+    return SideTable(side.digest, side.crc32, tuple(partitions))
 
 
 def _check_nothing_lost(
@@ -439,8 +465,8 @@ def _check_nothing_lost(
         If a rating is missing, or changed.
     """
     written = [
-        ("by user", sum(users.n_ratings), counts["train"]),
-        ("by item", sum(items.n_ratings), counts["train"]),
+        ("by user", sum(users.part_ratings), counts["train"]),
+        ("by item", sum(items.part_ratings), counts["train"]),
         ("for testing", sum(part.n_ratings for part in tests), counts["test"]),
         (
             "in all",
@@ -460,7 +486,7 @@ def _fingerprint(users: CheckedSide, items: CheckedSide, tests: list[CheckedPart
     content = [
         users.digest,
         items.digest,
-        sum(users.n_ratings),
+        sum(users.part_ratings),
         users.checksum,
         sum(part.n_ratings for part in tests),
         sum(part.checksum for part in tests) % 2**64,

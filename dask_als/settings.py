@@ -86,6 +86,42 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """Where and how often training writes down its state, and whether it goes on from there.
+
+    Attributes
+    ----------
+    directory : str
+        Each checkpoint is a directory in it, a model like any other.
+    every : int
+        Epochs from one checkpoint to the next.
+    minutes : float or None
+        Write one as well when so many minutes have passed.
+    keep : int
+        How many of the newest are kept.
+    resume : bool
+        Go on from the newest one, if there is one.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    directory: str
+    every: int = 10
+    minutes: float | None = None
+    keep: int = 2
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        _require_whole("checkpoint_every", self.every, least=1)
+        _require_whole("checkpoint_keep", self.keep, least=1)
+        if self.minutes is not None:
+            _require_finite("checkpoint_minutes", self.minutes, positive=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """The source's names for what a rating is made of.
 

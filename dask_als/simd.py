@@ -1,20 +1,23 @@
 """Tiles of SIMD registers for numba.
 
-A `Tile` is a small matrix whose every element is one SIMD register, a vector of `lanes(array)` numbers. Numba
-passes it around like any other value; LLVM keeps it in registers as long as they suffice. Tiles are loaded
-from and stored to flat arrays; offsets and strides count numbers, shapes are compile-time constants.
+A `Tile` is a small matrix whose elements are SIMD registers: vectors of `lanes(pointer)` numbers. Numba code
+passes tiles around like any other value, and LLVM keeps them in registers as long as those suffice. Tiles are
+loaded from and stored to bare pointers, which have no reference counts to maintain; strides count numbers and
+shapes are compile-time constants.
 
-Nothing here checks bounds. All arithmetic is IEEE and elementwise, so the result in a lane depends on that lane
-alone and is the same for every register width; a multiply-add is fused where the processor can.
+Nothing here checks bounds. All arithmetic is IEEE and elementwise, so what happens in a lane depends on that lane
+alone and is the same for every register width. Multiplications are fused with the addition that follows them
+wherever the processor can.
 """
 
 from __future__ import annotations
 
+import operator
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic, models, overload, register_model
 
 _CPU_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2]
 
@@ -22,79 +25,246 @@ REGISTER_BYTES = 64 if "+avx512f" in _CPU_FEATURES else 32 if "+avx2" in _CPU_FE
 
 
 class Tile(types.Type):
-    """Numba type of a rows x columns matrix of registers holding numbers of `dtype`."""
+    """Numba type of a rows x columns matrix of registers of `dtype` (numba's float32 or float64)."""
 
     def __init__(self, dtype, rows, columns):
         self.dtype, self.rows, self.columns = dtype, rows, columns
+        self.lanes = _lanes(dtype)
+        self.scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+        self.register = ir.VectorType(self.scalar, self.lanes)
         super().__init__(name=f"Tile({dtype}, {rows}, {columns})")
 
-    @property
-    def lanes(self):
-        return _lanes(self.dtype)
-
-    @property
-    def register(self):
-        scalar = ir.FloatType() if self.dtype == types.float32 else ir.DoubleType()
-        return ir.VectorType(scalar, self.lanes)
-
-    def at(self, row, column):
-        """Return where a register is in the LLVM aggregate."""
-        return row * self.columns + column
-
     def positions(self):
+        """Return (row, column) of every register in the order of storage."""
         return [(row, column) for row in range(self.rows) for column in range(self.columns)]
+
+    def unpack(self, builder, value):
+        """Return the registers of an LLVM value of this type as a dictionary by position."""
+        return {place: builder.extract_value(value, i) for i, place in enumerate(self.positions())}
+
+    def pack(self, builder, registers):
+        """Return the LLVM value of this type with the given registers by position."""
+        value = ir.Constant(ir.ArrayType(self.register, self.rows * self.columns), ir.Undefined)
+        for i, place in enumerate(self.positions()):
+            value = builder.insert_value(value, registers[place], i)
+        return value
 
 
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type):
-        super().__init__(
-            dmm, fe_type, ir.ArrayType(fe_type.register, fe_type.rows * fe_type.columns)
-        )
+        super().__init__(dmm, fe_type, ir.ArrayType(fe_type.register, fe_type.rows * fe_type.columns))
 
 
 def _lanes(dtype):
     return REGISTER_BYTES * 8 // dtype.bitwidth
 
 
-def _unpack(builder, tile, value):
-    return [
-        [builder.extract_value(value, tile.at(r, c)) for c in range(tile.columns)]
-        for r in range(tile.rows)
-    ]
+# --- constants ---
 
 
-def _pack(builder, tile, registers):
-    value = ir.Constant(ir.ArrayType(tile.register, tile.rows * tile.columns), ir.Undefined)
-    for r, c in tile.positions():
-        value = builder.insert_value(value, registers[r][c], tile.at(r, c))
-    return value
+def constant_by_dtype(float32: int, float64: int):
+    """Return a function of a pointer, for numba code, whose value is the compile-time constant for its dtype."""
+
+    @intrinsic
+    def constant(_typing, pointer):
+        value = float32 if pointer.dtype == types.float32 else float64
+        return types.literal(value)(pointer), lambda context, *_: context.get_constant(types.intp, value)
+
+    return constant
 
 
-def _advance(builder, pointer, offset, pointee):
-    return builder.bitcast(builder.gep(pointer, [offset]), pointee.as_pointer())
+lanes = constant_by_dtype(REGISTER_BYTES // 4, REGISTER_BYTES // 8)
+
+
+@intrinsic
+def epsilon(_typing, pointer):
+    """Return the spacing of the pointer's numbers at one."""
+    value = 2.0 ** (-23 if pointer.dtype == types.float32 else -52)
+    return pointer.dtype(pointer), lambda context, *_: context.get_constant(pointer.dtype, value)
+
+
+@intrinsic
+def smallest(_typing, pointer):
+    """Return the smallest normal number of the pointer's dtype."""
+    value = 2.0 ** (-126 if pointer.dtype == types.float32 else -1022)
+    return pointer.dtype(pointer), lambda context, *_: context.get_constant(pointer.dtype, value)
+
+
+# --- memory ---
+
+
+@intrinsic
+def pointer(_typing, array):
+    """Return the address of a C-contiguous array's first number. It does not keep the array alive."""
+
+    def emit(context, builder, signature, args):
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), emit
+
+
+@intrinsic
+def _advance(_typing, pointer, count):
+    return pointer(pointer, types.intp), lambda _context, builder, _signature, args: builder.gep(args[0], [args[1]])
+
+
+@overload(operator.add)
+def _pointer_add(pointer, count):
+    if isinstance(pointer, types.CPointer) and isinstance(count, types.Integer):
+        return lambda pointer, count: _advance(pointer, count)
+    return None
+
+
+@intrinsic(prefer_literal=True)
+def load_tile(_typing, pointer, stride, rows, columns):
+    """Return a tile whose rows are consecutive registers from memory, the rows `stride` numbers apart."""
+    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
+
+    def emit(_context, builder, _signature, args):
+        return tile.pack(builder, _load_registers(builder, tile, *args[:2]))
+
+    return tile(pointer, types.intp, rows, columns), emit
+
+
+@intrinsic
+def load_like(_typing, tile, pointer, stride):
+    """Return a tile of the shape of another, as `load_tile` does."""
+
+    def emit(_context, builder, _signature, args):
+        return tile.pack(builder, _load_registers(builder, tile, *args[1:]))
+
+    return tile(tile, pointer, types.intp), emit
+
+
+@intrinsic
+def store_tile(_typing, pointer, stride, tile):
+    """Store a tile as `load_tile` reads it."""
+
+    def emit(context, builder, _signature, args):
+        registers = tile.unpack(builder, args[2])
+        for position, place in _register_pointers(builder, tile, *args[:2]):
+            builder.store(registers[position], place, align=tile.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, tile), emit
+
+
+def _load_registers(builder, tile, pointer, stride):
+    places = _register_pointers(builder, tile, pointer, stride)
+    return {position: builder.load(place, align=tile.dtype.bitwidth // 8) for position, place in places}
+
+
+def _register_pointers(builder, tile, pointer, stride):
+    for row, column in tile.positions():
+        start = builder.mul(stride, ir.Constant(stride.type, row))
+        place = builder.gep(pointer, [builder.add(start, ir.Constant(stride.type, column * tile.lanes))])
+        yield (row, column), builder.bitcast(place, tile.register.as_pointer())
+
+
+@intrinsic
+def load(_typing, pointer):
+    """Return one register (a 1 x 1 tile) from memory."""
+    tile = Tile(pointer.dtype, 1, 1)
+
+    def emit(_context, builder, _signature, args):
+        return tile.pack(builder, _load_registers(builder, tile, args[0], ir.Constant(ir.IntType(64), 0)))
+
+    return tile(pointer), emit
+
+
+@intrinsic
+def load_first(_typing, pointer, count):
+    """Return one register with `count` numbers from memory in its first lanes and zeros in the others.
+
+    Memory behind these numbers is not read.
+    """
+    tile = Tile(pointer.dtype, 1, 1)
+
+    def emit(_context, builder, _signature, args):
+        place = builder.bitcast(args[0], tile.register.as_pointer())
+        counts = ir.VectorType(args[1].type, tile.lanes)
+        mask = builder.icmp_signed("<", ir.Constant(counts, list(range(tile.lanes))), _splat(builder, args[1], counts))
+        align = ir.Constant(ir.IntType(32), tile.dtype.bitwidth // 8)
+        function_type = ir.FunctionType(tile.register, [place.type, align.type, mask.type, tile.register])
+        name = f"llvm.masked.load.v{tile.lanes}f{tile.dtype.bitwidth}.p0"
+        function = cgutils.get_or_insert_function(builder.module, function_type, name)
+        zero = ir.Constant(tile.register, [0.0] * tile.lanes)
+        return tile.pack(builder, {(0, 0): builder.call(function, [place, align, mask, zero])})
+
+    return tile(pointer, types.intp), emit
+
+
+@intrinsic
+def store(_typing, pointer, tile):
+    """Store a tile of one row in consecutive memory."""
+
+    def emit(context, builder, _signature, args):
+        registers = tile.unpack(builder, args[1])
+        for position, place in _register_pointers(builder, tile, args[0], ir.Constant(ir.IntType(64), 0)):
+            builder.store(registers[position], place, align=tile.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, tile), emit
+
+
+@intrinsic(prefer_literal=True)
+def broadcast_tile(_typing, pointer, stride, rows, columns):
+    """Return a tile of numbers repeated in all lanes, tile[r, c] = pointer[r * stride + c]."""
+    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
+
+    def emit(_context, builder, _signature, args):
+        registers = {}
+        for row, column in tile.positions():
+            start = builder.mul(args[1], ir.Constant(args[1].type, row))
+            place = builder.gep(args[0], [builder.add(start, ir.Constant(args[1].type, column))])
+            registers[row, column] = _splat(builder, builder.load(place), tile.register)
+        return tile.pack(builder, registers)
+
+    return tile(pointer, types.intp, rows, columns), emit
+
+
+@intrinsic
+def repeat(_typing, number):
+    """Return one register with a number in all lanes."""
+    tile = Tile(number, 1, 1)
+
+    def emit(_context, builder, _signature, args):
+        return tile.pack(builder, {(0, 0): _splat(builder, args[0], tile.register)})
+
+    return tile(number), emit
+
+
+@intrinsic(prefer_literal=True)
+def zeros(_typing, pointer, rows, columns):
+    """Return a tile of zeros of the pointer's dtype."""
+    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
+
+    def emit(_context, builder, _signature, _args):
+        zero = ir.Constant(tile.register, [0.0] * tile.lanes)
+        return tile.pack(builder, dict.fromkeys(tile.positions(), zero))
+
+    return tile(pointer, rows, columns), emit
+
+
+# --- arithmetic ---
 
 
 def _call_llvm(builder, name, *args):
-    vector = args[0].type
-    scalar = getattr(vector, "element", vector)
+    scalar = getattr(args[0].type, "element", args[0].type)
     suffix = "f32" if scalar == ir.FloatType() else "f64"
-    suffix = f"v{vector.count}{suffix}" if vector != scalar else suffix
-    function_type = ir.FunctionType(vector, [vector] * len(args))
-    function = cgutils.get_or_insert_function(
-        builder.module, function_type, f"llvm.{name}.{suffix}"
-    )
-    return builder.call(function, args)
+    if scalar != args[0].type:
+        suffix = f"v{args[0].type.count}{suffix}"
+    function_type = ir.FunctionType(args[0].type, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, f"llvm.{name}.{suffix}"), args)
 
 
 def _multiply_add(builder, a, b, c):
-    """Emit a*b + c."""
     return _call_llvm(builder, "fmuladd", a, b, c)
 
 
 def _multiply_subtract(builder, a, b, c):
-    """Emit c - a*b."""
-    return _multiply_add(builder, builder.fneg(a), b, c)
+    return _call_llvm(builder, "fmuladd", builder.fneg(a), b, c)
 
 
 def _reciprocal_sqrt(builder, a):
@@ -106,102 +276,35 @@ def _maximum(builder, a, b):
     return builder.select(builder.fcmp_ordered(">", b, a), b, a)
 
 
-def _splat(builder, scalar, register):
-    undefined = ir.Constant(register, ir.Undefined)
+def _splat(builder, scalar, vector):
+    undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), register.count), [0] * register.count)
-    return builder.shuffle_vector(first, undefined, zeros)
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None))
 
 
 @intrinsic
-def lanes(_typing, pointer):
-    """Return how many numbers of the array's dtype one register holds, as a compile-time constant."""
-    count = _lanes(pointer.dtype)
-    return types.literal(count)(pointer), lambda context, *_: context.get_constant(
-        types.intp, count
-    )
-
-
-@intrinsic(prefer_literal=True)
-def zeros(_typing, pointer, rows, columns):
-    """Return a tile of zeros of the array's dtype."""
-    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
-
-    def emit(context, builder, signature, args):
-        zero = ir.Constant(tile.register, [0.0] * tile.lanes)
-        return _pack(builder, tile, [[zero] * tile.columns] * tile.rows)
-
-    return tile(pointer, rows, columns), emit
-
-
-@intrinsic(prefer_literal=True)
-def load(_typing, pointer, offset, stride, rows, columns):
-    """Return a tile whose rows are consecutive registers of the array, the rows `stride` numbers apart."""
-    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
-
-    def emit(context, builder, signature, args):
-        registers = [[None] * tile.columns for _ in range(tile.rows)]
-        for (r, c), place in _places(builder, tile, args):
-            registers[r][c] = builder.load(place, align=pointer.dtype.bitwidth // 8)
-        return _pack(builder, tile, registers)
-
-    return tile(pointer, types.intp, types.intp, rows, columns), emit
+def multiply_subtract(_typing, a, b, c):
+    """Return c - a*b of three numbers, rounded as in tiles."""
+    return a(a, a, a), lambda _context, builder, _signature, args: _multiply_subtract(builder, *args)
 
 
 @intrinsic
-def store(_typing, pointer, offset, stride, tile):
-    """Store a tile as `load` reads it."""
-
-    def emit(context, builder, signature, args):
-        registers = _unpack(builder, tile, args[3])
-        for (r, c), place in _places(builder, tile, args):
-            builder.store(registers[r][c], place, align=pointer.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(pointer, types.intp, types.intp, tile), emit
+def reciprocal_sqrt(_typing, a):
+    """Return 1 / sqrt(a) of a number, rounded as in tiles."""
+    return a(a), lambda _context, builder, _signature, args: _reciprocal_sqrt(builder, *args)
 
 
-def _places(builder, tile, args):
-    pointer, offset, stride = args[:3]
-    for r, c in tile.positions():
-        row_start = builder.add(offset, builder.mul(stride, ir.Constant(stride.type, r)))
-        place = builder.add(row_start, ir.Constant(stride.type, c * tile.lanes))
-        yield (r, c), _advance(builder, pointer, place, tile.register)
-
-
-@intrinsic(prefer_literal=True)
-def broadcast(_typing, pointer, offset, stride, rows, columns):
-    """Return a tile of single numbers, each repeated in all lanes: tile[r, c] = array[offset + r*stride + c]."""
-    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
-
-    def emit(context, builder, signature, args):
-        registers = [[None] * tile.columns for _ in range(tile.rows)]
-        for r, c in tile.positions():
-            row_start = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, r)))
-            place = builder.add(row_start, ir.Constant(args[2].type, c))
-            scalar = builder.load(_advance(builder, args[0], place, tile.register.element))
-            registers[r][c] = _splat(builder, scalar, tile.register)
-        return _pack(builder, tile, registers)
-
-    return tile(pointer, types.intp, types.intp, rows, columns), emit
-
-
-def _elementwise(tile, emit_register):
-    def emit(context, builder, signature, args):
-        left, right = (_unpack(builder, tile, arg) for arg in args)
-        rows = zip(left, right, strict=True)
-        return _pack(
-            builder,
-            tile,
-            [[emit_register(builder, a, b) for a, b in zip(*row, strict=True)] for row in rows],
-        )
+def _elementwise(tile, combine):
+    def emit(_context, builder, _signature, args):
+        left, right = tile.unpack(builder, args[0]), tile.unpack(builder, args[1])
+        return tile.pack(builder, {place: combine(builder, left[place], right[place]) for place in left})
 
     return tile(tile, tile), emit
 
 
 @intrinsic
 def add(_typing, left, right):
-    """Return left + right, element by element."""
+    """Return left + right."""
     return _elementwise(left, lambda builder, a, b: builder.fadd(a, b))
 
 
@@ -217,208 +320,107 @@ def maximum(_typing, left, right):
     return _elementwise(left, _maximum)
 
 
-def _outer(emit_register, tile, left, right):
-    def emit(context, builder, signature, args):
-        total = _unpack(builder, tile, args[0])
-        column = _unpack(builder, left, args[1])
-        row = _unpack(builder, right, args[2])
-        for r, c in tile.positions():
-            total[r][c] = emit_register(builder, column[r][0], row[0][c], total[r][c])
-        return _pack(builder, tile, total)
+def _product(combine, order, tile, left, right):
+    def emit(_context, builder, _signature, args):
+        total, a, b = (kind.unpack(builder, arg) for kind, arg in zip((tile, left, right), args, strict=True))
+        for p in order(range(left.columns)):
+            for r, c in tile.positions():
+                total[r, c] = combine(builder, a[r, p], b[p, c], total[r, c])
+        return tile.pack(builder, total)
 
     return tile(tile, left, right), emit
 
 
 @intrinsic
-def add_outer(_typing, tile, left, right):
-    """Return tile + left right, the product of a column and a row of registers."""
-    return _outer(_multiply_add, tile, left, right)
+def add_product(_typing, tile, left, right):
+    """Return tile + left right, a matrix product of tiles, summed from its first term to its last."""
+    return _product(_multiply_add, iter, tile, left, right)
 
 
 @intrinsic
-def subtract_outer(_typing, tile, left, right):
-    """Return tile - left right, the product of a column and a row of registers."""
-    return _outer(_multiply_subtract, tile, left, right)
+def subtract_product(_typing, tile, left, right):
+    """Return tile - left right, a matrix product of tiles, summed from its first term to its last."""
+    return _product(_multiply_subtract, iter, tile, left, right)
+
+
+@intrinsic
+def subtract_product_reversed(_typing, tile, left, right):
+    """Return tile - left right, a matrix product of tiles, summed from its last term to its first."""
+    return _product(_multiply_subtract, reversed, tile, left, right)
+
+
+# --- small triangular systems, one in every lane ---
 
 
 @intrinsic
 def cholesky(_typing, tile, pivot_floor):
-    """Return U with UᵀU = tile for a square tile, with the RECIPROCAL of its diagonal on the diagonal.
+    """Return U with UᵀU = tile for a square tile, the RECIPROCALS of its diagonal on the diagonal.
 
-    Only registers on and above the diagonal are read. Pivots below the floor are raised to it.
+    Only registers on and above the diagonal are read. Squares of pivots below the floor are raised to it.
     """
 
-    def emit(context, builder, signature, args):
-        u = _unpack(builder, tile, args[0])
-        ((floor,),) = _unpack(builder, pivot_floor, args[1])
+    def emit(_context, builder, _signature, args):
+        u = tile.unpack(builder, args[0])
+        floor = pivot_floor.unpack(builder, args[1])[0, 0]
         for p in range(tile.rows):
-            u[p][p] = _reciprocal_sqrt(builder, _maximum(builder, u[p][p], floor))
+            u[p, p] = _reciprocal_sqrt(builder, _maximum(builder, u[p, p], floor))
             for c in range(p + 1, tile.columns):
-                u[p][c] = builder.fmul(u[p][c], u[p][p])
+                u[p, c] = builder.fmul(u[p, c], u[p, p])
             for r in range(p + 1, tile.rows):
                 for c in range(r, tile.columns):
-                    u[r][c] = _multiply_subtract(builder, u[p][r], u[p][c], u[r][c])
-        return _pack(builder, tile, u)
+                    u[r, c] = _multiply_subtract(builder, u[p, r], u[p, c], u[r, c])
+        return tile.pack(builder, u)
 
     return tile(tile, pivot_floor), emit
 
 
 @intrinsic
-def solve_upper_transposed(_typing, u, tile):
-    """Return X with UᵀX = tile; U as `cholesky` returns it."""
+def solve_transposed(_typing, factor, tile):
+    """Return X with UᵀX = tile, for the factor U as `cholesky` returns it."""
 
-    def emit(context, builder, signature, args):
-        factor, x = _unpack(builder, u, args[0]), _unpack(builder, tile, args[1])
-        for r in range(tile.rows):
-            for c in range(tile.columns):
-                for p in range(r):
-                    x[r][c] = _multiply_subtract(builder, factor[p][r], x[p][c], x[r][c])
-                x[r][c] = builder.fmul(x[r][c], factor[r][r])
-        return _pack(builder, tile, x)
+    def emit(_context, builder, _signature, args):
+        u, x = factor.unpack(builder, args[0]), tile.unpack(builder, args[1])
+        for r, c in tile.positions():
+            for p in range(r):
+                x[r, c] = _multiply_subtract(builder, u[p, r], x[p, c], x[r, c])
+            x[r, c] = builder.fmul(x[r, c], u[r, r])
+        return tile.pack(builder, x)
 
-    return tile(u, tile), emit
+    return tile(factor, tile), emit
 
 
 @intrinsic
-def solve_upper(_typing, u, tile):
-    """Return X with UX = tile; U as `cholesky` returns it."""
+def solve(_typing, factor, tile):
+    """Return X with UX = tile, for the factor U as `cholesky` returns it."""
 
-    def emit(context, builder, signature, args):
-        factor, x = _unpack(builder, u, args[0]), _unpack(builder, tile, args[1])
-        for r in reversed(range(tile.rows)):
-            for c in range(tile.columns):
-                for p in reversed(range(r + 1, tile.rows)):
-                    x[r][c] = _multiply_subtract(builder, factor[r][p], x[p][c], x[r][c])
-                x[r][c] = builder.fmul(x[r][c], factor[r][r])
-        return _pack(builder, tile, x)
+    def emit(_context, builder, _signature, args):
+        u, x = factor.unpack(builder, args[0]), tile.unpack(builder, args[1])
+        for r, c in reversed(tile.positions()):
+            for p in reversed(range(r + 1, tile.rows)):
+                x[r, c] = _multiply_subtract(builder, u[r, p], x[p, c], x[r, c])
+            x[r, c] = builder.fmul(x[r, c], u[r, r])
+        return tile.pack(builder, x)
 
-    return tile(u, tile), emit
+    return tile(factor, tile), emit
 
 
 @intrinsic(prefer_literal=True)
 def transpose(_typing, tile, rows, columns):
-    """Return numbers transposed: lane l of register r becomes lane r of register l; the result is rows x columns.
+    """Return the lanes transposed: lane j of register i becomes lane i of register j.
 
-    The tile has as many registers as a register has lanes.
+    The tile has as many registers as a register has lanes; the result's shape is rows x columns.
     """
     result = Tile(tile.dtype, rows.literal_value, columns.literal_value)
-    count = tile.lanes
+    count, half = tile.lanes, tile.lanes // 2
 
-    def emit(context, builder, signature, args):
+    def emit(_context, builder, _signature, args):
         registers = [builder.extract_value(args[0], i) for i in range(count)]
-        half = count // 2
+        alternate = [lane // 2 + lane % 2 * count for lane in range(count)]
         index = ir.VectorType(ir.IntType(32), count)
-        low = ir.Constant(index, [i // 2 + (i % 2) * count for i in range(count)])
-        high = ir.Constant(index, [half + i // 2 + (i % 2) * count for i in range(count)])
+        lower, upper = ir.Constant(index, alternate), ir.Constant(index, [half + lane for lane in alternate])
         for _ in range(count.bit_length() - 1):
-            interleaved = []
-            for i in range(half):
-                pair = registers[i], registers[i + half]
-                interleaved += [
-                    builder.shuffle_vector(*pair, low),
-                    builder.shuffle_vector(*pair, high),
-                ]
-            registers = interleaved
-        value = ir.Constant(ir.ArrayType(result.register, count), ir.Undefined)
-        for i, register in enumerate(registers):
-            value = builder.insert_value(value, register, i)
-        return value
+            pairs = list(zip(registers[:half], registers[half:], strict=True))
+            registers = [builder.shuffle_vector(a, b, part) for a, b in pairs for part in (lower, upper)]
+        return result.pack(builder, dict(zip(result.positions(), registers, strict=True)))
 
     return result(tile, rows, columns), emit
-
-
-@intrinsic
-def prefetch(_typing, pointer, offset):
-    """Ask for the cache line of array[offset]; no effect but on speed, and safe for any address."""
-
-    def emit(context, builder, signature, args):
-        integer = ir.IntType(32)
-        pointer = _advance(builder, args[0], args[1], ir.IntType(8))
-        function_type = ir.FunctionType(ir.VoidType(), [pointer.type, integer, integer, integer])
-        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-        builder.call(
-            function,
-            [pointer, ir.Constant(integer, 0), ir.Constant(integer, 3), ir.Constant(integer, 1)],
-        )
-        return context.get_dummy_value()
-
-    return types.void(pointer, types.intp), emit
-
-
-def constant_by_dtype(float32: int, float64: int):
-    """Return a function that numba code calls with an array for the compile-time constant of its dtype."""
-
-    @intrinsic
-    def constant(_typing, pointer):
-        value = float32 if pointer.dtype == types.float32 else float64
-        return types.literal(value)(pointer), lambda context, *_: context.get_constant(
-            types.intp, value
-        )
-
-    return constant
-
-
-@intrinsic
-def load_like(_typing, tile, pointer, offset, stride):
-    """Return a tile of the shape of another, as `load` reads it."""
-
-    def emit(context, builder, signature, args):
-        registers = [[None] * tile.columns for _ in range(tile.rows)]
-        for (r, c), place in _places(builder, tile, args[1:]):
-            registers[r][c] = builder.load(place, align=tile.dtype.bitwidth // 8)
-        return _pack(builder, tile, registers)
-
-    return tile(tile, pointer, types.intp, types.intp), emit
-
-
-@intrinsic
-def subtract_product(_typing, tile, left, right):
-    """Return tile - left right, a matrix product of registers, with the last terms of its sums subtracted first."""
-
-    def emit(context, builder, signature, args):
-        total, a, b = (
-            _unpack(builder, t, v) for t, v in zip((tile, left, right), args, strict=True)
-        )
-        for r, c in tile.positions():
-            for p in reversed(range(left.columns)):
-                total[r][c] = _multiply_subtract(builder, a[r][p], b[p][c], total[r][c])
-        return _pack(builder, tile, total)
-
-    return tile(tile, left, right), emit
-
-
-@intrinsic
-def pointer(_typing, array, index):
-    """Return the address of a C-contiguous array's element, counted flat. It does not keep the array alive."""
-
-    def emit(context, builder, signature, args):
-        data = context.make_array(array)(context, builder, args[0]).data
-        return builder.gep(data, [args[1]])
-
-    return types.CPointer(array.dtype)(array, types.intp), emit
-
-
-@intrinsic
-def advance(_typing, pointer, offset):
-    return pointer(pointer, types.intp), lambda context, builder, signature, args: builder.gep(
-        *args[:1], [args[1]]
-    )
-
-
-@intrinsic
-def multiply_subtract(_typing, a, b, c):
-    """Return c - a*b of three numbers, fused as in `subtract_outer`."""
-    return a(a, a, a), lambda context, builder, signature, args: _multiply_subtract(builder, *args)
-
-
-@intrinsic
-def reciprocal_sqrt(_typing, a):
-    """Return 1 / sqrt(a) of a number, rounded as in `cholesky`."""
-    return a(a), lambda context, builder, signature, args: _reciprocal_sqrt(builder, *args)
-
-
-@intrinsic
-def epsilon(_typing, pointer):
-    """Return the spacing of the pointer's numbers at one."""
-    value = 2.0 ** (-23 if pointer.dtype == types.float32 else -52)
-    return pointer.dtype(pointer), lambda context, *_: context.get_constant(pointer.dtype, value)

@@ -6,77 +6,71 @@ is judged here: what is usable is for `dask_als.clean` to say.
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO, Any
 
 import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
-from fsspec.utils import read_block
 
-from dask_als import storage
-from dask_als.errors import InputError
+from dask_als import csv_text, storage
+from dask_als.csv_text import LINE_END, CsvFormat, Malformed
+from dask_als.errors import DaskALSError, InputError
 from dask_als.settings import Columns
 
 _BLOCK_BYTES = 32 << 20
 _ROWS_A_BLOCK = 1 << 20
 _HEADER_BYTES = 1 << 20
-_DELIMITERS = (",", "\t", ";", "|")
+_LONGEST_LINE_BYTES = 64 << 20
+_SCAN_BYTES = 1 << 16
+_CSV = (".csv", ".tsv", ".gz", ".zip")
+_PARQUET = (".parquet", ".pq")
 _GROUPLENS_RATINGS = "ratings.csv"
 _GROUPLENS_TITLES = "movies.csv"
+_READ_ERRORS = (
+    pa.ArrowException,
+    OSError,
+    EOFError,
+    RuntimeError,  # an encrypted archive
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Some rows of a source as they are, renamed to user, item, rating, time.
+    """Some records of a source as they are, renamed to user, item, rating, time.
 
     Attributes
     ----------
     table : pyarrow.Table
         Columns of whatever type; text columns of CSV are binary.
-    numbers : ndarray of int64, shape (n_rows,)
-        The rows' numbers within the block, from 0, malformed rows counted.
     malformed : list of (int, str)
-        Rows that could not be cut into columns: number and what is wrong.
+        Records that could not be cut into columns: number within the block, and what is wrong.
     is_text : bool
         Whether values are text of anything, as in CSV, so that ids may be numbers.
     """
 
     table: pa.Table
-    numbers: np.ndarray
-    malformed: list[tuple[int, str]]
+    malformed: list[Malformed]
     is_text: bool
 
     @property
     def n_rows(self) -> int:
-        """All rows, malformed ones included."""
+        """All records, malformed ones included."""
         return self.table.num_rows + len(self.malformed)
 
-
-@dataclass(frozen=True)
-class CsvFormat:
-    """How the lines of a CSV file are cut.
-
-    Attributes
-    ----------
-    names : tuple of str
-        The columns, from the header.
-    delimiter : str
-    header_bytes : int
-        Where the first line after the header starts.
-    """
-
-    names: tuple[str, ...]
-    delimiter: str
-    header_bytes: int
+    @property
+    def numbers(self) -> np.ndarray:
+        """The number of each row of the table within the block, from 0, malformed ones counted."""
+        return np.delete(np.arange(self.n_rows), [number for number, _ in self.malformed])
 
 
 @dataclass(frozen=True)
@@ -88,11 +82,15 @@ class CsvRange:
     start: int
     stop: int
 
-    def blocks(self, columns: Columns) -> Iterator[Raw]:
+    def blocks(self, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
         """Read the lines."""
         with storage.opened(self.path) as file:
-            text = read_block(file, self.start, self.stop - self.start, delimiter=b"\n")
-        yield _parse_csv(text, self.format, columns)
+            first, stop = (
+                _behind_line_end(file, edge - 1, self.path) for edge in (self.start, self.stop)
+            )
+            file.seek(first)
+            text = file.read(stop - first)
+        yield _raw(text, self.format, columns, as_text)
 
 
 @dataclass(frozen=True)
@@ -111,15 +109,20 @@ class CsvStream:
     member: str | None
     format: CsvFormat
 
-    def blocks(self, columns: Columns) -> Iterator[Raw]:
+    def blocks(self, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
         """Read the lines, a block at a time."""
         with _opened_text(self.path, self.member) as file:
             file.read(self.format.header_bytes)
             rest = b""
             while data := file.read(_BLOCK_BYTES):
-                lines, line_end, rest = (rest + data).rpartition(b"\n")
-                yield _parse_csv(lines + line_end, self.format, columns)
-            yield _parse_csv(rest, self.format, columns)
+                text = rest + data
+                cut = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+                rest = text[cut:]
+                _check_line(len(rest), self.path)
+                if cut:
+                    yield _raw(text[:cut], self.format, columns, as_text)
+            if rest:
+                yield _raw(rest, self.format, columns, as_text)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class ParquetGroups:
     path: str
     groups: tuple[int, ...]
 
-    def blocks(self, columns: Columns) -> Iterator[Raw]:
+    def blocks(self, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
         """Read the rows, a block at a time."""
         names = columns.names()
         with storage.opened(self.path) as file:
@@ -138,11 +141,20 @@ class ParquetGroups:
             )
             for batch in batches:
                 table = pa.Table.from_batches([batch]).select(list(names.values()))
-                table = table.rename_columns(list(names))
-                yield Raw(table, np.arange(table.num_rows), [], is_text=False)
+                yield Raw(table.rename_columns(list(names)), [], is_text=False)
 
 
 Chunk = CsvRange | CsvStream | ParquetGroups
+
+
+@dataclass(frozen=True)
+class TitleFile:
+    """A CSV file of item titles (or a member of a zip archive), and its columns."""
+
+    path: str
+    member: str | None
+    item: str
+    title: str
 
 
 @dataclass(frozen=True)
@@ -158,13 +170,13 @@ class Source:
     columns : tuple of str
         The columns that every file has, in the first file's order.
     titles : tuple of (str, str or None), optional
-        Path and archive member of titles that came with the ratings.
+        Path and archive member of titles that lie beside the ratings, as GroupLens puts them.
     """
 
     path: str
     chunks: tuple[Chunk, ...]
     columns: tuple[str, ...]
-    titles: tuple[str, str | None] | None = field(default=None)
+    titles: tuple[str, str | None] | None
 
 
 def open_source(path: str) -> Source:
@@ -175,132 +187,222 @@ def open_source(path: str) -> Source:
     InputError
         If nothing is there, or something that cannot be read.
     """
-    files, titles = _files_of(path)
+    files = [(name, _member_of_zip(name)) for name in _files_of(path)]
     chunks: list[Chunk] = []
     columns: list[str] | None = None
     for file, member in files:
-        try:
+        with _reading(file):
             its_columns, its_chunks = _inspect(file, member)
-        except (pa.ArrowException, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file} cannot be read: {storage.first_line(error)}") from None
         chunks += its_chunks
         columns = [name for name in columns or its_columns if name in its_columns]
+    titles = _titles_beside(*files[0]) if len(files) == 1 else None
     return Source(path, tuple(chunks), tuple(columns or ()), titles)
 
 
-def read_titles(path: str, member: str | None, item: str, title: str) -> pa.Table:
-    """Read the titles of items from a CSV file.
+def read_blocks(chunk: Chunk, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
+    """Read a chunk, a block at a time.
 
-    Returns
-    -------
-    pyarrow.Table
-        Columns ``id`` (text) and ``title``.
+    Parameters
+    ----------
+    columns : Columns
+    as_text : frozenset of str
+        Words of columns that CSV text leaves as bytes, even if all of a block are numbers.
 
     Raises
     ------
     InputError
-        If the file or one of its columns is missing.
+        If the file cannot be read.
     """
-    if not storage.exists(path):
-        raise InputError(f"there is no file of titles at {path}")
-    with _opened_text(path, member) as file:
-        text = file.read()
-    names = _csv_format(text[:_HEADER_BYTES], path).names
-    for name in (item, title):
+    with _reading(chunk.path):
+        yield from chunk.blocks(columns, as_text)
+
+
+def check_titles(titles: TitleFile) -> None:
+    """Check that there is a file of titles with its two columns.
+
+    Raises
+    ------
+    InputError
+        If there is not.
+    """
+    if not storage.exists(titles.path):
+        raise InputError(f"there is no file of titles at {titles.path}")
+    with _reading(titles.path):
+        names = _format_of(titles.path, titles.member).names
+    for name in (titles.item, titles.title):
         if name not in names:
-            raise InputError(f"{path} has no column {name!r}; it has {', '.join(names)}")
-    text_columns = {item: pa.string(), title: pa.string()}
-    table = pyarrow.csv.read_csv(
-        pa.BufferReader(text),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=text_columns, include_columns=[item, title]
-        ),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-    )
-    return table.rename_columns(["id", "title"])
+            raise InputError(f"{titles.path} has no column {name!r}; it has {listed(names)}")
 
 
-def _files_of(path: str) -> tuple[list[tuple[str, str | None]], tuple[str, str | None] | None]:
-    """Return the files (with archive member) to read, and titles in GroupLens' layout."""
-    filesystem, inner = fsspec.core.url_to_fs(path)
-    if any(letter in inner for letter in "*?["):
-        names = sorted(filesystem.glob(inner))
-    elif not filesystem.exists(inner):
-        raise InputError(f"there is no file or folder at {path}")
-    elif filesystem.isdir(inner):
-        names = sorted(filesystem.find(inner))
-        by_name = {name.rsplit("/", 1)[-1]: name for name in names}
-        if _GROUPLENS_RATINGS in by_name:
-            titles = by_name.get(_GROUPLENS_TITLES)
-            return [(by_name[_GROUPLENS_RATINGS], None)], (titles, None) if titles else None
-    else:
-        names = [inner]
-    names = [name for name in names if _is_readable(name)]
-    if not names:
-        raise InputError(f"{path} holds no .csv, .csv.gz, .zip or .parquet file")
-    if len(names) == 1 and names[0].endswith(".zip"):
-        ratings, titles = _members_of_zip(names[0])
-        return [(names[0], ratings)], (names[0], titles) if titles else None
-    return [
-        (name, _members_of_zip(name)[0] if name.endswith(".zip") else None) for name in names
-    ], None
+def read_titles(titles: TitleFile) -> pa.Table:
+    """Read the titles of items; lines that are malformed are left out.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns ``id`` and ``title``, as bytes.
+    """
+    with _reading(titles.path):
+        csv_format = _format_of(titles.path, titles.member)
+        with _opened_text(titles.path, titles.member) as file:
+            text = file.read()[csv_format.header_bytes :]
+    columns = {"id": titles.item, "title": titles.title}
+    table, _ = csv_text.parse(text, csv_format, columns, frozenset())
+    return table
 
 
-def _is_readable(name: str) -> bool:
-    hidden = name.rsplit("/", 1)[-1].startswith(("_", "."))
-    return not hidden and name.endswith((".csv", ".tsv", ".gz", ".zip", ".parquet", ".pq"))
+def listed(names: tuple[str, ...], most: int = 20) -> str:
+    """Return names as a person wants to read them in an error."""
+    shown = [name[:80] for name in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def _members_of_zip(path: str) -> tuple[str, str | None]:
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into an InputError that names it."""
     try:
-        with storage.opened(path) as file, zipfile.ZipFile(file) as archive:
-            names = [name for name in archive.namelist() if name.endswith((".csv", ".tsv"))]
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    by_name = {name.rsplit("/", 1)[-1]: name for name in names}
-    if _GROUPLENS_RATINGS in by_name:
-        return by_name[_GROUPLENS_RATINGS], by_name.get(_GROUPLENS_TITLES)
-    if len(names) != 1:
-        found = ", ".join(names) or "none"
+        yield
+    except DaskALSError:
+        raise
+    except _READ_ERRORS as error:
+        raise InputError(f"{path} cannot be read: {storage.first_line(error)}") from None
+
+
+def _raw(text: bytes, csv_format: CsvFormat, columns: Columns, as_text: frozenset[str]) -> Raw:
+    table, malformed = csv_text.parse(text, csv_format, columns.names(), as_text)
+    return Raw(table, malformed, is_text=True)
+
+
+def _behind_line_end(file: IO[bytes], position: int, path: str) -> int:
+    """Return where the line starts that follows the first line end at or after a position."""
+    file.seek(position)
+    passed = 0
+    while data := file.read(_SCAN_BYTES):
+        if line_end := LINE_END.search(data):
+            return position + passed + line_end.end()
+        passed += len(data)
+        _check_line(passed, path)
+    return position + passed
+
+
+def _check_line(n_bytes: int, path: str) -> None:
+    if n_bytes > _LONGEST_LINE_BYTES:
         raise InputError(
-            f"{path} must hold one CSV file, or one named {_GROUPLENS_RATINGS}; it holds {found}"
+            f"{path} has a line of more than {_LONGEST_LINE_BYTES:,} bytes; is it CSV?"
         )
-    return names[0], None
+
+
+def _files_of(path: str) -> list[str]:
+    """Return the files to read; of a folder in GroupLens' layout only the one of ratings."""
+    filesystem, inner = storage.file_system(path)
+    if filesystem.isfile(inner):
+        if not inner.lower().endswith(_CSV + _PARQUET):
+            raise InputError(f"{path} is no .csv, .tsv, .gz, .zip or .parquet file")
+        return [storage.on_every_process(filesystem, inner)]
+    if filesystem.isdir(inner):
+        found = filesystem.find(inner)
+    elif any(letter in inner for letter in "*?["):
+        found = filesystem.glob(inner)
+    else:
+        raise InputError(f"there is no file or folder at {path}")
+    names = sorted(
+        (storage.on_every_process(filesystem, name) for name in found if _is_data(name)),
+        key=_by_number,
+    )
+    if not names:
+        raise InputError(f"{path} holds no .csv, .tsv, .gz, .zip or .parquet file")
+    ratings = [name for name in names if _base(name) == _GROUPLENS_RATINGS]
+    if len(ratings) == 1 and _beside(ratings[0], _GROUPLENS_TITLES) in names:
+        return ratings
+    return names
+
+
+def _base(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _beside(name: str, other: str) -> str:
+    return name[: len(name) - len(_base(name))] + other
+
+
+def _is_data(name: str) -> bool:
+    return not _base(name).startswith(("_", ".")) and name.lower().endswith(_CSV + _PARQUET)
+
+
+def _by_number(name: str) -> list[Any]:
+    """Return a key that sorts part.9 before part.10."""
+    return [int(text) if i % 2 else text for i, text in enumerate(re.split(r"([0-9]+)", name))]
+
+
+def _member_of_zip(path: str) -> str | None:
+    """Return the file of ratings within a zip archive; None if the path is not one."""
+    if not path.lower().endswith(".zip"):
+        return None
+    names = _names_in_zip(path)
+    ratings = [name for name in names if _base(name) == _GROUPLENS_RATINGS]
+    candidates = ratings or names
+    if len(candidates) != 1:
+        raise InputError(
+            f"{path} must hold one CSV file, or one named {_GROUPLENS_RATINGS}; it holds "
+            f"{listed(tuple(names)) or 'none'}"
+        )
+    return candidates[0]
+
+
+def _names_in_zip(path: str) -> list[str]:
+    with _reading(path), storage.opened(path) as file, zipfile.ZipFile(file) as archive:
+        return [
+            name
+            for name in archive.namelist()
+            if _is_data(name) and name.lower().endswith((".csv", ".tsv"))
+        ]
+
+
+def _titles_beside(path: str, member: str | None) -> tuple[str, str | None] | None:
+    """Return GroupLens' titles, if they lie beside its ratings."""
+    if _base(member or path) != _GROUPLENS_RATINGS:
+        return None
+    titles = _beside(member or path, _GROUPLENS_TITLES)
+    if member is None:
+        return (titles, None) if storage.exists(titles) else None
+    return (path, titles) if titles in _names_in_zip(path) else None
 
 
 def _inspect(path: str, member: str | None) -> tuple[list[str], list[Chunk]]:
     """Return a file's columns and its chunks."""
-    if path.endswith((".parquet", ".pq")):
+    if path.lower().endswith(_PARQUET):
         with storage.opened(path) as file:
             parquet = pq.ParquetFile(file)
             rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
             columns = parquet.schema_arrow.names
         return columns, [ParquetGroups(path, groups) for groups in _grouped(rows)]
-    with _opened_text(path, member) as file:
-        csv_format = _csv_format(file.read(_HEADER_BYTES), path)
+    csv_format = _format_of(path, member)
     columns = list(csv_format.names)
-    if member is not None or path.endswith(".gz"):
+    if member is not None or path.lower().endswith(".gz"):
         return columns, [CsvStream(path, member, csv_format)]
-    filesystem, inner = fsspec.core.url_to_fs(path)
-    size = filesystem.size(inner)
-    # fsspec's read_block starts after the first line end at or behind `start`, unless that is 0.
-    edges = [csv_format.header_bytes - 1, *range(_BLOCK_BYTES, size, _BLOCK_BYTES), size]
-    return columns, [
-        CsvRange(path, csv_format, start, stop) for start, stop in pairwise(edges) if start < stop
-    ]
+    filesystem, inner = storage.file_system(path)
+    first, size = csv_format.header_bytes, filesystem.size(inner)
+    edges = [first, *range((first // _BLOCK_BYTES + 1) * _BLOCK_BYTES, size, _BLOCK_BYTES), size]
+    return columns, [CsvRange(path, csv_format, *edge) for edge in pairwise(edges)]
 
 
 def _grouped(rows: list[int]) -> list[tuple[int, ...]]:
     """Put consecutive row groups together until they hold about a block's rows."""
     groups: list[tuple[int, ...]] = []
-    held = _ROWS_A_BLOCK
+    held = 0
     for number, n_rows in enumerate(rows):
-        if held + n_rows > _ROWS_A_BLOCK:
+        if not groups or held + n_rows > _ROWS_A_BLOCK:
             groups.append(())
             held = 0
         groups[-1] += (number,)
         held += n_rows
     return groups
+
+
+def _format_of(path: str, member: str | None) -> CsvFormat:
+    with _opened_text(path, member) as file:
+        start = file.read(_HEADER_BYTES)
+    return csv_text.read_format(start, path, is_all=len(start) < _HEADER_BYTES)
 
 
 @contextmanager
@@ -313,59 +415,6 @@ def _opened_text(path: str, member: str | None) -> Iterator[IO[bytes]]:
         ):
             yield text
     else:
-        with fsspec.open(path, "rb", compression="gzip" if path.endswith(".gz") else None) as text:
+        compression = "gzip" if path.lower().endswith(".gz") else None
+        with fsspec.open(path, "rb", compression=compression) as text:
             yield text
-
-
-def _csv_format(start: bytes, path: str) -> CsvFormat:
-    header, line_end, _ = start.partition(b"\n")
-    if not header.strip():
-        raise InputError(f"{path} is empty")
-    text = header.decode("utf-8-sig", errors="replace").rstrip("\r")
-    delimiter = max(_DELIMITERS, key=text.count)
-    names = next(csv.reader(io.StringIO(text), delimiter=delimiter))
-    return CsvFormat(tuple(name.strip() for name in names), delimiter, len(header) + len(line_end))
-
-
-def _parse_csv(text: bytes, csv_format: CsvFormat, columns: Columns) -> Raw:
-    """Cut lines into columns; numbers are parsed if all of them are, else all stays text."""
-    number_types = {"user": pa.int64(), "item": pa.int64(), "rating": pa.float64()}
-    try:
-        return _parse_csv_as(text, csv_format, columns, {**number_types, "time": pa.int64()})
-    except pa.ArrowInvalid:
-        return _parse_csv_as(text, csv_format, columns, {})
-
-
-def _parse_csv_as(
-    text: bytes, csv_format: CsvFormat, columns: Columns, types: dict[str, pa.DataType]
-) -> Raw:
-    names = columns.names()
-    malformed: list[tuple[int, str]] = []
-
-    def skip(row: Any) -> str:
-        wrong = f"{row.actual_columns} columns instead of {row.expected_columns}: {row.text[:200]}"
-        malformed.append((row.number - 1, wrong))
-        return "skip"
-
-    if not text.strip():
-        empty = pa.table({word: pa.array([], pa.binary()) for word in names})
-        return Raw(empty, np.arange(0), [], is_text=True)
-    table = pyarrow.csv.read_csv(
-        pa.BufferReader(text),
-        # Row numbers are known only when one thread reads.
-        read_options=pyarrow.csv.ReadOptions(
-            use_threads=False, column_names=list(csv_format.names), block_size=len(text) + 1
-        ),
-        parse_options=pyarrow.csv.ParseOptions(
-            delimiter=csv_format.delimiter, invalid_row_handler=skip
-        ),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types={name: types.get(word, pa.binary()) for word, name in names.items()},
-            include_columns=list(names.values()),
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    ).rename_columns(list(names))
-    numbers = np.arange(table.num_rows + len(malformed))
-    numbers = np.delete(numbers, [number for number, _ in malformed])
-    return Raw(table, numbers, malformed, is_text=True)

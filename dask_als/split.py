@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -43,16 +45,14 @@ def random_test(
     return (number >> np.uint64(11)) * 2.0**-53 < fraction
 
 
-def latest_test(
-    user: np.ndarray, item: np.ndarray, time: np.ndarray, *, fraction: float
-) -> np.ndarray:
-    """Choose each user's last ratings by time; of equal times, the items with higher indices.
+def latest_test(user: np.ndarray, time: np.ndarray, *, fraction: float) -> np.ndarray:
+    """Choose each user's last ratings by time; of equal times, those that come later.
 
     A user keeps at least one rating for training.
 
     Parameters
     ----------
-    user, item, time : ndarray, shape (n,)
+    user, time : ndarray, shape (n,)
         The users ascend.
     fraction : float
         Share of each user's ratings, rounded to the nearest number.
@@ -61,7 +61,7 @@ def latest_test(
     -------
     ndarray of bool, shape (n,)
     """
-    order = np.lexsort((item, time, user))
+    order = np.lexsort((time, user))
     _, first, counts = np.unique(user, return_index=True, return_counts=True)
     held_out = np.minimum(np.floor(counts * fraction + 0.5), counts - 1).astype(np.int64)
     place = np.arange(len(user)) - np.repeat(first, counts)
@@ -71,60 +71,89 @@ def latest_test(
     return chosen
 
 
-def sorted_pairs(user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Pairs:
+    """Ratings sorted by pair of user and item, and where each distinct pair starts.
+
+    Attributes
+    ----------
+    order : ndarray of int64, shape (n_ratings,)
+        Positions of the ratings in sorted order; those of one pair in any order.
+    starts, counts : ndarray of int64, shape (n_pairs,)
+        Where in that order each pair starts, and how many ratings it has.
+    """
+
+    order: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def n_merged(self) -> int:
+        """Ratings that give way to another one of the same pair."""
+        return len(self.order) - len(self.starts)
+
+    @property
+    def several(self) -> np.ndarray:
+        """The pairs that have several ratings."""
+        return np.flatnonzero(self.counts > 1)
+
+    def last(self, time: np.ndarray | None) -> np.ndarray:
+        """Choose the latest rating of each pair; of equal times or without, the last in the source.
+
+        Parameters
+        ----------
+        time : ndarray of float64 or None
+            Of the ratings, in the order of the source.
+
+        Returns
+        -------
+        ndarray of int64, shape (n_pairs,)
+            Positions.
+        """
+        chosen = self.order[self.starts]
+        position, pair, ends = self._of_several()
+        keys = (position, pair) if time is None else (position, time[position], pair)
+        chosen[self.several] = position[np.lexsort(keys)][ends - 1]
+        return chosen
+
+    def mean(self, ratings: np.ndarray) -> np.ndarray:
+        """Return the mean rating of each pair, the same in whatever order its ratings come.
+
+        Parameters
+        ----------
+        ratings : ndarray of float32
+            In the order of the source.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_pairs,)
+        """
+        means = ratings[self.order[self.starts]]
+        if self.n_merged:
+            position, pair, ends = self._of_several()
+            ascending = ratings[position][np.lexsort((ratings[position], pair))]
+            counts = self.counts[self.several]
+            sums = np.add.reduceat(ascending.astype(np.float64), ends - counts)
+            means[self.several] = sums / counts
+        return means
+
+    def _of_several(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return position and pair of each rating that is not alone, and where the pairs end."""
+        counts = self.counts[self.several]
+        position = self.order[np.repeat(self.counts > 1, self.counts)]
+        return position, np.repeat(np.arange(len(counts)), counts), np.cumsum(counts)
+
+
+def sorted_pairs(user: np.ndarray, item: np.ndarray) -> Pairs:
     """Sort pairs of indices by user, then item.
 
-    Returns
-    -------
-    order : ndarray of int64, shape (n,)
-        Positions in sorted order.
-    starts : ndarray of int64
-        Where in that order each distinct pair starts.
+    Parameters
+    ----------
+    user, item : ndarray of int32, shape (n_ratings,)
+        At least 0.
     """
-    pairs = user.astype(np.int64) << 32 | item.astype(np.int64)
+    pairs = user.astype(np.int64) << 32 | item
     order = np.argsort(pairs)
     pairs = pairs[order]
-    is_first = np.ones(len(pairs), dtype=bool)
-    is_first[1:] = pairs[1:] != pairs[:-1]
-    return order, np.flatnonzero(is_first)
-
-
-def last_of_each(order: np.ndarray, starts: np.ndarray, time: np.ndarray | None) -> np.ndarray:
-    """Choose, of the ratings of each pair, the latest; without time, the last in the source.
-
-    Parameters
-    ----------
-    order, starts : ndarray
-        From `sorted_pairs`; positions ascend with the source.
-    time : ndarray of float64 or None
-
-    Returns
-    -------
-    ndarray of int64
-        Positions, one a pair, in the order of the pairs.
-    """
-    if len(starts) == len(order):
-        return order
-    pair = np.repeat(np.arange(len(starts)), np.diff([*starts, len(order)]))
-    keys = (order, pair) if time is None else (order, time[order], pair)
-    by_pair = order[np.lexsort(keys)]
-    return by_pair[np.append(starts[1:], len(order)) - 1]
-
-
-def mean_of_each(order: np.ndarray, starts: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-    """Return the mean rating of each pair, the same in whatever order its ratings come.
-
-    Parameters
-    ----------
-    order, starts : ndarray
-        From `sorted_pairs`.
-    ratings : ndarray of float32
-
-    Returns
-    -------
-    ndarray of float32
-    """
-    pair = np.repeat(np.arange(len(starts)), np.diff([*starts, len(order)]))
-    ascending = ratings[order][np.lexsort((ratings[order], pair))]
-    sums = np.add.reduceat(ascending.astype(np.float64), starts)
-    return (sums / np.diff([*starts, len(order)])).astype(np.float32)
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    return Pairs(order, starts, np.diff(starts, append=len(pairs)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import fsspec
@@ -15,7 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als.errors import InputError
+from dask_als.errors import InputError, JobError
+
+STAGING_SUFFIX = ".partial"
+"""How directories are called that are not complete; those of a killed run may be removed."""
 
 
 def join(directory: str, *names: str) -> str:
@@ -28,26 +33,75 @@ def part_name(number: int, suffix: str = "parquet") -> str:
     return f"part-{number:05d}.{suffix}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def file_system(path: str) -> tuple[Any, str]:
+    """Return the file system that a path is on, and the path as that file system takes it.
+
+    Raises
+    ------
+    InputError
+        If there is no such file system here.
+    """
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{path} cannot be reached: {first_line(error)}") from None
+    return filesystem, inner
+
+
+def on_every_process(filesystem: Any, inner: str) -> str:
+    """Return the path of a file as every process on the same storage understands it."""
+    is_local = isinstance(filesystem, LocalFileSystem)
+    return inner if is_local else str(filesystem.unstrip_protocol(inner))
+
+
 def absolute(path: str) -> str:
-    """Return the path as every process on the same storage understands it."""
-    filesystem, inner = fsspec.core.url_to_fs(path)
-    return inner if isinstance(filesystem, LocalFileSystem) else path.rstrip("/")
+    """Return a path as every process on the same storage understands it."""
+    return on_every_process(*file_system(path)).rstrip("/")
 
 
 def exists(path: str) -> bool:
     """Tell whether there is a file or a directory."""
-    filesystem, inner = fsspec.core.url_to_fs(path)
+    filesystem, inner = file_system(path)
     return bool(filesystem.exists(inner))
+
+
+def list_directory(path: str) -> list[str]:
+    """Return the paths of what is in a directory; none if it is not there."""
+    filesystem, inner = file_system(path)
+    if not filesystem.isdir(inner):
+        return []
+    names = filesystem.ls(inner, detail=False)
+    return sorted(on_every_process(filesystem, name) for name in names)
 
 
 @contextmanager
 def opened(path: str, mode: str = "rb") -> Iterator[IO[Any]]:
-    """Open a file; for writing, the folder it is in is made first."""
-    filesystem, inner = fsspec.core.url_to_fs(path)
+    """Open a file; for writing, the folder it is in is made first, but not those above.
+
+    So nothing can be written into a directory that was removed meanwhile.
+    """
+    filesystem, inner = file_system(path)
     if "w" in mode:
-        filesystem.makedirs(filesystem._parent(inner), exist_ok=True)
+        with suppress(FileExistsError):
+            filesystem.mkdir(filesystem._parent(inner), create_parents=False)
     with filesystem.open(inner, mode) as file:
         yield file
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn what goes wrong while a file of ours is read into an InputError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise InputError(f"{path} is damaged: {first_line(error)}") from None
 
 
 def write_json(path: str, value: object) -> None:
@@ -62,14 +116,50 @@ def read_json(path: str) -> Any:
     Raises
     ------
     InputError
-        If the text is not JSON.
+        If the file is missing, or its text is not JSON.
     """
-    with opened(path) as file:
+    with _reading(path), opened(path) as file:
         text = file.read()
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: not JSON ({first_line(error)})") from None
+
+
+def write_manifest(path: str, value: dict[str, Any], *, format_version: int) -> None:
+    """Write a JSON object with its format version and a checksum of all of it."""
+    versioned = {"format_version": format_version, **value}
+    write_json(path, {**versioned, "checksum": _checksum(versioned)})
+
+
+def read_manifest(path: str, *, format_version: int) -> dict[str, Any]:
+    """Read what `write_manifest` wrote.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, changed since, or of another format version.
+    """
+    manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path} is damaged: not a JSON object")
+    version = manifest.get("format_version")
+    if version != format_version:
+        raise InputError(
+            f"{path} is of format version {version}, this release reads {format_version}; "
+            "make the directory again"
+        )
+    if manifest.pop("checksum", None) != _checksum(manifest):
+        raise InputError(
+            f"{path} was changed after it was written (its checksum differs); "
+            "make the directory again"
+        )
+    del manifest["format_version"]
+    return manifest
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_json_lines(path: str, rows: list[dict[str, Any]]) -> None:
@@ -79,40 +169,84 @@ def write_json_lines(path: str, rows: list[dict[str, Any]]) -> None:
 
 
 def read_json_lines(path: str) -> list[dict[str, Any]]:
-    """Read one JSON object a line."""
-    with opened(path) as file:
-        return [json.loads(line) for line in file.read().splitlines()]
-
-
-def write_parquet(path: str, table: pa.Table, *, row_group_size: int = 1 << 20) -> None:
-    """Write a Parquet file whose pages carry checksums."""
-    with opened(path, "wb") as file:
-        pq.write_table(
-            table,
-            file,
-            compression="zstd",
-            compression_level=1,
-            row_group_size=row_group_size,
-            write_page_checksum=True,
-        )
-
-
-def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, its pages checked against their checksums.
+    """Read one JSON object a line.
 
     Raises
     ------
     InputError
-        If the file is missing or damaged.
+        If the file is missing, or a line is not JSON.
     """
+    with _reading(path), opened(path) as file:
+        lines = file.read().splitlines()
     try:
-        with opened(path) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            return parquet.read(columns=columns)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged: {first_line(error)}") from None
+        return [json.loads(line) for line in lines]
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: not JSON ({first_line(error)})") from None
+
+
+def write_parquet(path: str, table: pa.Table, *, row_group_size: int = 1 << 20) -> None:
+    """Write a Parquet file whose pages carry checksums."""
+    write_parquet_tables(path, [table], table.schema, row_group_size=row_group_size)
+
+
+def write_parquet_tables(
+    path: str, tables: Iterable[pa.Table], schema: pa.Schema, *, row_group_size: int = 1 << 20
+) -> None:
+    """Write tables of one schema to one Parquet file, one after the other."""
+    with (
+        opened(path, "wb") as file,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", compression_level=1, write_page_checksum=True
+        ) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table, row_group_size=row_group_size)
+
+
+def crc32(path: str) -> int:
+    """Return the CRC-32 of a file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or cannot be read.
+    """
+    return zlib.crc32(_content(path))
+
+
+def read_parquet(
+    path: str, columns: list[str] | None = None, *, crc32: int | None = None
+) -> pa.Table:
+    """Read a Parquet file.
+
+    Parameters
+    ----------
+    columns : list of str, optional
+        Those to read, in this order.
+    crc32 : int, optional
+        What the file's CRC-32 must be. It covers what the checksums of pages do not: the file's
+        metadata, and that it is this file and no other.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or another one.
+    """
+    content = _content(path)
+    if crc32 is not None and zlib.crc32(content) != crc32:
+        raise InputError(
+            f"{path} is damaged, or not the file that belongs there: its CRC-32 differs"
+        )
+    with _reading(path):
+        parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = parquet.read(columns=columns)
+        return table if columns is None else table.select(columns)
+
+
+def _content(path: str) -> bytes:
+    with _reading(path), opened(path) as file:
+        content: bytes = file.read()
+    return content
 
 
 def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
@@ -121,28 +255,26 @@ def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
     Raises
     ------
     InputError
-        If the file is missing or damaged.
+        If the file is missing or damaged, or has not that many rows.
     """
-    try:
-        with opened(path) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            groups: list[int] = []
-            first = start = 0
-            for group in range(parquet.num_row_groups):
-                stop = start + parquet.metadata.row_group(group).num_rows
-                if start < rows.stop and stop > rows.start:
-                    first = start if not groups else first
-                    groups.append(group)
-                start = stop
-            table = parquet.read_row_groups(groups, columns=columns)
-            return table.slice(rows.start - first, len(rows))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged: {first_line(error)}") from None
+    with _reading(path), opened(path) as file:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        groups: list[int] = []
+        first = start = 0
+        for group in range(parquet.num_row_groups):
+            stop = start + parquet.metadata.row_group(group).num_rows
+            if start < rows.stop and stop > rows.start:
+                first = start if not groups else first
+                groups.append(group)
+            start = stop
+        table = parquet.read_row_groups(groups, columns=columns).select(columns)
+        table = table.slice(rows.start - first, len(rows))
+    if table.num_rows != len(rows):
+        raise InputError(f"{path} is damaged: it ends before row {rows.stop:,}")
+    return table
 
 
-def write_batches(path: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
+def write_batches(path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
     """Write an Arrow file whose batches can be read one by one."""
     with opened(path, "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for batch in batches:
@@ -157,16 +289,14 @@ def read_batch(path: str, number: int) -> pa.RecordBatch:
 
 def remove(path: str) -> None:
     """Remove a file or a directory with all that is in it, if it is there."""
-    filesystem, inner = fsspec.core.url_to_fs(path)
+    filesystem, inner = file_system(path)
     if isinstance(filesystem, LocalFileSystem) and os.path.isdir(inner):
-        shutil.rmtree(inner, ignore_errors=True)
+        # Under its new name nobody puts anything into it any more.
+        doomed = f"{inner.rstrip('/')}{STAGING_SUFFIX}"
+        os.rename(inner, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
     elif filesystem.exists(inner):
         filesystem.rm(inner, recursive=True)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name if it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
@@ -192,25 +322,32 @@ def staged_directory(path: str, *, manifest: str, overwrite: bool) -> Iterator[s
     ------
     InputError
         If `path` is there and may not be replaced, or cannot be written.
+    JobError
+        If the storage fails while the directory is made: no space left, or gone.
     """
-    filesystem, inner = fsspec.core.url_to_fs(path)
     check_free(path, manifest=manifest, overwrite=overwrite)
+    filesystem, inner = file_system(path)
+    if isinstance(filesystem, LocalFileSystem):
+        inner = os.path.realpath(inner)
     parent, name = filesystem._parent(inner), inner.rstrip("/").rsplit("/", 1)[-1]
-    staging = join(parent, f".{name}.{uuid.uuid4().hex[:8]}.partial")
-    unstripped = filesystem.unstrip_protocol(staging)
+    inner_staging = join(parent, f".{name}.{uuid.uuid4().hex[:8]}{STAGING_SUFFIX}")
+    staging = on_every_process(filesystem, inner_staging)
     try:
-        filesystem.makedirs(staging, exist_ok=False)
+        filesystem.makedirs(inner_staging, exist_ok=False)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     try:
-        yield staging if isinstance(filesystem, LocalFileSystem) else unstripped
+        yield staging
+        check_free(path, manifest=manifest, overwrite=overwrite)
         if isinstance(filesystem, LocalFileSystem):
-            _replace_local(staging, inner)
+            _rename(inner_staging, inner)
         else:
             remove(path)
-            _move_files(filesystem, staging, inner, last=manifest)
-    except BaseException:
-        remove(unstripped)
+            _move_files(filesystem, inner_staging, inner, last=manifest)
+    except BaseException as error:
+        remove(staging)
+        if isinstance(error, OSError):
+            raise JobError(f"{path} could not be made: {first_line(error)}") from error
         raise
 
 
@@ -226,23 +363,40 @@ def check_free(path: str, *, manifest: str, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{path} is there already; choose another or give --overwrite")
-    filesystem, inner = fsspec.core.url_to_fs(path)
-    is_ours = exists(join(path, manifest))
-    if not is_ours and not (filesystem.isdir(inner) and not filesystem.ls(inner)):
+    filesystem, inner = file_system(path)
+    is_empty = filesystem.isdir(inner) and not filesystem.ls(inner)
+    if not is_empty and not _is_ours(join(path, manifest)):
         raise InputError(f"{path} holds something else (no {manifest}), so it is not overwritten")
 
 
-def _replace_local(staging: str, target: str) -> None:
+def _is_ours(manifest: str) -> bool:
+    """Tell whether a file is a manifest of this package, of whatever version."""
+    with suppress(InputError):
+        value = read_json(manifest)
+        return isinstance(value, dict) and "format_version" in value
+    return False
+
+
+def _rename(staging: str, target: str) -> None:
+    """Rename a local directory, replacing what is there."""
     old = f"{staging}.old"
-    if os.path.exists(target):
+    is_there = os.path.exists(target)
+    if is_there:
         os.rename(target, old)
-    os.rename(staging, target)
+    try:
+        os.rename(staging, target)
+    except OSError:
+        if is_there:
+            os.rename(old, target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _move_files(filesystem: Any, staging: str, target: str, *, last: str) -> None:
+    filesystem.invalidate_cache()
     files = [name[len(staging) :].lstrip("/") for name in filesystem.find(staging)]
     for file in sorted(files, key=lambda name: (name == last, name)):
         filesystem.makedirs(filesystem._parent(join(target, file)), exist_ok=True)
         filesystem.mv(join(staging, file), join(target, file))
-    filesystem.rm(staging, recursive=True) if filesystem.exists(staging) else None
+    if filesystem.exists(staging):
+        filesystem.rm(staging, recursive=True)

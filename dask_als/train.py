@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from dask_als import model_files, storage
-from dask_als.blocks import State, random_state, zero_state
+from dask_als.blocks import random_state, zero_state
+from dask_als.checkpoint import (
+    check_continues,
+    checkpoint_path,
+    clear_checkpoints,
+    complete_checkpoints,
+    remove_checkpoints,
+)
 from dask_als.dataset import Dataset, Partition, read_block, read_test_block
-from dask_als.errors import InputError
+from dask_als.errors import InputError, JobError, WorkersLostError
 from dask_als.executor import Executor
 from dask_als.half_epoch import (
     SolvedPart,
@@ -19,18 +27,24 @@ from dask_als.half_epoch import (
     held_out_error,
     join_parts,
     solve_part,
+    solve_side,
     unsolved_part,
 )
 from dask_als.history import EpochFigures
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import objective, rmse
-from dask_als.settings import TrainSettings
+from dask_als.settings import CheckpointSettings, TrainSettings
 from dask_als.side import ITEMS, SIDES, USERS, Side, side_named
 
 T = TypeVar("T")
 
-# Makes the state that a range of rows starts from; runs as a task.
-Start = Callable[[Side, range, TrainSettings], State]
+# Makes what a range of rows starts from; runs as a task.
+Start = Callable[[Side, range, TrainSettings], SolvedPart]
+
+# The scheduler keeps every ancestor of a task that is alive: so many before the chain is cut.
+_TASKS_IN_A_CHAIN = 5_000
+_MOST_EPOCHS_IN_A_CHAIN = 50
+_MOST_LOSSES_WITHOUT_A_CHECKPOINT = 10
 
 
 @dataclass(frozen=True)
@@ -48,18 +62,28 @@ class Epoch:
     sides: dict[Side, Any]
 
 
-def random_start(side: Side, rows: range, settings: TrainSettings) -> State:
+def random_start(side: Side, rows: range, settings: TrainSettings) -> SolvedPart:
     """Start from random factors."""
-    return random_state(side, rows, rank=settings.rank, seed=settings.seed, dtype=settings.dtype)
+    state = random_state(side, rows, rank=settings.rank, seed=settings.seed, dtype=settings.dtype)
+    return unsolved_part(state)
 
 
-def zero_start(side: Side, rows: range, settings: TrainSettings) -> State:
+def zero_start(side: Side, rows: range, settings: TrainSettings) -> SolvedPart:
     """Start from factors of 0, which fits biases alone."""
-    return zero_state(rows, rank=settings.rank, dtype=settings.dtype)
+    return unsolved_part(zero_state(rows, rank=settings.rank, dtype=settings.dtype))
 
 
-def start_from_model(model: str, dataset: Dataset, settings: TrainSettings) -> Start:
-    """Start from the factors and biases of a model directory.
+def start_from_model(model: str) -> Start:
+    """Start from the factors and biases of a model directory."""
+    return partial(_read_start, storage.absolute(model))
+
+
+def _read_start(model: str, side: Side, rows: range, settings: TrainSettings) -> SolvedPart:
+    return unsolved_part(*model_files.read_state(model, side, rows, settings.dtype))
+
+
+def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
+    """Check that training can start from a model.
 
     Raises
     ------
@@ -73,94 +97,176 @@ def start_from_model(model: str, dataset: Dataset, settings: TrainSettings) -> S
             f"{model} has rank {manifest.settings.rank}, the settings say {settings.rank}; "
             f"give --rank {manifest.settings.rank}"
         )
-    return partial(_read_start, storage.absolute(model))
 
 
-def _read_start(model: str, side: Side, rows: range, settings: TrainSettings) -> State:
-    return model_files.read_state(model, side, rows, settings.dtype)
-
-
-def epochs(
-    dataset: Dataset, settings: TrainSettings, executor: Executor, *, start: Start = random_start
-) -> Iterator[Epoch]:
-    """Train, an epoch at a time.
+class Training:
+    """A dataset's partitions in the workers' memory, trained a stretch of epochs at a time.
 
     Parameters
     ----------
     dataset : Dataset
     settings : TrainSettings
     executor : Executor
-    start : callable, optional
-        Makes the state that training starts from.
-
-    Yields
-    ------
-    Epoch
     """
-    clock = time.perf_counter()
-    # While the figures of an epoch are waited for, the next one is already submitted.
-    for number, sides, handle in _one_ahead(_submitted_epochs(dataset, settings, executor, start)):
-        ((value, train_rmse, test_rmse),) = executor.gather([handle])
-        now = time.perf_counter()
-        yield Epoch(EpochFigures(number, value, train_rmse, test_rmse, now - clock), sides)
-        clock = now
 
+    def __init__(self, dataset: Dataset, settings: TrainSettings, executor: Executor) -> None:
+        self.dataset = dataset
+        self.settings = settings
+        self.executor = executor
+        self._mean = training_mean(dataset, settings)
+        self._blocks = {side: self._submit_blocks(side) for side in SIDES}
+        self._test_blocks = self._submit_test_blocks()
 
-def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield each item only when the one after it has been produced."""
-    waiting = next(items)
-    for item in items:
-        yield waiting
-        waiting = item
-    yield waiting
+    @property
+    def longest_chain(self) -> int:
+        """After how many epochs the chain of tasks is to be cut."""
+        solves = sum(len(blocks) for blocks in self._blocks.values())
+        tasks_an_epoch = solves + len(self._test_blocks) + len(SIDES) + 1
+        return min(_MOST_EPOCHS_IN_A_CHAIN, max(1, _TASKS_IN_A_CHAIN // tasks_an_epoch))
 
+    def stretch(self, start: Start, numbers: range) -> Iterator[Epoch]:
+        """Train some epochs.
 
-def _submitted_epochs(
-    dataset: Dataset, settings: TrainSettings, executor: Executor, start: Start
-) -> Iterator[tuple[int, dict[Side, Any], Any]]:
-    mean = training_mean(dataset, settings)
-    blocks = {side: _submit_blocks(dataset, side, executor) for side in SIDES}
-    test_blocks = _submit_test_blocks(dataset, executor)
-    sides = {side: _submit_start(dataset, side, settings, executor, start) for side in SIDES}
-    first = side_named(settings.first)
-    for epoch in range(1, settings.epochs + 1):
-        for side in (first, first.other):
-            own, fixed = sides[side], sides[side.other]
-            solved = [
-                executor.submit(
-                    solve_part,
-                    block,
-                    own,
-                    fixed,
-                    mean,
-                    settings,
-                    key=f"solve-{side.name}-{epoch}-{part}",
-                )
-                for part, block in enumerate(blocks[side])
-            ]
-            joined = executor.submit(join_parts, solved, key=f"broadcast-{side.name}-{epoch}")
-            sides = {**sides, side: joined}
-        errors = [
-            executor.submit(
-                held_out_error, block, sides[USERS], sides[ITEMS], mean, key=f"test-{epoch}-{part}"
+        Parameters
+        ----------
+        start : callable
+            Makes what the first of them starts from.
+        numbers : range
+            The epochs' numbers.
+
+        Yields
+        ------
+        Epoch
+        """
+        clock = time.perf_counter()
+        # While the figures of an epoch are waited for, the next one is already submitted.
+        for number, sides, handle in _one_ahead(self._submitted(start, numbers)):
+            ((value, train_rmse, test_rmse),) = self.executor.gather([handle])
+            now = time.perf_counter()
+            yield Epoch(EpochFigures(number, value, train_rmse, test_rmse, now - clock), sides)
+            clock = now
+
+    def write(self, epoch: Epoch, history: list[EpochFigures], directory: str) -> ModelManifest:
+        """Write the model of an epoch: the parts by the workers, then history and manifest."""
+        written = [
+            self.executor.submit(
+                _write_solved_part,
+                directory,
+                self.dataset.path,
+                side,
+                number,
+                partition,
+                epoch.sides[side],
+                key=f"write-{side.name}-{number}",
             )
-            for part, block in enumerate(test_blocks)
+            for side in SIDES
+            for number, partition in enumerate(self.dataset.table(side).partitions)
         ]
-        figures = executor.submit(
+        mean_biases = [
+            self.executor.submit(_mean_bias, epoch.sides[side], key=f"mean-bias-{side.name}")
+            for side in SIDES
+        ]
+        self.executor.gather(written)
+        users, items = (
+            _model_side(self.dataset, side, mean_bias)
+            for side, mean_bias in zip(SIDES, self.executor.gather(mean_biases), strict=True)
+        )
+        model_files.write_history(directory, history)
+        manifest = ModelManifest(
+            settings=self.settings,
+            global_mean=self._mean,
+            rating_min=self.dataset.rating_min,
+            rating_max=self.dataset.rating_max,
+            dataset={"path": self.dataset.path, "fingerprint": self.dataset.fingerprint},
+            users=users,
+            items=items,
+            figures=epoch.figures,
+        )
+        model_files.write_manifest(directory, manifest)
+        return manifest
+
+    def sides_of(self, start: Start) -> dict[Side, Any]:
+        """Return the handles of both sides as they are before an epoch."""
+        return {side: self._submit_start(side, start) for side in SIDES}
+
+    def _submitted(
+        self, start: Start, numbers: range
+    ) -> Iterator[tuple[int, dict[Side, Any], Any]]:
+        sides = self.sides_of(start)
+        first = side_named(self.settings.first)
+        for number in numbers:
+            for side in (first, first.other):
+                sides = {**sides, side: self._submit_half_epoch(side, number, sides)}
+            yield number, sides, self._submit_figures(number, sides)
+
+    def _submit_half_epoch(self, side: Side, epoch: int, sides: dict[Side, Any]) -> Any:
+        others = (sides[side], sides[side.other], self._mean, self.settings)
+        blocks = self._blocks[side]
+        if len(blocks) == 1:
+            # One task after another less, which counts where an epoch takes milliseconds.
+            key = f"solve-{side.name}-{epoch}-0"
+            return self.executor.submit(solve_side, *blocks, *others, key=key)
+        parts = [
+            self.executor.submit(
+                solve_part, block, *others, key=f"solve-{side.name}-{epoch}-{number}"
+            )
+            for number, block in enumerate(blocks)
+        ]
+        return self.executor.submit(join_parts, parts, key=f"broadcast-{side.name}-{epoch}")
+
+    def _submit_figures(self, epoch: int, sides: dict[Side, Any]) -> Any:
+        first = side_named(self.settings.first)
+        errors = [
+            self.executor.submit(
+                held_out_error,
+                block,
+                sides[USERS],
+                sides[ITEMS],
+                self._mean,
+                key=f"test-{epoch}-{number}",
+            )
+            for number, block in enumerate(self._test_blocks)
+        ]
+        return self.executor.submit(
             _epoch_figures,
             sides[first],
             sides[first.other],
             errors,
-            (dataset.n_ratings, dataset.n_test),
-            settings,
+            (self.dataset.n_ratings, self.dataset.n_test),
+            self.settings,
             key=f"figures-{epoch}",
         )
-        yield epoch, sides, figures
 
+    def _submit_start(self, side: Side, start: Start) -> Any:
+        parts = [
+            self.executor.submit(
+                start, side, partition.rows, self.settings, key=f"start-{side.name}-{number}"
+            )
+            for number, partition in enumerate(self.dataset.table(side).partitions)
+        ]
+        return self.executor.submit(join_parts, parts, key=f"broadcast-{side.name}-0")
 
-def training_mean(dataset: Dataset, settings: TrainSettings) -> float:
-    """Return what is taken out of the ratings before training."""
-    return dataset.rating_mean if settings.center else 0.0
+    def _submit_blocks(self, side: Side) -> list[Any]:
+        return [
+            self.executor.submit(
+                read_block,
+                self.dataset.path,
+                side,
+                number,
+                partition,
+                key=f"read-{side.name}-{number}",
+            )
+            for number, partition in enumerate(self.dataset.table(side).partitions)
+        ]
+
+    def _submit_test_blocks(self) -> list[Any]:
+        return [
+            self.executor.submit(
+                read_test_block, self.dataset.path, number, partition, key=f"read-test-{number}"
+            )
+            for number, partition in enumerate(self.dataset.users.partitions)
+            if partition.test_ratings
+        ]
 
 
 def train(
@@ -170,6 +276,7 @@ def train(
     executor: Executor,
     *,
     initial_model: str | None = None,
+    checkpoints: CheckpointSettings | None = None,
     overwrite: bool = False,
     on_epoch: Callable[[EpochFigures], None] = lambda figures: None,
 ) -> ModelManifest:
@@ -181,60 +288,123 @@ def train(
         The directory to write.
     initial_model : str, optional
         A model directory to start from; None starts from random factors.
+    checkpoints : CheckpointSettings, optional
+        Without them, none outlive the training.
     overwrite : bool, optional
-        Whether a model that is there is replaced.
+        Whether a model that is there, and checkpoints of an earlier training, are replaced.
     on_epoch : callable, optional
         Told the figures of every epoch.
 
     Raises
     ------
     InputError
-        If `model` is there already, or does not belong to the dataset.
+        If `model` is there already, or something does not belong to the dataset.
+    JobError
+        If workers, or the whole cluster, were lost and did not come back.
     """
-    start: Start = random_start
     if initial_model is not None:
-        start = start_from_model(initial_model, dataset, settings)
+        check_start(initial_model, dataset, settings)
     with storage.staged_directory(
         model, manifest=model_files.MANIFEST, overwrite=overwrite
     ) as staging:
-        history = []
-        for last in epochs(dataset, settings, executor, start=start):
-            history.append(last.figures)
-            on_epoch(last.figures)
-        return _write_model(staging, dataset, settings, executor, last, history)
-
-
-def _submit_blocks(dataset: Dataset, side: Side, executor: Executor) -> list[Any]:
-    return [
-        executor.submit(
-            read_block, dataset.path, side, number, partition, key=f"read-{side.name}-{number}"
+        own = storage.join(staging, "checkpoints")
+        if checkpoints is not None and not checkpoints.resume:
+            clear_checkpoints(checkpoints.directory, overwrite=overwrite)
+        run = _Run(
+            dataset=dataset,
+            settings=settings,
+            executor=executor,
+            checkpoints=checkpoints or CheckpointSettings(directory=own, every=settings.epochs),
+            on_epoch=on_epoch,
+            start=random_start if initial_model is None else start_from_model(initial_model),
         )
-        for number, partition in enumerate(dataset.table(side).partitions)
-    ]
+        manifest = run.into(staging)
+        storage.remove(own)
+        return manifest
 
 
-def _submit_test_blocks(dataset: Dataset, executor: Executor) -> list[Any]:
-    return [
-        executor.submit(read_test_block, dataset.path, number, partition, key=f"read-test-{number}")
-        for number, partition in enumerate(dataset.users.partitions)
-        if partition.test_ratings
-    ]
+@dataclass
+class _Run:
+    """A training from its start, or from a checkpoint, to its model, whatever is lost on the way."""
+
+    dataset: Dataset
+    settings: TrainSettings
+    executor: Executor
+    checkpoints: CheckpointSettings
+    on_epoch: Callable[[EpochFigures], None]
+    start: Start
+    history: list[EpochFigures] = field(default_factory=list)
+    losses: int = 0
+
+    def into(self, directory: str) -> ModelManifest:
+        """Train and write the model."""
+        found = complete_checkpoints(self.checkpoints.directory)
+        if found:
+            check_continues(found[-1], self.dataset, self.settings)
+            self.go_on_from(found[-1])
+        while True:
+            try:
+                return self.all_stretches(directory)
+            except WorkersLostError as lost:
+                self.losses += 1
+                if self.losses == _MOST_LOSSES_WITHOUT_A_CHECKPOINT:
+                    raise JobError(f"{lost}, {self.losses} times in a row") from None
+                found = complete_checkpoints(self.checkpoints.directory)
+                self.history = model_files.read_history(found[-1]) if found else []
+
+    def all_stretches(self, directory: str) -> ModelManifest:
+        """Train what is left, a stretch at a time, and write the model."""
+        training = Training(self.dataset, self.settings, self.executor)
+        while True:
+            last = self.one_stretch(training)
+            if len(self.history) == self.settings.epochs:
+                return training.write(last, self.history, directory)
+            self.write_checkpoint(training, last)
+
+    def one_stretch(self, training: Training) -> Epoch:
+        """Train up to the next checkpoint, or the end; return the last epoch."""
+        deadline = time.monotonic() + 60 * (self.checkpoints.minutes or math.inf)
+        every = min(self.checkpoints.every, training.longest_chain)
+        done = len(self.history)
+        stop = min(self.settings.epochs, (done // every + 1) * every)
+        if done == stop:
+            return Epoch(self.history[-1], training.sides_of(self.start))
+        for epoch in training.stretch(self.start, range(done + 1, stop + 1)):
+            self.history.append(epoch.figures)
+            self.on_epoch(epoch.figures)
+            if time.monotonic() > deadline:
+                break
+        return epoch
+
+    def write_checkpoint(self, training: Training, last: Epoch) -> None:
+        """Write a checkpoint and go on from it, which cuts the chain of tasks."""
+        path = checkpoint_path(self.checkpoints.directory, last.figures.epoch)
+        with storage.staged_directory(
+            path, manifest=model_files.MANIFEST, overwrite=True
+        ) as staging:
+            training.write(last, self.history, staging)
+        remove_checkpoints(self.checkpoints.directory, keep=self.checkpoints.keep)
+        self.go_on_from(path)
+
+    def go_on_from(self, checkpoint: str) -> None:
+        """Start the next stretch from a checkpoint."""
+        self.history = model_files.read_history(checkpoint)
+        self.start = start_from_model(checkpoint)
+        self.losses = 0
 
 
-def _submit_start(
-    dataset: Dataset, side: Side, settings: TrainSettings, executor: Executor, start: Start
-) -> Any:
-    parts = [
-        executor.submit(
-            _start_part, start, side, partition.rows, settings, key=f"start-{side.name}-{number}"
-        )
-        for number, partition in enumerate(dataset.table(side).partitions)
-    ]
-    return executor.submit(join_parts, parts, key=f"broadcast-{side.name}-0")
+def training_mean(dataset: Dataset, settings: TrainSettings) -> float:
+    """Return what is taken out of the ratings before training."""
+    return dataset.rating_mean if settings.center else 0.0
 
 
-def _start_part(start: Start, side: Side, rows: range, settings: TrainSettings) -> SolvedPart:
-    return unsolved_part(start(side, rows, settings))
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield each item only when the one after it has been produced."""
+    waiting = next(items)
+    for item in items:
+        yield waiting
+        waiting = item
+    yield waiting
 
 
 def _epoch_figures(
@@ -256,60 +426,13 @@ def _mean_bias(side: SolvedSide) -> float:
     return side.mean_bias
 
 
+def _model_side(dataset: Dataset, side: Side, mean_bias: float) -> ModelSide:
+    table = dataset.table(side)
+    partitions = tuple(Partition(part.start, part.stop, part.ratings) for part in table.partitions)
+    return ModelSide(table.digest, mean_bias, partitions)
+
+
 def _write_solved_part(
     model: str, dataset: str, side: Side, number: int, partition: Partition, solved: SolvedSide
 ) -> int:
     return model_files.write_dataset_part(model, dataset, side, number, partition, solved.state)
-
-
-def _write_model(
-    directory: str,
-    dataset: Dataset,
-    settings: TrainSettings,
-    executor: Executor,
-    last: Epoch,
-    history: list[EpochFigures],
-) -> ModelManifest:
-    written = [
-        executor.submit(
-            _write_solved_part,
-            directory,
-            dataset.path,
-            side,
-            number,
-            partition,
-            last.sides[side],
-            key=f"write-{side.name}-{number}",
-        )
-        for side in SIDES
-        for number, partition in enumerate(dataset.table(side).partitions)
-    ]
-    mean_biases = [
-        executor.submit(_mean_bias, last.sides[side], key=f"mean-bias-{side.name}")
-        for side in SIDES
-    ]
-    executor.gather(written)
-    users, items = (
-        ModelSide(
-            dataset.table(side).digest,
-            mean_bias,
-            tuple(
-                Partition(part.start, part.stop, part.ratings)
-                for part in dataset.table(side).partitions
-            ),
-        )
-        for side, mean_bias in zip(SIDES, executor.gather(mean_biases), strict=True)
-    )
-    model_files.write_history(directory, history)
-    manifest = ModelManifest(
-        settings=settings,
-        global_mean=training_mean(dataset, settings),
-        rating_min=dataset.rating_min,
-        rating_max=dataset.rating_max,
-        dataset={"path": dataset.path, "fingerprint": dataset.fingerprint},
-        users=users,
-        items=items,
-        figures=history[-1],
-    )
-    model_files.write_manifest(directory, manifest)
-    return manifest

@@ -1,5 +1,17 @@
+import os
+
 import pytest
 from distributed import Client, LocalCluster
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no failure; in CI the same examples are tried each time.
+settings.register_profile(
+    "ours",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ours")
 
 
 @pytest.fixture(scope="session")

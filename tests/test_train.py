@@ -17,7 +17,7 @@ from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.settings import Columns, PrepareSettings
 from dask_als.side import ITEMS, SIDES, USERS
-from dask_als.train import epochs, train
+from dask_als.train import Training, random_start, train
 
 SERIAL = SerialExecutor()
 
@@ -232,7 +232,8 @@ def test_float32_stays_near_float64(tmp_path, ratings):
     dataset = made(tmp_path, ratings, test_fraction=0.2)
     last = {}
     for dtype in ("float32", "float64"):
-        *_, epoch = epochs(dataset, small_settings(dtype=dtype), SERIAL)
+        training = Training(dataset, small_settings(dtype=dtype), SERIAL)
+        *_, epoch = training.stretch(random_start, range(1, 4))
         last[dtype] = epoch.figures
         assert epoch.sides[USERS].state.factors.dtype == dtype
     assert last["float32"].train_rmse == pytest.approx(last["float64"].train_rmse, abs=1e-4)

@@ -1,0 +1,79 @@
+"""Checkpoints: models of epochs on the way, from which training goes on to the same bits."""
+
+from __future__ import annotations
+
+import re
+
+from dask_als import storage
+from dask_als.dataset import Dataset
+from dask_als.errors import InputError
+from dask_als.model_files import MANIFEST, read_manifest
+from dask_als.settings import TrainSettings
+
+_NAME = re.compile(r"epoch-(\d+)$")
+
+
+def checkpoint_path(directory: str, epoch: int) -> str:
+    """Return the path of the checkpoint after an epoch."""
+    return storage.join(directory, f"epoch-{epoch:05d}")
+
+
+def complete_checkpoints(directory: str) -> list[str]:
+    """Return the paths of all complete checkpoints, the newest last."""
+    found = [path for path in storage.list_directory(directory) if _NAME.search(path)]
+    return sorted(path for path in found if storage.exists(storage.join(path, MANIFEST)))
+
+
+def remove_checkpoints(directory: str, *, keep: int) -> None:
+    """Remove all but the newest checkpoints, and what a killed run left half-written."""
+    found = complete_checkpoints(directory)
+    for path in found[: len(found) - keep]:
+        storage.remove(path)
+    for path in storage.list_directory(directory):
+        if path.endswith(storage.STAGING_SUFFIX):
+            storage.remove(path)
+
+
+def clear_checkpoints(directory: str, *, overwrite: bool) -> None:
+    """Make way for the checkpoints of a new training.
+
+    Raises
+    ------
+    InputError
+        If there are some and they may not be removed.
+    """
+    found = complete_checkpoints(directory)
+    if found and not overwrite:
+        raise InputError(
+            f"{found[-1]} is of an earlier training; give --resume to go on from it, or "
+            "--overwrite to start anew"
+        )
+    remove_checkpoints(directory, keep=0)
+
+
+def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) -> None:
+    """Check that training can go on from a checkpoint; only the number of epochs may differ.
+
+    Raises
+    ------
+    InputError
+        If it belongs to other data or other settings, or is past the last epoch.
+    """
+    manifest = read_manifest(checkpoint)
+    if manifest.dataset["fingerprint"] != dataset.fingerprint:
+        raise InputError(
+            f"{checkpoint} belongs to other data, {manifest.dataset['path']}; "
+            "train without --resume, into another --checkpoint directory"
+        )
+    before, now = manifest.settings.to_json(), settings.to_json()
+    differing = [
+        f"{name.replace('_', '-')} was {before[name]!r} and is {now[name]!r}"
+        for name in now
+        if name != "epochs" and before[name] != now[name]
+    ]
+    if differing:
+        raise InputError(f"{checkpoint} belongs to other settings: {', '.join(differing)}")
+    if manifest.figures.epoch > settings.epochs:
+        raise InputError(
+            f"{checkpoint} is past the last of {settings.epochs} epochs; give more --epochs"
+        )

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from dask_als.blocks import State, block_of, concatenated, predictions, random_state, zero_state
+from dask_als.side import ITEMS, USERS
+
+
+def test_a_block_is_the_ratings_by_row():
+    row, column = np.array([5, 5, 7, 9]), np.array([0, 3, 1, 0], dtype=np.int32)
+    block = block_of(range(4, 10), row, column, np.arange(4, dtype=np.float32))
+    assert block.indptr.tolist() == [0, 0, 2, 2, 3, 3, 4]
+    assert block.counts.tolist() == [0, 2, 0, 1, 0, 1]
+    assert block.row_of_rating.tolist() == [5, 5, 7, 9]
+    assert block.indptr.dtype == np.int64
+
+
+def test_an_empty_block():
+    empty = np.array([], dtype=np.int32)
+    block = block_of(range(3, 5), empty, empty, empty.astype(np.float32))
+    assert block.indptr.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "reason"),
+    [
+        ([3, 4], [0, 0], "not all within"),
+        ([4, 10], [0, 0], "not all within"),
+        ([5, 4], [0, 0], "not sorted"),
+        ([5, 5], [2, 1], "not sorted"),
+        ([5, 5], [2, 2], "there twice"),
+    ],
+)
+def test_what_is_no_block(row, column, reason):
+    with pytest.raises(ValueError, match=reason):
+        block_of(
+            range(4, 10), np.array(row), np.array(column, dtype=np.int32), np.ones(2, np.float32)
+        )
+
+
+def test_random_states_are_normal_with_the_notebooks_deviation():
+    state = random_state(USERS, range(20_000), rank=16, seed=1, dtype="float64")
+    assert not state.bias.any()
+    assert state.factors.std() == pytest.approx(0.25, rel=0.01)
+    assert state.factors.mean() == pytest.approx(0, abs=0.002)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 7), (1000, 1100), (1024, 2048), (1500, 5000)])
+def test_a_rows_random_numbers_do_not_depend_on_the_range(start, stop):
+    whole = random_state(ITEMS, range(5000), rank=3, seed=1, dtype="float32")
+    part = random_state(ITEMS, range(start, stop), rank=3, seed=1, dtype="float32")
+    np.testing.assert_array_equal(part.factors, whole.factors[start:stop])
+
+
+def test_sides_and_seeds_start_from_different_numbers():
+    starts = [
+        random_state(side, range(10), rank=2, seed=seed, dtype="float64").factors.tobytes()
+        for side in (USERS, ITEMS)
+        for seed in (0, 1)
+    ]
+    assert len(set(starts)) == 4
+
+
+def test_zero_state():
+    state = zero_state(range(3, 5), rank=2, dtype="float32")
+    assert state.factors.shape == (2, 2)
+    assert not state.factors.any()
+
+
+def test_concatenated():
+    parts = [State(np.arange(n, dtype=float), np.ones((n, 2)) * n) for n in (2, 3)]
+    whole = concatenated(parts)
+    assert whole.bias.tolist() == [0, 1, 0, 1, 2]
+    assert whole.factors[:, 0].tolist() == [2, 2, 3, 3, 3]
+    assert concatenated(parts[:1]) is parts[0]
+
+
+def test_predictions():
+    users = State(np.array([0.5, -1.0]), np.array([[1.0, 2.0], [0.0, 1.0]]))
+    items = State(np.array([0.25]), np.array([[3.0, -1.0]]))
+    found = predictions(users, items, np.array([0, 1]), np.array([0, 0]), mean=3.0)
+    assert found.tolist() == [3.0 + 0.5 + 0.25 + 1.0, 3.0 - 1.0 + 0.25 - 1.0]

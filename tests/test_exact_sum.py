@@ -1,0 +1,63 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_als.exact_sum import UNIT_EXPONENT, as_float, exact_sum
+
+UNIT = Fraction(1, 2**UNIT_EXPONENT)
+FLOATS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=50)
+
+
+@given(FLOATS)
+def test_the_sum_is_that_of_fractions(values):
+    expected = sum((Fraction(value) for value in values), Fraction(0))
+    assert exact_sum(np.array(values)) * UNIT == expected
+
+
+@given(FLOATS, FLOATS)
+def test_sums_of_groups_add_up(one, other):
+    together = exact_sum(np.array(other + one))
+    assert exact_sum(np.array(one)) + exact_sum(np.array(other)) == together
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=50))
+def test_float32_is_summed_as_it_is(values):
+    expected = sum((Fraction(value) for value in values), Fraction(0))
+    assert exact_sum(np.array(values, dtype=np.float32)) * UNIT == expected
+
+
+def test_many_of_the_longest_mantissas_do_not_overflow():
+    value = np.nextafter(2.0, 1.0)
+    n = 300_000
+    values = np.full(n, value)
+    values[1::2] *= -1
+    values[::2] *= 2
+    expected = Fraction(value) * (n // 2)
+    assert exact_sum(values) * UNIT == expected
+    assert exact_sum(np.full(n, value)) * UNIT == Fraction(value) * n
+
+
+def test_shape_does_not_matter():
+    values = np.arange(12.0).reshape(3, 4)
+    assert exact_sum(values.T) == exact_sum(values.ravel())
+    assert exact_sum(np.empty((0, 3))) == 0
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_no_number_has_no_sum(value):
+    with pytest.raises(OverflowError):
+        exact_sum(np.array([1.0, value]))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_single_value_comes_back(value):
+    assert as_float(exact_sum(np.array([value]))) == value
+
+
+def test_rounding_happens_once():
+    values = np.array([1.0, 2.0**-53, 2.0**-53])
+    assert as_float(exact_sum(values)) == 1.0 + 2.0**-52
+    assert as_float(exact_sum(values[:2])) == 1.0

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from data import small_settings
+
+from dask_als.blocks import State, block_of
+from dask_als.exact_sum import as_float
+from dask_als.half_epoch import (
+    SolvedSide,
+    held_out_error,
+    join_parts,
+    solve_part,
+    unsolved_part,
+)
+from dask_als.objective import NO_SUMS
+
+SETTINGS = small_settings(dtype="float64", residual_precision=0.5)
+
+
+def state_of(seed, n_rows, rank=4):
+    rng = np.random.default_rng(seed)
+    return State(rng.normal(size=n_rows), rng.normal(size=(n_rows, rank)))
+
+
+def block_with(counts, n_fixed, seed=0, start=0):
+    rng = np.random.default_rng(seed)
+    row = np.repeat(np.arange(start, start + len(counts)), counts)
+    column = np.concatenate([np.sort(rng.permutation(n_fixed)[:n]) for n in counts])
+    ratings = rng.integers(1, 11, len(row)).astype(np.float32) / 2
+    return block_of(range(start, start + len(counts)), row, column.astype(np.int32), ratings)
+
+
+def test_a_part_is_solved_by_the_equations():
+    block = block_with([3, 0, 9, 1], 12, start=2)
+    own, fixed = state_of(1, 8), state_of(2, 12)
+    part = solve_part(
+        block, SolvedSide(own, NO_SUMS, 0.0), SolvedSide(fixed, NO_SUMS, 0.0), 3.0, SETTINGS
+    )
+    lam, gamma, tau = 0.5, SETTINGS.bias_regularization, SETTINGS.factor_regularization
+    total = 0.0
+    for place, row in enumerate(block.rows):
+        its = slice(*block.indptr[place : place + 2])
+        factors, biases = fixed.factors[block.indices[its]], fixed.bias[block.indices[its]]
+        y = block.ratings[its] - 3.0 - biases
+        bias = lam * (y - factors @ own.factors[row]).sum() / (lam * len(y) + gamma)
+        left = lam * factors.T @ factors + tau * np.eye(4)
+        solved = np.linalg.solve(left, lam * factors.T @ (y - bias))
+        np.testing.assert_allclose(part.state.factors[place], solved, atol=1e-12)
+        assert part.state.bias[place] == pytest.approx(bias, abs=1e-12)
+        assert part.rated[place] == (len(y) > 0)
+        total += ((y - bias - factors @ solved) ** 2).sum()
+    assert as_float(part.sums.squared_error) == pytest.approx(total, rel=1e-10)
+
+
+def test_joining_fills_in_the_mean_bias_of_rated_rows():
+    counts = [2, 0, 4, 0, 1]
+    own = SolvedSide(state_of(3, 5), NO_SUMS, 0.0)
+    fixed = SolvedSide(state_of(4, 9), NO_SUMS, 0.0)
+    whole = block_with(counts, 9)
+    joined = join_parts([solve_part(whole, own, fixed, 3.0, SETTINGS)])
+    rated = np.array(counts) > 0
+    assert joined.mean_bias == pytest.approx(joined.state.bias[rated].mean(), rel=1e-14)
+    assert (joined.state.bias[~rated] == joined.mean_bias).all()
+    assert not joined.state.factors[~rated].any()
+
+
+def test_parts_do_not_show_in_the_joined_side():
+    own = SolvedSide(state_of(3, 5), NO_SUMS, 0.0)
+    fixed = SolvedSide(state_of(4, 9), NO_SUMS, 0.0)
+    whole = block_with([2, 0, 4, 0, 1], 9)
+    cut = whole.indptr[2]
+    parts = [
+        block_of(range(2), whole.row_of_rating[:cut], whole.indices[:cut], whole.ratings[:cut]),
+        block_of(range(2, 5), whole.row_of_rating[cut:], whole.indices[cut:], whole.ratings[cut:]),
+    ]
+    one = join_parts([solve_part(whole, own, fixed, 3.0, SETTINGS)])
+    two = join_parts([solve_part(part, own, fixed, 3.0, SETTINGS) for part in parts])
+    assert one.state.factors.tobytes() == two.state.factors.tobytes()
+    assert one.state.bias.tobytes() == two.state.bias.tobytes()
+    assert (one.sums, one.mean_bias) == (two.sums, two.mean_bias)
+
+
+def test_what_training_starts_from_counts_for_nothing():
+    joined = join_parts([unsolved_part(state_of(5, 3))])
+    assert joined.sums == NO_SUMS
+    np.testing.assert_array_equal(joined.state.bias, state_of(5, 3).bias)
+
+
+def test_held_out_error():
+    block = block_with([2, 3], 6, start=1)
+    users, items = state_of(6, 4), state_of(7, 6)
+    found = held_out_error(
+        block, SolvedSide(users, NO_SUMS, 0.0), SolvedSide(items, NO_SUMS, 0.0), 3.0
+    )
+    expected = sum(
+        (rating - 3.0 - users.bias[m] - items.bias[n] - users.factors[m] @ items.factors[n]) ** 2
+        for m, n, rating in zip(block.row_of_rating, block.indices, block.ratings, strict=True)
+    )
+    assert as_float(found) == pytest.approx(expected, rel=1e-12)

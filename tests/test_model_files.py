@@ -1,0 +1,109 @@
+import json
+import math
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+from data import generated, small_settings, write_csv
+
+from dask_als import model_files
+from dask_als.errors import InputError
+from dask_als.executor import SerialExecutor
+from dask_als.model import ALSModel
+from dask_als.prepare import prepare
+from dask_als.settings import PrepareSettings
+from dask_als.side import ITEMS, USERS
+from dask_als.train import train
+
+SERIAL = SerialExecutor()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("files")
+    source = write_csv(directory / "r.csv", generated(20, 30, 300))
+    dataset = prepare(
+        str(source), str(directory / "d"), SERIAL, settings=PrepareSettings(partitions=3)
+    )
+    train(dataset, str(directory / "m"), small_settings(), SERIAL)
+    return directory / "m"
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "m")
+
+
+def test_the_files_are_what_the_design_says(model):
+    assert sorted(path.relative_to(model).as_posix() for path in model.rglob("*.*")) == [
+        "history.jsonl",
+        *(f"items/part-0000{n}.parquet" for n in range(3)),
+        "model.json",
+        *(f"users/part-0000{n}.parquet" for n in range(3)),
+    ]
+    table = pq.read_table(model / "users")
+    assert table.schema.names == ["id", "count", "bias", "factors"]
+    assert str(table.schema.field("factors").type).startswith("fixed_size_list<")
+    assert table.schema.field("factors").type.list_size == 4
+    manifest = json.loads((model / "model.json").read_text())
+    assert manifest["format_version"] == 1
+    assert manifest["rank"] == 4
+    assert manifest["figures"]["epoch"] == 3
+    lines = [json.loads(line) for line in (model / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert set(lines[0]) == {"epoch", "objective", "train_rmse", "test_rmse", "seconds"}
+    assert lines[0]["test_rmse"] is None
+    assert all(math.isfinite(line["objective"]) for line in lines)
+
+
+def test_the_manifest_makes_the_trip(model):
+    manifest = model_files.read_manifest(str(model))
+    (model / "model.json").unlink()
+    model_files.write_manifest(str(model), manifest)
+    assert model_files.read_manifest(str(model)) == manifest
+
+
+@pytest.mark.parametrize("rows", [range(20), range(3, 4), range(5, 18), range(19, 20)])
+def test_a_state_is_read_from_whichever_parts_hold_it(model, rows):
+    whole = ALSModel.load(str(model)).users.state
+    part = model_files.read_state(str(model), USERS, rows, "float32")
+    assert part.factors.tobytes() == whole.factors[rows.start : rows.stop].tobytes()
+    assert part.bias.tobytes() == whole.bias[rows.start : rows.stop].tobytes()
+    assert model_files.read_state(str(model), ITEMS, range(2), "float64").bias.dtype == "float64"
+
+
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(InputError, match="is not there; make one with: dask-als train"):
+        model_files.read_manifest(str(tmp_path / "no"))
+    with pytest.raises(InputError, match=r"is not a model \(no model.json\)"):
+        model_files.read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda text: text.replace('"format_version": 1', '"format_version": 2'), "version 2"),
+        (lambda text: text[:100], "not JSON"),
+        (lambda text: text.replace('"digest"', '"digist"'), "model.json is damaged"),
+        (lambda text: text.replace('"rank": 4', '"rank": -4'), "rank is -4"),
+        (lambda text: "[]", "version None"),
+    ],
+)
+def test_a_manifest_that_was_edited(model, edit, reason):
+    path = model / "model.json"
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(InputError, match=reason):
+        ALSModel.load(str(model))
+
+
+def test_a_missing_part(model):
+    (model / "users" / "part-00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"users/part-00001.parquet is missing"):
+        ALSModel.load(str(model))
+
+
+def test_a_truncated_part(model):
+    path = model / "items" / "part-00002.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"items/part-00002.parquet is damaged"):
+        ALSModel.load(str(model))
