@@ -19,7 +19,6 @@ from distributed.comm import CommClosedError
 
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 
-
 _ANY_PORT = "127.0.0.1:0"
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_BATCHES = 0.01

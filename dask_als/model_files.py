@@ -211,7 +211,8 @@ def read_state(model: str, side: Side, rows: range, dtype: str) -> tuple[State, 
     ndarray of bool, shape (len(rows),)
         Which rows have training ratings.
     """
-    tables, first = [], 0
+    tables: list[pa.Table] = []
+    first = 0
     for number, partition in enumerate(read_manifest(model).side(side).partitions):
         if partition.start < rows.stop and rows.start < partition.stop:
             first = first if tables else partition.start

@@ -1,13 +1,13 @@
 """Tiles of SIMD registers for numba.
 
-A `Tile` is a small matrix whose elements are SIMD registers: vectors of `lanes(pointer)` numbers. Numba code
-passes tiles around like any other value, and LLVM keeps them in registers as long as those suffice. Tiles are
-loaded from and stored to bare pointers, which have no reference counts to maintain; strides count numbers and
-shapes are compile-time constants.
+A `Tile` is a small matrix whose elements are SIMD registers: vectors of `lanes(pointer)` numbers.
+Numba code passes tiles around like any other value, and LLVM keeps them in registers as long as
+those suffice. Tiles are loaded from and stored to bare pointers, which have no reference counts to
+maintain. Strides count numbers; shapes are compile-time constants.
 
-Nothing here checks bounds. All arithmetic is IEEE and elementwise, so what happens in a lane depends on that lane
-alone and is the same for every register width. Multiplications are fused with the addition that follows them
-wherever the processor can.
+Nothing here checks bounds. All arithmetic is IEEE and elementwise: what happens in a lane depends
+on that lane alone and is the same for every register width. A product is fused with the sum it
+goes into wherever the processor can.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REGISTER_BYTES = 64 if "+avx512f" in _CPU_FEATURES else 32 if "+avx2" in _CPU_FE
 
 
 class Tile(types.Type):
-    """Numba type of a rows x columns matrix of registers of `dtype` (numba's float32 or float64)."""
+    """Numba type of a rows x columns matrix of registers; dtype is numba's float32 or float64."""
 
     def __init__(self, dtype, rows, columns):
         self.dtype, self.rows, self.columns = dtype, rows, columns
@@ -53,7 +53,9 @@ class Tile(types.Type):
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type):
-        super().__init__(dmm, fe_type, ir.ArrayType(fe_type.register, fe_type.rows * fe_type.columns))
+        super().__init__(
+            dmm, fe_type, ir.ArrayType(fe_type.register, fe_type.rows * fe_type.columns)
+        )
 
 
 def _lanes(dtype):
@@ -64,12 +66,14 @@ def _lanes(dtype):
 
 
 def constant_by_dtype(float32: int, float64: int):
-    """Return a function of a pointer, for numba code, whose value is the compile-time constant for its dtype."""
+    """Return a function of a pointer, for numba code, that is the constant for its dtype."""
 
     @intrinsic
     def constant(_typing, pointer):
         value = float32 if pointer.dtype == types.float32 else float64
-        return types.literal(value)(pointer), lambda context, *_: context.get_constant(types.intp, value)
+        return types.literal(value)(pointer), lambda context, *_: context.get_constant(
+            types.intp, value
+        )
 
     return constant
 
@@ -77,18 +81,9 @@ def constant_by_dtype(float32: int, float64: int):
 lanes = constant_by_dtype(REGISTER_BYTES // 4, REGISTER_BYTES // 8)
 
 
-@intrinsic
-def epsilon(_typing, pointer):
-    """Return the spacing of the pointer's numbers at one."""
-    value = 2.0 ** (-23 if pointer.dtype == types.float32 else -52)
-    return pointer.dtype(pointer), lambda context, *_: context.get_constant(pointer.dtype, value)
-
-
-@intrinsic
-def smallest(_typing, pointer):
-    """Return the smallest normal number of the pointer's dtype."""
-    value = 2.0 ** (-126 if pointer.dtype == types.float32 else -1022)
-    return pointer.dtype(pointer), lambda context, *_: context.get_constant(pointer.dtype, value)
+def lanes_of(dtype):
+    """Return how many numbers of a NumPy dtype a register holds."""
+    return REGISTER_BYTES // dtype.itemsize
 
 
 # --- memory ---
@@ -96,7 +91,7 @@ def smallest(_typing, pointer):
 
 @intrinsic
 def pointer(_typing, array):
-    """Return the address of a C-contiguous array's first number. It does not keep the array alive."""
+    """Return the address of a C-contiguous array, which does not keep the array alive."""
 
     def emit(context, builder, signature, args):
         return context.make_array(array)(context, builder, args[0]).data
@@ -106,7 +101,9 @@ def pointer(_typing, array):
 
 @intrinsic
 def _advance(_typing, pointer, count):
-    return pointer(pointer, types.intp), lambda _context, builder, _signature, args: builder.gep(args[0], [args[1]])
+    return pointer(pointer, types.intp), lambda _context, builder, _signature, args: builder.gep(
+        args[0], [args[1]]
+    )
 
 
 @overload(operator.add)
@@ -118,7 +115,7 @@ def _pointer_add(pointer, count):
 
 @intrinsic(prefer_literal=True)
 def load_tile(_typing, pointer, stride, rows, columns):
-    """Return a tile whose rows are consecutive registers from memory, the rows `stride` numbers apart."""
+    """Return a tile whose rows are consecutive registers in memory, `stride` numbers apart."""
     tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
 
     def emit(_context, builder, _signature, args):
@@ -152,13 +149,17 @@ def store_tile(_typing, pointer, stride, tile):
 
 def _load_registers(builder, tile, pointer, stride):
     places = _register_pointers(builder, tile, pointer, stride)
-    return {position: builder.load(place, align=tile.dtype.bitwidth // 8) for position, place in places}
+    return {
+        position: builder.load(place, align=tile.dtype.bitwidth // 8) for position, place in places
+    }
 
 
 def _register_pointers(builder, tile, pointer, stride):
     for row, column in tile.positions():
         start = builder.mul(stride, ir.Constant(stride.type, row))
-        place = builder.gep(pointer, [builder.add(start, ir.Constant(stride.type, column * tile.lanes))])
+        place = builder.gep(
+            pointer, [builder.add(start, ir.Constant(stride.type, column * tile.lanes))]
+        )
         yield (row, column), builder.bitcast(place, tile.register.as_pointer())
 
 
@@ -168,14 +169,16 @@ def load(_typing, pointer):
     tile = Tile(pointer.dtype, 1, 1)
 
     def emit(_context, builder, _signature, args):
-        return tile.pack(builder, _load_registers(builder, tile, args[0], ir.Constant(ir.IntType(64), 0)))
+        return tile.pack(
+            builder, _load_registers(builder, tile, args[0], ir.Constant(ir.IntType(64), 0))
+        )
 
     return tile(pointer), emit
 
 
 @intrinsic
 def load_first(_typing, pointer, count):
-    """Return one register with `count` numbers from memory in its first lanes and zeros in the others.
+    """Return one register with `count` numbers from memory in its first lanes, then zeros.
 
     Memory behind these numbers is not read.
     """
@@ -184,12 +187,16 @@ def load_first(_typing, pointer, count):
     def emit(_context, builder, _signature, args):
         place = builder.bitcast(args[0], tile.register.as_pointer())
         counts = ir.VectorType(args[1].type, tile.lanes)
-        mask = builder.icmp_signed("<", ir.Constant(counts, list(range(tile.lanes))), _splat(builder, args[1], counts))
+        mask = builder.icmp_signed(
+            "<", ir.Constant(counts, list(range(tile.lanes))), _splat(builder, args[1], counts)
+        )
         align = ir.Constant(ir.IntType(32), tile.dtype.bitwidth // 8)
-        function_type = ir.FunctionType(tile.register, [place.type, align.type, mask.type, tile.register])
+        function_type = ir.FunctionType(
+            tile.register, [place.type, align.type, mask.type, tile.register]
+        )
         name = f"llvm.masked.load.v{tile.lanes}f{tile.dtype.bitwidth}.p0"
         function = cgutils.get_or_insert_function(builder.module, function_type, name)
-        zero = ir.Constant(tile.register, [0.0] * tile.lanes)
+        zero = _constant(tile.register, 0.0)
         return tile.pack(builder, {(0, 0): builder.call(function, [place, align, mask, zero])})
 
     return tile(pointer, types.intp), emit
@@ -201,7 +208,9 @@ def store(_typing, pointer, tile):
 
     def emit(context, builder, _signature, args):
         registers = tile.unpack(builder, args[1])
-        for position, place in _register_pointers(builder, tile, args[0], ir.Constant(ir.IntType(64), 0)):
+        for position, place in _register_pointers(
+            builder, tile, args[0], ir.Constant(ir.IntType(64), 0)
+        ):
             builder.store(registers[position], place, align=tile.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -224,24 +233,13 @@ def broadcast_tile(_typing, pointer, stride, rows, columns):
     return tile(pointer, types.intp, rows, columns), emit
 
 
-@intrinsic
-def repeat(_typing, number):
-    """Return one register with a number in all lanes."""
-    tile = Tile(number, 1, 1)
-
-    def emit(_context, builder, _signature, args):
-        return tile.pack(builder, {(0, 0): _splat(builder, args[0], tile.register)})
-
-    return tile(number), emit
-
-
 @intrinsic(prefer_literal=True)
 def zeros(_typing, pointer, rows, columns):
     """Return a tile of zeros of the pointer's dtype."""
     tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
 
     def emit(_context, builder, _signature, _args):
-        zero = ir.Constant(tile.register, [0.0] * tile.lanes)
+        zero = _constant(tile.register, 0.0)
         return tile.pack(builder, dict.fromkeys(tile.positions(), zero))
 
     return tile(pointer, rows, columns), emit
@@ -256,7 +254,9 @@ def _call_llvm(builder, name, *args):
     if scalar != args[0].type:
         suffix = f"v{args[0].type.count}{suffix}"
     function_type = ir.FunctionType(args[0].type, [arg.type for arg in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, f"llvm.{name}.{suffix}"), args)
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, function_type, f"llvm.{name}.{suffix}"), args
+    )
 
 
 def _multiply_add(builder, a, b, c):
@@ -267,62 +267,60 @@ def _multiply_subtract(builder, a, b, c):
     return _call_llvm(builder, "fmuladd", builder.fneg(a), b, c)
 
 
-def _reciprocal_sqrt(builder, a):
-    one = ir.Constant(a.type, [1.0] * a.type.count if isinstance(a.type, ir.VectorType) else 1.0)
-    return builder.fdiv(one, _call_llvm(builder, "sqrt", a))
+def _reciprocal_pivot(builder, pivot, diagonal):
+    single = getattr(pivot.type, "element", pivot.type) == ir.FloatType()
+    limit = builder.fmul(diagonal, _constant(pivot.type, 16 * 2.0 ** (-23 if single else -52)))
+    reciprocal = builder.fdiv(_constant(pivot.type, 1.0), _call_llvm(builder, "sqrt", pivot))
+    positive = builder.fcmp_ordered(">", pivot, limit)
+    return builder.select(positive, reciprocal, _constant(pivot.type, 0.0))
 
 
-def _maximum(builder, a, b):
-    return builder.select(builder.fcmp_ordered(">", b, a), b, a)
+def _constant(kind, number):
+    return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
 
 
 def _splat(builder, scalar, vector):
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None))
+    return builder.shuffle_vector(
+        first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    )
 
 
 @intrinsic
 def multiply_subtract(_typing, a, b, c):
     """Return c - a*b of three numbers, rounded as in tiles."""
-    return a(a, a, a), lambda _context, builder, _signature, args: _multiply_subtract(builder, *args)
+    return a(a, a, a), lambda _context, builder, _signature, args: _multiply_subtract(
+        builder, *args
+    )
 
 
 @intrinsic
-def reciprocal_sqrt(_typing, a):
-    """Return 1 / sqrt(a) of a number, rounded as in tiles."""
-    return a(a), lambda _context, builder, _signature, args: _reciprocal_sqrt(builder, *args)
+def reciprocal_pivot(_typing, pivot, diagonal):
+    """Return for two numbers what `cholesky` puts on the diagonal."""
 
-
-def _elementwise(tile, combine):
     def emit(_context, builder, _signature, args):
-        left, right = tile.unpack(builder, args[0]), tile.unpack(builder, args[1])
-        return tile.pack(builder, {place: combine(builder, left[place], right[place]) for place in left})
+        return _reciprocal_pivot(builder, *args)
 
-    return tile(tile, tile), emit
+    return pivot(pivot, pivot), emit
 
 
 @intrinsic
 def add(_typing, left, right):
     """Return left + right."""
-    return _elementwise(left, lambda builder, a, b: builder.fadd(a, b))
 
+    def emit(_context, builder, _signature, args):
+        a, b = left.unpack(builder, args[0]), left.unpack(builder, args[1])
+        return left.pack(builder, {place: builder.fadd(a[place], b[place]) for place in a})
 
-@intrinsic
-def multiply(_typing, left, right):
-    """Return left * right, element by element."""
-    return _elementwise(left, lambda builder, a, b: builder.fmul(a, b))
-
-
-@intrinsic
-def maximum(_typing, left, right):
-    """Return the larger of left and right, element by element."""
-    return _elementwise(left, _maximum)
+    return left(left, right), emit
 
 
 def _product(combine, order, tile, left, right):
     def emit(_context, builder, _signature, args):
-        total, a, b = (kind.unpack(builder, arg) for kind, arg in zip((tile, left, right), args, strict=True))
+        total, a, b = (
+            kind.unpack(builder, arg) for kind, arg in zip((tile, left, right), args, strict=True)
+        )
         for p in order(range(left.columns)):
             for r, c in tile.positions():
                 total[r, c] = combine(builder, a[r, p], b[p, c], total[r, c])
@@ -333,19 +331,19 @@ def _product(combine, order, tile, left, right):
 
 @intrinsic
 def add_product(_typing, tile, left, right):
-    """Return tile + left right, a matrix product of tiles, summed from its first term to its last."""
+    """Return tile + left right, a matrix product of tiles summed from first term to last."""
     return _product(_multiply_add, iter, tile, left, right)
 
 
 @intrinsic
 def subtract_product(_typing, tile, left, right):
-    """Return tile - left right, a matrix product of tiles, summed from its first term to its last."""
+    """Return tile - left right, a matrix product of tiles summed from first term to last."""
     return _product(_multiply_subtract, iter, tile, left, right)
 
 
 @intrinsic
-def subtract_product_reversed(_typing, tile, left, right):
-    """Return tile - left right, a matrix product of tiles, summed from its last term to its first."""
+def subtract_product_backward(_typing, tile, left, right):
+    """Return tile - left right, a matrix product of tiles summed from last term to first."""
     return _product(_multiply_subtract, reversed, tile, left, right)
 
 
@@ -353,17 +351,17 @@ def subtract_product_reversed(_typing, tile, left, right):
 
 
 @intrinsic
-def cholesky(_typing, tile, pivot_floor):
+def cholesky(_typing, tile, original):
     """Return U with UᵀU = tile for a square tile, the RECIPROCALS of its diagonal on the diagonal.
 
-    Only registers on and above the diagonal are read. Squares of pivots below the floor are raised to it.
+    Only registers on and above the diagonal are read. `original` has the diagonal from which the
+    squared pivots are left; where that is no more than rounding errors, the reciprocal is zero.
     """
 
     def emit(_context, builder, _signature, args):
-        u = tile.unpack(builder, args[0])
-        floor = pivot_floor.unpack(builder, args[1])[0, 0]
+        u, diagonal = tile.unpack(builder, args[0]), original.unpack(builder, args[1])
         for p in range(tile.rows):
-            u[p, p] = _reciprocal_sqrt(builder, _maximum(builder, u[p, p], floor))
+            u[p, p] = _reciprocal_pivot(builder, u[p, p], diagonal[p, p])
             for c in range(p + 1, tile.columns):
                 u[p, c] = builder.fmul(u[p, c], u[p, p])
             for r in range(p + 1, tile.rows):
@@ -371,7 +369,7 @@ def cholesky(_typing, tile, pivot_floor):
                     u[r, c] = _multiply_subtract(builder, u[p, r], u[p, c], u[r, c])
         return tile.pack(builder, u)
 
-    return tile(tile, pivot_floor), emit
+    return tile(tile, original), emit
 
 
 @intrinsic
@@ -417,10 +415,15 @@ def transpose(_typing, tile, rows, columns):
         registers = [builder.extract_value(args[0], i) for i in range(count)]
         alternate = [lane // 2 + lane % 2 * count for lane in range(count)]
         index = ir.VectorType(ir.IntType(32), count)
-        lower, upper = ir.Constant(index, alternate), ir.Constant(index, [half + lane for lane in alternate])
+        lower, upper = (
+            ir.Constant(index, alternate),
+            ir.Constant(index, [half + lane for lane in alternate]),
+        )
         for _ in range(count.bit_length() - 1):
             pairs = list(zip(registers[:half], registers[half:], strict=True))
-            registers = [builder.shuffle_vector(a, b, part) for a, b in pairs for part in (lower, upper)]
+            registers = [
+                builder.shuffle_vector(a, b, part) for a, b in pairs for part in (lower, upper)
+            ]
         return result.pack(builder, dict(zip(result.positions(), registers, strict=True)))
 
     return result(tile, rows, columns), emit

@@ -325,7 +325,7 @@ def train(
 
 @dataclass
 class _Run:
-    """A training from its start, or from a checkpoint, to its model, whatever is lost on the way."""
+    """A training from its start, or a checkpoint, to its model, whatever is lost on the way."""
 
     dataset: Dataset
     settings: TrainSettings

@@ -90,7 +90,7 @@ def float32(value):
     if value is None or not math.isfinite(value):
         return None
     try:
-        return struct.unpack("f", struct.pack("f", value))[0]
+        return struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
         return None
 

@@ -123,16 +123,16 @@ class TestBadInput:
         assert "4 rejected" in out
         rejected = pq.read_table(tmp_path / "d" / "rejected.parquet").to_pylist()
         assert [(row["row"], row["reason"]) for row in rejected] == [
-            (1, "rating is not a number"),
-            (2, "rating is not finite"),
-            (3, "rating is not finite"),
+            (1, "rating is not a finite number"),
+            (2, "rating is not a finite number"),
+            (3, "rating is not a finite number"),
             (4, "user id is missing or unreadable"),
         ]
 
     def test_only_bad_ratings(self, tmp_path, run):
         source = write_csv(tmp_path / "r.csv", [(1, 1, "good"), (1, 2, "bad")])
         complains(
-            run("prepare", source, tmp_path / "d"), "no usable rating.*all 2 rows.*not a number"
+            run("prepare", source, tmp_path / "d"), "no usable rating.*all 2 rows.*not a finite number"
         )
         assert not (tmp_path / "d").exists()
 

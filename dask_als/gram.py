@@ -1,0 +1,111 @@
+"""Gram matrices of gathered rows.
+
+Rows are gathered into a buffer: `columns` numbers each (their length rounded up to whole tiles,
+with zeros), and behind them two weights. A Gram matrix has the same layout, with two rows of
+moments below its last row: the sums of the gathered rows times their first and second weight.
+
+A tile of the matrix stays in registers while the buffer streams by. Only tiles that touch the
+upper triangle are computed, and the last of each column takes the moments along. A tile is added to
+the matrix when the buffer is through: float32 needs sums to be short before they are summed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+
+from dask_als import simd
+from dask_als.simd import REGISTER_BYTES, lanes
+
+# Rows and columns of registers in a tile, for float32 and float64: what the processor can hold.
+_TILES = ((16, 1), (8, 2)) if REGISTER_BYTES == 64 else ((4, 2), (4, 2))
+
+tile_rows = simd.constant_by_dtype(_TILES[0][0], _TILES[1][0])
+tile_columns = simd.constant_by_dtype(_TILES[0][1], _TILES[1][1])
+
+_jit = njit(nogil=True, error_model="numpy")
+
+
+def tile_width(dtype):
+    """Return how many numbers wide a tile is."""
+    return simd.lanes_of(dtype) * _TILES[0 if dtype == np.float32 else 1][1]
+
+
+@register_jitable
+def stride_of(columns, lane_count):
+    """Return how many numbers a row of a buffer or of a matrix takes."""
+    return columns + lane_count
+
+
+@register_jitable
+def size_of(columns, lane_count):
+    """Return how many numbers a matrix takes with its moments.
+
+    The odd register keeps equal elements of successive matrices out of the same cache set.
+    """
+    return (columns + 2) * stride_of(columns, lane_count) + lane_count
+
+
+@_jit
+def gather(indices, count, rows, length, gathered, stride):
+    """Copy the indexed rows to the buffer, with zeros up to a whole register."""
+    width = lanes(rows)
+    whole = length // width * width
+    for i in range(count):
+        source = rows + np.int64(indices[i]) * length
+        target = gathered + i * stride
+        for c in range(0, whole, width):
+            simd.store(target + c, simd.load(source + c))
+        if whole < length:
+            simd.store(target + whole, simd.load_first(source + whole, length - whole))
+
+
+@_jit
+def transpose(gathered, count, stride, length, transposed, columns):
+    """Write the buffer's transpose to another: `length` rows of `count` numbers, then zeros."""
+    width = lanes(gathered)
+    for c in range(0, length, width):
+        for i in range(count, columns):
+            simd.store(gathered + (i * stride + c), simd.zeros(gathered, 1, 1))
+        for i in range(0, columns, width):
+            tile = simd.load_tile(gathered + (i * stride + c), stride, width, 1)
+            target = transposed + (c * stride_of(columns, width) + i)
+            simd.store_tile(target, stride_of(columns, width), simd.transpose(tile, width, 1))
+
+
+@_jit
+def add_gram(gathered, count, columns, matrix, fresh):
+    """Add the Gram matrix and moments of `count` gathered rows to matrix, or overwrite a fresh one.
+
+    Below the diagonal only elements that share a tile with it are right.
+    """
+    width = tile_columns(gathered) * lanes(gathered)
+    stride = stride_of(columns, lanes(gathered))
+    end = count * stride
+    for column in range(0, columns, width):
+        diagonal = column + width - tile_rows(gathered)
+        for row in range(0, diagonal, tile_rows(gathered)):
+            tile = simd.zeros(gathered, tile_rows(gathered), tile_columns(gathered))
+            for x in range(0, end, stride):
+                left = simd.broadcast_tile(gathered + (x + row), 1, tile_rows(gathered), 1)
+                right = simd.load_tile(gathered + (x + column), 0, 1, tile_columns(gathered))
+                tile = simd.add_product(tile, left, right)
+            _put(matrix + (row * stride + column), stride, tile, fresh)
+        tile = simd.zeros(gathered, tile_rows(gathered), tile_columns(gathered))
+        moments = simd.zeros(gathered, 2, tile_columns(gathered))
+        for x in range(0, end, stride):
+            left = simd.broadcast_tile(gathered + (x + diagonal), 1, tile_rows(gathered), 1)
+            right = simd.load_tile(gathered + (x + column), 0, 1, tile_columns(gathered))
+            weights = simd.broadcast_tile(gathered + (x + columns), 1, 2, 1)
+            tile = simd.add_product(tile, left, right)
+            moments = simd.add_product(moments, weights, right)
+        _put(matrix + (diagonal * stride + column), stride, tile, fresh)
+        _put(matrix + (columns * stride + column), stride, moments, fresh)
+
+
+@_jit
+def _put(place, stride, tile, fresh):
+    if not fresh:
+        tile = simd.add(simd.load_like(tile, place, stride), tile)
+    simd.store_tile(place, stride, tile)

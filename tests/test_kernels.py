@@ -1,0 +1,325 @@
+"""Tests of the kernel against an oracle that imports nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llvmlite.binding import get_host_cpu_features
+
+from dask_als import kernels
+from dask_als.kernels import solve_rows, solve_rows_plain
+
+RANKS = [1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 64, 100, 128, 129, 257, 512]
+DTYPES = [np.float32, np.float64]
+
+
+class Problem(NamedTuple):
+    """Arguments of `solve_rows`."""
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    ratings: np.ndarray
+    own_factors: np.ndarray
+    fixed_bias: np.ndarray
+    fixed_factors: np.ndarray
+    mean: float
+    bias_ridge: np.ndarray
+    factor_ridge: np.ndarray
+
+    def solved(self, solve=solve_rows):
+        """Return (bias, factors, squared_error)."""
+        *arrays, mean, bias_ridge, factor_ridge = self
+        return solve(*arrays, mean=mean, bias_ridge=bias_ridge, factor_ridge=factor_ridge)
+
+    def astype(self, dtype):
+        """Return the problem with the factors and biases in another dtype."""
+        return self._replace(
+            own_factors=self.own_factors.astype(dtype),
+            fixed_bias=self.fixed_bias.astype(dtype),
+            fixed_factors=self.fixed_factors.astype(dtype),
+        )
+
+    def rows(self, chosen):
+        """Return the problem of some rows, in the order given."""
+        starts, ends = self.indptr[:-1][chosen], self.indptr[1:][chosen]
+        taken = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+        places = np.concatenate([np.empty(0, np.int64), *taken])
+        return self._replace(
+            indptr=np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64),
+            indices=self.indices[places],
+            ratings=self.ratings[places],
+            own_factors=self.own_factors[chosen],
+            bias_ridge=self.bias_ridge[chosen],
+            factor_ridge=self.factor_ridge[chosen],
+        )
+
+
+def problem(counts, rank, dtype=np.float64, *, n_fixed=700, ridge=0.05, seed=0):
+    """Return a problem with the given numbers of ratings in its rows."""
+    random = np.random.default_rng(seed)
+    counts = np.asarray(counts, np.int64)
+    n, nnz = len(counts), int(counts.sum())
+    return Problem(
+        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        indices=random.integers(0, n_fixed, nnz, dtype=np.int32),
+        ratings=(random.integers(1, 11, nnz) / 2).astype(np.float32),
+        own_factors=random.normal(0, rank**-0.5, (n, rank)),
+        fixed_bias=random.normal(0, 0.3, n_fixed),
+        fixed_factors=random.normal(0, rank**-0.5, (n_fixed, rank)),
+        mean=3.5,
+        bias_ridge=random.uniform(1e-3, 1, n),
+        factor_ridge=random.uniform(ridge, 2 * ridge, n),
+    ).astype(dtype)
+
+
+def mixed_counts(rank, rows=37):
+    """Return numbers of ratings around the limits that a rank sets, some others, zero and many."""
+    limits = [1, rank // 2, rank, 16]
+    near = [max(0, limit + step) for limit in limits for step in (-1, 0, 1)]
+    some = np.random.default_rng(rank).integers(0, 2 * rank + 40, rows - len(near))
+    return [0, *near, *some, 0, 3000, 1]
+
+
+def oracle(problem):
+    """Solve the equations of the model row by row, in float64 and for the bias before rounding."""
+    bias, factors = np.zeros(len(problem.own_factors)), np.zeros(problem.own_factors.shape)
+    error = np.zeros(len(bias))
+    for n in range(len(bias)):
+        which = slice(problem.indptr[n], problem.indptr[n + 1])
+        rated = problem.indices[which]
+        if rated.size == 0:
+            continue
+        f = problem.fixed_factors[rated].astype(float)
+        y = problem.ratings[which].astype(float) - problem.mean - problem.fixed_bias[rated]
+        b = (y - f @ problem.own_factors[n]).sum() / (len(y) + problem.bias_ridge[n])
+        gram = f.T @ f + problem.factor_ridge[n] * np.eye(f.shape[1])
+        u = np.linalg.solve(gram, f.T @ (y - b))
+        bias[n], factors[n], error[n] = b, u, np.square(y - b - f @ u).sum()
+    return bias, factors, error
+
+
+def assert_close(got, wanted, tolerance):
+    """Compare (bias, factors, squared_error) relative to the largest magnitude of each."""
+    for g, w in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance * np.abs(w).max(initial=0))
+
+
+def assert_same_bits(got, wanted):
+    """Compare (bias, factors, squared_error) for equality."""
+    for g, w in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(g, w)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_float64_agrees_with_oracle(rank):
+    given_problem = problem(mixed_counts(rank), rank)
+    assert_close(given_problem.solved(), oracle(given_problem), 1e-9)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_float32_agrees_with_oracle(rank):
+    given_problem = problem(mixed_counts(rank), rank, np.float32)
+    bias, factors, error = given_problem.solved()
+    assert bias.dtype == factors.dtype == np.float32
+    assert error.dtype == np.float64
+    wanted = oracle(given_problem)
+    assert_close((bias, factors, error), wanted, 2e-4)
+    assert error.sum() == pytest.approx(wanted[2].sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_plain_version_agrees_with_oracle(dtype):
+    given_problem = problem(mixed_counts(9), 9, dtype)
+    assert_close(given_problem.solved(solve_rows_plain), oracle(given_problem), 1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 150), max_size=40),
+    rank=st.integers(1, 70),
+    ridge=st.floats(1e-3, 10),
+    seed=st.integers(0, 1000),
+)
+def test_any_block_agrees_with_oracle(counts, rank, ridge, seed):
+    given_problem = problem(counts, rank, ridge=ridge, seed=seed, n_fixed=200)
+    assert_close(given_problem.solved(), oracle(given_problem), 1e-9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_bits_do_not_depend_on_the_block(dtype, data):
+    rank = data.draw(st.sampled_from([1, 5, 16, 33, 64, 170]))
+    counts = data.draw(st.lists(st.integers(0, 2 * rank + 20), min_size=1, max_size=50))
+    chosen = data.draw(st.lists(st.integers(0, len(counts) - 1), min_size=1, max_size=50))
+    whole = problem(counts, rank, dtype)
+    assert_same_bits(whole.rows(chosen).solved(), [part[chosen] for part in whole.solved()])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [3, 17, 64, 100])
+def test_systems_alone_have_the_bits_of_systems_side_by_side(dtype, rank, monkeypatch):
+    given_problem = problem(np.arange(rank // 2 + 1, rank // 2 + 40), rank, dtype)
+    side_by_side = given_problem.solved()
+    monkeypatch.setattr(kernels, "SIDE_BY_SIDE_RANK", 0)
+    assert_same_bits(given_problem.solved(), side_by_side)
+
+
+@pytest.mark.parametrize("rank", [24, 64, 200])
+def test_dual_form_agrees_with_primal(rank, monkeypatch):
+    given_problem = problem(np.arange(1, rank // 2 + 1), rank)
+    dual = given_problem.solved()
+    monkeypatch.setattr(kernels, "DUAL_RANK", rank + 1)
+    assert_close(dual, given_problem.solved(), 1e-9)
+
+
+def test_float32_keeps_its_precision_over_very_many_ratings():
+    given_problem = problem([1_000_000], 8, np.float32)
+    given_problem = given_problem._replace(
+        fixed_factors=given_problem.fixed_factors + np.float32(0.3)
+    )
+    single = given_problem.solved()
+    double = given_problem.astype(np.float64).solved()
+    assert_close(single, double, 2e-4)
+    assert single[2].sum() == pytest.approx(double[2].sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("counts", [[], [0], [0, 0, 0]])
+def test_rows_without_ratings_are_zero(dtype, counts):
+    bias, factors, error = problem(counts, 5, dtype).solved()
+    assert bias.shape == error.shape == (len(counts),)
+    assert factors.shape == (len(counts), 5)
+    assert not (bias.any() or factors.any() or error.any())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [5, 40, 170])
+@pytest.mark.parametrize("scale", [0, 1e-3, 1, 1e3])
+def test_singular_systems_have_least_squares_solutions(dtype, rank, scale):
+    counts = [1, 2, rank // 4 + 1, rank - 1, rank + 3]
+    given_problem = problem(counts, rank, dtype, n_fixed=rank)
+    same = np.broadcast_to(given_problem.fixed_factors[:1] * dtype(scale), (rank, rank))
+    given_problem = given_problem._replace(
+        fixed_factors=np.ascontiguousarray(same), factor_ridge=np.zeros(len(counts))
+    )
+    bias, factors, error = given_problem.solved()
+    assert np.isfinite(factors).all()
+    largest = counts * (5 + np.abs(bias.astype(float))) ** 2
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    wanted = given_problem.solved(solve_rows_plain)[2]
+    assert (np.abs(error - wanted) <= tolerance * largest).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pads_and_unused_lanes_do_not_leak(dtype):
+    given_problem = problem([40, 3, 0, 25], 20, dtype)
+    infinite = problem([30], 20, dtype)._replace(ratings=np.full(30, np.inf, np.float32))
+    clean = given_problem.solved()
+    infinite.solved()
+    assert_same_bits(given_problem.solved(), clean)
+
+
+def test_read_only_arrays_compile_nothing_new():
+    given_problem = problem([3, 40], 8, np.float32)
+    for array in given_problem:
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
+    given_problem.solved()
+    assert len(kernels._kernel(np.dtype(np.float32)).signatures) == 1
+
+
+def test_integer_factors_are_refused():
+    given_problem = problem([3], 2).astype(np.int64)
+    with pytest.raises(TypeError, match="int64; convert them to float32 or float64"):
+        given_problem.solved()
+
+
+def test_two_threads_run_at_once():
+    given_problem = problem(np.full(4000, 100), 64, np.float32)
+    given_problem.solved()
+    solver = threading.Thread(target=given_problem.solved)
+    solver.start()
+    steps = 0
+    while solver.is_alive():
+        steps += 1
+        time.sleep(0.0005)
+    assert steps >= 5  # with the interpreter's lock held there would be one
+
+
+REPORT = """
+import json, sys, numpy as np
+sys.path[:0] = json.loads(sys.argv[1])
+from dask_als import kernels
+from test_kernels import digest
+dtypes = [np.dtype(name) for name in sys.argv[2:]]
+digests = {dtype.name: digest(dtype) for dtype in dtypes}
+stats = [kernels._kernel(dtype).stats for dtype in dtypes]
+hits = sum(sum(s.cache_hits.values()) for s in stats)
+misses = sum(sum(s.cache_misses.values()) for s in stats)
+print(json.dumps({"digests": digests, "hits": hits, "misses": misses}))
+"""
+
+
+def digest(dtype):
+    """Return the bits of a solution as text."""
+    solved = problem(mixed_counts(33), 33, dtype).solved()
+    return "".join(part.tobytes().hex() for part in solved)
+
+
+def fresh_process(*dtypes, **environment):
+    """Start a process that solves a problem; its report is the result of `report_of`."""
+    paths = [os.path.dirname(os.path.dirname(kernels.__file__)), os.path.dirname(__file__)]
+    command = [sys.executable, "-c", REPORT, json.dumps(paths), *dtypes]
+    return subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def report_of(process):
+    """Wait for a process and return what it reported."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err.decode()
+    return json.loads(out)
+
+
+def test_fresh_process_takes_the_kernel_from_the_cache():
+    digests = {np.dtype(dtype).name: digest(np.dtype(dtype)) for dtype in DTYPES}
+    assert report_of(fresh_process(*digests)) == {"digests": digests, "hits": 2, "misses": 0}
+
+
+def test_processes_may_compile_at_the_same_time(tmp_path):
+    racing = [
+        fresh_process("float32", NUMBA_CACHE_DIR=str(tmp_path)),
+        fresh_process("float64", NUMBA_CACHE_DIR=str(tmp_path)),
+    ]
+    for report in map(report_of, racing):
+        assert report["misses"] == 1
+    warm = report_of(fresh_process("float32", "float64", NUMBA_CACHE_DIR=str(tmp_path)))
+    assert warm["hits"] == 2
+    for name in ("float32", "float64"):
+        assert warm["digests"][name] == digest(np.dtype(name))
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not get_host_cpu_features().get("avx512f"),
+    reason="needs a processor with registers of two widths",
+)
+def test_bits_do_not_depend_on_the_width_of_registers():
+    narrow = fresh_process(
+        "float32",
+        NUMBA_CPU_NAME="haswell",
+        NUMBA_CPU_FEATURES="+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt",
+    )
+    assert report_of(narrow)["digests"]["float32"] == digest(np.dtype(np.float32))
