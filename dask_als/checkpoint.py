@@ -27,7 +27,7 @@ def complete_checkpoints(directory: str) -> list[str]:
 def remove_checkpoints(directory: str, *, keep: int) -> None:
     """Remove all but the newest checkpoints, and what a killed run left half-written."""
     found = complete_checkpoints(directory)
-    for path in found[: len(found) - keep]:
+    for path in found[: max(0, len(found) - keep)]:
         storage.remove(path)
     for path in storage.list_directory(directory):
         if path.endswith(storage.STAGING_SUFFIX):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from dask_als.errors import DaskALSError
-from dask_als.settings import Columns, PrepareSettings, TrainSettings
+from dask_als.errors import DaskALSError, InputError
+from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
 
 # The commands import what they run: Dask and numba take a second that --help need not.
 if TYPE_CHECKING:
@@ -129,6 +129,22 @@ _train_options = _options(
 )
 
 
+_checkpoint_options = _options(
+    click.option("--checkpoint", metavar="DIR", help="Write checkpoints to this directory."),
+    _setting(
+        CheckpointSettings, "every", "--checkpoint-every", help="Epochs from one to the next."
+    ),
+    click.option(
+        "--checkpoint-minutes",
+        "minutes",
+        type=float,
+        help="Write one as well when so many have passed.",
+    ),
+    _setting(CheckpointSettings, "keep", "--checkpoint-keep", help="How many are kept."),
+    click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, if any."),
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="dask-als", message="dask-als %(version)s")
 def cli() -> None:
@@ -187,9 +203,17 @@ def prepare(
 @click.argument("model")
 @_train_options
 @click.option("--init-from", metavar="MODEL", help="Start from this model's factors and biases.")
+@_checkpoint_options
 @_overwrite_option
 @_cluster_options
-def train(dataset: str, model: str, init_from: str | None, overwrite: bool, **options: Any) -> None:
+def train(
+    dataset: str,
+    model: str,
+    init_from: str | None,
+    checkpoint: str | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
     r"""Train a MODEL on a DATASET.
 
     \b
@@ -199,10 +223,20 @@ def train(dataset: str, model: str, init_from: str | None, overwrite: bool, **op
     from dask_als.dataset import open_dataset
 
     settings = _settings_of(TrainSettings, options)
+    checkpoints = _checkpoint_settings(checkpoint, options)
     opened = open_dataset(dataset)
     screen = Console()
     with _computing(screen, options) as executor:
-        manifest = _train(screen, executor, opened, model, settings, init_from, overwrite)
+        manifest = _train(
+            screen,
+            executor,
+            opened,
+            model,
+            settings,
+            initial_model=init_from,
+            checkpoints=checkpoints,
+            overwrite=overwrite,
+        )
     _say_model(screen, model, manifest)
 
 
@@ -311,7 +345,7 @@ def demo(
                 progress=progress,
             )
         _say_dataset(screen, dataset)
-        manifest = _train(screen, executor, dataset, model_path, settings, None, True)
+        manifest = _train(screen, executor, dataset, model_path, settings, overwrite=True)
         without_factors = baselines(dataset, settings, executor)
     model = ALSModel.load(model_path)
     screen.print(
@@ -324,6 +358,19 @@ def demo(
         screen.print(console.table_of(frame, title))
     _say_model(screen, model_path, manifest)
     screen.print(f"dataset  {dataset.path}")
+
+
+def _checkpoint_settings(
+    directory: str | None, options: dict[str, Any]
+) -> CheckpointSettings | None:
+    """Take the options of checkpoints out of all options."""
+    options["directory"] = directory or ""
+    settings: CheckpointSettings = _settings_of(CheckpointSettings, options)
+    if directory is not None:
+        return settings
+    if settings.resume or settings.minutes is not None:
+        raise InputError("--resume and --checkpoint-minutes need --checkpoint DIR")
+    return None
 
 
 @contextmanager
@@ -342,22 +389,13 @@ def _train(
     dataset: Dataset,
     model: str,
     settings: TrainSettings,
-    init_from: str | None,
-    overwrite: bool,
+    **options: Any,
 ) -> ModelManifest:
     from dask_als import console
     from dask_als.train import train as run
 
     with console.training(screen, settings.epochs) as on_epoch:
-        return run(
-            dataset,
-            model,
-            settings,
-            executor,
-            initial_model=init_from,
-            overwrite=overwrite,
-            on_epoch=on_epoch,
-        )
+        return run(dataset, model, settings, executor, on_epoch=on_epoch, **options)
 
 
 def _say_dataset(screen: Console, dataset: Dataset) -> None:

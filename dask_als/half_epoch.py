@@ -79,7 +79,7 @@ def solve_part(
     n_rows = len(block.rows)
     bias_ridge = settings.bias_regularization / settings.residual_precision
     factor_ridge = settings.factor_regularization / settings.residual_precision
-    bias, factors, squared_error = solve_rows(
+    bias, factors, squared_error = solve_rows(  # type: ignore[no-untyped-call]
         block.indptr,
         block.indices,
         block.ratings,

@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dask_als.generate import GenerateSettings, chunks, generate_chunk
+from dask_als.model import ALSModel
 from dask_als.settings import TrainSettings
+from dask_als.side import SIDES
 
 _SHARED = Path(__file__).parents[2] / "shared" / "data" / "ml-latest-small" / "ratings.csv"
 MOVIELENS = _SHARED if _SHARED.exists() else None
@@ -63,3 +65,24 @@ def read_state(model, side):
         values = (np.array(value) for value in table.column("factors").to_pylist())
         factors.update(zip(ids, values, strict=True))
     return bias, factors
+
+
+def content(model):
+    """All that a model says, but for seconds, partitions and paths."""
+    loaded = ALSModel.load(model)
+    states = [
+        (
+            rows.ids.tolist(),
+            rows.counts.tolist(),
+            rows.state.bias.tobytes(),
+            rows.state.factors.tobytes(),
+            rows.mean_bias,
+        )
+        for rows in (loaded.rows(side) for side in SIDES)
+    ]
+    history = [
+        (figures.epoch, figures.objective, figures.train_rmse, figures.test_rmse)
+        for figures in loaded.history
+    ]
+    manifest = loaded.manifest
+    return states, history, manifest.global_mean, manifest.dataset["fingerprint"], manifest.settings

@@ -80,7 +80,8 @@ def text(value):
 
 def number(value):
     try:
-        return float(value.strip())
+        # Python takes 1_0 for 10.
+        return float(value.strip().replace("_", "?"))
     except (ValueError, AttributeError):
         return None
 

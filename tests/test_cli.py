@@ -132,7 +132,8 @@ class TestBadInput:
     def test_only_bad_ratings(self, tmp_path, run):
         source = write_csv(tmp_path / "r.csv", [(1, 1, "good"), (1, 2, "bad")])
         complains(
-            run("prepare", source, tmp_path / "d"), "no usable rating.*all 2 rows.*not a finite number"
+            run("prepare", source, tmp_path / "d"),
+            "no usable rating.*all 2 rows.*not a finite",
         )
         assert not (tmp_path / "d").exists()
 

@@ -10,9 +10,9 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 LAYERS = [
     {"errors"},
     {"side", "exact_sum", "draws", "simd", "storage"},
-    {"settings", "ranges", "split", "gram", "cholesky", "executor", "generate", "fetch"},
-    {"blocks", "history", "kernels", "csv_text"},
-    {"objective", "source", "dataset"},
+    {"settings", "ranges", "split", "gram", "executor", "generate", "fetch"},
+    {"blocks", "history", "cholesky", "csv_text"},
+    {"objective", "source", "dataset", "kernels"},
     {"clean", "half_epoch", "model_files"},
     {"prepare_tasks", "checkpoint", "model"},
     {"prepare", "train"},

@@ -229,7 +229,7 @@ def test_without_its_dataset(directory, tmp_path):
 def test_a_dataset_that_is_not_its_own(directory, tmp_path):
     source = write_csv(tmp_path / "r.csv", generated(30, 40, 500, seed=3))
     prepare(str(source), str(tmp_path / "other"), SERIAL)
-    with pytest.raises(InputError, match="was not trained on .*other"):
+    with pytest.raises(InputError, match=r"was not trained on .*other"):
         ALSModel.load(str(directory / "model"), str(tmp_path / "other"))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -428,9 +429,12 @@ def test_columns_by_other_names(tmp_path):
     text = csv_text([("1", "x", "5", "7"), ("1", "x", "4", "9")], ("when", "u", "i", "stars"))
     (tmp_path / "x.csv").write_bytes(text)
     columns = Columns(user="u", item="i", rating="stars", time="when")
-    assert oracle.written(made(tmp_path / "x.csv", columns=columns).path).by_user == {("x", 5): 9.0}
+    assert oracle.written(made(tmp_path / "x.csv", columns=columns).path).by_user == {
+        ("x", 5): 7.0,
+        ("x", 4): 9.0,
+    }
     with pytest.raises(InputError, match="has no column 'at' for the time"):
-        made(tmp_path / "x.csv", columns=Columns(user="u", item="i", rating="stars", time="at"))
+        made(tmp_path / "x.csv", "other", columns=replace(columns, time="at"))
 
 
 def test_the_latest_need_a_time(tmp_path):
@@ -539,14 +543,18 @@ STAGES = ["read_chunk", "shuffle_block", "write_user_part", "write_item_part", "
 
 
 class Failing:
-    """A task that fails at its second call, of which a cluster has others under way."""
+    """A task that fails at its second call, while others are under way on a cluster."""
 
-    def __init__(self, function, error):
-        self.function, self.error, self.calls = function, error, itertools.count()
+    # Of the class, for a cluster's tasks have copies of the object.
+    calls = itertools.count()
+
+    def __init__(self, function):
+        self.function = function
+        Failing.calls = itertools.count()
 
     def __call__(self, *args):
-        if next(self.calls) == 1:
-            raise self.error
+        if next(Failing.calls) == 1:
+            raise ZeroDivisionError("on purpose")
         return self.function(*args)
 
 
@@ -554,8 +562,7 @@ class Failing:
 @pytest.mark.parametrize("on_a_cluster", [False, True])
 def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_cluster):
     monkeypatch.setattr(source, "_BLOCK_BYTES", 2000)
-    failing = Failing(getattr(prepare_tasks, stage), ZeroDivisionError("on purpose"))
-    monkeypatch.setattr(prepare_tasks, stage, failing)
+    monkeypatch.setattr(prepare_tasks, stage, Failing(getattr(prepare_tasks, stage)))
     executor = DaskExecutor(client) if on_a_cluster else SERIAL
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         made(plain, executor=executor, partitions=8, test_fraction=0.1)

@@ -5,7 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from data import MOVIELENS, generated, notebook_settings, read_state, small_settings, write_csv
+from data import (
+    MOVIELENS,
+    content,
+    generated,
+    notebook_settings,
+    read_state,
+    small_settings,
+    write_csv,
+)
 from distributed import Client, LocalCluster
 from oracle import Oracle
 
@@ -130,27 +138,6 @@ def bits(tmp_path_factory, ratings):
     dataset = made(directory, ratings, test_fraction=0.2)
     train(dataset, str(directory / "model"), small_settings(), SERIAL)
     return content(str(directory / "model"))
-
-
-def content(model):
-    """All that a model says, but for seconds, partitions and paths."""
-    loaded = ALSModel.load(model)
-    states = [
-        (
-            rows.ids.tolist(),
-            rows.counts.tolist(),
-            rows.state.bias.tobytes(),
-            rows.state.factors.tobytes(),
-            rows.mean_bias,
-        )
-        for rows in (loaded.rows(side) for side in SIDES)
-    ]
-    history = [
-        (figures.epoch, figures.objective, figures.train_rmse, figures.test_rmse)
-        for figures in loaded.history
-    ]
-    manifest = loaded.manifest
-    return states, history, manifest.global_mean, manifest.dataset["fingerprint"], manifest.settings
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 7])

@@ -1,0 +1,50 @@
+"""dask_als itself, in the form of the peers' scripts, run by the project's own Python."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+
+from common import Arguments, Peer, Training, run  # isort: skip
+
+from dask.distributed import Client, LocalCluster
+
+from dask_als import ALS
+
+
+def train(arguments: Arguments) -> Training:
+    """Prepare and train on a local cluster; give each epoch's seconds.
+
+    This is the one place where the benchmark meets the package. `arguments` has ``data`` (a
+    Parquet folder with userId, movieId and rating), ``rank``, ``epochs`` and ``threads``.
+    """
+    settings = {"workers": 1, "threads_per_worker": arguments.threads, "dtype": "float32"}
+    with (
+        LocalCluster(
+            n_workers=settings["workers"],
+            threads_per_worker=settings["threads_per_worker"],
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        als = ALS(
+            rank=arguments.rank, epochs=arguments.epochs, dtype=settings["dtype"], client=client
+        )
+        history = als.fit(str(arguments.data)).history
+    return Training(settings, [figures.seconds for figures in history])
+
+
+if __name__ == "__main__":
+    run(
+        Peer(
+            name="dask_als",
+            package="dask-als",
+            model="explicit ratings, biases",
+            solver="exact",
+            dtype="float32",
+            timed_by="the seconds in its history",
+        ),
+        train,
+    )

@@ -1,0 +1,180 @@
+import os
+
+import pytest
+from data import content, generated, small_settings, write_csv
+
+from dask_als.checkpoint import checkpoint_path, complete_checkpoints, remove_checkpoints
+from dask_als.errors import InputError
+from dask_als.executor import SerialExecutor
+from dask_als.model import ALSModel
+from dask_als.prepare import prepare
+from dask_als.settings import CheckpointSettings, PrepareSettings
+from dask_als.train import train
+
+SERIAL = SerialExecutor()
+EPOCHS = 7
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("checkpoint")
+    source = write_csv(directory / "r.csv", generated(40, 50, 900))
+    settings = PrepareSettings(test_fraction=0.2, partitions=2)
+    return prepare(str(source), str(directory / "d"), SERIAL, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset, tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("undisturbed") / "m")
+    train(dataset, path, small_settings(epochs=EPOCHS), SERIAL)
+    return content(path)
+
+
+class Stop(Exception):
+    """Ends a training at an epoch."""
+
+
+def interrupted(dataset, tmp_path, *, at, epochs=EPOCHS, **changes):
+    """Train with checkpoints until an epoch has ended."""
+
+    def stop(figures):
+        if figures.epoch == at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(
+            dataset,
+            str(tmp_path / "m"),
+            small_settings(epochs=epochs),
+            SERIAL,
+            checkpoints=CheckpointSettings(directory=str(tmp_path / "c"), **changes),
+            on_epoch=stop,
+        )
+
+
+def resumed(dataset, tmp_path, settings=None, **changes):
+    """Go on with a training; return the model's content and the epochs that were trained."""
+    seen = []
+    train(
+        dataset,
+        str(tmp_path / "m"),
+        settings or small_settings(epochs=EPOCHS),
+        SERIAL,
+        checkpoints=CheckpointSettings(directory=str(tmp_path / "c"), resume=True, **changes),
+        on_epoch=lambda figures: seen.append(figures.epoch),
+    )
+    return content(str(tmp_path / "m")), seen
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, EPOCHS, 100])
+def test_checkpoints_change_nothing(dataset, undisturbed, tmp_path, every):
+    checkpoints = CheckpointSettings(directory=str(tmp_path / "c"), every=every)
+    path = str(tmp_path / "m")
+    train(dataset, path, small_settings(epochs=EPOCHS), SERIAL, checkpoints=checkpoints)
+    assert content(path) == undisturbed
+
+
+@pytest.mark.parametrize(("at", "first"), [(1, 1), (2, 1), (3, 3), (5, 5), (7, 7)])
+def test_a_resumed_training_comes_to_the_same_bits(dataset, undisturbed, tmp_path, at, first):
+    interrupted(dataset, tmp_path, at=at, every=2)
+    found, seen = resumed(dataset, tmp_path, every=2)
+    assert found == undisturbed
+    assert seen == list(range(first, EPOCHS + 1))
+
+
+def test_how_often_may_differ(dataset, undisturbed, tmp_path):
+    interrupted(dataset, tmp_path, at=4, every=2)
+    found, seen = resumed(dataset, tmp_path, every=5)
+    assert found == undisturbed
+    assert seen == [3, 4, 5, 6, 7]
+
+
+def test_without_a_checkpoint_it_starts_afresh(dataset, undisturbed, tmp_path):
+    found, seen = resumed(dataset, tmp_path)
+    assert found == undisturbed
+    assert seen == list(range(1, EPOCHS + 1))
+
+
+def test_more_epochs(dataset, undisturbed, tmp_path):
+    interrupted(dataset, tmp_path, at=5, epochs=6, every=2)
+    assert resumed(dataset, tmp_path)[0] == undisturbed
+
+
+def test_a_checkpoint_of_the_last_epoch_is_the_model(dataset, tmp_path):
+    interrupted(dataset, tmp_path, at=5, every=2)
+    found, seen = resumed(dataset, tmp_path, small_settings(epochs=4))
+    assert seen == []
+    whole = str(tmp_path / "whole")
+    train(dataset, whole, small_settings(epochs=4), SERIAL)
+    assert found == content(whole)
+
+
+def test_a_checkpoint_is_a_model(dataset, tmp_path):
+    interrupted(dataset, tmp_path, at=6, every=2)
+    (_, newest) = complete_checkpoints(str(tmp_path / "c"))
+    model = ALSModel.load(newest)
+    assert len(model.history) == 4
+    assert len(model.recommend(model.users.ids[0], 3)) == 3
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_newest_are_kept(dataset, tmp_path, keep):
+    interrupted(dataset, tmp_path, at=6, every=1, keep=keep)
+    assert sorted(os.listdir(tmp_path / "c")) == [f"epoch-0000{n}" for n in range(6 - keep, 6)]
+
+
+def test_by_the_clock(dataset, undisturbed, tmp_path):
+    interrupted(dataset, tmp_path, at=3, every=100, minutes=1e-9)
+    assert sorted(os.listdir(tmp_path / "c")) == ["epoch-00001", "epoch-00002"]
+    assert resumed(dataset, tmp_path, every=100)[0] == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"rank": 5}, "other settings: rank was 4 and is 5"),
+        ({"seed": 3, "dtype": "float64"}, "dtype was 'float32' and is 'float64', seed was 0"),
+        ({"epochs": 3}, "past the last of 3 epochs"),
+    ],
+)
+def test_other_settings_are_refused(dataset, tmp_path, changes, reason):
+    interrupted(dataset, tmp_path, at=5, every=2)
+    with pytest.raises(InputError, match=reason):
+        resumed(dataset, tmp_path, small_settings(**{"epochs": EPOCHS, **changes}))
+    assert not (tmp_path / "m").exists()
+
+
+def test_other_data_are_refused(dataset, tmp_path):
+    interrupted(dataset, tmp_path, at=5, every=2)
+    source = write_csv(tmp_path / "r.csv", generated(40, 50, 900, seed=8))
+    other = prepare(str(source), str(tmp_path / "d"), SERIAL)
+    with pytest.raises(InputError, match=r"epoch-00004 belongs to other data"):
+        resumed(other, tmp_path)
+
+
+def test_checkpoints_of_an_earlier_training(dataset, undisturbed, tmp_path):
+    """They are neither gone on from nor lost without being asked for."""
+    interrupted(dataset, tmp_path, at=5, every=2)
+    checkpoints = CheckpointSettings(directory=str(tmp_path / "c"), every=3)
+    arguments = (dataset, str(tmp_path / "m"), small_settings(epochs=EPOCHS), SERIAL)
+    with pytest.raises(InputError, match="give --resume to go on from it, or --overwrite"):
+        train(*arguments, checkpoints=checkpoints)
+    assert len(os.listdir(tmp_path / "c")) == 2
+    train(*arguments, checkpoints=checkpoints, overwrite=True)
+    assert content(str(tmp_path / "m")) == undisturbed
+    assert sorted(os.listdir(tmp_path / "c")) == ["epoch-00003", "epoch-00006"]
+
+
+def test_half_written_checkpoints_are_not_there(dataset, undisturbed, tmp_path):
+    interrupted(dataset, tmp_path, at=5, every=2)
+    for name in (".epoch-00006.0a1b2c3d.partial", "epoch-00008"):
+        (tmp_path / "c" / name / "users").mkdir(parents=True)
+    assert complete_checkpoints(str(tmp_path / "c"))[-1].endswith("epoch-00004")
+    assert resumed(dataset, tmp_path, every=2)[0] == undisturbed
+    assert not (tmp_path / "c" / ".epoch-00006.0a1b2c3d.partial").exists()
+
+
+def test_what_is_in_a_directory_that_is_not_there(tmp_path):
+    assert complete_checkpoints(str(tmp_path / "no")) == []
+    remove_checkpoints(str(tmp_path / "no"), keep=1)
+    assert checkpoint_path("c", 7) == "c/epoch-00007"
