@@ -72,7 +72,10 @@ class DaskExecutor:
             watch = _Watch(self._client, self._patience)
             left = as_completed(handles, with_results=True, loop=self._client.loop)
             while not left.is_empty():
-                for _, result in left.next_batch(block=False):
+                for future, result in left.next_batch(block=False):
+                    if future.status == "error":
+                        # A batch, unlike `next`, holds errors as results: type, value, traceback.
+                        raise result[1].with_traceback(result[2])
                     yield result
                 time.sleep(_SECONDS_BETWEEN_BATCHES)
                 watch.look()
@@ -112,10 +115,18 @@ class _Watch:
         if now - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
         self._looked = now
+        _bring_back_local_workers(self._client)
         if self._client.nthreads():
             self._seen = now
         elif now - self._seen > self._patience:
             raise ClusterLostError(f"no worker came back within {self._patience:.0f} seconds")
+
+
+def _bring_back_local_workers(client: Client) -> None:
+    """Start local workers whose nanny died with them; a living nanny restarts its own."""
+    cluster = client.cluster
+    if isinstance(cluster, LocalCluster):
+        cluster.scale(len(cluster.worker_spec))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,8 @@ def _parse_numbers(
     text: bytes, csv_format: CsvFormat, columns: dict[str, str], as_text: frozenset[str]
 ) -> pa.Table:
     """Parse text in which all is as it should be; raise ArrowInvalid if it is not."""
-    if b"0x" in text or b"0X" in text:
+    # A single letter is searched for much faster than two.
+    if any(letter in text and b"0" + letter in text for letter in (b"x", b"X")):
         raise pa.ArrowInvalid("Arrow would take hexadecimal numbers for ids")
     types = {word: kind for word, kind in _NUMBER_TYPES.items() if word not in as_text}
     table = _parse_as(text, csv_format, columns, types)

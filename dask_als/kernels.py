@@ -83,6 +83,8 @@ def solve_rows(
     ------
     TypeError
         If an array has another dtype or is not C-contiguous.
+    ValueError
+        If the arrays' lengths do not fit together.
 
     Notes
     -----
@@ -92,11 +94,15 @@ def solve_rows(
     dtype = own_factors.dtype
     n, rank = own_factors.shape
     bias, factors, squared_error = np.zeros(n, dtype), np.zeros((n, rank), dtype), np.zeros(n)
-    plan = _Plan.of(rank, dtype)
-    kernel = _kernel(dtype)
     block = indptr, indices, ratings, own_factors
     ridges = bias_ridge, factor_ridge
+    got = [array.shape for array in (*block, fixed_bias, fixed_factors, *ridges)]
+    nnz, m = (int(indptr[-1]),), (len(fixed_bias),)
+    wanted = [(n + 1,), nnz, nnz, (n, rank), m, (*m, rank), (n,), (n,)]
+    if got != wanted:
+        raise ValueError(f"arrays have shapes {got}; for these rows and ratings pass {wanted}")
     results = bias, factors, squared_error
+    plan, kernel = _Plan.of(rank, dtype), _kernel(dtype)
     kernel(*block, fixed_bias, fixed_factors, mean, *ridges, *results, plan, plan.memory(dtype))
     return bias, factors, squared_error
 
@@ -409,7 +415,7 @@ def _solve_alone(factor_ridge, memory, matrix, columns):
 
 @_jit
 def _form_primal(block, row, fixed, plan, memory, matrix):
-    """Set the row's bias, its matrix FᵀF with Fᵀ(y - b) below, and Σ(y - b)² as its error yet."""
+    """Set the row's bias, its error so far, Σ(y - b)², and its matrix FᵀF with Fᵀ(y - b) below."""
     gathered, columns, rank = memory.gathered, plan.columns, plan.rank
     stride = stride_of(columns, lanes(gathered))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]

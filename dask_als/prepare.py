@@ -104,14 +104,15 @@ def prepare(
 def _columns_there(source: Source, columns: Columns) -> Columns:
     """Return the columns to read; raise InputError if one is missing."""
     asked = columns.within(source.columns)
-    for word, name in asked.names().items():
-        if name not in source.columns:
-            raise InputError(
-                f"{source.path} has no column {name!r} for the {word}; it has "
-                f"{listed(source.columns)}; name yours with --{word}-col"
-            )
-        if source.columns.count(name) > 1:
-            raise InputError(f"{source.path} has several columns {name!r}; rename all but one")
+    for file, its_columns in source.files.items():
+        for word, name in asked.names().items():
+            if name not in its_columns:
+                raise InputError(
+                    f"{file} has no column {name!r} for the {word}; it has "
+                    f"{listed(its_columns)}; name yours with --{word}-col"
+                )
+            if its_columns.count(name) > 1:
+                raise InputError(f"{file} has several columns {name!r}; rename all but one")
     return asked
 
 

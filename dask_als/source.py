@@ -25,7 +25,7 @@ from dask_als.csv_text import LINE_END, CsvFormat, Malformed
 from dask_als.errors import DaskALSError, InputError
 from dask_als.settings import Columns
 
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 16 << 20
 _ROWS_A_BLOCK = 1 << 20
 _HEADER_BYTES = 1 << 20
 _LONGEST_LINE_BYTES = 64 << 20
@@ -167,16 +167,22 @@ class Source:
         As the user gave it.
     chunks : tuple of Chunk
         In the order of the source.
-    columns : tuple of str
-        The columns that every file has, in the first file's order.
+    files : dict of str to tuple of str
+        The columns of each file.
     titles : tuple of (str, str or None), optional
         Path and archive member of titles that lie beside the ratings, as GroupLens puts them.
     """
 
     path: str
     chunks: tuple[Chunk, ...]
-    columns: tuple[str, ...]
+    files: dict[str, tuple[str, ...]]
     titles: tuple[str, str | None] | None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that every file has, in the first file's order."""
+        first, *others = self.files.values()
+        return tuple(name for name in first if all(name in names for names in others))
 
 
 def open_source(path: str) -> Source:
@@ -189,14 +195,13 @@ def open_source(path: str) -> Source:
     """
     files = [(name, _member_of_zip(name)) for name in _files_of(path)]
     chunks: list[Chunk] = []
-    columns: list[str] | None = None
+    columns: dict[str, tuple[str, ...]] = {}
     for file, member in files:
         with _reading(file):
-            its_columns, its_chunks = _inspect(file, member)
+            columns[file], its_chunks = _inspect(file, member)
         chunks += its_chunks
-        columns = [name for name in columns or its_columns if name in its_columns]
     titles = _titles_beside(*files[0]) if len(files) == 1 else None
-    return Source(path, tuple(chunks), tuple(columns or ()), titles)
+    return Source(path, tuple(chunks), columns, titles)
 
 
 def read_blocks(chunk: Chunk, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
@@ -368,22 +373,21 @@ def _titles_beside(path: str, member: str | None) -> tuple[str, str | None] | No
     return (path, titles) if titles in _names_in_zip(path) else None
 
 
-def _inspect(path: str, member: str | None) -> tuple[list[str], list[Chunk]]:
+def _inspect(path: str, member: str | None) -> tuple[tuple[str, ...], list[Chunk]]:
     """Return a file's columns and its chunks."""
     if path.lower().endswith(_PARQUET):
         with storage.opened(path) as file:
             parquet = pq.ParquetFile(file)
             rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
-            columns = parquet.schema_arrow.names
+            columns = tuple(parquet.schema_arrow.names)
         return columns, [ParquetGroups(path, groups) for groups in _grouped(rows)]
     csv_format = _format_of(path, member)
-    columns = list(csv_format.names)
     if member is not None or path.lower().endswith(".gz"):
-        return columns, [CsvStream(path, member, csv_format)]
+        return csv_format.names, [CsvStream(path, member, csv_format)]
     filesystem, inner = storage.file_system(path)
     first, size = csv_format.header_bytes, filesystem.size(inner)
     edges = [first, *range((first // _BLOCK_BYTES + 1) * _BLOCK_BYTES, size, _BLOCK_BYTES), size]
-    return columns, [CsvRange(path, csv_format, *edge) for edge in pairwise(edges)]
+    return csv_format.names, [CsvRange(path, csv_format, *edge) for edge in pairwise(edges)]
 
 
 def _grouped(rows: list[int]) -> list[tuple[int, ...]]:

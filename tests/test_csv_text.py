@@ -84,6 +84,10 @@ def test_what_is_wrong_with_a_line_is_said(line, wrong):
     assert table.num_rows == 2
 
 
+def test_only_nothing_is_missing():
+    assert records(b"NA,null,\n") == [{"user": b"NA", "item": b"null", "rating": None}]
+
+
 def test_a_million_columns_in_one_row():
     found = records(b"1,2,3\n" + b"7," * 999_999 + b"7\n4,5,6\n")
     assert found[1].startswith("1000000 columns instead of 3: 7,7,7")

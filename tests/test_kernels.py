@@ -223,12 +223,15 @@ def test_singular_systems_have_least_squares_solutions(dtype, rank, scale):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_pads_and_unused_lanes_do_not_leak(dtype):
-    given_problem = problem([40, 3, 0, 25], 20, dtype)
-    infinite = problem([30], 20, dtype)._replace(ratings=np.full(30, np.inf, np.float32))
-    clean = given_problem.solved()
-    infinite.solved()
-    assert_same_bits(given_problem.solved(), clean)
+@pytest.mark.parametrize("rank", [5, 40, 170])
+def test_a_row_with_infinite_ratings_harms_no_other(dtype, rank):
+    clean = problem([40, 3, 25, 300, 0, 26, 4, 300], rank, dtype)
+    ratings = clean.ratings.copy()
+    for row in (1, 2, 3):
+        ratings[clean.indptr[row] : clean.indptr[row + 1]] = np.inf
+    others = [0, 4, 5, 6, 7]
+    got = clean._replace(ratings=ratings).solved()
+    assert_same_bits([part[others] for part in got], [part[others] for part in clean.solved()])
 
 
 def test_read_only_arrays_compile_nothing_new():
@@ -256,6 +259,12 @@ def test_two_threads_run_at_once():
         steps += 1
         time.sleep(0.0005)
     assert steps >= 5  # with the interpreter's lock held there would be one
+
+
+def test_lengths_that_do_not_fit_are_refused():
+    given_problem = problem([3, 4], 2)
+    with pytest.raises(ValueError, match=r"shapes .*\(6,\).* pass .*\(7,\)"):
+        given_problem._replace(ratings=given_problem.ratings[1:]).solved()
 
 
 REPORT = """

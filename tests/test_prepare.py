@@ -5,9 +5,11 @@ import itertools
 import json
 import os
 import random
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -425,6 +427,13 @@ def test_sources_that_cannot_be_used(tmp_path, text, message):
     assert os.listdir(tmp_path) == ["x.csv"]
 
 
+def test_the_file_without_the_columns_is_named(tmp_path):
+    write_source(tmp_path / "source", many_records(5))
+    (tmp_path / "source" / "tags.csv").write_bytes(b"userId,tag\n1,2\n")
+    with pytest.raises(InputError, match=r"tags.csv has no column 'movieId' .* has userId, tag;"):
+        made(tmp_path / "source")
+
+
 def test_columns_by_other_names(tmp_path):
     text = csv_text([("1", "x", "5", "7"), ("1", "x", "4", "9")], ("when", "u", "i", "stars"))
     (tmp_path / "x.csv").write_bytes(text)
@@ -546,14 +555,14 @@ class Failing:
     """A task that fails at its second call, while others are under way on a cluster."""
 
     # Of the class, for a cluster's tasks have copies of the object.
-    calls = itertools.count()
+    calls: ClassVar = {}
 
-    def __init__(self, function):
-        self.function = function
-        Failing.calls = itertools.count()
+    def __init__(self, stage):
+        self.stage, self.function = stage, getattr(prepare_tasks, stage)
+        Failing.calls[stage] = itertools.count()
 
     def __call__(self, *args):
-        if next(Failing.calls) == 1:
+        if next(Failing.calls[self.stage]) == 1:
             raise ZeroDivisionError("on purpose")
         return self.function(*args)
 
@@ -562,12 +571,12 @@ class Failing:
 @pytest.mark.parametrize("on_a_cluster", [False, True])
 def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_cluster):
     monkeypatch.setattr(source, "_BLOCK_BYTES", 2000)
-    monkeypatch.setattr(prepare_tasks, stage, Failing(getattr(prepare_tasks, stage)))
+    monkeypatch.setattr(prepare_tasks, stage, Failing(stage))
     executor = DaskExecutor(client) if on_a_cluster else SERIAL
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         made(plain, executor=executor, partitions=8, test_fraction=0.1)
-    if on_a_cluster:
-        client.run(lambda dask_worker: None)
+    while any(client.processing().values()):
+        time.sleep(0.01)
     assert os.listdir(plain.parent) == ["source"]
 
 

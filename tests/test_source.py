@@ -200,6 +200,7 @@ def test_a_folder_of_all_kinds_and_folders(tmp_path):
     (tmp_path / "f.tsv").write_bytes(csv_of(6).replace(b",", b"\t"))
     assert users(tmp_path) == [1, 2, 3, 4, 5, 6]
     assert open_source(str(tmp_path)).columns == ("userId", "movieId", "rating")
+    assert len(open_source(str(tmp_path)).files) == 6
 
 
 def test_columns_are_read_by_name(tmp_path):
@@ -251,6 +252,9 @@ def test_several_files_named_ratings_are_all_read(tmp_path):
         packed(tmp_path / f"{number}" / "ratings.csv", csv_of(number))
     assert users(tmp_path) == [1, 2]
     assert open_source(str(tmp_path)).titles is None
+    for number in (1, 2):
+        packed(tmp_path / f"{number}" / "movies.csv", b"movieId,title\n")
+    assert len(open_source(str(tmp_path)).files) == 4
 
 
 def test_nothing_beside_a_file_named_ratings_is_overlooked(tmp_path):
@@ -318,12 +322,12 @@ def damaged(tmp_path, suffix, how):
     if how == "cut":
         del content[middle:]
     else:
-        content[middle : middle + 50] = bytes(50)
+        content[middle : middle + 50] = how * 50
     path.write_bytes(content)
     return path
 
 
-@pytest.mark.parametrize("how", ["cut", "overwritten"])
+@pytest.mark.parametrize("how", ["cut", b"\0", b"\xff"])
 @pytest.mark.parametrize("suffix", [".csv.gz", ".zip", ".parquet"])
 def test_damage_is_found_and_the_file_named(tmp_path, suffix, how):
     path = damaged(tmp_path, suffix, how)

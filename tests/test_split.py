@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
@@ -55,6 +57,16 @@ def test_the_mean_of_each_pair_does_not_depend_on_order(ratings, random):
     random.shuffle(ratings)
     user, item, rating, _ = columns(ratings)
     assert sorted_pairs(user, item).mean(rating).tobytes() == means.tobytes()
+
+
+def test_a_mean_of_very_different_ratings_does_not_depend_on_order():
+    ratings = np.array([1e30, 1, -1e30, 1e30, 3, -1e30], np.float32)
+    same = np.zeros(3, np.int32)
+    means = {
+        sorted_pairs(same, same).mean(ratings[list(order)]).item()
+        for order in itertools.permutations(range(3))
+    }
+    assert len(means) == 1
 
 
 def test_pairs_of_no_ratings():
