@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow lint clean
+.PHONY: env demo test test-slow lint clean bench bench-small
 
 env: $(VENV)/installed
 
@@ -28,3 +28,10 @@ lint: env
 
 clean:
 	rm -rf $(VENV) build demo
+
+# The peers need gcc and Java; they are installed into a venv of their own.
+bench: env
+	$(BIN)/python tests/benchmarks/run_benchmarks.py
+
+bench-small: env
+	$(BIN)/python tests/benchmarks/run_benchmarks.py --small

@@ -90,8 +90,12 @@ _cluster_options = _options(
     click.option("--memory", default="auto", help="Memory limit of each of them."),
     click.option("--dashboard", default="127.0.0.1:8787", help="Where a local dashboard listens."),
     click.option(
-        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+        "--worker-timeout", default=300.0, help="Seconds to wait for a worker if all are lost."
     ),
+    click.option("--tls-ca", metavar="FILE", help="Authority of the cluster's certificates."),
+    click.option("--tls-cert", metavar="FILE", help="A certificate it signed."),
+    click.option("--tls-key", metavar="FILE", help="The certificate's key."),
+    _debug_option,
 )
 _overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an output that is there."
@@ -378,9 +382,10 @@ def _computing(screen: Console, options: dict[str, Any]) -> Iterator[DaskExecuto
     """Connect to the cluster that the options name, and say where its dashboard is."""
     from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 
-    with connected(_settings_of(ClusterSettings, options)) as client:
+    settings = _settings_of(ClusterSettings, options)
+    with connected(settings) as client:
         screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
-        yield DaskExecutor(client)
+        yield DaskExecutor(client, patience=settings.worker_timeout)
 
 
 def _train(

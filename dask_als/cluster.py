@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import itertools
 import logging
 import signal
+import ssl
 import time
 import uuid
 import warnings
@@ -14,8 +17,8 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any
 
-from distributed import CancelledError, Client, KilledWorker, LocalCluster, as_completed, wait
-from distributed.comm import CommClosedError
+from distributed import CancelledError, Client, KilledWorker, LocalCluster, Security, as_completed
+from distributed.client import ClosedClientError
 
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 
@@ -36,6 +39,7 @@ class DaskExecutor:
 
     def __init__(self, client: Client, *, patience: float = 300.0) -> None:
         self._client = client
+        self._address = client.scheduler.address
         self._patience = patience
         # Dask takes a task for done if its key is known: no two of ours, on any client, share one.
         self._run = uuid.uuid4().hex[:8]
@@ -49,7 +53,8 @@ class DaskExecutor:
     def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
         """Start a task and return its future."""
         unique = f"{key}-{self._run}-{next(self._submitted)}"
-        return self._client.submit(function, *args, key=unique)
+        with self._losses_told():
+            return self._client.submit(function, *args, key=unique)
 
     def gather(self, handles: list[Any]) -> list[Any]:
         """Return the results of tasks, in order.
@@ -62,8 +67,17 @@ class DaskExecutor:
             If the scheduler is gone, or no worker comes back.
         """
         with self._losses_told():
-            self._wait(handles)
-            results: list[Any] = self._client.gather(handles)
+            watch = _Watch(self._client, self._patience)
+            # Not `Client.gather`, nor `wait` before it: they hang if all workers go meanwhile.
+            gathering = asyncio.run_coroutine_threadsafe(
+                self._client.gather(handles, asynchronous=True), self._client.loop.asyncio_loop
+            )
+            try:
+                while not concurrent.futures.wait([gathering], _SECONDS_BETWEEN_LOOKS).done:
+                    watch.look()
+                results: list[Any] = gathering.result()
+            finally:
+                gathering.cancel()
             return results
 
     def as_completed(self, handles: list[Any]) -> Iterator[Any]:
@@ -73,32 +87,23 @@ class DaskExecutor:
             left = as_completed(handles, with_results=True, loop=self._client.loop)
             while not left.is_empty():
                 for future, result in left.next_batch(block=False):
+                    # A batch, unlike `next`, holds errors as results.
                     if future.status == "error":
-                        # A batch, unlike `next`, holds errors as results: type, value, traceback.
                         raise result[1].with_traceback(result[2])
+                    if future.status == "cancelled":
+                        raise CancelledError(future.key)
                     yield result
                 time.sleep(_SECONDS_BETWEEN_BATCHES)
                 watch.look()
 
-    def _wait(self, handles: list[Any]) -> None:
-        watch = _Watch(self._client, self._patience)
-        while True:
-            try:
-                with self._client.as_current():
-                    wait(handles, timeout=_SECONDS_BETWEEN_LOOKS)
-                return
-            except TimeoutError:
-                watch.look()
-
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
-        address = self._client.scheduler.address if self._client.scheduler else "the address"
         try:
             yield
         except KilledWorker as error:
             raise WorkersLostError(f"workers died, one after another, under {error.task}") from None
-        except (CancelledError, CommClosedError) as error:
-            raise ClusterLostError(f"the scheduler at {address} is gone") from error
+        except (CancelledError, asyncio.CancelledError, ClosedClientError) as error:
+            raise ClusterLostError(f"the scheduler at {self._address} is gone") from error
 
 
 class _Watch:
@@ -116,10 +121,18 @@ class _Watch:
             return
         self._looked = now
         _bring_back_local_workers(self._client)
-        if self._client.nthreads():
+        if _has_workers(self._client):
             self._seen = now
         elif now - self._seen > self._patience:
             raise ClusterLostError(f"no worker came back within {self._patience:.0f} seconds")
+
+
+def _has_workers(client: Client) -> bool:
+    try:
+        return bool(client.nthreads())
+    except OSError as error:
+        # The scheduler does not answer; those of tasks never come this way.
+        raise CancelledError from error
 
 
 def _bring_back_local_workers(client: Client) -> None:
@@ -149,6 +162,17 @@ class ClusterSettings:
         How long to try to reach an address.
     logs : str
         From which level on a local cluster's own log messages are shown.
+    worker_timeout : float
+        Seconds to wait for a worker when there is none.
+    tls_ca, tls_cert, tls_key : str or None
+        PEM files: the authority that signed all certificates of the cluster, one of them, and its
+        key. With them nothing goes over the network unencrypted, and nobody without such a
+        certificate takes part.
+
+    Raises
+    ------
+    InputError
+        If the values do not go together.
     """
 
     address: str = "local"
@@ -158,6 +182,49 @@ class ClusterSettings:
     dashboard: str = "127.0.0.1:8787"
     timeout: str = "10s"
     logs: str = "CRITICAL"
+    worker_timeout: float = 300.0
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.address != "local" and "://" not in self.address:
+            raise InputError(
+                f"--cluster is {self.address!r}; it must be local or an address like "
+                "tcp://scheduler:8786"
+            )
+        if not self.worker_timeout > 0:
+            raise InputError(f"--worker-timeout is {self.worker_timeout}; it must be above 0")
+        given = [file is not None for file in (self.tls_ca, self.tls_cert, self.tls_key)]
+        if any(given) and not all(given):
+            raise InputError("--tls-ca, --tls-cert and --tls-key go together; give all of them")
+        if any(given) and self.address.startswith("tcp://"):
+            raise InputError(f"--cluster is {self.address}; with --tls-ca it must be tls://…")
+
+    @property
+    def security(self) -> Security | None:
+        """Certificates of scheduler, workers and client; None leaves them to Dask's settings.
+
+        Raises
+        ------
+        InputError
+            If one of the files cannot be used.
+        """
+        if self.tls_ca is None or self.tls_cert is None:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.tls_ca)
+            context.load_cert_chain(self.tls_cert, self.tls_key)
+        except OSError as error:
+            files = f"{self.tls_ca}, {self.tls_cert} and {self.tls_key}"
+            raise InputError(f"{files} are no certificates: {error.strerror or error}") from None
+        roles = ("client", "scheduler", "worker")
+        return Security(
+            require_encryption=True,
+            tls_ca_file=self.tls_ca,
+            **{f"tls_{role}_cert": self.tls_cert for role in roles},
+            **{f"tls_{role}_key": self.tls_key for role in roles},
+        )
 
 
 @contextmanager
@@ -179,16 +246,12 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
         ):
             yield client
         return
-    if "://" not in settings.address:
-        raise InputError(
-            f"--cluster is {settings.address!r}; it must be local or an address like "
-            "tcp://scheduler:8786"
-        )
     try:
-        client = Client(settings.address, timeout=settings.timeout)
+        client = Client(settings.address, timeout=settings.timeout, security=settings.security)
     except (OSError, TimeoutError):
-        raise JobError(f"there is no scheduler at {settings.address}") from None
-    except ValueError as error:
+        also = ", or it refused these certificates" if settings.tls_ca else ""
+        raise JobError(f"there is no scheduler at {settings.address}{also}") from None
+    except (TypeError, ValueError) as error:
         raise InputError(f"--cluster is {settings.address!r}: {error}") from None
     with client, _quiet_when_interrupted():
         yield client
@@ -232,6 +295,7 @@ def _local_cluster(settings: ClusterSettings) -> LocalCluster:
             memory_limit=settings.memory,
             dashboard_address=settings.dashboard,
             host="127.0.0.1",
+            security=settings.security,
             silence_logs=logging.getLevelName(settings.logs),
         )
 

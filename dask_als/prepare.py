@@ -88,7 +88,6 @@ def prepare(
     JobError
         If what was written is not what was read.
     """
-    storage.check_free(path, manifest=MANIFEST, overwrite=overwrite)
     source = open_source(source_path)
     columns = _columns_there(source, columns)
     if settings.test_fraction and settings.split == "latest" and columns.time is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import IO, Any
 
 import fsspec
@@ -20,7 +22,9 @@ from fsspec.implementations.local import LocalFileSystem
 from dask_als.errors import InputError, JobError
 
 STAGING_SUFFIX = ".partial"
-"""How directories are called that are not complete; those of a killed run may be removed."""
+"""How directories are called that are not complete."""
+
+_LOCK = ".lock"
 
 
 def join(directory: str, *names: str) -> str:
@@ -316,7 +320,9 @@ def staged_directory(path: str, *, manifest: str, overwrite: bool) -> Iterator[s
     Yields
     ------
     str
-        A directory beside `path`; it is removed if the block raises.
+        A directory beside `path`; it is removed if the block raises. On local storage, what killed
+        runs left of the same `path` is removed, too. Object stores have no locks that tell whether
+        a run is still alive, so there it stays.
 
     Raises
     ------
@@ -327,19 +333,23 @@ def staged_directory(path: str, *, manifest: str, overwrite: bool) -> Iterator[s
     """
     check_free(path, manifest=manifest, overwrite=overwrite)
     filesystem, inner = file_system(path)
-    if isinstance(filesystem, LocalFileSystem):
+    is_local = isinstance(filesystem, LocalFileSystem)
+    if is_local:
         inner = os.path.realpath(inner)
     parent, name = filesystem._parent(inner), inner.rstrip("/").rsplit("/", 1)[-1]
     inner_staging = join(parent, f".{name}.{uuid.uuid4().hex[:8]}{STAGING_SUFFIX}")
     staging = on_every_process(filesystem, inner_staging)
+    if is_local:
+        _remove_abandoned(parent, name)
     try:
         filesystem.makedirs(inner_staging, exist_ok=False)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     try:
-        yield staging
+        with _locked(inner_staging) if is_local else nullcontext():
+            yield staging
         check_free(path, manifest=manifest, overwrite=overwrite)
-        if isinstance(filesystem, LocalFileSystem):
+        if is_local:
             _rename(inner_staging, inner)
         else:
             remove(path)
@@ -349,6 +359,27 @@ def staged_directory(path: str, *, manifest: str, overwrite: bool) -> Iterator[s
         if isinstance(error, OSError):
             raise JobError(f"{path} could not be made: {first_line(error)}") from error
         raise
+
+
+@contextmanager
+def _locked(staging: str) -> Iterator[None]:
+    """Hold the lock that says that somebody is at work here; it ends with the process."""
+    path = join(staging, _LOCK)
+    with open(path, "w") as file:
+        with suppress(OSError):  # There are file systems without locks.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+        os.unlink(path)
+
+
+def _remove_abandoned(parent: str, name: str) -> None:
+    """Remove what killed runs left of a directory: that with a lock which nobody holds."""
+    ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}({re.escape(STAGING_SUFFIX)})+")
+    for entry in os.listdir(parent) if os.path.isdir(parent) else []:
+        if ours.fullmatch(entry):
+            with suppress(OSError), open(join(parent, entry, _LOCK), "r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(join(parent, entry))
 
 
 def check_free(path: str, *, manifest: str, overwrite: bool) -> None:

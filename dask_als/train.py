@@ -19,7 +19,7 @@ from dask_als.checkpoint import (
     remove_checkpoints,
 )
 from dask_als.dataset import Dataset, Partition, read_block, read_test_block
-from dask_als.errors import InputError, JobError, WorkersLostError
+from dask_als.errors import ClusterLostError, InputError, WorkersLostError
 from dask_als.executor import Executor
 from dask_als.half_epoch import (
     SolvedPart,
@@ -318,9 +318,21 @@ def train(
             on_epoch=on_epoch,
             start=random_start if initial_model is None else start_from_model(initial_model),
         )
-        manifest = run.into(staging)
+        try:
+            manifest = run.into(staging)
+        except (ClusterLostError, WorkersLostError) as lost:
+            raise type(lost)(f"{lost}; {_how_to_go_on(checkpoints)}") from lost
         storage.remove(own)
         return manifest
+
+
+def _how_to_go_on(checkpoints: CheckpointSettings | None) -> str:
+    if checkpoints is None:
+        return "nothing was kept; with --checkpoint DIR, --resume could go on from there"
+    found = complete_checkpoints(checkpoints.directory)
+    if not found:
+        return f"there was no checkpoint in {checkpoints.directory} yet, so start anew"
+    return f"the last checkpoint is {found[-1]}; the same command with --resume goes on from it"
 
 
 @dataclass
@@ -348,7 +360,7 @@ class _Run:
             except WorkersLostError as lost:
                 self.losses += 1
                 if self.losses == _MOST_LOSSES_WITHOUT_A_CHECKPOINT:
-                    raise JobError(f"{lost}, {self.losses} times in a row") from None
+                    raise WorkersLostError(f"{lost}, {self.losses} times in a row") from None
                 found = complete_checkpoints(self.checkpoints.directory)
                 self.history = model_files.read_history(found[-1]) if found else []
 
@@ -360,6 +372,8 @@ class _Run:
             if len(self.history) == self.settings.epochs:
                 return training.write(last, self.history, directory)
             self.write_checkpoint(training, last)
+            # What it holds keeps all tasks before it alive.
+            del last
 
     def one_stretch(self, training: Training) -> Epoch:
         """Train up to the next checkpoint, or the end; return the last epoch."""

@@ -302,6 +302,35 @@ def test_the_last_in_the_source_wins_without_time(tmp_path, monkeypatch):
     assert dataset.source["duplicates"] == 10
 
 
+def test_the_last_of_many_wins_without_time(tmp_path):
+    records = [record[:3] for record in many_records(20_000)]
+    (tmp_path / "x.csv").write_bytes(csv_text(records, header=HEADER[:3]))
+    files = {"x.csv": [(*record, None) for record in records]}
+    check(made(tmp_path / "x.csv", partitions=7), oracle.expected(files, has_time=False))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [("1", "1", "1", "1"), ("1", "2", "2", "2"), ("2", "1", "4", "1")],
+        [("1", "1", "1", "1"), ("1", "2", "3", "2"), ("2", "1", "3", "1")],
+        [("1", "1", "1", "1"), ("1", "2", "2", "2"), ("3", "1", "3", "1")],
+        [("1", "1", "1", "1"), ("1", "3", "2", "2"), ("2", "1", "3", "1")],
+        [("1", "1", "1", "2"), ("1", "2", "2", "1"), ("2", "1", "3", "1")],
+    ],
+    ids=["a rating", "a held-out rating", "a user", "an item", "what is held out"],
+)
+def test_a_fingerprint_tells_datasets_apart(tmp_path, changed):
+    records = [("1", "1", "1", "1"), ("1", "2", "2", "2"), ("2", "1", "3", "1")]
+    fingerprints = set()
+    for number, its in enumerate((records, changed)):
+        write_source(tmp_path / f"{number}", its)
+        dataset = made(tmp_path / f"{number}", f"{number}-a", split="latest", test_fraction=0.5)
+        assert dataset.n_test == 1
+        fingerprints.add(dataset.fingerprint)
+    assert len(fingerprints) == 2
+
+
 def test_of_equal_times_the_last_in_the_source_wins(tmp_path):
     records = [("1", "1", str(n), "5") for n in (1, 2, 3)] + [("1", "1", "9", "4")]
     write_source(tmp_path / "source", records)

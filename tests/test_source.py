@@ -335,6 +335,14 @@ def test_damage_is_found_and_the_file_named(tmp_path, suffix, how):
         read(path)
 
 
+def test_a_stream_that_is_damaged_at_its_start(tmp_path):
+    path = packed(tmp_path / "x.csv.gz", csv_of(*range(1000)))
+    content = path.read_bytes()
+    path.write_bytes(content[:10] + b"\xff" * 20 + content[30:])
+    with pytest.raises(InputError, match=r"x.csv.gz cannot be read: Error -3"):
+        read(path)
+
+
 def test_an_encrypted_archive(tmp_path):
     path = zip_of(tmp_path / "x.zip", {"any.csv": csv_of(1)})
     content = path.read_bytes()

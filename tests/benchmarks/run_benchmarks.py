@@ -16,42 +16,20 @@ Writes ``results.json`` and ``results.md`` to ``build/benchmarks``.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import platform
-import re
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pyarrow.csv
-import pyarrow.parquet
-
-from dask_als.generate import MOVIELENS_25M, MOVIELENS_SMALL, GenerateSettings, write_ratings
-
-HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parent.parent
-VENV = HERE / ".venv-peers"
-PINS = HERE / "requirements-peers.txt"
-SHARED = ["numpy", "pyarrow", "scipy", "threadpoolctl"]
-REAL_SMALL = PROJECT.parent / "shared/data/ml-latest-small/ratings.csv"
-
-GENERATED = {
-    "ml-small": MOVIELENS_SMALL,
-    "1m": GenerateSettings(n_users=6_040, n_items=3_706, n_ratings=1_000_209),
-    "20m": GenerateSettings(n_users=162_541, n_items=59_047, n_ratings=20_000_000),
-    "25m": MOVIELENS_25M,
-}
+from benchmark_data import BUILD, GENERATED, ratings_folder, source
+from machine import Watch, describe, environment, say, sgemm_gflops
+from peers_venv import HERE, install, python_of_peers, reason
 
 
 @dataclass(frozen=True)
@@ -125,7 +103,7 @@ def main() -> None:
     contenders = [c for c in [OURS, *PEERS] if not options.peers or c.name in options.peers]
     options.build.mkdir(parents=True, exist_ok=True)
     folders = {w.data: ratings_folder(w.data, options.build) for w in workloads}
-    not_installed = install([c for c in contenders if c.package])
+    not_installed = install([c.package for c in contenders if c.package])
 
     rows = {
         (workload, contender): Row(contender.name, str(workload))
@@ -153,7 +131,7 @@ def main() -> None:
         sgemm.append(sgemm_gflops())
 
     results = {
-        "machine": machine(sgemm),
+        "machine": describe() | {"sgemm_gflops_of_a_core": sgemm},
         "options": {
             "repeats": options.repeats,
             "threads": options.threads,
@@ -177,59 +155,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="rounds (default 3; 1 with --small)")
     parser.add_argument("--threads", type=int, default=2, help="threads and cores of each run")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for one run")
-    parser.add_argument("--build", type=Path, default=PROJECT / "build/benchmarks")
+    parser.add_argument("--build", type=Path, default=BUILD)
     options = parser.parse_args()
     if options.repeats is None:
         options.repeats = 1 if options.small else 3
     return options
-
-
-def say(line: str) -> None:
-    """Tell the person who waits; standard output is for the tables."""
-    print(line, file=sys.stderr, flush=True)
-
-
-# Data and peers ----------------------------------------------------------------------------------
-
-
-def source(data: str) -> str:
-    """Say whether a data set is real or generated."""
-    return "GroupLens" if data == "ml-small" and REAL_SMALL.exists() else "generated"
-
-
-def ratings_folder(data: str, build: Path) -> Path:
-    """Give a Parquet folder with the ratings, made once."""
-    folder = build / "data" / f"{data}-{source(data)}"
-    if folder.exists():
-        return folder
-    say(f"{source(data)} ratings: {folder}")
-    if source(data) == "generated":
-        write_ratings(GENERATED[data], folder)
-        return folder
-    folder.mkdir(parents=True)
-    ratings = pyarrow.csv.read_csv(REAL_SMALL)
-    pyarrow.parquet.write_table(ratings, folder / "part-00000.parquet")
-    return folder
-
-
-def install(contenders: list[Contender]) -> dict[str, str]:
-    """Install each contender's package by itself; give the reasons of those that would not."""
-    if contenders and not python_of_peers().exists():
-        say(f"making {VENV.name}; LensKit brings PyTorch, some 3 GB to download")
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-    reasons = {}
-    for package in dict.fromkeys(c.package for c in contenders if c.package):
-        pip = [str(python_of_peers()), "-m", "pip", "install", "--quiet", "--constraint", str(PINS)]
-        result = subprocess.run([*pip, *SHARED, package], text=True, capture_output=True)
-        if result.returncode:
-            reasons[package] = f"not installed: {reason(result.stderr)}"
-            say(f"{package} {reasons[package]}")
-    return reasons
-
-
-def python_of_peers() -> Path:
-    """Give the interpreter of the peers' own environment."""
-    return VENV / "bin" / "python"
 
 
 # One run -----------------------------------------------------------------------------------------
@@ -278,118 +208,6 @@ def run_contender(
                 "others_cores": round(watch.others_cores, 2),
             }
     raise ContenderFailed("printed no line of JSON")
-
-
-def reason(stderr: str) -> str:
-    """Give the last line that names an error, else the last that says something."""
-    lines = [line.rstrip() for line in stderr.splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"ERROR: |[\w.]+(Error|Exception|Invalid)\b", line)]
-    return ([*lines[-1:], *named[-1:]] or ["no message"])[-1][:300]
-
-
-class Watch(threading.Thread):
-    """What a process and its descendants take, and how busy others keep the cores meanwhile.
-
-    Attributes
-    ----------
-    peak_memory_bytes : int
-        The largest sum of resident memory that was seen.
-    others_cores : float
-        Processor time per second that others took, other guests of the same host included.
-    """
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.peak_memory_bytes = 0
-        self.others_cores = 0.0
-        self._root = psutil.Process(pid)
-        self._processor_seconds: dict[int, float] = {}
-        self._ended = threading.Event()
-
-    def __enter__(self) -> Watch:
-        self._start, self._busy = time.monotonic(), busy_seconds()
-        self.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._ended.set()
-        self.join()
-        others = busy_seconds() - self._busy - sum(self._processor_seconds.values())
-        self.others_cores = max(0.0, others / (time.monotonic() - self._start))
-
-    def run(self) -> None:
-        while not self._ended.wait(0.25):
-            with contextlib.suppress(psutil.Error):
-                self._look()
-
-    def _look(self) -> None:
-        memory = 0
-        for process in [self._root, *self._root.children(recursive=True)]:
-            memory += process.memory_info().rss
-            times = process.cpu_times()
-            self._processor_seconds[process.pid] = times.user + times.system
-        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
-
-
-def busy_seconds() -> float:
-    """Give the processor time that all cores were not idle for."""
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-
-
-def environment() -> dict[str, str]:
-    """Give our environment with one BLAS thread and none but the processor's own BLAS kernels."""
-    forced = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
-    kept = {name: value for name, value in os.environ.items() if name not in forced}
-    return kept | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-# The machine -------------------------------------------------------------------------------------
-
-SGEMM = """
-import time, numpy
-a = numpy.ones((2048, 2048), numpy.float32)
-best = 1e9
-for _ in range(9):
-    start = time.perf_counter()
-    a @ a
-    best = min(best, time.perf_counter() - start)
-print(2 * 2048**3 / best / 1e9)
-"""
-
-
-def sgemm_gflops() -> float:
-    """Measure one core's best matrix product, to tell a slow hour of the machine from a fast."""
-    command = [sys.executable, "-c", SGEMM]
-    output = subprocess.run(command, env=environment(), check=True, text=True, capture_output=True)
-    return round(float(output.stdout), 1)
-
-
-def machine(sgemm: list[float]) -> dict[str, Any]:
-    """Describe where the figures come from."""
-    model = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        named = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-        model = named[0] if named else model
-    java = (
-        shutil.which("java")
-        and subprocess.run(
-            ["java", "-version"], text=True, capture_output=True
-        ).stderr.splitlines()[0]
-    )
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": model,
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "java": java or "none",
-        "sgemm_gflops_of_a_core": sgemm,
-    }
 
 
 # The tables --------------------------------------------------------------------------------------

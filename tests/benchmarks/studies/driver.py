@@ -1,0 +1,189 @@
+"""What runs on host 0 of a network: the ways of a broadcast, or a training, on its cluster.
+
+    python -m studies.driver SCHEDULER OPTIONS_AS_JSON
+
+Every line of its output is a JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from distributed import Client, Future, wait
+
+from dask_als.blocks import State
+from dask_als.cluster import DaskExecutor
+from dask_als.dataset import open_dataset
+from dask_als.half_epoch import SolvedPart, SolvedSide, join_parts, unsolved_part
+from dask_als.settings import TrainSettings
+from dask_als.train import Training, random_start
+
+RANK = 64
+BYTES_A_ROW = 4 * (RANK + 1) + 1
+PARTS_A_HOST = 2
+CHUNKS = 16
+NO_LIMIT = 50  # Dask's own: so many others may pull from a worker at once
+
+Futures = list[Future]
+Way = Callable[[Client, Futures, list[str]], Futures]
+
+
+def main() -> None:
+    """Do what the options say."""
+    scheduler, options = sys.argv[1], json.loads(sys.argv[2])
+    with Client(scheduler) as client:
+        client.wait_for_workers(options["hosts"], timeout=60)
+        if "dataset" in options:
+            print(json.dumps(training(client, **options)), flush=True)
+            return
+        for way in WAYS:
+            for _ in range(options["rounds"]):
+                seconds = broadcast(client, WAYS[way], options["hosts"], options["bytes"])
+                print(json.dumps({"way": way, "seconds": seconds}), flush=True)
+
+
+# The ways ----------------------------------------------------------------------------------------
+# From the parts, two on each host, to tasks that have the whole side in hand, one on each host.
+
+
+def pull(client: Client, parts: Futures, hosts: list[str]) -> Futures:
+    """Join on one host; all others pull from there, or from one that has it by then."""
+    side = client.submit(join_parts, parts, workers=hosts, pure=False)
+    return [client.submit(_use, side, workers=[host], pure=False) for host in hosts]
+
+
+def pull_from_few(limit: int) -> Way:
+    """Let no host serve more than a few at once: those turned away ask again who has it."""
+
+    def way(client: Client, parts: Futures, hosts: list[str]) -> Futures:
+        client.run(_serve_at_once, limit)
+        return pull(client, parts, hosts)
+
+    return way
+
+
+def scatter(client: Client, parts: Futures, hosts: list[str]) -> Futures:
+    """Join on one host, bring it to the driver, and scatter from there."""
+    value = client.submit(join_parts, parts, workers=hosts, pure=False).result()
+    side = client.scatter(value, workers=hosts, broadcast=True, hash=False)
+    return [client.submit(_use, side, workers=[host], pure=False) for host in hosts]
+
+
+def replicate(branching_factor: int) -> Way:
+    """Join on one host, and have the scheduler copy it in a tree."""
+
+    def way(client: Client, parts: Futures, hosts: list[str]) -> Futures:
+        side = client.submit(join_parts, parts, workers=hosts, pure=False)
+        wait(side)
+        client.replicate([side], workers=hosts, branching_factor=branching_factor)
+        return [client.submit(_use, side, workers=[host], pure=False) for host in hosts]
+
+    return way
+
+
+def every_part(client: Client, parts: Futures, hosts: list[str]) -> Futures:
+    """Join nowhere: each host pulls all parts, each from the host that solved it."""
+    return [client.submit(_join_and_use, parts, workers=[host], pure=False) for host in hosts]
+
+
+def chunks(client: Client, parts: Futures, hosts: list[str]) -> Futures:
+    """Join into a few chunks where most of their parts are; each host pulls all chunks."""
+    n = min(CHUNKS, len(hosts))
+    edges = [len(parts) * number // n for number in range(n + 1)]
+    joined = [
+        client.submit(_join_chunk, parts[start:stop], workers=hosts, pure=False)
+        for start, stop in zip(edges, edges[1:], strict=False)
+    ]
+    return [client.submit(_join_and_use, joined, workers=[host], pure=False) for host in hosts]
+
+
+WAYS: dict[str, Way] = {
+    "pull": pull,
+    "pull, 2 at once": pull_from_few(2),
+    "pull, 1 at once": pull_from_few(1),
+    "scatter": scatter,
+    "replicate, 2": replicate(2),
+    "replicate, 4": replicate(4),
+    "parts": every_part,
+    "chunks": chunks,
+}
+
+
+def broadcast(client: Client, way: Way, n_hosts: int, n_bytes: int) -> float:
+    """Give the seconds from solved parts to the whole side on every host."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    hosts = sorted(workers, key=lambda host: int(workers[host]["name"]))[:n_hosts]
+    client.run(_serve_at_once, NO_LIMIT)
+    rows = n_bytes // BYTES_A_ROW // (PARTS_A_HOST * n_hosts)
+    parts = [
+        client.submit(_part, rows, workers=[host], pure=False)
+        for host in hosts
+        for _ in range(PARTS_A_HOST)
+    ]
+    wait(parts)
+    start = time.monotonic()
+    counts = client.gather(way(client, parts, hosts))
+    seconds = time.monotonic() - start
+    if set(counts) != {rows * len(parts)}:
+        raise RuntimeError(f"the hosts have {counts} rows, not {rows * len(parts)}")
+    return seconds
+
+
+def _serve_at_once(limit: int, dask_worker: Any) -> None:
+    dask_worker.transfer_outgoing_count_limit = limit
+
+
+def _part(rows: int) -> SolvedPart:
+    numbers = np.random.default_rng().standard_normal((rows, RANK), dtype=np.float32)
+    return unsolved_part(State(np.zeros(rows, np.float32), numbers))
+
+
+def _join_chunk(parts: list[SolvedPart]) -> SolvedPart:
+    return unsolved_part(join_parts(parts).state)
+
+
+def _join_and_use(parts: list[SolvedPart]) -> int:
+    return _use(join_parts(parts))
+
+
+def _use(side: SolvedSide) -> int:
+    return len(side.state.bias)
+
+
+# A training --------------------------------------------------------------------------------------
+
+
+def training(
+    client: Client, *, dataset: str, epochs: int, memory_manager: bool, hosts: int
+) -> dict[str, Any]:
+    """Train some epochs; tell their seconds and what the hosts fetched of whole sides."""
+    if not memory_manager:
+        client.amm.stop()
+    job = Training(open_dataset(dataset), TrainSettings(rank=RANK), DaskExecutor(client))
+    trained = list(job.stretch(random_start, range(1, epochs + 1)))
+    fetched = client.run(_fetched_sides)
+    return {
+        "seconds": [epoch.figures.seconds for epoch in trained],
+        "sides_fetched": sum(sum(keys.values()) for keys in fetched.values()),
+        "sides_fetched_again": sum(n - 1 for keys in fetched.values() for n in keys.values()),
+        "bytes_fetched": sum(client.run(_fetched_bytes).values()),
+    }
+
+
+def _fetched_sides(dask_worker: Any) -> dict[str, int]:
+    keys = (key for fetch in dask_worker.transfer_incoming_log for key in fetch["keys"])
+    return dict(Counter(str(key) for key in keys if str(key).startswith("broadcast-")))
+
+
+def _fetched_bytes(dask_worker: Any) -> int:
+    return sum(fetch["total"] for fetch in dask_worker.transfer_incoming_log)
+
+
+if __name__ == "__main__":
+    main()
