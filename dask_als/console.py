@@ -88,7 +88,7 @@ class Download:
 
 def table_of(frame: pd.DataFrame, title: str) -> Table:
     """Return a data frame as a table to print."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", min_width=len(title))
     for name in frame.columns:
         is_number = pd.api.types.is_numeric_dtype(frame[name])
         table.add_column(str(name), justify="right" if is_number else "left")

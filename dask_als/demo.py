@@ -14,6 +14,7 @@ from dask_als.model import ALSModel
 from dask_als.settings import TrainSettings
 
 TEST_FRACTION = 0.1
+LEAST_RATINGS = 30
 
 
 def write_sample(directory: Path) -> tuple[str, str]:
@@ -80,5 +81,8 @@ def recommendations(model: ALSModel, user: str | None) -> list[tuple[str, pd.Dat
     return [
         (f"What user {someone} rated highest", model.rated_items(someone).head(10)),
         (f"Recommended to user {someone}", model.recommend(someone, 10)),
-        (f"Most like {model.name_of(known)}", model.similar_items(known, 10)),
+        (
+            f"Most like {model.name_of(known)}, with at least {LEAST_RATINGS} ratings",
+            model.similar_items(known, 10, least_ratings=LEAST_RATINGS),
+        ),
     ]

@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a cluster.
+
+    Attributes
+    ----------
+    workers : int
+    threads : int
+        Of each worker.
+    memory : int or None
+        Limit of each worker in bytes; None is none.
+    """
+
+    workers: int
+    threads: int
+    memory: int | None
 
 
 class Executor(Protocol):
@@ -15,6 +34,11 @@ class Executor(Protocol):
     @property
     def threads(self) -> int:
         """How many tasks run at once."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """The size of the cluster."""
         ...
 
     def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
@@ -34,6 +58,7 @@ class SerialExecutor:
     """Runs each task at once in this process: the twin of the distributed one, for tests."""
 
     threads = 1
+    shape = Shape(workers=1, threads=1, memory=None)
 
     def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
         """Run the task; its result is its handle."""

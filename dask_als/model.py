@@ -271,8 +271,15 @@ class ALSModel:
         order = np.lexsort((items, -ratings))
         return self._described(ITEMS, items[order], rating=ratings[order])
 
-    def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
+    def similar_items(self, item: Any, k: int = 10, *, least_ratings: int = 0) -> pd.DataFrame:
         """Return the items whose factors point most nearly the same way (cosine).
+
+        Parameters
+        ----------
+        item : id
+        k : int, optional
+        least_ratings : int, optional
+            Leave out items with fewer training ratings, whose direction is much by chance.
 
         Returns
         -------
@@ -284,7 +291,7 @@ class ALSModel:
         InputError
             If the item is unknown.
         """
-        return self._similar(ITEMS, item, k)
+        return self._similar(ITEMS, item, k, least_ratings)
 
     def name_of(self, item: Any) -> str:
         """Return an item's title, or its id where titles are not known."""
@@ -292,9 +299,9 @@ class ALSModel:
         title = described.get("title")
         return title if isinstance(title, str) else str(item)
 
-    def similar_users(self, user: Any, k: int = 10) -> pd.DataFrame:
+    def similar_users(self, user: Any, k: int = 10, *, least_ratings: int = 0) -> pd.DataFrame:
         """Return the users whose factors point most nearly the same way, as `similar_items`."""
-        return self._similar(USERS, user, k)
+        return self._similar(USERS, user, k, least_ratings)
 
     def fold_in(self, ratings: Mapping[Any, float]) -> FoldedIn:
         """Solve a new user from their ratings, with the same kernel as in training.
@@ -355,7 +362,7 @@ class ALSModel:
         described.insert(0, "rank", np.arange(1, len(order) + 1))
         return described
 
-    def _similar(self, side: Side, identifier: Any, k: int) -> pd.DataFrame:
+    def _similar(self, side: Side, identifier: Any, k: int, least_ratings: int) -> pd.DataFrame:
         rows = self.rows(side)
         row = rows.row(identifier)
         factors = rows.state.factors.astype(np.float64)
@@ -363,7 +370,9 @@ class ALSModel:
         with np.errstate(invalid="ignore", divide="ignore"):
             cosines = factors @ factors[row] / (norms * norms[row])
         cosines = np.nan_to_num(cosines, nan=-1.0)
-        return self.best(side, cosines, k, without=np.array([row]))
+        without = rows.counts < least_ratings
+        without[row] = True
+        return self.best(side, cosines, k, without=np.flatnonzero(without))
 
     def _described(self, side: Side, rows: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
         described = pd.DataFrame({f"{side.singular}_id": self.rows(side).ids[rows], **columns})

@@ -65,7 +65,7 @@ def _lanes(dtype):
 # --- constants ---
 
 
-def constant_by_dtype(float32: int, float64: int):
+def constant_by_dtype(float32, float64):
     """Return a function of a pointer, for numba code, that is the constant for its dtype."""
 
     @intrinsic

@@ -248,7 +248,10 @@ def test_interrupted(tmp_path, source, run, when):
     children = psutil.Process(process.pid).children(recursive=True)
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    try:
+        _, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
     assert time.monotonic() - start < SOON
     assert process.returncode == 130
     assert err.strip() == "dask-als: interrupted; nothing was left half-written"

@@ -201,7 +201,9 @@ def test_rows_without_ratings_are_zero(dtype, counts):
     bias, factors, error = problem(counts, 5, dtype).solved()
     assert bias.shape == error.shape == (len(counts),)
     assert factors.shape == (len(counts), 5)
-    assert not (bias.any() or factors.any() or error.any())
+    assert not bias.any()
+    assert not factors.any()
+    assert not error.any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

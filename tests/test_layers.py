@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 LAYERS = [
     {"errors"},
     {"side", "exact_sum", "draws", "simd", "storage"},
-    {"settings", "ranges", "split", "gram", "executor", "generate", "fetch"},
+    {"settings", "ranges", "split", "gram", "executor", "generate", "fetch", "interrupts"},
     {"blocks", "history", "cholesky", "csv_text"},
     {"objective", "source", "dataset", "kernels"},
     {"clean", "half_epoch", "model_files"},

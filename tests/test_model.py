@@ -118,6 +118,15 @@ def test_similar_items(model):
         model.similar_items(-1)
 
 
+def test_similar_items_with_enough_ratings(model):
+    item = model.items.ids[5]
+    everything = model.similar_items(item, 100)
+    enough = set(model.items.ids[model.items.counts >= 10])
+    found = model.similar_items(item, 100, least_ratings=10)
+    assert found["item_id"].tolist() == [i for i in everything["item_id"] if i in enough]
+    assert 0 < len(found) < len(everything)
+
+
 def test_similar_users(model):
     found = model.similar_users(model.users.ids[0], 3)
     assert list(found.columns) == ["rank", "user_id", "score"]

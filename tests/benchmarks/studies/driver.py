@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def chunks(client: Client, parts: Futures, hosts: list[str]) -> Futures:
     edges = [len(parts) * number // n for number in range(n + 1)]
     joined = [
         client.submit(_join_chunk, parts[start:stop], workers=hosts, pure=False)
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in pairwise(edges)
     ]
     return [client.submit(_join_and_use, joined, workers=[host], pure=False) for host in hosts]
 

@@ -55,7 +55,7 @@ class Network:
     def __enter__(self) -> Network:
         try:
             self._add_namespace("switch")
-            _ip(self._name("switch"), "link add bridge type bridge")
+            _ip(self._name("switch"), "link add name bridge type bridge")
             _ip(self._name("switch"), "link set bridge up")
             for host in range(self.hosts):
                 self._add_host(host)
@@ -87,13 +87,13 @@ class Network:
     def _add_host(self, host: int) -> None:
         name, switch, port = self._name(host), self._name("switch"), f"port{host}"
         self._add_namespace(host)
-        _ip(name, f"link add link type veth peer name {port} netns {switch}")
-        _ip(name, f"address add {address(host)}/24 dev link")
+        _ip(name, f"link add name uplink type veth peer name {port} netns {switch}")
+        _ip(name, f"address add {address(host)}/24 dev uplink")
         _ip(name, "link set lo up")
-        _ip(name, "link set link up")
+        _ip(name, "link set uplink up")
         _ip(switch, f"link set {port} master bridge up")
         bucket = f"root tbf rate {self._megabits}mbit burst {BURST} latency {QUEUE}"
-        _run("tc", "-n", name, *f"qdisc add dev link {bucket}".split())
+        _run("tc", "-n", name, *f"qdisc add dev uplink {bucket}".split())
         _run("tc", "-n", switch, *f"qdisc add dev {port} {bucket}".split())
 
     def _add_namespace(self, host: int | str) -> None:

@@ -48,7 +48,7 @@ def flops(block_rows: int, ratings: int, rank: int) -> float:
 
 def _block(settings: GenerateSettings) -> Block:
     ratings = pa.concat_tables([generate_chunk(settings, chunk) for chunk in chunks(settings)])
-    ids, items = np.unique(ratings["movieId"].to_numpy(), return_inverse=True)
+    _, items = np.unique(ratings["movieId"].to_numpy(), return_inverse=True)
     users = (ratings["userId"].to_numpy() - 1).astype(np.int32)
     rows = range(settings.n_users)
     return block_of(rows, users, items.astype(np.int32), ratings["rating"].to_numpy())

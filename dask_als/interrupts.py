@@ -1,0 +1,62 @@
+"""Ctrl-C, so that it ends a run at once, whenever it comes, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from types import FrameType
+
+_interrupted = threading.Event()
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """Keep a Ctrl-C from getting lost within the block.
+
+    Python drops a KeyboardInterrupt that comes up in a callback, say of the garbage collector, so
+    it is noted as well, for `raise_if_interrupted`. Nothing changes outside of the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _note_and_raise)
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Dask's client leaves something behind that asyncio would complain of.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _interrupted.clear()
+
+
+def _note_and_raise(_signal: int, _frame: FrameType | None) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C came since `noticed` began."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Hold back Ctrl-C for the block.
+
+    A cluster is not interrupted half-started, and its processes, which inherit the block and keep
+    it, leave Ctrl-C to this one, which closes them.
+    """
+    # Python's resource tracker would take the block away when the first process starts it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

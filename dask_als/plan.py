@@ -1,0 +1,441 @@
+"""What a training will need, before it runs: memory of a worker, tasks, and time.
+
+An estimate from a dataset's manifest, the settings and the shape of a cluster. It reads no ratings
+and runs nothing but, for the time, the kernel on a small block made up for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from dask_als.blocks import Block, random_state
+from dask_als.dataset import Dataset, Partition
+from dask_als.errors import InputError
+from dask_als.executor import Shape
+from dask_als.half_epoch import held_out_error, join_parts, solve_part, unsolved_part
+from dask_als.ranges import default_partitions
+from dask_als.settings import TrainSettings
+from dask_als.side import SIDES, USERS, Side, side_named
+
+# A worker that has imported all, loaded the kernel and trained on next to nothing; measured.
+PROCESS_BYTES = 255 << 20
+# Dask's nanny ends a worker that uses more than this share of its limit.
+USABLE = 0.95
+
+_BYTES_A_RATING = 8  # int32 index, float32 rating
+_BYTES_A_ROW = 8  # int64 of indptr
+# Arrow's allocator keeps the room of the column that is dropped beside the two that stay.
+_KEPT_A_RATING = 4
+# File, table and the int64 differences that check its order.
+_READ_BYTES_A_RATING = 44
+# Row numbers, products, biases and squares of held-out ratings, beside the gathered factors.
+_TEST_BYTES_A_RATING = 40
+# Draws, their concatenation and their quotient are float64.
+_START_BYTES_A_FACTOR = 24
+# Arrow arrays, pages and compressed pages, as multiples of the rows written.
+_WRITE_COPIES = 4
+
+_SECONDS_A_TASK = 0.001
+# From the end of one stage, through the scheduler, to the start of the next.
+_SECONDS_A_STAGE = 0.005
+# From worker to worker; a gigabit network has 0.12e9, processes of one machine 0.3e9.
+_BYTES_A_SECOND = 0.3e9
+# Rows at random from main memory, where a fixed side exceeds the one that was measured.
+_GATHERED_A_SECOND = 5e9
+
+# Shorter tasks are mostly the scheduler's; more of them than threads even out.
+_SECONDS_OF_A_GOOD_TASK = 0.1
+_TASKS_A_THREAD = 3
+
+_CALIBRATION_FLOPS = 1e9
+_CALIBRATION_BYTES = 64 << 20
+_CALIBRATION_TEST_RATINGS = 20_000
+# Of the logarithms of ratings a row: what MovieLens has, between its users and its items.
+_SPREAD = 1.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of the worker that needs the most, at its peak.
+
+    Attributes
+    ----------
+    process : int
+        Python, libraries and kernel.
+    blocks : int
+        Its share of the ratings by user, by item and held out.
+    states : int
+        Both sides' biases and factors: those that are fixed, new, and still held.
+    temporaries : int
+        What its threads' tasks hold besides.
+    phase : {"reading", "epochs", "writing"}
+        When the peak is.
+    """
+
+    process: int
+    blocks: int
+    states: int
+    temporaries: int
+    phase: str
+
+    @property
+    def peak(self) -> int:
+        """All of them."""
+        return self.process + self.blocks + self.states + self.temporaries
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What one thread does in a second.
+
+    Attributes
+    ----------
+    flops : dict of str to float
+        By the name of the solved side, whose rows differ in their number of ratings.
+    test_ratings : float
+        Held-out ratings predicted.
+    """
+
+    flops: dict[str, float]
+    test_ratings: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a training will need.
+
+    Attributes
+    ----------
+    shape : Shape
+        The cluster's.
+    memory : Memory
+    partitions : dict of str to int
+        Of each side, as the dataset has them.
+    best_partitions : int
+        Of each side, for this job and cluster.
+    tasks_per_epoch : int
+    epoch_seconds : float
+    fits : bool
+        Whether the workers' memory limit is enough.
+    """
+
+    shape: Shape
+    memory: Memory
+    partitions: dict[str, int]
+    best_partitions: int
+    tasks_per_epoch: int
+    epoch_seconds: float
+    fits: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values."""
+        value = asdict(self)
+        value["memory"]["peak"] = self.memory.peak
+        return value
+
+
+def plan(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> Plan:
+    """Estimate what a training will need.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    settings : TrainSettings
+    shape : Shape
+        Of the cluster.
+    speed : Speed
+        Of its threads, see `measured_speed`.
+    """
+    memory = memory_of_a_worker(dataset, settings, shape)
+    return Plan(
+        shape=shape,
+        memory=memory,
+        partitions={side.name: _n_partitions(dataset, side) for side in SIDES},
+        best_partitions=best_partitions(dataset, settings, shape, speed),
+        tasks_per_epoch=tasks_per_epoch(dataset),
+        epoch_seconds=epoch_seconds(dataset, settings, shape, speed),
+        fits=_fits(memory, shape),
+    )
+
+
+# --- memory ---
+
+
+def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) -> Memory:
+    """Estimate the memory of the worker that needs the most.
+
+    Notes
+    -----
+    Blocks are taken to be shared out evenly. States are whole on every worker. With S the bytes of
+    both sides' state, F and L those of the sides solved first and last, an epoch holds at most
+
+    - S of the epoch before, F, and twice L: the parts, and the whole that they are joined to;
+    - S of the epoch before and twice F, likewise;
+    - S twice, while held-out ratings are predicted and the next half-epoch is under way.
+    """
+    state = {side: _state_bytes(dataset.table(side).n_rows, settings) for side in SIDES}
+    both = sum(state.values())
+    first = side_named(settings.first)
+    copies = {side: 1 + (_n_partitions(dataset, side) > 1) for side in SIDES}
+
+    solving = _working_threads(dataset, shape) * _kernel_bytes(settings)
+    test = max(part.test_ratings for part in dataset.users.partitions)
+    testing = _threads_on(_n_test_blocks(dataset), shape) * _test_bytes(test, settings)
+    reading = _most(dataset, shape, lambda part: part.ratings * _READ_BYTES_A_RATING)
+    start = settings.rank * _START_BYTES_A_FACTOR
+    starting = _most(dataset, shape, lambda part: len(part.rows) * start)
+    writing = _most(dataset, shape, lambda part: _state_bytes(len(part.rows), settings))
+    joined_first = both + copies[first] * state[first]
+    joined_last = both + state[first] + copies[first.other] * state[first.other]
+    share = -(-_n_partitions(dataset, first) // shape.workers) / _n_partitions(dataset, first)
+    moments = [
+        ("reading", both, max(reading, starting)),
+        ("epochs", max(joined_first, joined_last), solving),
+        ("epochs", 2 * both + int(share * state[first]), testing),
+        ("writing", both, _WRITE_COPIES * writing),
+    ]
+    phase, states, temporaries = max(moments, key=lambda moment: moment[1] + moment[2])
+    return Memory(
+        process=PROCESS_BYTES,
+        blocks=_block_bytes(dataset, shape),
+        states=states,
+        temporaries=temporaries,
+        phase=phase,
+    )
+
+
+def check_fits(dataset: Dataset, settings: TrainSettings, shape: Shape) -> None:
+    """Check that a training can fit the workers' memory limit.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    """
+    memory = memory_of_a_worker(dataset, settings, shape)
+    if not _fits(memory, shape):
+        raise InputError(
+            f"a worker would need {in_words(memory.peak)} (process {in_words(memory.process)}, "
+            f"blocks {in_words(memory.blocks)}, states {in_words(memory.states)}, temporaries "
+            f"{in_words(memory.temporaries)}), and Dask ends it at {USABLE:.0%} of its limit of "
+            f"{in_words(shape.memory or 0)}; give {_ways_out(dataset, settings, shape)}"
+        )
+
+
+def in_words(n_bytes: float) -> str:
+    """Return bytes as a person reads them, in MiB or GiB."""
+    mebibytes = n_bytes / (1 << 20)
+    return f"{mebibytes:,.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:,.1f} GiB"
+
+
+def _fits(memory: Memory, shape: Shape) -> bool:
+    return not shape.memory or memory.peak <= USABLE * shape.memory
+
+
+def _ways_out(dataset: Dataset, settings: TrainSettings, shape: Shape) -> str:
+    """Return what would make it fit, each by itself."""
+
+    def works(settings: TrainSettings, shape: Shape) -> bool:
+        return _fits(memory_of_a_worker(dataset, settings, shape), shape)
+
+    peak = memory_of_a_worker(dataset, settings, shape).peak
+    ways = [f"workers more memory (--memory {-(-peak * 100 // int(USABLE * 100) >> 20)}MiB)"]
+    # Blocks are shared out by whole partitions, so more workers than those do not help.
+    for workers in range(shape.workers + 1, _most_partitions(dataset) + 1):
+        if works(settings, replace(shape, workers=workers)):
+            ways.append(f"more workers (--workers {workers})")
+            break
+    rank = settings.rank // 2
+    while rank and not works(replace(settings, rank=rank), shape):
+        rank //= 2
+    if rank:
+        ways.append(f"a smaller --rank ({rank})")
+    if works(replace(settings, dtype="float32"), shape):
+        ways.append("--dtype float32")
+    return ", or ".join(ways)
+
+
+def _itemsize(settings: TrainSettings) -> int:
+    return np.dtype(settings.dtype).itemsize
+
+
+def _state_bytes(n_rows: int, settings: TrainSettings) -> int:
+    return n_rows * (settings.rank + 1) * _itemsize(settings)
+
+
+def _block_bytes(dataset: Dataset, shape: Shape) -> int:
+    """Return the share of the blocks on the worker that has most."""
+    ratings = 2 * dataset.n_ratings + dataset.n_test
+    rows = dataset.users.n_rows * (1 + (dataset.n_test > 0)) + dataset.items.n_rows
+    total = ratings * (_BYTES_A_RATING + _KEPT_A_RATING) + rows * _BYTES_A_ROW
+    n_blocks = _most_partitions(dataset)
+    return total * -(-n_blocks // shape.workers) // n_blocks
+
+
+def _kernel_bytes(settings: TrainSettings) -> int:
+    """Return what the kernel works in: systems of a register's lanes, twice, and gathered rows."""
+    together = 64 // _itemsize(settings) if settings.rank <= 128 else 1
+    side = settings.rank + 32
+    return (2 * together + 2) * side * side * _itemsize(settings)
+
+
+def _test_bytes(n_ratings: int, settings: TrainSettings) -> int:
+    return n_ratings * (2 * settings.rank * _itemsize(settings) + _TEST_BYTES_A_RATING)
+
+
+def _most(dataset: Dataset, shape: Shape, bytes_of: Callable[[Partition], int]) -> int:
+    """Return the bytes of the largest tasks that the threads of a worker can run at once."""
+    sizes = sorted(
+        (bytes_of(part) for side in SIDES for part in dataset.table(side).partitions), reverse=True
+    )
+    return sum(sizes[: _threads_on(len(sizes), shape)])
+
+
+def _threads_on(n_tasks: int, shape: Shape) -> int:
+    """Return how many of a worker's threads have a task, if so many are shared out."""
+    return min(shape.threads, -(-n_tasks // shape.workers))
+
+
+def _working_threads(dataset: Dataset, shape: Shape) -> int:
+    return _threads_on(_most_partitions(dataset), shape)
+
+
+# --- tasks and time ---
+
+
+def tasks_per_epoch(dataset: Dataset) -> int:
+    """Return the tasks of an epoch: solve and join both sides, predict, and the figures."""
+    counts = [_n_partitions(dataset, side) for side in SIDES]
+    solves = sum(count + (count > 1) for count in counts)
+    return solves + _n_test_blocks(dataset) + 1
+
+
+def row_flops(n_rows: int, n_ratings: int, rank: int) -> float:
+    """Return the operations of solving rows: their normal matrices and the factorizations."""
+    return float(n_ratings) * rank * (rank + 1) + n_rows * rank**3 / 3
+
+
+def epoch_seconds(
+    dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed
+) -> float:
+    """Estimate how long an epoch takes."""
+    threads = shape.workers * shape.threads
+    solving = sum(
+        _thread_seconds(dataset, side, settings, speed)
+        * _rounds(_n_partitions(dataset, side), threads)
+        for side in SIDES
+    )
+    # Held-out ratings are predicted while the next half-epoch is solved.
+    testing = dataset.n_test / speed.test_ratings / min(threads, max(1, _n_test_blocks(dataset)))
+    state = sum(_state_bytes(dataset.table(side).n_rows, settings) for side in SIDES)
+    # The parts go to the worker that joins them, and the whole goes to all others.
+    sent = 2 * state * (shape.workers - 1) / shape.workers / _BYTES_A_SECOND
+    stages = sum(1 + (_n_partitions(dataset, side) > 1) for side in SIDES)
+    scheduling = tasks_per_epoch(dataset) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
+    return solving + testing + sent + scheduling
+
+
+def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> int:
+    """Return how many partitions of each side keep all threads busy with tasks long enough."""
+    least = min(_thread_seconds(dataset, side, settings, speed) for side in SIDES)
+    threads = shape.workers * shape.threads
+    even = 1 if threads == 1 else _TASKS_A_THREAD * threads
+    wanted = max(min(even, int(least / _SECONDS_OF_A_GOOD_TASK)), default_partitions(dataset.n_ratings))
+    return max(1, min(wanted, *(dataset.table(side).n_rows for side in SIDES)))
+
+
+def measured_speed(dataset: Dataset, settings: TrainSettings) -> Speed:
+    """Run the kernel on small blocks like those of a dataset, on one thread of this machine."""
+    rng = np.random.default_rng(0)
+    return Speed(
+        flops={side.name: _measured_flops(dataset, side, settings, rng) for side in SIDES},
+        test_ratings=_measured_test_ratings(dataset, settings, rng),
+    )
+
+
+def _thread_seconds(dataset: Dataset, side: Side, settings: TrainSettings, speed: Speed) -> float:
+    """Return how long one thread would solve a side."""
+    flops = row_flops(dataset.table(side).n_rows, dataset.n_ratings, settings.rank)
+    fixed = _state_bytes(dataset.table(side.other).n_rows, settings)
+    beyond_cache = max(0.0, 1 - _CALIBRATION_BYTES / fixed)
+    gathered = dataset.n_ratings * settings.rank * _itemsize(settings)
+    return flops / speed.flops[side.name] + beyond_cache * gathered / _GATHERED_A_SECOND
+
+
+def _rounds(n_tasks: int, threads: int) -> float:
+    """Return the share of equal tasks that the busiest thread has."""
+    return -(-n_tasks // threads) / n_tasks
+
+
+def _measured_flops(
+    dataset: Dataset, side: Side, settings: TrainSettings, rng: np.random.Generator
+) -> float:
+    table = dataset.table(side)
+    mean = dataset.n_ratings / table.n_rows
+    n_rows = int(_CALIBRATION_FLOPS / row_flops(1, int(mean) + 1, settings.rank))
+    n_rows = max(1, min(table.n_rows, n_rows))
+    fixed_bytes = _state_bytes(dataset.table(side.other).n_rows, settings)
+    n_fixed = dataset.table(side.other).n_rows * min(1.0, _CALIBRATION_BYTES / fixed_bytes)
+    block = _made_up_block(n_rows, max(1, int(n_fixed)), mean, rng)
+    own, fixed = (_made_up_side(rows, settings) for rows in (n_rows, max(1, int(n_fixed))))
+
+    def solve() -> None:
+        solve_part(block, own, fixed, 0.0, settings)
+
+    return row_flops(n_rows, len(block.indices), settings.rank) / _fastest(solve)
+
+
+def _measured_test_ratings(
+    dataset: Dataset, settings: TrainSettings, rng: np.random.Generator
+) -> float:
+    n_rows = max(1, min(_CALIBRATION_TEST_RATINGS, dataset.users.n_rows))
+    side = _made_up_side(n_rows, settings)
+    block = _made_up_block(n_rows, n_rows, _CALIBRATION_TEST_RATINGS / n_rows, rng)
+    return len(block.indices) / _fastest(lambda: held_out_error(block, side, side, 0.0))
+
+
+def _made_up_block(n_rows: int, n_fixed: int, mean: float, rng: np.random.Generator) -> Block:
+    """Return a block whose rows have log-normal numbers of ratings; indices may repeat."""
+    normal = NormalDist(sigma=_SPREAD)
+    quantiles = np.array([normal.inv_cdf((row + 0.5) / n_rows) for row in range(n_rows)])
+    weights = np.exp(quantiles)
+    counts = np.maximum(1, np.rint(weights * (mean / weights.mean())).astype(np.int64))
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    indices = rng.integers(n_fixed, size=indptr[-1], dtype=np.int32)
+    return Block(range(n_rows), indptr, indices, np.ones(indptr[-1], dtype=np.float32))
+
+
+def _made_up_side(n_rows: int, settings: TrainSettings) -> Any:
+    drawn = min(n_rows, 1024)
+    state = random_state(USERS, range(drawn), rank=settings.rank, seed=0, dtype=settings.dtype)
+    rows = np.arange(n_rows) % drawn
+    return join_parts([unsolved_part(replace(state, bias=state.bias[rows], factors=state.factors[rows]))])
+
+
+def _fastest(function: Callable[[], None | int]) -> float:
+    """Return the seconds of the faster of two runs, after one that loads what is needed."""
+    function()
+    seconds = []
+    for _ in range(2):
+        clock = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - clock)
+    return min(seconds)
+
+
+def _n_partitions(dataset: Dataset, side: Side) -> int:
+    return len(dataset.table(side).partitions)
+
+
+def _most_partitions(dataset: Dataset) -> int:
+    return max(_n_partitions(dataset, side) for side in SIDES)
+
+
+def _n_test_blocks(dataset: Dataset) -> int:
+    return sum(part.test_ratings > 0 for part in dataset.users.partitions)
