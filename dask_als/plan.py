@@ -49,6 +49,9 @@ _BYTES_A_SECOND = 0.3e9
 # Rows at random from main memory, where a fixed side exceeds the one that was measured.
 _GATHERED_A_SECOND = 5e9
 
+# Copied by one thread to memory that is new to the process.
+_JOINED_A_SECOND = 1.5e9
+
 # Shorter tasks are mostly the scheduler's; more of them than threads even out.
 _SECONDS_OF_A_GOOD_TASK = 0.1
 _TASKS_A_THREAD = 3
@@ -336,9 +339,11 @@ def epoch_seconds(
     state = sum(_state_bytes(dataset.table(side).n_rows, settings) for side in SIDES)
     # The parts go to the worker that joins them, and the whole goes to all others.
     sent = 2 * state * (shape.workers - 1) / shape.workers / _BYTES_A_SECOND
-    stages = sum(1 + (_n_partitions(dataset, side) > 1) for side in SIDES)
+    joined = [side for side in SIDES if _n_partitions(dataset, side) > 1]
+    joining = sum(_state_bytes(dataset.table(side).n_rows, settings) for side in joined)
+    stages = len(SIDES) + len(joined)
     scheduling = tasks_per_epoch(dataset) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
-    return solving + testing + sent + scheduling
+    return solving + testing + sent + joining / _JOINED_A_SECOND + scheduling
 
 
 def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> int:

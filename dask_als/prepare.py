@@ -150,17 +150,15 @@ class _Plan:
     def run(self, source: Source, titles: TitleFile | None, path: str) -> Dataset:
         """Run all stages and write the manifest."""
         chunks, summaries = self.read(source)
-        n_usable = sum(chunk.n_rows - chunk.n_rejected for chunk in summaries)
+        n_rows = sum(chunk.n_rows for chunk in summaries)
         n_rejected = sum(chunk.n_rejected for chunk in summaries)
-        if not n_usable:
+        if n_rows == n_rejected:
             raise InputError(
-                f"{source.path} has no usable rating"
-                + (f": all {n_rejected:,} rows were rejected" if n_rejected else "; it has no rows")
-                + self.first_reason(summaries)
+                f"{source.path} has no usable rating; {self.why_none(n_rows, summaries)}"
             )
         ids = {side: self.merge_ids(chunks, summaries, side) for side in SIDES}
         del chunks
-        ranges = self.plan_ranges(ids, n_usable)
+        ranges = self.plan_ranges(ids, n_rows - n_rejected)
         self.shuffle(summaries, ids, ranges)
         user_parts = self.write_users(summaries, ids, ranges)
         self.refuse_duplicates(user_parts, ids)
@@ -173,7 +171,7 @@ class _Plan:
         storage.remove(self.work)
 
         counts = {
-            "rows": sum(chunk.n_rows for chunk in summaries),
+            "rows": n_rows,
             "train": n_train,
             "test": sum(part.n_test for part in user_parts),
             "rejected": n_rejected,
@@ -236,15 +234,15 @@ class _Plan:
             summaries[number] for number in sorted(summaries)
         ]
 
-    def first_reason(self, summaries: list[ChunkSummary]) -> str:
-        """Return why the first rejected row was, to show what is wrong with all of them."""
+    def why_none(self, n_rows: int, summaries: list[ChunkSummary]) -> str:
+        """Return why no row is usable: there is none, or what is wrong with the first."""
         for number, chunk in enumerate(summaries):
             for block, counts in enumerate(chunk.blocks):
                 if counts.n_rejected:
                     path = tasks.rejected_path(self.work, (number, block))
                     reason = storage.read_parquet(path, ["reason"])["reason"][0]
-                    return f", the first one because {reason.as_py()}"
-        return ""
+                    return f"all {n_rows:,} rows were rejected, the first because {reason.as_py()}"
+        return "it has no rows"
 
     def merge_ids(self, chunks: list[Any], summaries: list[ChunkSummary], side: Side) -> Any:
         """Return the handle of all ids of a side."""

@@ -145,18 +145,22 @@ def tables(result: dict[str, Any]) -> str:
         ]
         for way in result["points"][0]["seconds"]
     ]
+    words = sorted({word for t in result["trainings"] for word in t["fetched"]})
     trainings = [
         [
             f"{t['hosts']} hosts, memory manager {'on' if t['memory_manager'] else 'paused'}",
             f"{statistics.median(t['seconds'][1:]):.2f}",
-            t["sides_fetched"],
-            t["sides_fetched_again"],
-            f"{t['bytes_fetched'] / 1e6:,.0f}",
+            *(f"{t['fetched'].get(word, 0)} ({t['fetched_again'].get(word, 0)})" for word in words),
+            f"{t['bytes_received'] / 1e6:,.0f}",
         ]
         for t in result["trainings"]
     ]
     training_head = [f"a training on {result['dataset']['n_ratings'] / 1e6:g} M ratings"]
-    training_head += ["s an epoch", "sides fetched", "of them again", "MB fetched"]
+    training_head += [
+        "s an epoch",
+        *(f"{word}-… fetched (again)" for word in words),
+        "MB over links",
+    ]
     return f"{table(head, rows)}\n\n{table(training_head, trainings)}"
 
 

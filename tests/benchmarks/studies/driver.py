@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,27 +164,39 @@ def _use(side: SolvedSide) -> int:
 def training(
     client: Client, *, dataset: str, epochs: int, memory_manager: bool, hosts: int
 ) -> dict[str, Any]:
-    """Train some epochs; tell their seconds and what the hosts fetched of whole sides."""
+    """Train some epochs; tell their seconds, and what hosts fetched from each other.
+
+    ``fetched`` counts by the first word of the tasks' names, ``fetched_again`` what a host had had
+    before.
+    """
     if not memory_manager:
         client.amm.stop()
     job = Training(open_dataset(dataset), TrainSettings(rank=RANK), DaskExecutor(client))
+    before = sum(client.run(_received_bytes).values())
     trained = list(job.stretch(random_start, range(1, epochs + 1)))
-    fetched = client.run(_fetched_sides)
+    fetched, again = Counter[str](), Counter[str]()
+    for keys in client.run(_fetched_keys).values():
+        for key, times in keys.items():
+            word = key.split("-")[0]
+            fetched[word] += times
+            again[word] += times - 1
     return {
         "seconds": [epoch.figures.seconds for epoch in trained],
-        "sides_fetched": sum(sum(keys.values()) for keys in fetched.values()),
-        "sides_fetched_again": sum(n - 1 for keys in fetched.values() for n in keys.values()),
-        "bytes_fetched": sum(client.run(_fetched_bytes).values()),
+        "fetched": dict(fetched),
+        "fetched_again": dict(again),
+        "bytes_received": sum(client.run(_received_bytes).values()) - before,
     }
 
 
-def _fetched_sides(dask_worker: Any) -> dict[str, int]:
-    keys = (key for fetch in dask_worker.transfer_incoming_log for key in fetch["keys"])
-    return dict(Counter(str(key) for key in keys if str(key).startswith("broadcast-")))
+def _fetched_keys(dask_worker: Any) -> dict[str, int]:
+    return Counter(str(key) for fetch in dask_worker.transfer_incoming_log for key in fetch["keys"])
 
 
-def _fetched_bytes(dask_worker: Any) -> int:
-    return sum(fetch["total"] for fetch in dask_worker.transfer_incoming_log)
+def _received_bytes() -> int:
+    """Give what came over this host's link since it was made."""
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    (uplink,) = (line for line in lines if line.strip().startswith("uplink:"))
+    return int(uplink.split(":")[1].split()[0])
 
 
 if __name__ == "__main__":
