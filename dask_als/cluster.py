@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from dask import delayed
 from distributed import (
     CancelledError,
     Client,
@@ -36,6 +37,24 @@ _SECONDS_BETWEEN_BATCHES = 0.01
 _SECONDS_OF_MESSAGES = 0.0005
 
 
+class _Handle:
+    """Stands for a task: what Dask calls delayed before it is started, and its future after."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+
+def _known(value: Any) -> Any:
+    """Return an argument in which Dask knows the handles, also inside lists and dictionaries."""
+    if isinstance(value, _Handle):
+        return value.task
+    if isinstance(value, list):
+        return [_known(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items()}
+    return value
+
+
 class DaskExecutor:
     """Runs tasks on a Dask cluster.
 
@@ -53,6 +72,7 @@ class DaskExecutor:
         # Dask takes a task for done if its key is known: no two of ours, on any client, share one.
         self._run = uuid.uuid4().hex[:8]
         self._submitted = itertools.count()
+        self._noted: list[_Handle] = []
 
     @property
     def threads(self) -> int:
@@ -60,10 +80,18 @@ class DaskExecutor:
         return sum(self._client.nthreads().values())
 
     def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
-        """Start a task and return its future."""
+        """Note a task down and return its handle; it starts when a result is waited for."""
         unique = f"{key}-{self._run}-{next(self._submitted)}"
-        with self._losses_told():
-            return self._client.submit(function, *args, key=unique)
+        handle = _Handle(delayed(function, pure=False)(*map(_known, args), dask_key_name=unique))
+        self._noted.append(handle)
+        return handle
+
+    def _start_noted(self) -> None:
+        # All at once: a graph costs the scheduler about as much as a task.
+        noted, self._noted = self._noted, []
+        futures = self._client.compute([handle.task for handle in noted], optimize_graph=False)
+        for handle, future in zip(noted, futures, strict=True):
+            handle.task = future
 
     def gather(self, handles: list[Any]) -> list[Any]:
         """Return the results of tasks, in order.
@@ -76,10 +104,12 @@ class DaskExecutor:
             If the scheduler is gone, or no worker comes back.
         """
         with self._losses_told():
+            self._start_noted()
+            futures = [handle.task for handle in handles]
             watch = _Watch(self._client, self._patience)
             # Not `Client.gather`, nor `wait` before it: they hang if all workers go meanwhile.
             gathering = asyncio.run_coroutine_threadsafe(
-                self._client.gather(handles, asynchronous=True), self._client.loop.asyncio_loop
+                self._client.gather(futures, asynchronous=True), self._client.loop.asyncio_loop
             )
             try:
                 while not concurrent.futures.wait([gathering], _SECONDS_BETWEEN_LOOKS).done:
@@ -92,8 +122,10 @@ class DaskExecutor:
     def as_completed(self, handles: list[Any]) -> Iterator[Any]:
         """Yield the results of tasks as they end; raises like `gather`."""
         with self._losses_told():
+            self._start_noted()
+            futures = [handle.task for handle in handles]
             watch = _Watch(self._client, self._patience)
-            left = as_completed(handles, with_results=True, loop=self._client.loop)
+            left = as_completed(futures, with_results=True, loop=self._client.loop)
             while not left.is_empty():
                 for future, result in left.next_batch(block=False):
                     # A batch, unlike `next`, holds errors as results.

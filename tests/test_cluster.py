@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from dask.utils import key_split
 from distributed import Client
@@ -25,26 +27,54 @@ def test_handles_stand_for_results_inside_lists_and_dictionaries(client):
 def test_the_same_key_twice_is_two_tasks(client):
     """Dask would take the second for the first, and another training's results for ours."""
     first, second = DaskExecutor(client), DaskExecutor(client)
-    handles = [
-        first.submit(int, 1, key="solve-users-1-0"),
-        first.submit(int, 2, key="solve-users-1-0"),
-        second.submit(int, 3, key="solve-users-1-0"),
-    ]
-    assert first.gather(handles) == [1, 2, 3]
+    ones = [first.submit(int, number, key="solve-users-1-0") for number in (1, 2)]
+    other = second.submit(int, 3, key="solve-users-1-0")
+    assert first.gather(ones) == [1, 2]
+    assert second.gather([other]) == [3]
+    assert first.gather(ones) == [1, 2]
 
 
 def test_tasks_are_grouped_by_what_they_do(client):
-    handle = DaskExecutor(client).submit(int, 1, key="solve-users-12-3")
-    assert key_split(handle.key) == "solve-users"
+    """Their keys, on the scheduler, begin with the words that Dask's pages group by."""
+    executor = DaskExecutor(client)
+    handle = executor.submit(int, 1, key="solve-users-12-3")
+    executor.gather([handle])
+    (key,) = [key for key in client.who_has() if key.startswith("solve-users-12-3")]
+    assert key_split(key) == "solve-users"
 
 
 def test_an_error_of_a_task_is_raised(client):
     def fail():
         raise InputError("no such thing")
 
-    handle = DaskExecutor(client).submit(fail, key="fail-0")
+    executor = DaskExecutor(client)
+    handle = executor.submit(fail, key="fail-0")
     with pytest.raises(InputError, match="no such thing"):
-        DaskExecutor(client).gather([handle])
+        executor.gather([handle])
+    with pytest.raises(InputError, match="no such thing"):
+        list(executor.as_completed([handle]))
+
+
+def test_a_result_is_freed_with_its_handle(client):
+    executor = DaskExecutor(client)
+    handle = executor.submit(int, 7, key="freed-0")
+    executor.gather([handle])
+    assert any(key.startswith("freed-0") for key in client.who_has())
+    del handle
+    deadline = time.monotonic() + 5
+    while any(key.startswith("freed-0") for key in client.who_has()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_is_noted_starts_at_once(client):
+    """A graph with all tasks noted since the last wait reaches the scheduler in one piece."""
+    executor = DaskExecutor(client)
+    first = executor.submit(int, 1, key="first-0")
+    total = executor.submit(sum, [first, first], key="second-0")
+    alone = executor.submit(int, 5, key="third-0")
+    assert executor.gather([total]) == [2]
+    assert executor.gather([alone, first]) == [5, 1]
 
 
 def test_threads_are_those_of_all_workers(client):
