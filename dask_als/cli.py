@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, Trai
 if TYPE_CHECKING:
     from dask_als.cluster import DaskExecutor
     from dask_als.dataset import Dataset
+    from dask_als.executor import Shape
     from dask_als.model_files import ModelManifest
 
 _USAGE = 2
@@ -245,6 +247,38 @@ def train(
 
 
 @cli.command()
+@click.argument("dataset")
+@_train_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_cluster_options
+def plan(dataset: str, as_json: bool, **options: Any) -> None:
+    r"""Estimate memory, tasks and time of a training on a DATASET, without running it.
+
+    The time is that of threads as fast as this machine's.
+
+    
+    Example:
+        dask-als plan DATASET --rank 64 --workers 4 --memory 4GiB
+    """
+    from dask_als import console
+    from dask_als.dataset import open_dataset
+    from dask_als.plan import measured_speed
+    from dask_als.plan import plan as make_plan
+
+    settings = _settings_of(TrainSettings, options)
+    opened = open_dataset(dataset)
+    shape = _shape(options)
+    made = make_plan(opened, settings, shape, measured_speed(opened, settings))
+    if as_json:
+        click.echo(json.dumps(made.to_json(), indent=2))
+        return
+    workers = "1 worker" if shape.workers == 1 else f"{shape.workers} workers"
+    threads = "1 thread" if shape.threads == 1 else f"{shape.threads} threads"
+    title = f"Rank {settings.rank}, {settings.dtype}, on {workers} of {threads}"
+    Console().print(console.described_plan(made, title))
+
+
+@cli.command()
 @click.argument("output")
 @click.option("--users", default=610, help="Users.")
 @click.option("--items", default=9_724, help="Items.")
@@ -386,6 +420,17 @@ def _computing(screen: Console, options: dict[str, Any]) -> Iterator[DaskExecuto
     with connected(settings) as client:
         screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
         yield DaskExecutor(client, patience=settings.worker_timeout)
+
+
+def _shape(options: dict[str, Any]) -> Shape:
+    """Return the shape of the cluster that the options name; a local one is not started."""
+    from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+
+    settings = _settings_of(ClusterSettings, options)
+    if settings.address == "local":
+        return settings.shape
+    with connected(settings) as client:
+        return DaskExecutor(client).shape
 
 
 def _train(

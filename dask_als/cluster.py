@@ -6,16 +6,19 @@ import asyncio
 import concurrent.futures
 import itertools
 import logging
+import math
 import ssl
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from dask import delayed
+from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 from distributed import (
     CancelledError,
     Client,
@@ -27,9 +30,12 @@ from distributed import (
     as_completed,
 )
 from distributed.client import ClosedClientError
+from distributed.system import MEMORY_LIMIT
+from distributed.utils import silence_logging_cmgr
 
 from dask_als import interrupts
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
+from dask_als.executor import Shape
 
 _ANY_PORT = "127.0.0.1:0"
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -77,7 +83,25 @@ class DaskExecutor:
     @property
     def threads(self) -> int:
         """Threads of all workers."""
-        return sum(self._client.nthreads().values())
+        return sum(_threads_by_worker(self._client).values())
+
+    @property
+    def workers(self) -> frozenset[str]:
+        """The addresses of all workers."""
+        with self._losses_told():
+            return frozenset(_threads_by_worker(self._client))
+
+    @property
+    def shape(self) -> Shape:
+        """Workers as they are now: the most threads, and the lowest memory limit, that one has."""
+        with self._losses_told():
+            workers = list(self._client.scheduler_info()["workers"].values())
+        limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+        return Shape(
+            workers=max(1, len(workers)),
+            threads=max((worker["nthreads"] for worker in workers), default=1),
+            memory=min(limits, default=None),
+        )
 
     def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
         """Note a task down and return its handle; it starts when a result is waited for."""
@@ -164,18 +188,19 @@ class _Watch:
             return
         self._looked = now
         _bring_back_local_workers(self._client)
-        if _has_workers(self._client):
+        if _threads_by_worker(self._client):
             self._seen = now
         elif now - self._seen > self._patience:
             raise ClusterLostError(f"no worker came back within {self._patience:.0f} seconds")
 
 
-def _has_workers(client: Client) -> bool:
+def _threads_by_worker(client: Client) -> dict[str, int]:
     try:
-        return bool(client.nthreads())
+        threads: dict[str, int] = client.nthreads()
     except OSError as error:
-        # The scheduler does not answer; those of tasks never come this way.
+        # The scheduler does not answer. An OSError of a task never comes this way.
         raise CancelledError from error
+    return threads
 
 
 def _bring_back_local_workers(client: Client) -> None:
@@ -204,7 +229,7 @@ class ClusterSettings:
     timeout : str
         How long to try to reach an address.
     logs : str
-        From which level on a local cluster's own log messages are shown.
+        From which level on Dask's own log messages are shown.
     worker_timeout : float
         Seconds to wait for a worker when there is none.
     tls_ca, tls_cert, tls_key : str or None
@@ -269,6 +294,35 @@ class ClusterSettings:
             **{f"tls_{role}_key": self.tls_key for role in roles},
         )
 
+    @property
+    def shape(self) -> Shape:
+        """What a local cluster will be like, as Dask understands threads and memory.
+
+        Raises
+        ------
+        InputError
+            If the workers or the memory limit cannot be understood.
+        """
+        if self.workers < 1:
+            raise InputError(f"--workers is {self.workers}; it must be at least 1")
+        threads = self.threads or math.ceil(CPU_COUNT / self.workers)
+        try:
+            memory = _memory_limit(self.memory, min(1.0, threads / CPU_COUNT))
+        except ValueError:
+            raise InputError(f"--memory is {self.memory!r}; write it like 4GiB") from None
+        return Shape(self.workers, threads, memory or None)
+
+
+def _memory_limit(text: str, share: float) -> int:
+    """Return bytes of what Dask takes for a limit: ``auto``, a part of the machine's, a size."""
+    if text == "auto":
+        return int(MEMORY_LIMIT * share)
+    with suppress(ValueError):
+        if 0 < float(text) <= 1:
+            return int(MEMORY_LIMIT * float(text))
+    size: int = parse_bytes(text)
+    return size
+
 
 @contextmanager
 def connected(settings: ClusterSettings) -> Iterator[Client]:
@@ -297,7 +351,7 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
         raise JobError(f"there is no scheduler at {settings.address}{also}") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"--cluster is {settings.address!r}: {error}") from None
-    with client, interrupts.noticed():
+    with silence_logging_cmgr(settings.logs), client, interrupts.noticed():
         yield client
 
 

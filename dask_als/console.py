@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dask_als.history import EpochFigures
+from dask_als.plan import Plan, in_words
 
 STAGES = ("read", "shuffle", "by user", "by item", "check")
 
@@ -95,6 +96,26 @@ def table_of(frame: pd.DataFrame, title: str) -> Table:
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     return table
+
+
+def described_plan(plan: Plan, title: str) -> Table:
+    """Return a plan as a table to print."""
+    memory, shape = plan.memory, plan.shape
+    have = " and ".join(f"{count} of {side}" for side, count in plan.partitions.items())
+    rows = {
+        "process": in_words(memory.process),
+        "blocks of ratings": in_words(memory.blocks),
+        "states of both sides": in_words(memory.states),
+        f"temporaries ({memory.phase})": in_words(memory.temporaries),
+        "a worker at its peak": in_words(memory.peak),
+        "its limit": f"{in_words(shape.memory)}{'' if plan.fits else ': too little'}"
+        if shape.memory
+        else "none",
+        "partitions": f"{have}; best {plan.best_partitions}",
+        "tasks an epoch": f"{plan.tasks_per_epoch:,}",
+        "seconds an epoch": f"{plan.epoch_seconds:.3g}",
+    }
+    return table_of(pd.DataFrame({"needs": list(rows), "about": list(rows.values())}), title)
 
 
 def _cell(value: Any) -> str:

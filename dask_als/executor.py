@@ -37,6 +37,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def workers(self) -> frozenset[str]:
+        """The names of those who run them now: others if some left, came back or joined."""
+        ...
+
+    @property
     def shape(self) -> Shape:
         """The size of the cluster."""
         ...
@@ -58,6 +63,7 @@ class SerialExecutor:
     """Runs each task at once in this process: the twin of the distributed one, for tests."""
 
     threads = 1
+    workers = frozenset({"this process"})
     shape = Shape(workers=1, threads=1, memory=None)
 
     def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:

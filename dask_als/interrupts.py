@@ -26,8 +26,8 @@ def noticed() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, _note_and_raise)
     try:
         yield
-    except KeyboardInterrupt:
-        # Dask's client leaves something behind that asyncio would complain of.
+    except BaseException:
+        # A wait that is broken off leaves something behind that asyncio would complain of.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
     finally:

@@ -7,6 +7,7 @@ and runs nothing but, for the time, the kernel on a small block made up for it.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
@@ -14,17 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from dask_als.blocks import Block, random_state
+from dask_als.blocks import Block, State, random_state
 from dask_als.dataset import Dataset, Partition
 from dask_als.errors import InputError
 from dask_als.executor import Shape
-from dask_als.half_epoch import held_out_error, join_parts, solve_part, unsolved_part
+from dask_als.half_epoch import (
+    SolvedSide,
+    held_out_error,
+    join_parts,
+    solve_part,
+    unsolved_part,
+)
 from dask_als.ranges import default_partitions
 from dask_als.settings import TrainSettings
 from dask_als.side import SIDES, USERS, Side, side_named
 
-# A worker that has imported all, loaded the kernel and trained on next to nothing; measured.
-PROCESS_BYTES = 255 << 20
+# A worker that has imported all, loaded the kernel and trained on next to nothing, and what the
+# allocators keep for each thread once it has read and written; measured.
+PROCESS_BYTES = 260 << 20
+THREAD_BYTES = 16 << 20
 # Dask's nanny ends a worker that uses more than this share of its limit.
 USABLE = 0.95
 
@@ -49,8 +58,8 @@ _BYTES_A_SECOND = 0.3e9
 # Rows at random from main memory, where a fixed side exceeds the one that was measured.
 _GATHERED_A_SECOND = 5e9
 
-# Copied by one thread to memory that is new to the process.
-_JOINED_A_SECOND = 1.5e9
+# Written by one thread to memory that is new to the process.
+_NEW_BYTES_A_SECOND = 2e9
 
 # Shorter tasks are mostly the scheduler's; more of them than threads even out.
 _SECONDS_OF_A_GOOD_TASK = 0.1
@@ -175,12 +184,10 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
 
     Notes
     -----
-    Blocks are taken to be shared out evenly. States are whole on every worker. With S the bytes of
-    both sides' state, F and L those of the sides solved first and last, an epoch holds at most
-
-    - S of the epoch before, F, and twice L: the parts, and the whole that they are joined to;
-    - S of the epoch before and twice F, likewise;
-    - S twice, while held-out ratings are predicted and the next half-epoch is under way.
+    Blocks are taken to be shared out evenly. States are whole on every worker. An epoch starts
+    while the driver still waits for the figures of the one before, and holds what that one started
+    from. So besides both sides' states twice there are the side solved first and the one solved
+    last, each as parts and as the whole that they are joined to, if it has several partitions.
     """
     state = {side: _state_bytes(dataset.table(side).n_rows, settings) for side in SIDES}
     both = sum(state.values())
@@ -194,18 +201,19 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
     start = settings.rank * _START_BYTES_A_FACTOR
     starting = _most(dataset, shape, lambda part: len(part.rows) * start)
     writing = _most(dataset, shape, lambda part: _state_bytes(len(part.rows), settings))
-    joined_first = both + copies[first] * state[first]
-    joined_last = both + state[first] + copies[first.other] * state[first.other]
+    solved = max(
+        copies[first] * state[first], state[first] + copies[first.other] * state[first.other]
+    )
     share = -(-_n_partitions(dataset, first) // shape.workers) / _n_partitions(dataset, first)
     moments = [
         ("reading", both, max(reading, starting)),
-        ("epochs", max(joined_first, joined_last), solving),
+        ("epochs", 2 * both + solved, solving),
         ("epochs", 2 * both + int(share * state[first]), testing),
         ("writing", both, _WRITE_COPIES * writing),
     ]
     phase, states, temporaries = max(moments, key=lambda moment: moment[1] + moment[2])
     return Memory(
-        process=PROCESS_BYTES,
+        process=PROCESS_BYTES + shape.threads * THREAD_BYTES,
         blocks=_block_bytes(dataset, shape),
         states=states,
         temporaries=temporaries,
@@ -250,10 +258,10 @@ def _ways_out(dataset: Dataset, settings: TrainSettings, shape: Shape) -> str:
     peak = memory_of_a_worker(dataset, settings, shape).peak
     ways = [f"workers more memory (--memory {-(-peak * 100 // int(USABLE * 100) >> 20)}MiB)"]
     # Blocks are shared out by whole partitions, so more workers than those do not help.
-    for workers in range(shape.workers + 1, _most_partitions(dataset) + 1):
-        if works(settings, replace(shape, workers=workers)):
-            ways.append(f"more workers (--workers {workers})")
-            break
+    more = range(shape.workers + 1, _most_partitions(dataset) + 1)
+    least = bisect_left(more, True, key=lambda n: works(settings, replace(shape, workers=n)))
+    if least < len(more):
+        ways.append(f"more workers (--workers {more[least]})")
     rank = settings.rank // 2
     while rank and not works(replace(settings, rank=rank), shape):
         rank //= 2
@@ -324,9 +332,7 @@ def row_flops(n_rows: int, n_ratings: int, rank: int) -> float:
     return float(n_ratings) * rank * (rank + 1) + n_rows * rank**3 / 3
 
 
-def epoch_seconds(
-    dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed
-) -> float:
+def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> float:
     """Estimate how long an epoch takes."""
     threads = shape.workers * shape.threads
     solving = sum(
@@ -335,7 +341,9 @@ def epoch_seconds(
         for side in SIDES
     )
     # Held-out ratings are predicted while the next half-epoch is solved.
-    testing = dataset.n_test / speed.test_ratings / min(threads, max(1, _n_test_blocks(dataset)))
+    predicting = dataset.n_test / speed.test_ratings
+    predicting += _test_bytes(dataset.n_test, settings) / _NEW_BYTES_A_SECOND
+    testing = predicting / min(threads, max(1, _n_test_blocks(dataset)))
     state = sum(_state_bytes(dataset.table(side).n_rows, settings) for side in SIDES)
     # The parts go to the worker that joins them, and the whole goes to all others.
     sent = 2 * state * (shape.workers - 1) / shape.workers / _BYTES_A_SECOND
@@ -343,7 +351,7 @@ def epoch_seconds(
     joining = sum(_state_bytes(dataset.table(side).n_rows, settings) for side in joined)
     stages = len(SIDES) + len(joined)
     scheduling = tasks_per_epoch(dataset) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
-    return solving + testing + sent + joining / _JOINED_A_SECOND + scheduling
+    return solving + testing + sent + joining / _NEW_BYTES_A_SECOND + scheduling
 
 
 def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> int:
@@ -351,7 +359,9 @@ def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, spe
     least = min(_thread_seconds(dataset, side, settings, speed) for side in SIDES)
     threads = shape.workers * shape.threads
     even = 1 if threads == 1 else _TASKS_A_THREAD * threads
-    wanted = max(min(even, int(least / _SECONDS_OF_A_GOOD_TASK)), default_partitions(dataset.n_ratings))
+    wanted = max(
+        min(even, int(least / _SECONDS_OF_A_GOOD_TASK)), default_partitions(dataset.n_ratings)
+    )
     return max(1, min(wanted, *(dataset.table(side).n_rows for side in SIDES)))
 
 
@@ -416,14 +426,14 @@ def _made_up_block(n_rows: int, n_fixed: int, mean: float, rng: np.random.Genera
     return Block(range(n_rows), indptr, indices, np.ones(indptr[-1], dtype=np.float32))
 
 
-def _made_up_side(n_rows: int, settings: TrainSettings) -> Any:
+def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:
     drawn = min(n_rows, 1024)
     state = random_state(USERS, range(drawn), rank=settings.rank, seed=0, dtype=settings.dtype)
     rows = np.arange(n_rows) % drawn
-    return join_parts([unsolved_part(replace(state, bias=state.bias[rows], factors=state.factors[rows]))])
+    return join_parts([unsolved_part(State(state.bias[rows], state.factors[rows]))])
 
 
-def _fastest(function: Callable[[], None | int]) -> float:
+def _fastest(function: Callable[[], object]) -> float:
     """Return the seconds of the faster of two runs, after one that loads what is needed."""
     function()
     seconds = []

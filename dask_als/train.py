@@ -33,6 +33,7 @@ from dask_als.half_epoch import (
 from dask_als.history import EpochFigures
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import objective, rmse
+from dask_als.plan import check_fits
 from dask_als.settings import CheckpointSettings, TrainSettings
 from dask_als.side import ITEMS, SIDES, USERS, Side, side_named
 
@@ -114,8 +115,10 @@ class Training:
         self.settings = settings
         self.executor = executor
         self._mean = training_mean(dataset, settings)
-        self._blocks = {side: self._submit_blocks(side) for side in SIDES}
-        self._test_blocks = self._submit_test_blocks()
+        self._workers: frozenset[str] | None = None
+        self._blocks: dict[Side, list[Any]] = {}
+        self._test_blocks: list[Any] = []
+        self.share_out()
 
     @property
     def longest_chain(self) -> int:
@@ -123,6 +126,17 @@ class Training:
         solves = sum(len(blocks) for blocks in self._blocks.values())
         tasks_an_epoch = solves + len(self._test_blocks) + len(SIDES) + 1
         return min(_MOST_EPOCHS_IN_A_CHAIN, max(1, _TASKS_IN_A_CHAIN // tasks_an_epoch))
+
+    def share_out(self) -> None:
+        """Have all blocks read anew if the workers changed, so that each of them gets its share."""
+        workers = self.executor.workers
+        if workers == self._workers:
+            return
+        self._workers = workers
+        # Dropped first: workers need not have room for all blocks twice.
+        self._blocks, self._test_blocks = {}, []
+        self._blocks = {side: self._submit_blocks(side) for side in SIDES}
+        self._test_blocks = self._submit_test_blocks()
 
     def stretch(self, start: Start, numbers: range) -> Iterator[Epoch]:
         """Train some epochs.
@@ -298,12 +312,14 @@ def train(
     Raises
     ------
     InputError
-        If `model` is there already, or something does not belong to the dataset.
+        If `model` is there already, something does not belong to the dataset, or the workers
+        have too little memory.
     JobError
         If workers, or the whole cluster, were lost and did not come back.
     """
     if initial_model is not None:
         check_start(initial_model, dataset, settings)
+    check_fits(dataset, settings, executor.shape)
     with storage.staged_directory(
         model, manifest=model_files.MANIFEST, overwrite=overwrite
     ) as staging:
@@ -374,6 +390,7 @@ class _Run:
             self.write_checkpoint(training, last)
             # What it holds keeps all tasks before it alive.
             del last
+            training.share_out()
 
     def one_stretch(self, training: Training) -> Epoch:
         """Train up to the next checkpoint, or the end; return the last epoch."""

@@ -1,11 +1,16 @@
+import os
+import shutil
+import subprocess
+import threading
 import time
 
+import psutil
 import pytest
 from dask.utils import key_split
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected, current_client
-from dask_als.errors import InputError, JobError
+from dask_als.errors import ClusterLostError, InputError, JobError
 
 
 def test_results_come_back_in_order(client):
@@ -107,8 +112,142 @@ def test_a_local_cluster_listens_on_loopback_and_runs_processes_of_its_own():
     with connected(settings) as client:
         assert client.scheduler.address.startswith("tcp://127.0.0.1:")
         assert "127.0.0.1" in client.dashboard_link
-        (pid,) = client.run(__import__("os").getpid).values()
-        assert pid != __import__("os").getpid()
+        (pid,) = client.run(os.getpid).values()
+        assert pid != os.getpid()
+        this = psutil.Process()
+        listening = [
+            connection.laddr.ip
+            for process in (this, *this.children(recursive=True))
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        # Scheduler, dashboard, nanny and worker.
+        assert len(listening) >= 4
+        assert set(listening) == {"127.0.0.1"}
+
+
+@pytest.fixture
+def lonely():
+    """A cluster of one worker, and a client that does not know how to start another."""
+    with (
+        LocalCluster(
+            processes=False, n_workers=1, dashboard_address=":0", host="127.0.0.1", protocol="tcp"
+        ) as cluster,
+        Client(cluster.scheduler_address, set_as_default=False, timeout="1s") as client,
+    ):
+        yield cluster, client
+
+
+def waited_for(wait, handle):
+    """Wait in one of the two ways."""
+    executor, how = wait
+    return list(getattr(executor, how)([handle]))
+
+
+@pytest.mark.parametrize("how", ["gather", "as_completed"])
+def test_no_worker_comes_back(lonely, how):
+    cluster, client = lonely
+    executor = DaskExecutor(client, patience=1)
+    cluster.scale(0)
+    with pytest.raises(ClusterLostError, match="no worker came back within 1 seconds"):
+        waited_for((executor, how), executor.submit(int, 1, key="number-0"))
+
+
+@pytest.mark.parametrize("how", ["gather", "as_completed"])
+def test_the_scheduler_is_lost(lonely, how):
+    cluster, client = lonely
+    executor = DaskExecutor(client)
+    handle = executor.submit(time.sleep, 3, key="sleep-0")
+    closing = threading.Timer(0.5, cluster.close)
+    closing.start()
+    with pytest.raises(ClusterLostError, match=f"the scheduler at {client.scheduler.address} is g"):
+        waited_for((executor, how), handle)
+    with pytest.raises(ClusterLostError, match="is gone"):
+        executor.gather([executor.submit(int, 1, key="number-0")])
+    closing.join()
+
+
+def test_workers_are_told(client):
+    assert DaskExecutor(client).workers == set(client.nthreads())
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """Settings with a certificate, which is its own authority, and with a stranger's."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl to make certificates")
+    directory = tmp_path_factory.mktemp("tls")
+    made = []
+    for name in ("ours", "strangers"):
+        cert, key = str(directory / f"{name}.pem"), str(directory / f"{name}.key")
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-nodes", "-subj", f"/CN={name}", "-days", "2"),
+                *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+                *("-keyout", key, "-out", cert),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        made.append({"tls_ca": cert, "tls_cert": cert, "tls_key": key})
+    return made
+
+
+def test_with_certificates_all_is_encrypted(certificates):
+    ours, strangers = certificates
+    settings = ClusterSettings(workers=1, threads=1, dashboard="127.0.0.1:0", **ours)
+    with connected(settings) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        assert all(worker.startswith("tls://") for worker in client.nthreads())
+        executor = DaskExecutor(client)
+        assert executor.gather([executor.submit(pow, 2, 3, key="power-0")]) == [8]
+        with connected(ClusterSettings(address=address, **ours)) as other:
+            assert other.nthreads() == client.nthreads()
+        for refused, error, message in [
+            ({}, InputError, "TLS"),
+            (strangers, JobError, "or it refused these certificates"),
+        ]:
+            with (
+                pytest.raises(error, match=message),
+                connected(ClusterSettings(address=address, timeout="1s", **refused)),
+            ):
+                pass
+        plain = ClusterSettings(address=address.replace("tls", "tcp"), timeout="1s")
+        with pytest.raises(JobError, match="no scheduler at tcp"), connected(plain):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tls_ca": "a"}, "--tls-ca, --tls-cert and --tls-key go together"),
+        ({"tls_cert": "a", "tls_key": "b"}, "go together"),
+        (
+            {"tls_ca": "a", "tls_cert": "b", "tls_key": "c", "address": "tcp://a:1"},
+            "it must be tls://",
+        ),
+        ({"worker_timeout": 0.0}, "--worker-timeout is 0.0"),
+        ({"worker_timeout": float("nan")}, "--worker-timeout is nan"),
+    ],
+)
+def test_settings_that_do_not_go_together(changes, message):
+    with pytest.raises(InputError, match=message):
+        ClusterSettings(**changes)
+
+
+def test_files_that_are_no_certificates(certificates, tmp_path):
+    ours, strangers = certificates
+    (tmp_path / "text.pem").write_text("not a certificate")
+    for name, path in [
+        ("tls_ca", tmp_path / "text.pem"),
+        ("tls_ca", tmp_path / "no.pem"),
+        ("tls_cert", tmp_path / "text.pem"),
+        ("tls_key", strangers["tls_key"]),
+    ]:
+        settings = ClusterSettings(**{**ours, name: str(path)})
+        with pytest.raises(InputError, match="are no certificates"), connected(settings):
+            pass
 
 
 def test_current_client_is_the_one_dask_would_use(client):

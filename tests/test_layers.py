@@ -14,7 +14,7 @@ LAYERS = [
     {"blocks", "history", "cholesky", "csv_text"},
     {"objective", "source", "dataset", "kernels"},
     {"clean", "half_epoch", "model_files"},
-    {"prepare_tasks", "checkpoint", "model"},
+    {"prepare_tasks", "checkpoint", "model", "plan"},
     {"prepare", "train"},
     {"evaluate", "cluster"},
     {"estimator", "demo", "console"},

@@ -2,6 +2,8 @@ import contextlib
 import json
 import os
 import re
+import subprocess
+import sys
 
 import fsspec
 import numpy as np
@@ -386,3 +388,53 @@ def test_without_renaming_the_manifest_arrives_last(memory, monkeypatch):
     monkeypatch.setattr(filesystem, "mv", lambda one, other: (moved.append(other), mv(one, other)))
     make(memory, 1)
     assert [name.rsplit("/", 1)[-1] for name in moved] == ["content.json", MANIFEST]
+
+
+def killed_while_making(path):
+    """Let a process be killed while it makes a directory."""
+    script = (
+        "import os, sys; from dask_als import storage; path = sys.argv[1]\n"
+        "with storage.staged_directory(path, manifest='m', overwrite=True) as staging:\n"
+        "    storage.write_json(storage.join(staging, 'a.json'), 1)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], check=False)
+    assert done.returncode == -9
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
+    path = str(tmp_path / "a")
+    killed_while_making(str(tmp_path / "a.b"))
+    killed_while_making(path)
+    assert sorted(re.sub("[0-9a-f]{8}", "*", name) for name in os.listdir(tmp_path)) == [
+        ".a.*.partial",
+        ".a.b.*.partial",
+    ]
+    make(path, 1)
+    assert content_of(path) == 1
+    (left,) = (name for name in os.listdir(tmp_path) if name != "a")
+    assert left.startswith(".a.b.")
+    assert sorted(os.listdir(path)) == [MANIFEST, "part"]
+
+
+def test_what_a_living_run_makes_is_not_removed(tmp_path):
+    """Nor what only looks like one of ours."""
+    path = str(tmp_path / "a")
+    (tmp_path / ".a.01234567.partial").mkdir()
+    with storage.staged_directory(path, manifest=MANIFEST, overwrite=True) as staging:
+        make(path, 1)
+        assert storage.exists(staging)
+        storage.write_json(storage.join(staging, MANIFEST), {"format_version": 1})
+    assert everything_in(tmp_path) == [".a.01234567.partial", "a"]
+
+
+def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("No locks available")
+
+    path = str(tmp_path / "a")
+    killed_while_making(path)
+    monkeypatch.setattr(storage.fcntl, "flock", refuse)
+    make(path, 1)
+    assert content_of(path) == 1
+    assert len(os.listdir(tmp_path)) == 2

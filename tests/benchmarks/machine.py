@@ -123,7 +123,8 @@ class Watch(threading.Thread):
             memory += process.memory_info().rss
             times = process.cpu_times()
             self._processor_seconds[process.pid] = times.user + times.system
-            with contextlib.suppress(OSError, ValueError):
+            # A process that has just ended has none.
+            with contextlib.suppress(OSError, IndexError):
                 self.high_water_bytes[process.pid] = high_water_bytes(process.pid)
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
 

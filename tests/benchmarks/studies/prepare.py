@@ -45,6 +45,8 @@ def measure(_found: dict[str, Any], *, small: bool) -> dict[str, Any]:
     for _ in range(ROUNDS):
         for way, command in ways.items():
             runs[way].append(_run(command))
+            if runs[way][-1]["exit_code"]:
+                raise RuntimeError(f"{' '.join(command)} failed")
             say(f"{way}: {runs[way][-1]['seconds']:.1f} s")
     limited = _run([*OURS, *LIMITED, source, "{folder}/dataset"])
     return {

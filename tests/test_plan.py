@@ -1,0 +1,378 @@
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import psutil
+import pytest
+from data import generated, small_settings, write_csv
+from distributed import Client, LocalCluster
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_als.cluster import ClusterSettings, DaskExecutor
+from dask_als.dataset import Dataset, Partition, SideTable
+from dask_als.errors import InputError
+from dask_als.executor import SerialExecutor, Shape
+from dask_als.generate import GenerateSettings, write_ratings
+from dask_als.plan import (
+    PROCESS_BYTES,
+    THREAD_BYTES,
+    USABLE,
+    Speed,
+    best_partitions,
+    check_fits,
+    epoch_seconds,
+    measured_speed,
+    memory_of_a_worker,
+    plan,
+    row_flops,
+    tasks_per_epoch,
+)
+from dask_als.prepare import prepare
+from dask_als.settings import PrepareSettings, TrainSettings
+from dask_als.train import Training, random_start, train
+
+MIB = 1 << 20
+ONE = Shape(workers=1, threads=1, memory=None)
+SPEED = Speed(flops={"users": 50e9, "items": 50e9}, test_ratings=1e7)
+CLOSE = 0.25
+
+
+def dataset_of(n_users, n_items, n_ratings, partitions=1, n_test=0):
+    """Return a dataset that is only a manifest, in equal partitions."""
+
+    def table(n_rows, n_columns, n_test):
+        edges = np.linspace(0, n_rows, partitions + 1).astype(int).tolist()
+        parts = [
+            Partition(start, stop, n_ratings // partitions, n_test // partitions, n_columns)
+            for start, stop in pairwise(edges)
+        ]
+        return SideTable("", 0, tuple(parts))
+
+    users, items = table(n_users, n_items, n_test), table(n_items, n_users, 0)
+    return Dataset("", users, items, n_ratings, n_test, 3.0, 1.0, 5.0, "", None, {}, False)
+
+
+BIG = dataset_of(2_000_000, 500_000, 200_000_000, partitions=200, n_test=20_000_000)
+
+
+# --- memory ---
+
+
+def test_memory_of_an_epoch_by_hand():
+    dataset = dataset_of(1_000_000, 1_000_000, 10_000, partitions=10)
+    memory = memory_of_a_worker(dataset, TrainSettings(rank=99), ONE)
+    side = 1_000_000 * 100 * 4
+    assert memory.phase == "epochs"
+    # Both sides of two epochs before, the users after, the items' parts, and the items joined.
+    assert memory.states == 7 * side
+    assert memory.process == PROCESS_BYTES + THREAD_BYTES
+    assert memory.blocks == 2 * 10_000 * 12 + 2_000_000 * 8
+    assert memory.temporaries < 3 * MIB
+    assert memory.peak == sum((memory.process, memory.blocks, memory.states, memory.temporaries))
+
+
+def test_a_side_of_one_partition_is_not_copied_to_be_joined():
+    settings = TrainSettings(rank=99)
+    states = [
+        memory_of_a_worker(dataset_of(10**6, 10**5, 10**4, parts), settings, ONE).states
+        for parts in (1, 100)
+    ]
+    assert states[0] < states[1]
+
+
+def test_a_large_test_block_weighs_while_it_is_predicted():
+    dataset = dataset_of(100, 100, 1_000_000, n_test=1_000_000)
+    memory = memory_of_a_worker(dataset, TrainSettings(rank=64), ONE)
+    assert memory.phase == "epochs"
+    assert memory.temporaries == 1_000_000 * (2 * 64 * 4 + 40)
+
+
+def test_blocks_are_shared_out_by_whole_partitions():
+    dataset = dataset_of(1000, 1000, 300_000_000, partitions=3)
+    blocks = [
+        memory_of_a_worker(dataset, TrainSettings(), replace(ONE, workers=workers)).blocks
+        for workers in (1, 2, 3, 4)
+    ]
+    assert blocks[1] == pytest.approx(blocks[0] * 2 / 3, rel=1e-6)
+    assert blocks[2] == blocks[3] == pytest.approx(blocks[0] / 3, rel=1e-6)
+
+
+@given(
+    rank=st.integers(1, 256),
+    partitions=st.integers(1, 40),
+    workers=st.integers(1, 9),
+    threads=st.integers(1, 8),
+)
+def test_more_work_never_needs_less_and_more_workers_never_more(rank, partitions, workers, threads):
+    dataset = dataset_of(5000, 700, 1_000_000, partitions, n_test=100_000)
+    settings, shape = TrainSettings(rank=rank), Shape(workers, threads, None)
+
+    def peak(settings=settings, shape=shape):
+        return memory_of_a_worker(dataset, settings, shape).peak
+
+    assert peak() > PROCESS_BYTES
+    # The kernel's own memory, a few MiB, falls where large systems are no longer side by side.
+    assert peak(replace(settings, rank=rank + 1)) > peak() - threads * 8 * MIB
+    assert peak(replace(settings, dtype="float64")) >= peak()
+    assert peak(shape=replace(shape, threads=threads + 1)) >= peak()
+    assert peak(shape=replace(shape, workers=workers + 1)) <= peak()
+
+
+# --- what does not fit ---
+
+
+def test_no_limit_refuses_nothing():
+    check_fits(BIG, TrainSettings(rank=1000), ONE)
+
+
+def test_what_is_enough_is_enough():
+    peak = memory_of_a_worker(BIG, TrainSettings(), ONE).peak
+    check_fits(BIG, TrainSettings(), replace(ONE, memory=int(peak / USABLE) + 1))
+    with pytest.raises(InputError):
+        check_fits(BIG, TrainSettings(), replace(ONE, memory=int(peak / USABLE) - 1))
+
+
+def test_a_refusal_gives_the_figures_and_each_of_its_ways_out_works():
+    settings = TrainSettings(rank=64, dtype="float64")
+    shape = Shape(workers=2, threads=2, memory=4096 * MIB)
+    with pytest.raises(InputError) as refusal:
+        check_fits(BIG, settings, shape)
+    message = str(refusal.value)
+    assert "\n" not in message
+    for word in ("process 292 MiB", "blocks", "states", "temporaries", "limit of 4.0 GiB"):
+        assert word in message
+    memory = int(re.search(r"--memory (\d+)MiB", message)[1]) * MIB
+    check_fits(BIG, settings, replace(shape, memory=memory))
+    rank = int(re.search(r"--rank \((\d+)\)", message)[1])
+    check_fits(BIG, replace(settings, rank=rank), shape)
+
+
+def test_only_what_helps_is_advised():
+    blocks_only = dataset_of(1000, 1000, 300_000_000, partitions=100)
+    with pytest.raises(InputError, match=r"more workers \(--workers \d+\)") as refusal:
+        check_fits(blocks_only, TrainSettings(), replace(ONE, memory=2048 * MIB))
+    assert "rank" not in str(refusal.value).split("give")[1]
+    workers = int(re.search(r"--workers (\d+)", str(refusal.value))[1])
+    check_fits(blocks_only, TrainSettings(), Shape(workers, 1, 2048 * MIB))
+    with pytest.raises(InputError):
+        check_fits(blocks_only, TrainSettings(), Shape(workers - 1, 1, 2048 * MIB))
+
+    states_only = dataset_of(10_000_000, 1000, 1000)
+    with pytest.raises(InputError) as refusal:
+        check_fits(states_only, TrainSettings(rank=64), replace(ONE, memory=1024 * MIB))
+    assert "--workers" not in str(refusal.value)
+
+
+# --- tasks and time ---
+
+
+class CountingExecutor(SerialExecutor):
+    def __init__(self):
+        self.keys = []
+
+    def submit(self, function, *args, key):
+        self.keys.append(key)
+        return super().submit(function, *args, key=key)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "ratings.csv"
+    return str(write_csv(path, generated(40, 60, 900)))
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("test_fraction", [0, 0.2])
+def test_tasks_are_those_that_training_submits(tmp_path, source, partitions, test_fraction):
+    settings = PrepareSettings(partitions=partitions, test_fraction=test_fraction)
+    dataset = prepare(source, str(tmp_path / "dataset"), SerialExecutor(), settings=settings)
+    executor = CountingExecutor()
+    training = Training(dataset, small_settings(), executor)
+    list(training.stretch(random_start, range(1, 4)))
+    before = [key for key in executor.keys if key.startswith(("read", "start"))]
+    joined_before = 2
+    in_epochs = len(executor.keys) - len(before) - joined_before
+    assert in_epochs == 3 * tasks_per_epoch(dataset)
+
+
+def test_flops_of_rows():
+    assert row_flops(1, 10, 3) == 10 * 3 * 4 + 9
+    assert row_flops(5, 0, 6) == 5 * 72
+
+
+def test_time_falls_with_threads_while_there_are_partitions():
+    dataset = dataset_of(100_000, 20_000, 20_000_000, partitions=4)
+    one, two, four, eight = (
+        epoch_seconds(dataset, TrainSettings(), Shape(1, threads, None), SPEED)
+        for threads in (1, 2, 4, 8)
+    )
+    assert one == pytest.approx(2 * two, rel=0.1)
+    assert two == pytest.approx(2 * four, rel=0.1)
+    assert four == eight
+
+
+def test_time_grows_with_the_network():
+    dataset = dataset_of(3_000_000, 20_000, 20_000_000, partitions=4)
+    states = 3_020_000 * 65 * 4
+    one, two = (
+        epoch_seconds(dataset, TrainSettings(), shape, SPEED)
+        for shape in (Shape(1, 2, None), Shape(2, 1, None))
+    )
+    assert two - one == pytest.approx(states / 0.3e9, rel=1e-6)
+
+
+def test_few_partitions_for_little_work_and_some_a_thread_for_much():
+    settings, many = TrainSettings(), Shape(4, 4, None)
+    assert best_partitions(dataset_of(600, 9000, 100_000), settings, many, SPEED) == 1
+    assert best_partitions(dataset_of(10**5, 10**5, 10**7), settings, ONE, SPEED) == 10
+    assert best_partitions(dataset_of(10**5, 10**5, 2 * 10**7), settings, many, SPEED) == 20
+    slow = Speed(flops={"users": 1e9, "items": 1e9}, test_ratings=1e7)
+    assert best_partitions(dataset_of(10**5, 10**5, 10**7), settings, many, slow) == 48
+
+
+@pytest.mark.parametrize("rank", [1, 40, 300])
+@pytest.mark.parametrize("dataset", [dataset_of(1, 1, 1), dataset_of(30, 9000, 9100), BIG])
+def test_speed_is_measured_on_any_shape(dataset, rank):
+    speed = measured_speed(dataset, TrainSettings(rank=rank))
+    assert all(flops > 0 for flops in speed.flops.values())
+    assert speed.test_ratings > 0
+
+
+def test_a_plan_has_it_all_and_is_plain_json():
+    shape = Shape(4, 2, 8 << 30)
+    made = plan(BIG, TrainSettings(), shape, SPEED)
+    value = json.loads(json.dumps(made.to_json()))
+    assert value["memory"]["peak"] == made.memory.peak
+    assert value["shape"] == {"workers": 4, "threads": 2, "memory": 8 << 30}
+    assert value["partitions"] == {"users": 200, "items": 200}
+    assert value["fits"] is (made.memory.peak <= USABLE * shape.memory)
+
+
+# --- shapes of clusters ---
+
+
+def test_shape_of_a_cluster(client):
+    shape = DaskExecutor(client).shape
+    assert (shape.workers, shape.threads) == (1, 2)
+    assert shape.memory is None or shape.memory > 0
+
+
+def test_shape_of_a_local_cluster_before_it_is_there():
+    settings = ClusterSettings(workers=3, threads=2, memory="2GiB")
+    assert settings.shape == Shape(3, 2, 2 << 30)
+    assert ClusterSettings(memory="0").shape.memory is None
+    total = ClusterSettings(memory="1.0").shape.memory
+    assert ClusterSettings(memory="0.5").shape.memory == pytest.approx(total / 2, abs=1)
+    assert 0 < ClusterSettings(memory="auto").shape.memory <= total
+    with pytest.raises(InputError, match="--memory is 'much'"):
+        _ = ClusterSettings(memory="much").shape
+    with pytest.raises(InputError, match="--workers is 0"):
+        _ = ClusterSettings(workers=0).shape
+
+
+# --- commands ---
+
+
+def dask_als(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "dask_als", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_plan_prints_a_table_or_json(tmp_path, source):
+    dataset = tmp_path / "dataset"
+    prepare(source, str(dataset), SerialExecutor())
+    options = ["--rank", 4, "--workers", 2, "--threads", 1, "--memory", "1GiB"]
+    ended = dask_als("plan", dataset, *options)
+    assert ended.returncode == 0, ended.stderr
+    for words in ("a worker at its peak", "1.0 GiB", "tasks an epoch", "seconds an epoch"):
+        assert words in ended.stdout
+    value = json.loads(dask_als("plan", dataset, *options, "--json").stdout)
+    assert value["shape"] == {"workers": 2, "threads": 1, "memory": 1 << 30}
+    assert value["fits"]
+
+
+def test_train_refuses_what_cannot_fit_before_it_starts(tmp_path, source):
+    class SmallExecutor(CountingExecutor):
+        shape = Shape(workers=1, threads=1, memory=100 * MIB)
+
+    dataset = prepare(source, str(tmp_path / "dataset"), SerialExecutor())
+    executor = SmallExecutor()
+    with pytest.raises(InputError, match="limit of 100 MiB"):
+        train(dataset, str(tmp_path / "model"), small_settings(), executor)
+    assert not executor.keys
+    assert not (tmp_path / "model").exists()
+
+
+# --- estimates against a real training ---
+
+
+@pytest.fixture(scope="module")
+def two_million(tmp_path_factory):
+    """A dataset whose blocks and states outweigh a worker's own memory."""
+    folder = tmp_path_factory.mktemp("two-million")
+    ratings = str(folder / "ratings")
+    write_ratings(GenerateSettings(n_users=300_000, n_items=80_000, n_ratings=2_300_000), ratings)
+    settings = PrepareSettings(partitions=4, test_fraction=0.1)
+    return prepare(ratings, str(folder / "dataset"), SerialExecutor(), settings=settings)
+
+
+def high_water(pid):
+    """Return the most memory that a process has had, in bytes."""
+    with open(f"/proc/{pid}/status") as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
+
+
+def processor_seconds(pid):
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers):
+    settings = TrainSettings(rank=64, epochs=13)
+    seconds, processor = [], []
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=0,
+            dashboard_address=":0",
+            host="127.0.0.1",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        pids = list(client.run(os.getpid).values())
+        executor = DaskExecutor(client)
+        assert executor.shape == Shape(workers, 1, None)
+
+        def on_epoch(figures):
+            seconds.append(figures.seconds)
+            processor.append(sum(processor_seconds(pid) for pid in pids))
+
+        train(two_million, str(tmp_path / "model"), settings, executor, on_epoch=on_epoch)
+        peak = max(high_water(pid) for pid in pids)
+        shape = executor.shape
+
+    made = plan(two_million, settings, shape, measured_speed(two_million, settings))
+    # An epoch is submitted while the one before runs, so what one takes shows over two.
+    elapsed = statistics.median(np.convolve(seconds[2:-1], [0.5, 0.5], "valid"))
+    computed = (processor[-2] - processor[2]) / (len(processor) - 4) / workers
+    print(
+        f"\n{workers} workers: peak {made.memory.peak / MIB:.0f} MiB estimated, "
+        f"{peak / MIB:.0f} measured; epoch {made.epoch_seconds:.2f} s estimated, "
+        f"{elapsed:.2f} elapsed, {computed:.2f} on the processor"
+    )
+    assert peak > 2 * PROCESS_BYTES
+    assert made.memory.peak == pytest.approx(peak, rel=CLOSE)
+    # On a machine that does nothing else, both are about the same.
+    assert (1 - CLOSE) * min(computed, elapsed) <= made.epoch_seconds <= (1 + CLOSE) * elapsed
