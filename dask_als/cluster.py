@@ -400,7 +400,12 @@ def current_client() -> Client | None:
 def in_process_client() -> Iterator[Client]:
     """Run tasks on threads of this process, for the block."""
     with (
-        LocalCluster(processes=False, n_workers=1, dashboard_address=_ANY_PORT) as cluster,
+        LocalCluster(
+            processes=False,
+            n_workers=1,
+            dashboard_address=_ANY_PORT,
+            worker_dashboard_address=_ANY_PORT,  # else it listens on all interfaces
+        ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

@@ -3,14 +3,23 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
 
-from dask_als.cluster import ClusterSettings, DaskExecutor, connected, current_client
+from dask_als.cluster import (
+    ClusterSettings,
+    DaskExecutor,
+    connected,
+    current_client,
+    in_process_client,
+)
 from dask_als.errors import ClusterLostError, InputError, JobError
+
+LOCAL = ClusterSettings(workers=1, threads=1, dashboard="127.0.0.1:0")
 
 
 def test_results_come_back_in_order(client):
@@ -107,23 +116,37 @@ def test_a_scheduler_that_is_not_there_is_told():
         pass
 
 
-def test_a_local_cluster_listens_on_loopback_and_runs_processes_of_its_own():
-    settings = ClusterSettings(workers=1, threads=1, dashboard="127.0.0.1:0")
-    with connected(settings) as client:
+def test_a_local_cluster_runs_processes_of_its_own():
+    with connected(LOCAL) as client:
         assert client.scheduler.address.startswith("tcp://127.0.0.1:")
         assert "127.0.0.1" in client.dashboard_link
         (pid,) = client.run(os.getpid).values()
         assert pid != os.getpid()
-        this = psutil.Process()
-        listening = [
-            connection.laddr.ip
-            for process in (this, *this.children(recursive=True))
-            for connection in process.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        ]
-        # Scheduler, dashboard, nanny and worker.
-        assert len(listening) >= 4
-        assert set(listening) == {"127.0.0.1"}
+
+
+def listening():
+    """Return where this process and its children listen: address and port."""
+    this = psutil.Process()
+    return {
+        connection.laddr
+        for process in (this, *this.children(recursive=True))
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+@pytest.mark.parametrize(
+    ("start", "least"),
+    [(lambda: connected(LOCAL), 4), (in_process_client, 1)],
+    ids=["processes", "threads"],
+)
+def test_nobody_else_on_the_network_reaches_a_local_cluster(start, least):
+    """Scheduler, dashboard, nanny and worker listen on loopback only."""
+    before = listening()
+    with start():
+        started = listening() - before
+        assert len(started) >= least
+        assert {address.ip for address in started} == {"127.0.0.1"}
 
 
 @pytest.fixture
@@ -157,8 +180,8 @@ def test_no_worker_comes_back(lonely, how):
 def test_the_scheduler_is_lost(lonely, how):
     cluster, client = lonely
     executor = DaskExecutor(client)
-    handle = executor.submit(time.sleep, 3, key="sleep-0")
-    closing = threading.Timer(0.5, cluster.close)
+    handle = executor.submit(time.sleep, 1, key="sleep-0")
+    closing = threading.Timer(0.2, cluster.close)
     closing.start()
     with pytest.raises(ClusterLostError, match=f"the scheduler at {client.scheduler.address} is g"):
         waited_for((executor, how), handle)
@@ -195,8 +218,7 @@ def certificates(tmp_path_factory):
 
 def test_with_certificates_all_is_encrypted(certificates):
     ours, strangers = certificates
-    settings = ClusterSettings(workers=1, threads=1, dashboard="127.0.0.1:0", **ours)
-    with connected(settings) as client:
+    with connected(replace(LOCAL, **ours)) as client:
         address = client.scheduler.address
         assert address.startswith("tls://127.0.0.1:")
         assert all(worker.startswith("tls://") for worker in client.nthreads())

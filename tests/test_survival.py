@@ -399,11 +399,13 @@ def test_workers_then_the_driver_then_the_scheduler(tmp_path, processes, dataset
         f"dask-als: the scheduler at {processes.address} is gone; {how_to_go_on(tmp_path)}"
     )
     assert names_in(tmp_path) == ["c", "logs"]
+    newest = int(complete_checkpoints(str(tmp_path / "c"))[-1][-5:])
 
     processes.scheduler()
     processes.worker()
     driver = processes.driver(*command)
     assert driver.wait(timeout=SOON) == 0, driver.err.read_text()
+    assert int(re.search(r"^epoch +(\d+)/", driver.out.read_text(), re.M)[1]) == newest + 1
     print(f"{processes.kills} kills of workers, drivers and a scheduler")
     assert processes.kills == 9
     assert content(str(tmp_path / "m")) == undisturbed(epochs)
