@@ -94,6 +94,7 @@ def worker_pids(client):
 
 
 class TestWorkers:
+    @pytest.mark.slow
     def test_one_is_killed(self, tmp_path, dataset, undisturbed):
         killed = []
 
@@ -221,7 +222,8 @@ def test_long_runs_are_flat(tmp_path):
         train(tiny, str(tmp_path / "m"), small_settings(epochs=1_000), executor, on_epoch=watch)
     print("tasks", max(tasks[:100]), max(tasks[100:]))
     print("MiB", {n: [rss >> 20 for rss in both] for n, both in resident.items()})
-    assert max(tasks[100:]) <= max(tasks[:100])
+    # A stretch of 50 epochs, cut off from those before: two tasks of each stay, and some more.
+    assert max(tasks[100:]) <= max(tasks[:100]) <= 50 * 2 + 20
     for before, after in zip(resident[100], resident[1_000], strict=True):
         assert after - before < 16 << 20
 
@@ -426,6 +428,41 @@ def test_no_worker_comes_back(tmp_path, processes, dataset):
     assert driver.err.read_text() == (
         f"dask-als: no worker came back within 2 seconds; {how_to_go_on(tmp_path)}"
     )
+
+
+class Joining(SerialExecutor):
+    """Is joined by another worker at the third epoch; notes what is read."""
+
+    def __init__(self):
+        self.epochs = 0
+        self.reads = []
+
+    @property
+    def workers(self):
+        return {"one", "two"} if self.epochs > 2 else {"one"}
+
+    def submit(self, function, *args, key):
+        if key.startswith("read-"):
+            self.reads.append((self.epochs, key))
+        return super().submit(function, *args, key=key)
+
+
+def test_blocks_are_shared_out_to_those_who_joined(tmp_path, dataset, undisturbed):
+    def count(figures):
+        executor.epochs = figures.epoch
+
+    executor = Joining()
+    train(
+        dataset,
+        str(tmp_path / "m"),
+        small_settings(epochs=8),
+        executor,
+        checkpoints=CheckpointSettings(directory=str(tmp_path / "c"), every=2),
+        on_epoch=count,
+    )
+    assert [epochs for epochs, key in executor.reads if key == "read-users-0"] == [0, 4]
+    assert len(executor.reads) == 2 * (3 + 3 + 3)
+    assert content(str(tmp_path / "m")) == undisturbed(8)
 
 
 class Losing(SerialExecutor):
