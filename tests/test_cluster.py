@@ -216,6 +216,7 @@ def certificates(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_with_certificates_all_is_encrypted(certificates):
     ours, strangers = certificates
     with connected(replace(LOCAL, **ours)) as client:
