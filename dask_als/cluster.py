@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import itertools
 import logging
 import math
@@ -344,15 +345,24 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
             _send_promptly(client)
             yield client
         return
-    try:
-        client = Client(settings.address, timeout=settings.timeout, security=settings.security)
-    except (OSError, TimeoutError):
-        also = ", or it refused these certificates" if settings.tls_ca else ""
-        raise JobError(f"there is no scheduler at {settings.address}{also}") from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"--cluster is {settings.address!r}: {error}") from None
+    client = _client_at(settings)
+    if not isinstance(client, Client):
+        # One that failed has to go now: its finalizer, run by the garbage collector while the next
+        # one starts, would wait for a lock that the next one holds.
+        gc.collect()
+        raise client
     with silence_logging_cmgr(settings.logs), client, interrupts.noticed():
         yield client
+
+
+def _client_at(settings: ClusterSettings) -> Client | InputError | JobError:
+    try:
+        return Client(settings.address, timeout=settings.timeout, security=settings.security)
+    except (OSError, TimeoutError):
+        also = ", or it refused these certificates" if settings.tls_ca else ""
+        return JobError(f"there is no scheduler at {settings.address}{also}")
+    except (TypeError, ValueError) as error:
+        return InputError(f"--cluster is {settings.address!r}: {error}")
 
 
 def _send_promptly(client: Client) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_data import BUILD
-from machine import describe, environment, say
+from machine import Watch, describe, environment, say
 from studies import broadcast, memory, model, overhead, prepare, ranks, ratings
 from studies.report import Criterion, table
 
@@ -51,10 +51,15 @@ def main() -> None:
         if {name, "all"} & set(options.studies):
             say(f"--- {study.TITLE}")
             start = time.monotonic()
-            found = study.measure(_read(results), small=options.small)
-            seconds = round(time.monotonic() - start)
-            say(f"took {seconds} s")
-            value = {"machine": describe(), "seconds": seconds, "result": found}
+            with Watch(os.getpid()) as watch:
+                found = study.measure(_read(results), small=options.small)
+            value = {
+                "machine": describe(),
+                "seconds": round(time.monotonic() - start),
+                "others_cores": round(watch.others_cores, 2),
+                "result": found,
+            }
+            say(f"took {value['seconds']} s; others took {value['others_cores']} cores")
             (results / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
     sections = _sections(results)
     if options.small:
@@ -94,7 +99,8 @@ def _measured_on(value: dict[str, Any]) -> str:
     return (
         f"<sub>{machine['date']}, {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, "
-        f"Python {machine['python']}; took {value['seconds']} s.</sub>"
+        f"Python {machine['python']}; took {value['seconds']} s, "
+        f"while others took {value['others_cores']:.2f} cores.</sub>"
     )
 
 

@@ -17,8 +17,8 @@ from studies.report import Criterion, table
 
 TITLE = "Broadcast"
 HOSTS = [2, 4, 8, 16]
-MEGABITS = 250
-BYTES = 32_000_000
+MEGABITS = 100
+BYTES = 8_000_000
 ROUNDS = 2
 TRAINING_HOSTS = [4, 8]
 TRAINING_EPOCHS = 5
@@ -32,7 +32,7 @@ def measure(_found: dict[str, Any], *, small: bool) -> dict[str, Any]:
         say(f"skipped: {reason}")
         return {"skipped": reason}
     hosts = HOSTS[:2] if small else HOSTS
-    n_bytes = BYTES // 8 if small else BYTES
+    n_bytes = BYTES // 4 if small else BYTES
     points = []
     for number in hosts:
         options = {"hosts": number, "bytes": n_bytes, "rounds": ROUNDS}
@@ -123,6 +123,7 @@ def transfers(result: dict[str, Any], way: str) -> dict[int, float]:
     return {
         point["hosts"]: statistics.median(point["seconds"][way]) / one_transfer(result)
         for point in result["points"]
+        if way in point["seconds"]
     }
 
 
@@ -141,6 +142,8 @@ def tables(result: dict[str, Any]) -> str:
             *(
                 f"{statistics.median(point['seconds'][way]):.2f} "
                 f"({transfers(result, way)[point['hosts']]:.1f})"
+                if way in point["seconds"]
+                else ""
                 for point in result["points"]
             ),
         ]
@@ -150,7 +153,7 @@ def tables(result: dict[str, Any]) -> str:
     trainings = [
         [
             f"{t['hosts']} hosts, memory manager {'on' if t['memory_manager'] else 'paused'}",
-            f"{statistics.median(t['seconds'][1:]):.2f}",
+            f"{statistics.median(t['seconds']):.2f}",
             *(f"{t['fetched'].get(word, 0)} ({t['fetched_again'].get(word, 0)})" for word in words),
             f"{t['bytes_received'] / 1e6:,.0f}",
         ]

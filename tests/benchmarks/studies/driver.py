@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from dask_als.cluster import DaskExecutor
 from dask_als.dataset import open_dataset
 from dask_als.half_epoch import SolvedPart, SolvedSide, join_parts, unsolved_part
 from dask_als.settings import TrainSettings
-from dask_als.train import Training, random_start
+from dask_als.train import Training
+from studies.clock import seconds_an_epoch
 
 RANK = 64
 BYTES_A_ROW = 4 * (RANK + 1) + 1
@@ -33,7 +35,28 @@ CHUNKS = 16
 NO_LIMIT = 50  # Dask's own: so many others may pull from a worker at once
 
 Futures = list[Future]
-Way = Callable[[Client, Futures, list[str]], Futures]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of a broadcast.
+
+    Attributes
+    ----------
+    broadcast : callable
+        Takes a client, the parts and the hosts; returns a task for each host that has used all.
+    serve_at_once : int
+        To how many others a host sends at once; others are turned away and ask again who has it.
+    memory_manager : bool
+        Whether the active memory manager runs, which drops what more than one host has.
+    most_hosts : int
+        Leave it out for more.
+    """
+
+    broadcast: Callable[[Client, Futures, list[str]], Futures]
+    serve_at_once: int = NO_LIMIT
+    memory_manager: bool = True
+    most_hosts: int = 1_000
 
 
 def main() -> None:
@@ -44,10 +67,11 @@ def main() -> None:
         if "dataset" in options:
             print(json.dumps(training(client, **options)), flush=True)
             return
-        for way in WAYS:
-            for _ in range(options["rounds"]):
-                seconds = broadcast(client, WAYS[way], options["hosts"], options["bytes"])
-                print(json.dumps({"way": way, "seconds": seconds}), flush=True)
+        for name, way in WAYS.items():
+            rounds = options["rounds"] if options["hosts"] <= way.most_hosts else 0
+            for _ in range(rounds):
+                seconds = broadcast(client, way, options["hosts"], options["bytes"])
+                print(json.dumps({"way": name, "seconds": seconds}), flush=True)
 
 
 # The ways ----------------------------------------------------------------------------------------
@@ -60,16 +84,6 @@ def pull(client: Client, parts: Futures, hosts: list[str]) -> Futures:
     return [client.submit(_use, side, workers=[host], pure=False) for host in hosts]
 
 
-def pull_from_few(limit: int) -> Way:
-    """Let no host serve more than a few at once: those turned away ask again who has it."""
-
-    def way(client: Client, parts: Futures, hosts: list[str]) -> Futures:
-        client.run(_serve_at_once, limit)
-        return pull(client, parts, hosts)
-
-    return way
-
-
 def scatter(client: Client, parts: Futures, hosts: list[str]) -> Futures:
     """Join on one host, bring it to the driver, and scatter from there."""
     value = client.submit(join_parts, parts, workers=hosts, pure=False).result()
@@ -77,16 +91,12 @@ def scatter(client: Client, parts: Futures, hosts: list[str]) -> Futures:
     return [client.submit(_use, side, workers=[host], pure=False) for host in hosts]
 
 
-def replicate(branching_factor: int) -> Way:
+def replicate(client: Client, parts: Futures, hosts: list[str]) -> Futures:
     """Join on one host, and have the scheduler copy it in a tree."""
-
-    def way(client: Client, parts: Futures, hosts: list[str]) -> Futures:
-        side = client.submit(join_parts, parts, workers=hosts, pure=False)
-        wait(side)
-        client.replicate([side], workers=hosts, branching_factor=branching_factor)
-        return [client.submit(_use, side, workers=[host], pure=False) for host in hosts]
-
-    return way
+    side = client.submit(join_parts, parts, workers=hosts, pure=False)
+    wait(side)
+    client.replicate([side], workers=hosts, branching_factor=2)
+    return [client.submit(_use, side, workers=[host], pure=False) for host in hosts]
 
 
 def every_part(client: Client, parts: Futures, hosts: list[str]) -> Futures:
@@ -105,15 +115,15 @@ def chunks(client: Client, parts: Futures, hosts: list[str]) -> Futures:
     return [client.submit(_join_and_use, joined, workers=[host], pure=False) for host in hosts]
 
 
-WAYS: dict[str, Way] = {
-    "pull": pull,
-    "pull, 2 at once": pull_from_few(2),
-    "pull, 1 at once": pull_from_few(1),
-    "scatter": scatter,
-    "replicate, 2": replicate(2),
-    "replicate, 4": replicate(4),
-    "parts": every_part,
-    "chunks": chunks,
+WAYS = {
+    "pull": Way(pull),
+    "pull, 2 at once": Way(pull, serve_at_once=2),
+    "pull, 1 at once": Way(pull, serve_at_once=1),
+    "scatter": Way(scatter, memory_manager=False),
+    "replicate": Way(replicate, memory_manager=False),
+    "replicate, memory manager on": Way(replicate, most_hosts=4),
+    "parts": Way(every_part),
+    "chunks": Way(chunks),
 }
 
 
@@ -121,7 +131,8 @@ def broadcast(client: Client, way: Way, n_hosts: int, n_bytes: int) -> float:
     """Give the seconds from solved parts to the whole side on every host."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     hosts = sorted(workers, key=lambda host: int(workers[host]["name"]))[:n_hosts]
-    client.run(_serve_at_once, NO_LIMIT)
+    client.run(_serve_at_once, way.serve_at_once)
+    (client.amm.start if way.memory_manager else client.amm.stop)()
     rows = n_bytes // BYTES_A_ROW // (PARTS_A_HOST * n_hosts)
     parts = [
         client.submit(_part, rows, workers=[host], pure=False)
@@ -130,7 +141,7 @@ def broadcast(client: Client, way: Way, n_hosts: int, n_bytes: int) -> float:
     ]
     wait(parts)
     start = time.monotonic()
-    counts = client.gather(way(client, parts, hosts))
+    counts = client.gather(way.broadcast(client, parts, hosts))
     seconds = time.monotonic() - start
     if set(counts) != {rows * len(parts)}:
         raise RuntimeError(f"the hosts have {counts} rows, not {rows * len(parts)}")
@@ -173,7 +184,8 @@ def training(
         client.amm.stop()
     job = Training(open_dataset(dataset), TrainSettings(rank=RANK), DaskExecutor(client))
     before = sum(client.run(_received_bytes).values())
-    trained = list(job.stretch(random_start, range(1, epochs + 1)))
+    seconds_an_epoch(job, 1)  # reads the ratings, too
+    seconds = [seconds_an_epoch(job, epochs) for _ in range(2)]
     fetched, again = Counter[str](), Counter[str]()
     for keys in client.run(_fetched_keys).values():
         for key, times in keys.items():
@@ -181,7 +193,8 @@ def training(
             fetched[word] += times
             again[word] += times - 1
     return {
-        "seconds": [epoch.figures.seconds for epoch in trained],
+        "epochs": (1 + 2) + 2 * (1 + 1 + epochs),
+        "seconds": seconds,
         "fetched": dict(fetched),
         "fetched_again": dict(again),
         "bytes_received": sum(client.run(_received_bytes).values()) - before,

@@ -78,8 +78,8 @@ class Constants:
     rate : float
         Flops a second and core.
     multiples : dict of str to tuple
-        For each way of a broadcast, its time as a multiple of one transfer: at no host, and more
-        for each host.
+        For each way of a broadcast, its time as a multiple of one transfer: for the share of a
+        side that is on other hosts, and for each host.
     scheduler : tuple
         Seconds of a half-epoch: always, for each partition, for each partition and worker.
     """
@@ -96,8 +96,8 @@ class Constants:
         """Give an epoch's seconds of bringing both solved sides to all."""
         if cluster.machines == 1:
             return 0.0
-        start, slope = self.multiples[way]
-        multiple = start + slope * cluster.machines
+        share, slope = self.multiples[way]
+        multiple = share * _of_others(cluster.machines) + slope * cluster.machines
         return multiple * sum(job.side_bytes) * 8 / cluster.link_bits
 
     def schedule(self, job: Job, workers: int) -> float:
@@ -154,13 +154,18 @@ def _multiple(result: dict[str, Any], way: str) -> tuple[float, float]:
     if "skipped" in result:
         return {"pull": (0.0, 1.0), "parts": (1.0, 0.0)}[way]
     multiples = broadcast.transfers(result, way)
-    hosts = np.array(list(multiples))
-    start, slope = _fit(np.column_stack([np.ones(len(hosts)), hosts]), list(multiples.values()))
-    return start, slope
+    columns = np.array([[_of_others(hosts), hosts] for hosts in multiples])
+    share, slope = _fit(columns, list(multiples.values()))
+    return share, slope
+
+
+def _of_others(hosts: int) -> float:
+    """Give the share of a side that a host has to get from others."""
+    return (hosts - 1) / hosts
 
 
 def _scheduler(result: dict[str, Any]) -> tuple[float, float, float]:
-    """Fit the overhead of the clusters, less what the same solves take without Dask."""
+    """Fit the overhead of all clusters."""
     rows, seconds = [], []
     for point in result["points"]:
         rows.append([1, point["partitions"], point["partitions"] * point["workers"]])
@@ -225,7 +230,7 @@ def _checks(constants: Constants, results: dict[str, Any]) -> list[dict[str, Any
                     "model": solving
                     + constants.broadcast(job, cluster, broadcast.OURS)
                     + constants.schedule(job, hosts),
-                    "measured": statistics.median(training["seconds"][1:]),
+                    "measured": statistics.median(training["seconds"]),
                 }
             )
     return checks
@@ -266,8 +271,11 @@ def tables(result: dict[str, Any]) -> str:
     constants = [
         ["solving, GFLOP/s a core", f"{result['constants']['gflops_a_core']:.1f}"],
         *(
-            [f"broadcast by {way}, transfers of a whole side", f"{start:.2f} + {slope:.2f} × hosts"]
-            for way, (start, slope) in result["constants"]["multiples"].items()
+            [
+                f"broadcast by {way}, transfers of a whole side",
+                f"{share:.2f} × (hosts − 1) / hosts + {slope:.2f} × hosts",
+            ]
+            for way, (share, slope) in result["constants"]["multiples"].items()
         ),
         [
             "overhead of a half-epoch, ms",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from dask_als.executor import Shape
+
 
 class ThreadsExecutor:
     """Runs tasks on threads, first come first served.
@@ -14,8 +16,11 @@ class ThreadsExecutor:
     before it, so they are done or running: nothing waits for ever.
     """
 
+    workers = frozenset({"this process"})
+
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self.shape = Shape(workers=1, threads=threads, memory=None)
         self._pool = ThreadPoolExecutor(threads)
 
     def __enter__(self) -> ThreadsExecutor:
@@ -24,7 +29,7 @@ class ThreadsExecutor:
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Future[Any]:
+    def submit(self, function: Callable[..., Any], *args: Any, **_names: str) -> Future[Any]:
         return self._pool.submit(lambda: function(*map(_value, args)))
 
     def gather(self, handles: list[Any]) -> list[Any]:
