@@ -40,6 +40,7 @@ from dask_als.executor import Shape
 
 _ANY_PORT = "127.0.0.1:0"
 _SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_AT_A_STANDSTILL = 10.0
 _SECONDS_BETWEEN_BATCHES = 0.01
 _SECONDS_OF_MESSAGES = 0.0005
 
@@ -174,34 +175,61 @@ class DaskExecutor:
 
 
 class _Watch:
-    """Looks, now and then, whether there are workers."""
+    """Looks, now and then, whether there are workers, and whether they have something to do."""
 
     def __init__(self, client: Client, patience: float) -> None:
         self._client = client
         self._patience = patience
-        self._seen = self._looked = time.monotonic()
+        self._seen = self._busy = self._looked = time.monotonic()
 
     def look(self) -> None:
-        """Raise ClusterLostError if there has been no worker for too long."""
+        """Raise if nothing can be waited for any more.
+
+        Raises
+        ------
+        ClusterLostError
+            If there has been no worker for too long.
+        WorkersLostError
+            If there are workers, but the scheduler gives them nothing to do.
+        """
         interrupts.raise_if_interrupted()
         now = time.monotonic()
         if now - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
         self._looked = now
         _bring_back_local_workers(self._client)
-        if _threads_by_worker(self._client):
+        tasks = _tasks_by_worker(self._client)
+        if tasks:
             self._seen = now
         elif now - self._seen > self._patience:
             raise ClusterLostError(f"no worker came back within {self._patience:.0f} seconds")
+        # Dask's scheduler can lose itself when workers die at the same time: a task that has to run
+        # again then waits for one that is already given up.
+        if any(tasks.values()) or not tasks:
+            self._busy = now
+        elif now - self._busy > _SECONDS_AT_A_STANDSTILL:
+            raise WorkersLostError("workers were lost, and the scheduler is at a standstill")
 
 
 def _threads_by_worker(client: Client) -> dict[str, int]:
-    try:
+    with _answers():
         threads: dict[str, int] = client.nthreads()
-    except OSError as error:
-        # The scheduler does not answer. An OSError of a task never comes this way.
-        raise CancelledError from error
     return threads
+
+
+def _tasks_by_worker(client: Client) -> dict[str, tuple[str, ...]]:
+    with _answers():
+        tasks: dict[str, tuple[str, ...]] = client.processing()
+    return tasks
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Tell a scheduler that does not answer from an OSError of a task, which never comes here."""
+    try:
+        yield
+    except OSError as error:
+        raise CancelledError from error
 
 
 def _bring_back_local_workers(client: Client) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import resource_tracker
 from types import FrameType
+from typing import Any
 
 _interrupted = threading.Event()
 
@@ -24,6 +27,8 @@ def noticed() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGINT, _note_and_raise)
+    before_hook = sys.unraisablehook
+    sys.unraisablehook = partial(_say_unless_noted, before_hook)
     try:
         yield
     except BaseException:
@@ -32,12 +37,18 @@ def noticed() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = before_hook
         _interrupted.clear()
 
 
 def _note_and_raise(_signal: int, _frame: FrameType | None) -> None:
     _interrupted.set()
     raise KeyboardInterrupt
+
+
+def _say_unless_noted(say: Callable[[Any], object], dropped: Any) -> None:
+    if not (_interrupted.is_set() and dropped.exc_type is KeyboardInterrupt):
+        say(dropped)
 
 
 def raise_if_interrupted() -> None:

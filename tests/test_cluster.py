@@ -5,11 +5,13 @@ import threading
 import time
 from dataclasses import replace
 
+import dask
 import psutil
 import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
 
+from dask_als import cluster
 from dask_als.cluster import (
     ClusterSettings,
     DaskExecutor,
@@ -17,7 +19,7 @@ from dask_als.cluster import (
     current_client,
     in_process_client,
 )
-from dask_als.errors import ClusterLostError, InputError, JobError
+from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 
 LOCAL = ClusterSettings(workers=1, threads=1, dashboard="127.0.0.1:0")
 
@@ -67,6 +69,26 @@ def test_an_error_of_a_task_is_raised(client):
         executor.gather([handle])
     with pytest.raises(InputError, match="no such thing"):
         list(executor.as_completed([handle]))
+
+
+def test_a_standstill_is_told(client, monkeypatch):
+    """A task that no worker may run stands for one that the scheduler has lost sight of."""
+    monkeypatch.setattr(cluster, "_SECONDS_AT_A_STANDSTILL", 1.0)
+    monkeypatch.setattr(cluster, "_SECONDS_BETWEEN_LOOKS", 0.2)
+    executor = DaskExecutor(client)
+    with dask.annotate(resources={"nowhere": 1}):
+        handle = executor.submit(int, 1, key="stuck-0")
+    with pytest.raises(WorkersLostError, match="at a standstill"):
+        executor.gather([handle])
+    with pytest.raises(WorkersLostError, match="at a standstill"):
+        list(executor.as_completed([handle]))
+
+
+def test_a_long_task_is_no_standstill(client, monkeypatch):
+    monkeypatch.setattr(cluster, "_SECONDS_AT_A_STANDSTILL", 0.3)
+    monkeypatch.setattr(cluster, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    executor = DaskExecutor(client)
+    assert executor.gather([executor.submit(time.sleep, 1.5, key="long-0")]) == [None]
 
 
 def test_a_result_is_freed_with_its_handle(client):

@@ -1,0 +1,51 @@
+import os
+import signal
+import time
+import weakref
+
+import pytest
+
+from dask_als import interrupts
+
+
+class Thing:
+    pass
+
+
+def interrupt(_reference):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)  # the handler runs before the next instruction of this callback
+
+
+def test_one_that_python_drops_is_raised_later_and_not_shown(capfd):
+    thing = Thing()
+    reference = weakref.ref(thing, interrupt)
+    with interrupts.noticed():
+        interrupts.raise_if_interrupted()
+        del thing
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.raise_if_interrupted()
+    assert reference() is None
+    interrupts.raise_if_interrupted()
+    assert capfd.readouterr().err == ""
+
+
+def test_other_errors_that_python_drops_are_shown(monkeypatch):
+    shown = []
+    monkeypatch.setattr("sys.unraisablehook", lambda dropped: shown.append(dropped.exc_type))
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: 1 / 0)
+    with interrupts.noticed():
+        del thing
+    assert reference() is None
+    assert shown == [ZeroDivisionError]
+
+
+def test_a_deferred_one_comes_after_the_block():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts.noticed():
+        with interrupts.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("all of it")
+        done.append("not this")
+    assert done[0] == "all of it"
