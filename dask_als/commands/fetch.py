@@ -1,0 +1,30 @@
+"""``dask-als fetch``."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from dask_als.commands.options import debug_option
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", default=".", help="Directory to put the archive in.")
+@click.option("--base-url", help="Where NAME.zip is.  [default: GroupLens' site]")
+@debug_option
+def fetch(name: str, to: str, base_url: str | None) -> None:
+    r"""Download NAME (ml-latest-small, ml-25m or ml-32m) from GroupLens.
+
+    \b
+    Example:
+        dask-als fetch ml-latest-small
+    """
+    from dask_als import console
+    from dask_als.fetch import GROUPLENS
+    from dask_als.fetch import fetch as run
+
+    fetched = run(name, to, base_url=base_url or GROUPLENS, progress=console.Download(Console()))
+    checked = f"MD5 {fetched.md5}" if fetched.md5 else "no checksum is published; the zip is whole"
+    click.echo(f"{fetched.path} ({checked})")
+    click.echo(f"next: dask-als prepare {fetched.path} DATASET --test-fraction 0.1")

@@ -1,0 +1,117 @@
+"""Options that commands share, and the settings that are made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import click
+
+from dask_als.errors import InputError
+from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
+
+Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
+
+
+def together(*options: Decorator) -> Decorator:
+    """Put several options on a command, in the order given."""
+    return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
+
+
+def setting(settings: type, name: str, *names: str, **attributes: Any) -> Decorator:
+    """Return an option for a field of a settings class, with its default."""
+    default = next(f.default for f in dataclasses.fields(settings) if f.name == name)
+    return click.option(
+        *(names or [f"--{name.replace('_', '-')}"]), name, default=default, **attributes
+    )
+
+
+def settings_of(settings: type, options: dict[str, Any]) -> Any:
+    """Take the options that are fields of a settings class out of all options."""
+    names = {f.name for f in dataclasses.fields(settings)}
+    return settings(**{name: options.pop(name) for name in names & options.keys()})
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+)
+cluster_options = together(
+    click.option(
+        "--cluster", "address", default="local", metavar="local|ADDRESS", help="Where to compute."
+    ),
+    click.option("--workers", default=1, help="Processes of a local cluster."),
+    click.option("--threads", type=int, help="Threads of each of them.  [default: all cores]"),
+    click.option("--memory", default="auto", help="Memory limit of each of them."),
+    click.option("--dashboard", default="127.0.0.1:8787", help="Where a local dashboard listens."),
+    click.option(
+        "--worker-timeout", default=300.0, help="Seconds to wait for a worker if all are lost."
+    ),
+    click.option("--tls-ca", metavar="FILE", help="Authority of the cluster's certificates."),
+    click.option("--tls-cert", metavar="FILE", help="A certificate it signed."),
+    click.option("--tls-key", metavar="FILE", help="The certificate's key."),
+    debug_option,
+)
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace an output that is there."
+)
+column_options = together(
+    setting(Columns, "user", "--user-col", help="The source's column of users."),
+    setting(Columns, "item", "--item-col", help="Of items."),
+    setting(Columns, "rating", "--rating-col", help="Of ratings."),
+    click.option("--time-col", "time", help="Of times.  [default: timestamp, if it is there]"),
+)
+split_options = together(
+    setting(PrepareSettings, "test_fraction", help="Share of the ratings to hold out."),
+    setting(
+        PrepareSettings,
+        "split",
+        type=click.Choice(["random", "latest"]),
+        help="Hold out any ratings, or each user's last.",
+    ),
+)
+train_options = together(
+    setting(TrainSettings, "rank", help="Length of a factor vector."),
+    setting(TrainSettings, "epochs", help="How often each side is solved."),
+    setting(TrainSettings, "residual_precision", help="Weight of squared errors (lambda)."),
+    setting(TrainSettings, "bias_regularization", help="Weight of squared biases (gamma)."),
+    setting(TrainSettings, "factor_regularization", help="Weight of squared factors (tau)."),
+    setting(TrainSettings, "center", "--center/--no-center", help="Take the mean out first."),
+    setting(TrainSettings, "dtype", type=click.Choice(["float32", "float64"])),
+    setting(TrainSettings, "seed", help="Seed of the first factors."),
+    setting(
+        TrainSettings,
+        "first",
+        type=click.Choice(["users", "items"]),
+        help="The side that an epoch solves first.",
+    ),
+)
+
+
+checkpoint_options = together(
+    click.option("--checkpoint", metavar="DIR", help="Write checkpoints to this directory."),
+    setting(CheckpointSettings, "every", "--checkpoint-every", help="Epochs from one to the next."),
+    click.option(
+        "--checkpoint-minutes",
+        "minutes",
+        type=float,
+        help="Write one as well when so many have passed.",
+    ),
+    setting(CheckpointSettings, "keep", "--checkpoint-keep", help="How many are kept."),
+    click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, if any."),
+)
+
+
+def checkpoint_settings(
+    directory: str | None, options: dict[str, Any]
+) -> CheckpointSettings | None:
+    """Take the options of checkpoints out of all options."""
+    options["directory"] = directory or ""
+    settings: CheckpointSettings = settings_of(CheckpointSettings, options)
+    if directory is not None:
+        return settings
+    if settings.resume or settings.minutes is not None:
+        raise InputError("--resume and --checkpoint-minutes need --checkpoint DIR")
+    return None

@@ -1,0 +1,85 @@
+"""``dask-als prepare``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from dask_als.commands.computing import computing
+from dask_als.commands.options import (
+    cluster_options,
+    column_options,
+    overwrite_option,
+    setting,
+    settings_of,
+    split_options,
+)
+from dask_als.settings import Columns, PrepareSettings
+
+if TYPE_CHECKING:
+    from dask_als.dataset import Dataset
+
+
+@click.command()
+@click.argument("source")
+@click.argument("dataset")
+@column_options
+@click.option("--titles", help="CSV file of item titles.  [default: GroupLens' movies.csv beside]")
+@click.option("--title-col", default="title", help="Its column of titles.")
+@split_options
+@setting(
+    PrepareSettings,
+    "duplicates",
+    type=click.Choice(["last", "mean", "error"]),
+    help="What becomes of several ratings of one pair.",
+)
+@click.option("--partitions", type=int, help="Of each side.  [default: one a million ratings]")
+@setting(PrepareSettings, "seed", help="Seed of the random split.")
+@overwrite_option
+@cluster_options
+def prepare(
+    source: str, dataset: str, titles: str | None, title_col: str, overwrite: bool, **options: Any
+) -> None:
+    r"""Make a DATASET of SOURCE: CSV (.csv, .gz, .zip) or Parquet; a file, a folder or a glob.
+
+    \b
+    Example:
+        dask-als prepare ml-latest-small.zip DATASET --test-fraction 0.1
+    """
+    from dask_als import console
+    from dask_als.prepare import Titles
+    from dask_als.prepare import prepare as run
+
+    columns = settings_of(Columns, options)
+    settings = settings_of(PrepareSettings, options)
+    screen = Console()
+    with computing(screen, options) as executor, console.preparing(screen) as progress:
+        made = run(
+            source,
+            dataset,
+            executor,
+            columns=columns,
+            settings=settings,
+            titles=None if titles is None else Titles(titles, title_col),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    say_dataset(screen, made)
+
+
+def say_dataset(screen: Console, dataset: Dataset) -> None:
+    """Say what became of the rows of a source."""
+    counts = dataset.source
+    screen.print(
+        f"{counts['rows']:,} rows of {dataset.users.n_rows:,} users and {dataset.items.n_rows:,} "
+        f"items: {counts['train']:,} to train on, {counts['test']:,} held out, "
+        f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if counts["rejected"]:
+        screen.print(
+            f"rejected rows, with reasons: {dataset.path}/rejected.parquet", soft_wrap=True
+        )

@@ -1,0 +1,90 @@
+"""``dask-als train``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from dask_als.commands.computing import computing
+from dask_als.commands.options import (
+    checkpoint_options,
+    checkpoint_settings,
+    cluster_options,
+    overwrite_option,
+    settings_of,
+    train_options,
+)
+from dask_als.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from dask_als.cluster import DaskExecutor
+    from dask_als.dataset import Dataset
+    from dask_als.model_files import ModelManifest
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("model")
+@train_options
+@click.option("--init-from", metavar="MODEL", help="Start from this model's factors and biases.")
+@checkpoint_options
+@overwrite_option
+@cluster_options
+def train(
+    dataset: str,
+    model: str,
+    init_from: str | None,
+    checkpoint: str | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    r"""Train a MODEL on a DATASET.
+
+    \b
+    Example:
+        dask-als train DATASET MODEL --rank 64 --epochs 15
+    """
+    from dask_als.dataset import open_dataset
+
+    settings = settings_of(TrainSettings, options)
+    checkpoints = checkpoint_settings(checkpoint, options)
+    opened = open_dataset(dataset)
+    screen = Console()
+    with computing(screen, options) as executor:
+        manifest = train_shown(
+            screen,
+            executor,
+            opened,
+            model,
+            settings,
+            initial_model=init_from,
+            checkpoints=checkpoints,
+            overwrite=overwrite,
+        )
+    say_model(screen, model, manifest)
+
+
+def train_shown(
+    screen: Console,
+    executor: DaskExecutor,
+    dataset: Dataset,
+    model: str,
+    settings: TrainSettings,
+    **options: Any,
+) -> ModelManifest:
+    """Train, and show how it goes."""
+    from dask_als import console
+    from dask_als.train import train as run
+
+    with console.training(screen, settings.epochs) as on_epoch:
+        return run(dataset, model, settings, executor, on_epoch=on_epoch, **options)
+
+
+def say_model(screen: Console, path: str, manifest: ModelManifest) -> None:
+    """Say how good a model is, and where."""
+    from dask_als import console, storage
+
+    screen.print(f"{console.described(manifest.figures)}", highlight=False, soft_wrap=True)
+    screen.print(f"model    {storage.absolute(path)}", highlight=False, soft_wrap=True)
