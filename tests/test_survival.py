@@ -94,7 +94,6 @@ def worker_pids(client):
 
 
 class TestWorkers:
-    @pytest.mark.slow
     def test_one_is_killed(self, tmp_path, dataset, undisturbed):
         killed = []
 
