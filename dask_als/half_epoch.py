@@ -8,6 +8,7 @@ and Volinsky 2009, "Matrix factorization techniques for recommender systems"; th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,23 @@ from dask_als.exact_sum import as_float, exact_sum
 from dask_als.kernels import solve_rows
 from dask_als.objective import NO_SUMS, Sums, sums_of
 from dask_als.settings import TrainSettings
+from dask_als.side import Side
+
+
+@dataclass(frozen=True)
+class HalfEpoch:
+    """Which half-epoch it is, or, with the number of the epoch before, what training starts from.
+
+    Attributes
+    ----------
+    side : Side
+        The one that is solved.
+    epoch : int
+        From 1.
+    """
+
+    side: Side
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -28,11 +46,14 @@ class SolvedPart:
     rated : ndarray of bool, shape (n_rows,)
         Rows that have training ratings.
     sums : Sums
+    moments : object
+        Further exact sums over the rows that the method needs, added by ``+``.
     """
 
     state: State
     rated: np.ndarray
     sums: Sums
+    moments: Any = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +68,14 @@ class SolvedSide:
         Over the rows with ratings.
     mean_bias : float
         Mean of the biases of the rows with ratings: the fallback for all others.
+    shared : object
+        What all partitions of the next half-epochs share, made by the method from the moments.
     """
 
     state: State
     sums: Sums
     mean_bias: float
+    shared: Any = None
 
 
 def unsolved_part(state: State, rated: np.ndarray | None = None) -> SolvedPart:
@@ -92,13 +116,6 @@ def solve_part(
     )
     state = State(bias, factors)
     return SolvedPart(state, block.counts > 0, sums_of(state, squared_error))
-
-
-def solve_side(
-    block: Block, own: SolvedSide, fixed: SolvedSide, mean: float, settings: TrainSettings
-) -> SolvedSide:
-    """Solve a side that is one partition."""
-    return join_parts([solve_part(block, own, fixed, mean, settings)])
 
 
 def join_parts(parts: list[SolvedPart]) -> SolvedSide:

@@ -15,8 +15,9 @@ from dask_als import model_files, storage
 from dask_als.blocks import Block, State, concatenated, predictions
 from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
-from dask_als.half_epoch import SolvedSide, solve_part
+from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.history import EpochFigures
+from dask_als.methods import method_of
 from dask_als.model_files import ModelManifest
 from dask_als.objective import NO_SUMS
 from dask_als.settings import TrainSettings
@@ -334,12 +335,13 @@ class ALSModel:
         )
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
         unknown = State(np.zeros(1, dtype), np.zeros((1, rank), dtype))
-        solved = solve_part(
+        method = method_of(self.settings, self.manifest.global_mean)
+        step = HalfEpoch(side.other, self.settings.epochs)
+        solved = method.solve_part(
+            HalfEpoch(side, self.settings.epochs),
             block,
             SolvedSide(unknown, NO_SUMS, 0.0),
-            SolvedSide(fixed.state, NO_SUMS, fixed.mean_bias),
-            self.manifest.global_mean,
-            self.settings,
+            method.join_parts(step, [method.start_part(fixed.state, fixed.counts > 0)]),
         )
         bias = solved.state.bias[0] if len(rows) else self.rows(side).mean_bias
         return FoldedIn(self, side, float(bias), solved.state.factors[0], rows)

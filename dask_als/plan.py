@@ -20,12 +20,11 @@ from dask_als.dataset import Dataset, Partition
 from dask_als.errors import InputError
 from dask_als.executor import Shape
 from dask_als.half_epoch import (
+    HalfEpoch,
     SolvedSide,
     held_out_error,
-    join_parts,
-    solve_part,
-    unsolved_part,
 )
+from dask_als.methods import method_of
 from dask_als.ranges import default_partitions
 from dask_als.settings import TrainSettings
 from dask_als.side import SIDES, USERS, Side, side_named
@@ -399,9 +398,10 @@ def _measured_flops(
     n_fixed = dataset.table(side.other).n_rows * min(1.0, _CALIBRATION_BYTES / fixed_bytes)
     block = _made_up_block(n_rows, max(1, int(n_fixed)), mean, rng)
     own, fixed = (_made_up_side(rows, settings) for rows in (n_rows, max(1, int(n_fixed))))
+    method = method_of(settings, 0.0)
 
     def solve() -> None:
-        solve_part(block, own, fixed, 0.0, settings)
+        method.solve_part(HalfEpoch(side, 1), block, own, fixed)
 
     return row_flops(n_rows, len(block.indices), settings.rank) / _fastest(solve)
 
@@ -430,7 +430,9 @@ def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:
     drawn = min(n_rows, 1024)
     state = random_state(USERS, range(drawn), rank=settings.rank, seed=0, dtype=settings.dtype)
     rows = np.arange(n_rows) % drawn
-    return join_parts([unsolved_part(State(state.bias[rows], state.factors[rows]))])
+    method = method_of(settings, 0.0)
+    part = method.start_part(State(state.bias[rows], state.factors[rows]))
+    return method.join_parts(HalfEpoch(USERS, 0), [part])
 
 
 def _fastest(function: Callable[[], object]) -> float:

@@ -53,6 +53,10 @@ class TrainSettings:
         Seed of the factors that training starts from.
     first : {"users", "items"}
         The side that each epoch solves first.
+    method : {"als"}
+        How a half-epoch comes from its normal equations to new biases and factors, see `methods`.
+    feedback : {"explicit"}
+        Whether the numbers are ratings.
 
     Raises
     ------
@@ -69,6 +73,8 @@ class TrainSettings:
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
     first: SideName = "users"
+    method: Literal["als"] = "als"
+    feedback: Literal["explicit"] = "explicit"
 
     def __post_init__(self) -> None:
         _require_whole("rank", self.rank, least=1)
@@ -79,6 +85,8 @@ class TrainSettings:
         _require_finite("factor_regularization", self.factor_regularization)
         _require(self.dtype in ("float32", "float64"), "dtype", self.dtype, "float32 or float64")
         _require(self.first in ("users", "items"), "first", self.first, "users or items")
+        _require(self.method in ("als",), "method", self.method, "als")
+        _require(self.feedback in ("explicit",), "feedback", self.feedback, "explicit")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""

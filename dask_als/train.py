@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+
 from dask_als import model_files, storage
-from dask_als.blocks import random_state, zero_state
+from dask_als.blocks import State, random_state, zero_state
 from dask_als.checkpoint import (
     check_continues,
     checkpoint_path,
@@ -22,25 +24,23 @@ from dask_als.dataset import Dataset, Partition, read_block, read_test_block
 from dask_als.errors import ClusterLostError, InputError, WorkersLostError
 from dask_als.executor import Executor
 from dask_als.half_epoch import (
+    HalfEpoch,
     SolvedPart,
     SolvedSide,
     held_out_error,
-    join_parts,
-    solve_part,
-    solve_side,
-    unsolved_part,
 )
 from dask_als.history import EpochFigures
+from dask_als.methods import Method, method_of, solve_side
 from dask_als.model_files import ModelManifest, ModelSide
-from dask_als.objective import objective, rmse
+from dask_als.objective import rmse
 from dask_als.plan import check_fits
 from dask_als.settings import CheckpointSettings, TrainSettings
 from dask_als.side import ITEMS, SIDES, USERS, Side, side_named
 
 T = TypeVar("T")
 
-# Makes what a range of rows starts from; runs as a task.
-Start = Callable[[Side, range, TrainSettings], SolvedPart]
+# Makes what a range of rows starts from, and which of them are rated, if known; runs as a task.
+Start = Callable[[Side, range, TrainSettings], tuple[State, np.ndarray | None]]
 
 # The scheduler keeps every ancestor of a task that is alive: so many before the chain is cut.
 _TASKS_IN_A_CHAIN = 5_000
@@ -63,15 +63,15 @@ class Epoch:
     sides: dict[Side, Any]
 
 
-def random_start(side: Side, rows: range, settings: TrainSettings) -> SolvedPart:
+def random_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None]:
     """Start from random factors."""
     state = random_state(side, rows, rank=settings.rank, seed=settings.seed, dtype=settings.dtype)
-    return unsolved_part(state)
+    return state, None
 
 
-def zero_start(side: Side, rows: range, settings: TrainSettings) -> SolvedPart:
+def zero_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None]:
     """Start from factors of 0, which fits biases alone."""
-    return unsolved_part(zero_state(rows, rank=settings.rank, dtype=settings.dtype))
+    return zero_state(rows, rank=settings.rank, dtype=settings.dtype), None
 
 
 def start_from_model(model: str) -> Start:
@@ -79,8 +79,10 @@ def start_from_model(model: str) -> Start:
     return partial(_read_start, storage.absolute(model))
 
 
-def _read_start(model: str, side: Side, rows: range, settings: TrainSettings) -> SolvedPart:
-    return unsolved_part(*model_files.read_state(model, side, rows, settings.dtype))
+def _read_start(
+    model: str, side: Side, rows: range, settings: TrainSettings
+) -> tuple[State, np.ndarray]:
+    return model_files.read_state(model, side, rows, settings.dtype)
 
 
 def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
@@ -115,6 +117,7 @@ class Training:
         self.settings = settings
         self.executor = executor
         self._mean = training_mean(dataset, settings)
+        self._method = method_of(settings, self._mean)
         self._workers: frozenset[str] | None = None
         self._blocks: dict[Side, list[Any]] = {}
         self._test_blocks: list[Any] = []
@@ -199,34 +202,35 @@ class Training:
         model_files.write_manifest(directory, manifest)
         return manifest
 
-    def sides_of(self, start: Start) -> dict[Side, Any]:
-        """Return the handles of both sides as they are before an epoch."""
-        return {side: self._submit_start(side, start) for side in SIDES}
+    def sides_of(self, start: Start, epoch: int) -> dict[Side, Any]:
+        """Return the handles of both sides as they are after an epoch, from where it was kept."""
+        return {side: self._submit_start(HalfEpoch(side, epoch), start) for side in SIDES}
 
     def _submitted(
         self, start: Start, numbers: range
     ) -> Iterator[tuple[int, dict[Side, Any], Any]]:
-        sides = self.sides_of(start)
+        sides = self.sides_of(start, numbers.start - 1)
         first = side_named(self.settings.first)
         for number in numbers:
             for side in (first, first.other):
-                sides = {**sides, side: self._submit_half_epoch(side, number, sides)}
+                sides = {**sides, side: self._submit_half_epoch(HalfEpoch(side, number), sides)}
             yield number, sides, self._submit_figures(number, sides)
 
-    def _submit_half_epoch(self, side: Side, epoch: int, sides: dict[Side, Any]) -> Any:
-        others = (sides[side], sides[side.other], self._mean, self.settings)
-        blocks = self._blocks[side]
+    def _submit_half_epoch(self, step: HalfEpoch, sides: dict[Side, Any]) -> Any:
+        own, fixed = sides[step.side], sides[step.side.other]
+        blocks, name = self._blocks[step.side], f"{step.side.name}-{step.epoch}"
         if len(blocks) == 1:
             # One task after another less, which counts where an epoch takes milliseconds.
-            key = f"solve-{side.name}-{epoch}-0"
-            return self.executor.submit(solve_side, *blocks, *others, key=key)
+            return self.executor.submit(
+                solve_side, self._method, step, *blocks, own, fixed, key=f"solve-{name}-0"
+            )
         parts = [
             self.executor.submit(
-                solve_part, block, *others, key=f"solve-{side.name}-{epoch}-{number}"
+                self._method.solve_part, step, block, own, fixed, key=f"solve-{name}-{number}"
             )
             for number, block in enumerate(blocks)
         ]
-        return self.executor.submit(join_parts, parts, key=f"broadcast-{side.name}-{epoch}")
+        return self.executor.submit(self._method.join_parts, step, parts, key=f"broadcast-{name}")
 
     def _submit_figures(self, epoch: int, sides: dict[Side, Any]) -> Any:
         first = side_named(self.settings.first)
@@ -247,18 +251,25 @@ class Training:
             sides[first.other],
             errors,
             (self.dataset.n_ratings, self.dataset.n_test),
-            self.settings,
+            self._method,
             key=f"figures-{epoch}",
         )
 
-    def _submit_start(self, side: Side, start: Start) -> Any:
+    def _submit_start(self, step: HalfEpoch, start: Start) -> Any:
+        name = step.side.name
         parts = [
             self.executor.submit(
-                start, side, partition.rows, self.settings, key=f"start-{side.name}-{number}"
+                _start_part,
+                self._method,
+                start,
+                step.side,
+                partition.rows,
+                self.settings,
+                key=f"start-{name}-{number}",
             )
-            for number, partition in enumerate(self.dataset.table(side).partitions)
+            for number, partition in enumerate(self.dataset.table(step.side).partitions)
         ]
-        return self.executor.submit(join_parts, parts, key=f"broadcast-{side.name}-0")
+        return self.executor.submit(self._method.join_parts, step, parts, key=f"broadcast-{name}-0")
 
     def _submit_blocks(self, side: Side) -> list[Any]:
         return [
@@ -399,7 +410,7 @@ class _Run:
         done = len(self.history)
         stop = min(self.settings.epochs, (done // every + 1) * every)
         if done == stop:
-            return Epoch(self.history[-1], training.sides_of(self.start))
+            return Epoch(self.history[-1], training.sides_of(self.start, done))
         for epoch in training.stretch(self.start, range(done + 1, stop + 1)):
             self.history.append(epoch.figures)
             self.on_epoch(epoch.figures)
@@ -429,6 +440,12 @@ def training_mean(dataset: Dataset, settings: TrainSettings) -> float:
     return dataset.rating_mean if settings.center else 0.0
 
 
+def _start_part(
+    method: Method, start: Start, side: Side, rows: range, settings: TrainSettings
+) -> SolvedPart:
+    return method.start_part(*start(side, rows, settings))
+
+
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
     """Yield each item only when the one after it has been produced."""
     waiting = next(items)
@@ -443,14 +460,11 @@ def _epoch_figures(
     last: SolvedSide,
     test_errors: list[int],
     counts: tuple[int, int],
-    settings: TrainSettings,
+    method: Method,
 ) -> tuple[float, float, float | None]:
     n_ratings, n_test = counts
-    return (
-        objective(first.sums, last.sums, settings),
-        rmse(last.sums.squared_error, n_ratings),
-        rmse(sum(test_errors), n_test) if n_test else None,
-    )
+    value, train_rmse = method.figures(first, last, n_ratings)
+    return value, train_rmse, rmse(sum(test_errors), n_test) if n_test else None
 
 
 def _mean_bias(side: SolvedSide) -> float:

@@ -14,6 +14,7 @@ LAYERS = [
     {"blocks", "history", "cholesky", "csv_text"},
     {"objective", "source", "dataset", "kernels"},
     {"clean", "half_epoch", "model_files"},
+    {"methods"},
     {"prepare_tasks", "checkpoint", "model", "plan"},
     {"prepare", "train"},
     {"evaluate", "cluster"},
