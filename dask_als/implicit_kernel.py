@@ -1,21 +1,23 @@
 """Solve every row of one side for implicit feedback, with the other side fixed.
 
-All pairs have a preference p with a confidence c: p = 1 and c = 1 + alpha r for a pair with a
-rating r > 0 (a count of events, say), p = 0 and c = 1 for all others. With f the factors of the
-fixed side's rows and G = Σ f fᵀ over ALL of them, a row with ratings r gets
+All pairs have a preference p with a confidence c = 1 + alpha |r|: p = 1 for a pair with a rating
+r > 0 (a count of events, say), else p = 0; pairs without a rating have r = 0. With f the factors of
+the fixed side's rows and G = Σ f fᵀ over ALL of them, a row gets
 
-    u = (G + Σ alpha r f fᵀ + factor_ridge I)⁻¹ Σ (1 + alpha r) f
+    u = (G + Σ alpha |r| f fᵀ + ridge I)⁻¹ Σ c p f,    ridge = factor_ridge (Σ c)^exponent
 
-where the sums are over the rows it has ratings of: all other pairs are in G, which is computed once
-for all rows. Source: Hu, Koren and Volinsky 2008, "Collaborative filtering for implicit feedback
-datasets". The row's squared error over all pairs follows from the solution,
+where the first two sums are over the rows it has ratings of: all other pairs are in G, which is
+computed once for all rows, and Σ c is over all. Sources: Hu, Koren and Volinsky 2008,
+"Collaborative filtering for implicit feedback datasets"; Rendle et al. 2021, "Revisiting the
+performance of iALS on item recommendation benchmarks", for the ridge that grows with the row's
+confidence. The row's squared error over all pairs follows from the solution,
 
-    Σ c (p - u·f)² = Σ (1 + alpha r) - u·x - factor_ridge |u|²,    x the right-hand side
+    Σ c (p - u·f)² = Σ c p - u·x - ridge |u|²,    x the right-hand side
 
-as the system says uᵀ(G + Σ alpha r f fᵀ)u = u·x - factor_ridge |u|².
+as the system says uᵀ(G + Σ alpha |r| f fᵀ)u = u·x - ridge |u|².
 
-A rated row is gathered times √(alpha r), so that the Gram matrix of gathered rows is the weighted
-one, and with the weight (1 + alpha r) / √(alpha r), so that its first moment is x.
+A rated row is gathered times √(alpha |r|), so that the Gram matrix of gathered rows is the weighted
+one, and with the weight c p / √(alpha |r|), so that its first moment is x.
 """
 
 from __future__ import annotations
@@ -39,23 +41,24 @@ _jit = njit(nogil=True, error_model="numpy")
 
 
 def solve_rows_implicit(
-    indptr, indices, ratings, fixed_factors, fixed_gram, *, alpha, factor_ridge
+    indptr, indices, ratings, fixed_factors, fixed_gram, *, alpha, factor_ridge, exponent
 ):
     """Return the best factors of every row of a block, given the fixed side.
 
     Parameters
     ----------
     indptr, indices, ratings : arrays of int64 (n + 1,), int32 (nnz,), float32 (nnz,)
-        The block's ratings as CSR, zero or positive; zero counts as no rating. Indices are rows of
-        the fixed side; they are not checked.
+        The block's ratings as CSR. Indices are rows of the fixed side; they are not checked.
     fixed_factors : array (m, rank)
         The fixed side. Its dtype, float32 or float64, is that of the arithmetic and the result.
     fixed_gram : array of float64 (rank, rank)
         The Gram matrix of the fixed side, see `gram_of_side`.
     alpha : float
         What a rating of 1 adds to the confidence; positive.
-    factor_ridge : array of float64 (n,)
-        The rows' regularization, divided by the residual precision.
+    factor_ridge : float
+        The regularization, divided by the residual precision.
+    exponent : float
+        How the regularization grows with a row's confidence; 0: not at all.
 
     Returns
     -------
@@ -63,6 +66,8 @@ def solve_rows_implicit(
         Zero for rows without ratings.
     squared_error : array of float64 (n,)
         The sum of c (p - prediction)² over ALL rows of the fixed side.
+    confidence : array of float64 (n,)
+        The sum of c over ALL rows of the fixed side.
 
     Raises
     ------
@@ -73,19 +78,29 @@ def solve_rows_implicit(
     """
     dtype, rank, n = fixed_factors.dtype, fixed_factors.shape[1], len(indptr) - 1
     nnz = (int(indptr[-1]),)
-    got = [array.shape for array in (indices, ratings, fixed_gram, factor_ridge)]
-    wanted = [nnz, nnz, (rank, rank), (n,)]
+    got = [array.shape for array in (indices, ratings, fixed_gram)]
+    wanted = [nnz, nnz, (rank, rank)]
     if got != wanted:
         raise ValueError(f"arrays have shapes {got}; for these rows and ratings pass {wanted}")
     factors, squared_error = np.zeros((n, rank), dtype), np.zeros(n)
+    ridge, confidence = np.zeros(n), np.full(n, float(len(fixed_factors)))
     plan, kernel = Plan.of(rank, dtype).primal_alone(), _kernel(dtype)
     lane_count = simd.lanes_of(dtype)
     shared = aligned_zeros(size_of(plan.columns, lane_count), dtype)
     rows = shared[: plan.columns * stride_of(plan.columns, lane_count)].reshape(plan.columns, -1)
     rows[:rank, :rank] = fixed_gram
-    block = indptr, indices, ratings, factor_ridge
-    kernel(*block, fixed_factors, shared, alpha, factors, squared_error, plan, plan.memory(dtype))
-    return factors, squared_error
+    fixed = fixed_factors, shared, _Weights(alpha, factor_ridge, exponent)
+    results = ridge, confidence, factors, squared_error
+    kernel(indptr, indices, ratings, *fixed, *results, plan, plan.memory(dtype))
+    return factors, squared_error, confidence
+
+
+class _Weights(NamedTuple):
+    """Of a rating, and of squared factors."""
+
+    alpha: float
+    factor_ridge: float
+    exponent: float
 
 
 # --- the Gram matrix of a side ---
@@ -157,7 +172,18 @@ def _kernel(dtype):
     sources = digest_of_sources(simd, gram, cholesky, kernels)
 
     def solve(
-        indptr, indices, ratings, ridge, fixed_factors, shared, alpha, factors, error, plan, memory
+        indptr,
+        indices,
+        ratings,
+        fixed_factors,
+        shared,
+        weights,
+        ridge,
+        confidence,
+        factors,
+        error,
+        plan,
+        memory,
     ):
         sources  # noqa: B018 - as in `kernels`
         block = _Block(
@@ -165,18 +191,19 @@ def _kernel(dtype):
             pointer(indices),
             pointer(ratings),
             pointer(ridge),
+            pointer(confidence),
             pointer(factors),
             pointer(error),
         )
-        fixed = _Fixed(pointer(fixed_factors), pointer(shared), alpha)
+        fixed = _Fixed(pointer(fixed_factors), pointer(shared), weights)
         _solve_block(len(error), block, fixed, plan, kernels.pointers(memory))
 
-    number = from_dtype(dtype)
-    block = given(types.int64), given(types.int32), given(types.float32), given(types.float64)
-    fixed = given(number, 2), given(number), types.float64
-    signature = types.void(
-        *block, *fixed, result(number, 2), result(types.float64), *kernels.workspace(number)
-    )
+    number, double = from_dtype(dtype), types.float64
+    block = given(types.int64), given(types.int32), given(types.float32)
+    weights = types.NamedUniTuple(double, len(_Weights._fields), _Weights)
+    fixed = given(number, 2), given(number), weights
+    results = result(double), result(double), result(number, 2), result(double)
+    signature = types.void(*block, *fixed, *results, *kernels.workspace(number))
     return compiled(solve, f"solve_implicit_{dtype}", signature)
 
 
@@ -201,16 +228,17 @@ class _Block(NamedTuple):
     indices: Any
     ratings: Any
     factor_ridge: Any
+    confidence: Any
     factors: Any
     error: Any
 
 
 class _Fixed(NamedTuple):
-    """Pointers to the fixed side's factors and Gram matrix, and the weight of a rating."""
+    """Pointers to the fixed side's factors and Gram matrix, and the weights."""
 
     factors: Any
     gram: Any
-    alpha: float
+    weights: _Weights
 
 
 # --- a block, row by row ---
@@ -237,34 +265,39 @@ def _solve_block(n, block, fixed, plan, memory):
 
 @_jit
 def _form(block, row, fixed, plan, memory, matrix):
-    """Set the row's matrix without ridge, the right-hand side below, and Σ c of its ratings."""
+    """Set the row's matrix with the right-hand side below, its ridge, and Σ c p as its error."""
     gathered, columns = memory.gathered, plan.columns
     width = lanes(gathered)
     stride = stride_of(columns, width)
     for i in range(0, (columns + 2) * stride, width):
         simd.store(matrix + i, simd.load(fixed.gram + i))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
-    confidence = 0.0
     for first in range(0, count, plan.chunk):
         size = min(plan.chunk, count - first)
         indices, ratings = block.indices + (start + first), block.ratings + (start + first)
-        confidence += _weights(ratings, size, fixed.alpha, gathered + columns, stride)
+        added, preferred = _weigh(ratings, size, fixed.weights.alpha, gathered + columns, stride)
+        block.confidence[row] += added
+        block.error[row] += preferred
         gram.gather_scaled(indices, size, fixed.factors, plan.rank, gathered, stride)
         gram.add_gram(gathered, size, columns, matrix, False)
-    block.error[row] = confidence
+    growth = block.confidence[row] ** fixed.weights.exponent
+    block.factor_ridge[row] = fixed.weights.factor_ridge * growth
 
 
 @_jit
-def _weights(ratings, count, alpha, weights, stride):
-    """Set both weights of the rows to be gathered, `stride` apart; return Σ (1 + alpha r)."""
-    total = 0.0
+def _weigh(ratings, count, alpha, weights, stride):
+    """Set both weights of the rows to be gathered, `stride` apart; return Σ alpha |r| and Σ c p."""
+    added = 0.0
+    preferred = 0.0
     for i in range(count):
-        added = alpha * ratings[i]
-        root = math.sqrt(added)
-        weights[i * stride] = (1 + added) / root if added > 0 else 0.0
+        more = alpha * abs(ratings[i])
+        root = math.sqrt(more)
+        wanted = 1 + more if ratings[i] > 0 else 0.0
+        weights[i * stride] = wanted / root if wanted > 0 else 0.0
         weights[i * stride + 1] = root
-        total += 1 + added if added > 0 else 0.0
-    return total
+        added += more
+        preferred += wanted
+    return added, preferred
 
 
 @_jit

@@ -31,30 +31,33 @@ class Problem(NamedTuple):
     ratings: np.ndarray
     fixed_factors: np.ndarray
     alpha: float
-    factor_ridge: np.ndarray
+    factor_ridge: float
+    exponent: float
 
     def solved(self):
-        """Return (factors, squared_error)."""
+        """Return (factors, squared_error, confidence)."""
         return solve_rows_implicit(
             *self[:4],
             gram_of_side(self.fixed_factors, {}),
             alpha=self.alpha,
             factor_ridge=self.factor_ridge,
+            exponent=self.exponent,
         )
 
 
-def problem(counts, rank, dtype=np.float64, *, n_fixed=700, alpha=1.5, ridge=0.1, seed=0):
-    """Return a problem with the given numbers of ratings in its rows; some ratings are 0."""
+def problem(counts, rank, dtype=np.float64, *, n_fixed=700, alpha=1.5, exponent=0.3, seed=0):
+    """Return a problem with the given numbers of ratings in its rows, from -1 to 5."""
     random = np.random.default_rng(seed)
     counts = np.minimum(counts, n_fixed).astype(np.int64)
     rated = [np.sort(random.permutation(n_fixed)[:n]) for n in counts]
     return Problem(
         indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         indices=np.concatenate([*rated, np.empty(0)]).astype(np.int32),
-        ratings=(random.integers(0, 11, counts.sum()) / 2).astype(np.float32),
+        ratings=(random.integers(-2, 11, counts.sum()) / 2).astype(np.float32),
         fixed_factors=random.normal(0, rank**-0.5, (n_fixed, rank)).astype(dtype),
         alpha=alpha,
-        factor_ridge=random.uniform(ridge, 2 * ridge, len(counts)),
+        factor_ridge=0.1,
+        exponent=exponent,
     )
 
 
@@ -62,19 +65,20 @@ def oracle(problem):
     """Solve every row from all pairs, rated or not, in float64."""
     fixed = problem.fixed_factors.astype(float)
     n_fixed, rank = fixed.shape
-    n = len(problem.factor_ridge)
-    factors, error = np.zeros((n, rank)), np.zeros(n)
+    n = len(problem.indptr) - 1
+    factors, error, total = np.zeros((n, rank)), np.zeros(n), np.zeros(n)
     for row in range(n):
         confidence, preference = np.ones(n_fixed), np.zeros(n_fixed)
         for place in range(problem.indptr[row], problem.indptr[row + 1]):
             rating = float(problem.ratings[place])
-            confidence[problem.indices[place]] = 1 + problem.alpha * rating
+            confidence[problem.indices[place]] = 1 + problem.alpha * abs(rating)
             preference[problem.indices[place]] = rating > 0
         left = fixed.T @ (confidence[:, None] * fixed)
-        left += problem.factor_ridge[row] * np.eye(rank)
+        total[row] = confidence.sum()
+        left += problem.factor_ridge * total[row] ** problem.exponent * np.eye(rank)
         factors[row] = np.linalg.solve(left, fixed.T @ (confidence * preference))
         error[row] = (confidence * (preference - fixed @ factors[row]) ** 2).sum()
-    return factors, error
+    return factors, error, total
 
 
 def assert_close(got, wanted, tolerance):
@@ -86,10 +90,10 @@ def assert_close(got, wanted, tolerance):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-4)])
 def test_rows_agree_with_oracle(rank, dtype, tolerance):
     given_problem = problem(mixed_counts(rank), rank, dtype)
-    factors, error = given_problem.solved()
+    factors, error, confidence = given_problem.solved()
     assert factors.dtype == dtype
-    assert error.dtype == np.float64
-    assert_close((factors, error), oracle(given_problem), tolerance)
+    assert error.dtype == confidence.dtype == np.float64
+    assert_close((factors, error, confidence), oracle(given_problem), tolerance)
 
 
 @settings(max_examples=40, deadline=None)
@@ -97,10 +101,11 @@ def test_rows_agree_with_oracle(rank, dtype, tolerance):
     counts=st.lists(st.integers(0, 150), max_size=40),
     rank=st.integers(1, 70),
     alpha=st.sampled_from([1e-6, 0.3, 40.0, 1e6]),
+    exponent=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(0, 1000),
 )
-def test_any_block_agrees_with_oracle(counts, rank, alpha, seed):
-    given_problem = problem(counts, rank, alpha=alpha, seed=seed, n_fixed=200)
+def test_any_block_agrees_with_oracle(counts, rank, alpha, exponent, seed):
+    given_problem = problem(counts, rank, alpha=alpha, exponent=exponent, seed=seed, n_fixed=200)
     assert_close(given_problem.solved(), oracle(given_problem), 1e-9)
 
 
@@ -108,18 +113,17 @@ def test_any_block_agrees_with_oracle(counts, rank, alpha, seed):
 @pytest.mark.parametrize("rank", [5, 33, 150])
 def test_bits_do_not_depend_on_the_block(dtype, rank):
     whole = problem(mixed_counts(rank), rank, dtype)
-    factors, error = whole.solved()
-    for rows in (range(1), range(1, 24), range(24, len(error))):
+    wanted = whole.solved()
+    n = len(whole.indptr) - 1
+    for rows in (range(1), range(1, 24), range(24, n)):
         start, stop = whole.indptr[rows.start], whole.indptr[rows.stop]
         part = whole._replace(
             indptr=whole.indptr[rows.start : rows.stop + 1] - start,
             indices=whole.indices[start:stop],
             ratings=whole.ratings[start:stop],
-            factor_ridge=whole.factor_ridge[rows.start : rows.stop],
         )
-        got_factors, got_error = part.solved()
-        assert got_factors.tobytes() == factors[rows.start : rows.stop].tobytes()
-        assert got_error.tobytes() == error[rows.start : rows.stop].tobytes()
+        for got, all_rows in zip(part.solved(), wanted, strict=True):
+            assert got.tobytes() == all_rows[rows.start : rows.stop].tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
