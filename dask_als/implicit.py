@@ -92,7 +92,7 @@ class ImplicitLeastSquares:
             state=State(np.zeros(len(factors), factors.dtype), factors),
             rated=block.counts > 0,
             sums=Sums(exact_sum(squared_error), 0, exact_sum(weighted_norms)),
-            moments=PartMoments(grams_of_chunks(block.rows.start, factors), exact_sum(confidence)),
+            moments=PartMoments(grams, exact_sum(confidence)),
         )
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:

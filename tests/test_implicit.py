@@ -164,8 +164,8 @@ def test_folding_in_gives_what_the_half_epoch_gives(tmp_path, rows):
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(InputError, match="confidence is 0.0"):
-        TrainSettings(feedback="implicit", confidence=0.0)
+    with pytest.raises(InputError, match="confidence is 0"):
+        TrainSettings(feedback="implicit", confidence=0)
     with pytest.raises(InputError, match="frequency-exponent is -1"):
         TrainSettings(feedback="implicit", frequency_exponent=-1)
     with pytest.raises(InputError, match="explicit or implicit"):
