@@ -62,6 +62,23 @@ def gather(indices, count, rows, length, gathered, stride):
 
 
 @_jit
+def gather_scaled(indices, count, rows, length, gathered, stride):
+    """Do what `gather` does, each row times its second weight, which is in the buffer already."""
+    width = lanes(rows)
+    whole = length // width * width
+    zero = simd.zeros(rows, 1, 1)
+    for i in range(count):
+        source = rows + np.int64(indices[i]) * length
+        target = gathered + i * stride
+        scale = simd.broadcast_tile(target + (stride - width + 1), 0, 1, 1)
+        for c in range(0, whole, width):
+            simd.store(target + c, simd.add_product(zero, scale, simd.load(source + c)))
+        if whole < length:
+            rest = simd.load_first(source + whole, length - whole)
+            simd.store(target + whole, simd.add_product(zero, scale, rest))
+
+
+@_jit
 def transpose(gathered, count, stride, length, transposed, columns):
     """Write the buffer's transpose to another: `length` rows of `count` numbers, then zeros."""
     width = lanes(gathered)

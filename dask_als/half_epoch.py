@@ -47,7 +47,7 @@ class SolvedPart:
         Rows that have training ratings.
     sums : Sums
     moments : object
-        Further exact sums over the rows that the method needs, added by ``+``.
+        What the rows add to what the method's next half-epochs share.
     """
 
     state: State

@@ -102,7 +102,7 @@ def solve_rows(
     if got != wanted:
         raise ValueError(f"arrays have shapes {got}; for these rows and ratings pass {wanted}")
     results = bias, factors, squared_error
-    plan, kernel = _Plan.of(rank, dtype), _kernel(dtype)
+    plan, kernel = Plan.of(rank, dtype), _kernel(dtype)
     kernel(*block, fixed_bias, fixed_factors, mean, *ridges, *results, plan, plan.memory(dtype))
     return bias, factors, squared_error
 
@@ -138,7 +138,7 @@ def solve_rows_plain(
 # --- sizes and memory ---
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """Sizes that follow from the rank and the dtype.
 
     Queue q holds dual systems of (q + 1) * width columns; the last queue holds the primal ones.
@@ -154,6 +154,7 @@ class _Plan(NamedTuple):
 
     @classmethod
     def of(cls, rank, dtype):
+        """Return the sizes for a rank and a dtype."""
         width = gram.tile_width(dtype)
         dual_limit = min(rank // 2, SIDE_BY_SIDE_RANK) if rank >= DUAL_RANK else 0
         return cls(
@@ -166,7 +167,12 @@ class _Plan(NamedTuple):
             primal_lanes=simd.lanes_of(dtype) if rank <= SIDE_BY_SIDE_RANK else 1,
         )
 
+    def primal_alone(self):
+        """Return the plan that solves every row in the primal form."""
+        return self._replace(dual_limit=0, queues=1)
+
     def memory(self, dtype):
+        """Return what the kernel works in."""
         lane_count = simd.lanes_of(dtype)
         dual = [(queue + 1) * self.width for queue in range(self.queues - 1)]
         together = dual + [self.columns] * (self.primal_lanes > 1)
@@ -175,21 +181,21 @@ class _Plan(NamedTuple):
         matrices = lane_count * sum(size_of(columns, lane_count) for columns in dual)
         matrices += self.primal_lanes * size_of(self.columns, lane_count)
         stride = stride_of(self.columns, lane_count)
-        gathered = _aligned_zeros(max(self.chunk, dual_max) * stride, dtype)
+        gathered = aligned_zeros(max(self.chunk, dual_max) * stride, dtype)
         gathered.reshape(-1, stride)[:, self.columns + 1] = 1
         transposed = _round_up(self.rank, lane_count) * stride_of(dual_max, lane_count)
-        return _Memory(
+        return Memory(
             gathered=gathered,
-            transposed=_aligned_zeros(transposed, dtype),
-            matrices=_aligned_zeros(matrices, dtype),
-            panels=_aligned_zeros(together_max**2 * lane_count, dtype),
-            interleaved=_aligned_zeros(together_max * lane_count, dtype),
-            solutions=_aligned_zeros(max(self.columns, together_max * lane_count), dtype),
-            scratch=_aligned_zeros(16 * 17, dtype),
+            transposed=aligned_zeros(transposed, dtype),
+            matrices=aligned_zeros(matrices, dtype),
+            panels=aligned_zeros(together_max**2 * lane_count, dtype),
+            interleaved=aligned_zeros(together_max * lane_count, dtype),
+            solutions=aligned_zeros(max(self.columns, together_max * lane_count), dtype),
+            scratch=aligned_zeros(16 * 17, dtype),
         )
 
 
-class _Memory(NamedTuple):
+class Memory(NamedTuple):
     """What the kernel works in: arrays outside of it, pointers inside."""
 
     gathered: Any
@@ -206,7 +212,7 @@ def _round_up(number, multiple):
     return -(-number // multiple) * multiple
 
 
-def _aligned_zeros(size, dtype):
+def aligned_zeros(size, dtype):
     """Return zeros that start on a cache line."""
     memory = np.zeros(size + 64, dtype)
     start = -memory.ctypes.data % 64 // memory.itemsize
@@ -225,7 +231,7 @@ def _kernel(dtype):
     """
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"factors are {dtype}; convert them to float32 or float64")
-    sources = _digest_of_sources()
+    sources = digest_of_sources(simd, gram, cholesky)
 
     def solve(
         indptr,
@@ -256,37 +262,50 @@ def _kernel(dtype):
             pointer(error),
         )
         fixed = _Fixed(pointer(fixed_bias), pointer(fixed_factors), mean)
-        _solve_block(len(bias), block, fixed, plan, _pointers(memory))
+        _solve_block(len(bias), block, fixed, plan, pointers(memory))
 
-    solve.__qualname__ = f"solve_{dtype}"
+    return compiled(solve, f"solve_{dtype}", _signature(from_dtype(dtype)))
+
+
+def compiled(function, name, signature):
+    """Return a function compiled for its one signature, or taken from numba's cache on disk."""
+    function.__qualname__ = name
     try:
-        kernel = njit(nogil=True, error_model="numpy", cache=True)(solve)
+        kernel = njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # neither the package's directory nor the user's can be written
-        kernel = _jit(solve)
-    kernel.compile(_signature(from_dtype(dtype)))
+        kernel = _jit(function)
+    kernel.compile(signature)
     kernel.disable_compile()
     return kernel
 
 
-def _digest_of_sources():
-    sources = "".join(inspect.getsource(module) for module in (simd, gram, cholesky))
-    return hashlib.sha256(sources.encode()).hexdigest()
+def digest_of_sources(*modules):
+    """Return a digest of the sources of modules: what a kernel in numba's cache was made of."""
+    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()
+
+
+def given(number, ndim=1):
+    """Return numba's type of an array that is read."""
+    return types.Array(number, ndim, "C", readonly=True, aligned=False)
+
+
+def result(number, ndim=1):
+    """Return numba's type of an array that is written."""
+    return types.Array(number, ndim, "C")
 
 
 def _signature(number):
-    def given(number, ndim=1):
-        return types.Array(number, ndim, "C", readonly=True, aligned=False)
-
-    def result(number, ndim=1):
-        return types.Array(number, ndim, "C")
-
     block = given(types.int64), given(types.int32), given(types.float32), given(number, 2)
     fixed = given(number), given(number, 2), types.float64
     ridges = given(types.float64), given(types.float64)
     results = result(number), result(number, 2), result(types.float64)
-    plan = types.NamedUniTuple(types.int64, len(_Plan._fields), _Plan)
-    memory = types.NamedUniTuple(result(number), len(_Memory._fields), _Memory)
-    return types.void(*block, *fixed, *ridges, *results, plan, memory)
+    return types.void(*block, *fixed, *ridges, *results, *workspace(number))
+
+
+def workspace(number):
+    """Return numba's types of a plan and of its memory."""
+    plan = types.NamedUniTuple(types.int64, len(Plan._fields), Plan)
+    return plan, types.NamedUniTuple(result(number), len(Memory._fields), Memory)
 
 
 class _Block(NamedTuple):
@@ -312,8 +331,9 @@ class _Fixed(NamedTuple):
 
 
 @_jit
-def _pointers(memory):
-    return _Memory(
+def pointers(memory):
+    """Return pointers to the arrays."""
+    return Memory(
         pointer(memory.gathered),
         pointer(memory.transposed),
         pointer(memory.matrices),
@@ -369,19 +389,34 @@ def _solve_block(n, block, fixed, plan, memory):
 @_jit
 def _solve_queue(block, rows, fixed, plan, memory, matrices, columns, primal):
     """Solve systems of equal size and set the factors and squared errors of their rows."""
-    lane_count = lanes(matrices)
-    if primal and plan.primal_lanes == 1:
+    if primal:
+        solve_primal(block, rows, plan, memory, matrices)
+    else:
+        _solve_dual(block, rows, fixed, plan, memory, matrices, columns)
+
+
+@_jit
+def solve_primal(block, rows, plan, memory, matrices):
+    """Solve systems in the primal form and set the factors and squared errors of their rows."""
+    columns, lane_count = plan.columns, lanes(matrices)
+    if plan.primal_lanes == 1:
         _solve_alone(block.factor_ridge[rows[0]], memory, matrices, columns)
     else:
-        order = _round_up(plan.rank, cholesky.PANEL) if primal else columns
+        order = _round_up(plan.rank, cholesky.PANEL)
         _solve_side_by_side(block.factor_ridge, rows, memory, matrices, columns, order)
     for lane in range(len(rows)):
+        start = lane * size_of(columns, lane_count) + columns * stride_of(columns, lane_count)
         solution = memory.solutions + lane * columns
-        if primal:
-            start = lane * size_of(columns, lane_count) + columns * stride_of(columns, lane_count)
-            _finish_primal(block, rows[lane], plan.rank, solution, matrices + start)
-        else:
-            _finish_dual(block, rows[lane], fixed, plan.rank, solution)
+        _finish_primal(block, rows[lane], plan.rank, solution, matrices + start)
+
+
+@_jit
+def _solve_dual(block, rows, fixed, plan, memory, matrices, columns):
+    """Solve dual systems of equal size and set the factors and squared errors of their rows."""
+    _solve_side_by_side(block.factor_ridge, rows, memory, matrices, columns, columns)
+    for lane in range(len(rows)):
+        solution = memory.solutions + lane * columns
+        _finish_dual(block, rows[lane], fixed, plan.rank, solution)
 
 
 @_jit

@@ -15,6 +15,7 @@ import numpy as np
 from dask_als import half_epoch
 from dask_als.blocks import Block, State
 from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.implicit import ImplicitLeastSquares
 from dask_als.objective import objective, rmse
 from dask_als.settings import TrainSettings
 
@@ -40,6 +41,10 @@ class Method(Protocol):
         """Return objective and training RMSE after an epoch, of the sides in the order solved."""
         ...
 
+    def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
+        """Return the exact sum of squared errors over held-out ratings, by user."""
+        ...
+
 
 def method_of(settings: TrainSettings, mean: float) -> Method:
     """Return the method that the settings ask for.
@@ -50,6 +55,8 @@ def method_of(settings: TrainSettings, mean: float) -> Method:
     mean : float
         The global mean taken out of the ratings.
     """
+    if settings.feedback == "implicit":
+        return ImplicitLeastSquares(settings)
     return LeastSquares(settings, mean)
 
 
@@ -85,3 +92,7 @@ class LeastSquares:
         """Return objective and training RMSE, see `objective`."""
         value = objective(first.sums, last.sums, self.settings)
         return value, rmse(last.sums.squared_error, n_ratings)
+
+    def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
+        """Return the exact sum of squared errors."""
+        return half_epoch.held_out_error(block, users, items, self.mean)

@@ -55,8 +55,15 @@ class TrainSettings:
         The side that each epoch solves first.
     method : {"als"}
         How a half-epoch comes from its normal equations to new biases and factors, see `methods`.
-    feedback : {"explicit"}
-        Whether the numbers are ratings.
+    feedback : {"explicit", "implicit"}
+        Whether the numbers are ratings, or say how sure a preference is (counts of events, say).
+        Implicit feedback has no mean and no biases.
+    confidence : float
+        What a rating of 1 adds to the confidence of a pair, which is 1 without (alpha); for
+        implicit feedback.
+    frequency_exponent : float
+        The weight of a row's squared factors is multiplied by its total confidence to the power of
+        this (nu); 0 weighs all rows alike. For implicit feedback.
 
     Raises
     ------
@@ -74,7 +81,9 @@ class TrainSettings:
     seed: int = 0
     first: SideName = "users"
     method: Literal["als"] = "als"
-    feedback: Literal["explicit"] = "explicit"
+    feedback: Literal["explicit", "implicit"] = "explicit"
+    confidence: float = 1.0
+    frequency_exponent: float = 0.0
 
     def __post_init__(self) -> None:
         _require_whole("rank", self.rank, least=1)
@@ -86,7 +95,20 @@ class TrainSettings:
         _require(self.dtype in ("float32", "float64"), "dtype", self.dtype, "float32 or float64")
         _require(self.first in ("users", "items"), "first", self.first, "users or items")
         _require(self.method in ("als",), "method", self.method, "als")
-        _require(self.feedback in ("explicit",), "feedback", self.feedback, "explicit")
+        _require(
+            self.feedback in ("explicit", "implicit"),
+            "feedback",
+            self.feedback,
+            "explicit or implicit",
+        )
+        _require(
+            self.feedback == "explicit" or self.method == "als",
+            "feedback",
+            self.feedback,
+            f"explicit with --method {self.method}",
+        )
+        _require_finite("confidence", self.confidence, positive=True)
+        _require_finite("frequency_exponent", self.frequency_exponent)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""

@@ -27,7 +27,6 @@ from dask_als.half_epoch import (
     HalfEpoch,
     SolvedPart,
     SolvedSide,
-    held_out_error,
 )
 from dask_als.history import EpochFigures
 from dask_als.methods import Method, method_of, solve_side
@@ -236,11 +235,10 @@ class Training:
         first = side_named(self.settings.first)
         errors = [
             self.executor.submit(
-                held_out_error,
+                self._method.held_out_error,
                 block,
                 sides[USERS],
                 sides[ITEMS],
-                self._mean,
                 key=f"test-{epoch}-{number}",
             )
             for number, block in enumerate(self._test_blocks)
@@ -437,7 +435,7 @@ class _Run:
 
 def training_mean(dataset: Dataset, settings: TrainSettings) -> float:
     """Return what is taken out of the ratings before training."""
-    return dataset.rating_mean if settings.center else 0.0
+    return dataset.rating_mean if settings.center and settings.feedback == "explicit" else 0.0
 
 
 def _start_part(

@@ -87,6 +87,18 @@ train_options = together(
         type=click.Choice(["users", "items"]),
         help="The side that an epoch solves first.",
     ),
+    setting(
+        TrainSettings,
+        "feedback",
+        type=click.Choice(["explicit", "implicit"]),
+        help="Fit the ratings, or preferences as sure as the ratings say.",
+    ),
+    setting(TrainSettings, "confidence", help="Of a rating of 1, if implicit (alpha)."),
+    setting(
+        TrainSettings,
+        "frequency_exponent",
+        help="Of a row's total confidence in the weight of its factors, if implicit (nu).",
+    ),
 )
 
 

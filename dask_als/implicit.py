@@ -1,0 +1,117 @@
+"""A half-epoch for implicit feedback: no biases, and one Gram matrix that all rows share.
+
+What is minimized, over ALL pairs of users and items (objective L is minus half of it),
+
+    lambda Σ c (p - u·v)² + tau (Σ w_u^nu |u|² + Σ w_v^nu |v|²)
+
+with preferences p, confidences c and their sums w over a row's pairs; see `implicit_kernel`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_als import half_epoch
+from dask_als.blocks import Block, State
+from dask_als.exact_sum import as_float, exact_sum
+from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.implicit_kernel import gram_of_side, grams_of_chunks, solve_rows_implicit
+from dask_als.objective import Sums, objective
+from dask_als.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class PartMoments:
+    """What a partition adds to what the next half-epoch shares.
+
+    Attributes
+    ----------
+    grams : dict of int to ndarray of float64, shape (rank, rank)
+        Gram matrices of the chunks of rows that lie within the partition.
+    confidence : int
+        The exact sum of the confidences of all pairs of its rows.
+    """
+
+    grams: dict[int, np.ndarray]
+    confidence: int
+
+
+NO_MOMENTS = PartMoments({}, 0)
+
+
+@dataclass(frozen=True)
+class SharedMoments:
+    """What all rows of the next half-epoch share.
+
+    Attributes
+    ----------
+    gram : ndarray of float64, shape (rank, rank)
+        Of all rows of the fixed side.
+    confidence : int
+        The exact sum of the confidences of all pairs.
+    """
+
+    gram: np.ndarray
+    confidence: int
+
+
+@dataclass(frozen=True)
+class ImplicitLeastSquares:
+    """Alternating least squares for implicit feedback: every row is set to its best factors."""
+
+    settings: TrainSettings
+
+    def start_part(self, state: State, rated: np.ndarray | None = None) -> SolvedPart:
+        """Wrap rows that training starts from; their biases count for nothing."""
+        without = State(np.zeros_like(state.bias), state.factors)
+        part = half_epoch.unsolved_part(without, rated)
+        return SolvedPart(part.state, part.rated, part.sums, NO_MOMENTS)
+
+    def solve_part(
+        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+    ) -> SolvedPart:
+        """Solve the rows of a partition."""
+        settings = self.settings
+        factors, squared_error, confidence = solve_rows_implicit(  # type: ignore[no-untyped-call]
+            block.indptr,
+            block.indices,
+            block.ratings,
+            fixed.state.factors,
+            fixed.shared.gram,
+            alpha=settings.confidence,
+            factor_ridge=settings.factor_regularization / settings.residual_precision,
+            exponent=settings.frequency_exponent,
+        )
+        norms = np.einsum("nk,nk->n", factors, factors, dtype=np.float64)
+        grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
+        weighted_norms = confidence**settings.frequency_exponent * norms
+        return SolvedPart(
+            state=State(np.zeros(len(factors), factors.dtype), factors),
+            rated=block.counts > 0,
+            sums=Sums(exact_sum(squared_error), 0, exact_sum(weighted_norms)),
+            moments=PartMoments(grams, exact_sum(confidence)),
+        )
+
+    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+        """Put a side together, with its Gram matrix."""
+        side = half_epoch.join_parts(parts)
+        grams = {number: gram for part in parts for number, gram in part.moments.grams.items()}
+        confidence = sum(part.moments.confidence for part in parts)
+        gram = gram_of_side(side.state.factors, grams)  # type: ignore[no-untyped-call]
+        shared = SharedMoments(gram, confidence)
+        return SolvedSide(side.state, side.sums, side.mean_bias, shared)
+
+    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+        """Return objective, and the root of the mean squared error over all pairs by confidence."""
+        value = objective(first.sums, last.sums, self.settings)
+        error, confidence = last.sums.squared_error, last.shared.confidence
+        return value, math.sqrt(as_float(error) / as_float(confidence))
+
+    def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
+        """Return the exact sum of squared differences of held-out preferences, by user."""
+        preferences = (block.ratings > 0).astype(block.ratings.dtype)
+        of_preferences = Block(block.rows, block.indptr, block.indices, preferences)
+        return half_epoch.held_out_error(of_preferences, users, items, 0.0)
