@@ -83,6 +83,20 @@ def list_directory(path: str) -> list[str]:
     return sorted(on_every_process(filesystem, name) for name in names)
 
 
+def make_directory(path: str) -> None:
+    """Make a directory, and those above it, if it is not there."""
+    filesystem, inner = file_system(path)
+    filesystem.makedirs(inner, exist_ok=True)
+
+
+def state_of_file(path: str) -> list[Any]:
+    """Return what differs once a file has been changed: its size, and its time or its tag."""
+    filesystem, inner = file_system(path)
+    info = filesystem.info(inner)
+    changed = next((info[key] for key in ("ETag", "etag", "mtime", "created") if key in info), None)
+    return [info["size"], str(changed)]
+
+
 @contextmanager
 def opened(path: str, mode: str = "rb") -> Iterator[IO[Any]]:
     """Open a file; for writing, the folder it is in is made first, but not those above.
@@ -112,6 +126,17 @@ def write_json(path: str, value: object) -> None:
     """Write a JSON file, indented, with a line end."""
     with opened(path, "w") as file:
         file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def replace_json(path: str, value: object) -> None:
+    """Write a JSON file, or replace it; who reads meanwhile sees the old one or the new one."""
+    filesystem, inner = file_system(path)
+    if not isinstance(filesystem, LocalFileSystem):
+        write_json(path, value)  # An object appears at once.
+        return
+    staging = f"{path}.{uuid.uuid4().hex[:8]}{STAGING_SUFFIX}"
+    write_json(staging, value)
+    os.replace(file_system(staging)[1], inner)
 
 
 def read_json(path: str) -> Any:

@@ -1,0 +1,304 @@
+"""A job: what is made of which ratings, by which steps, on clusters of which size; as TOML.
+
+::
+
+    name = "movielens"
+    steps = ["prepare", "train", "evaluate"]
+    output = "movielens"                # all that the job makes goes into this directory
+
+    [source]
+    path = "ml-latest-small.zip"        # [source.columns]: user, item, rating, time
+
+    [prepare]                           # fields of PrepareSettings
+    [train]                             # fields of TrainSettings
+    [checkpoint]                        # every, minutes, keep
+    [cluster.local]                     # workers, threads, memory
+    [cluster.kubernetes]                # image, workers, threads, memory, ...
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import tomli_w
+
+from dask_als import storage
+from dask_als.errors import InputError
+from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
+from dask_als.typed_tables import from_table, to_table
+
+STEPS = ("prepare", "train", "evaluate")
+"""All steps there are, in the order in which they run."""
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings:
+    """Where the ratings are.
+
+    Attributes
+    ----------
+    path : str
+        A file, a folder or a glob of CSV or Parquet.
+    titles : str or None
+        A CSV file of item titles; None takes GroupLens', if it lies beside the ratings.
+    title_column : str
+        The column of the titles in it.
+    columns : Columns
+    """
+
+    path: str
+    titles: str | None = None
+    title_column: str = "title"
+    columns: Columns = Columns()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """How often training writes down its state; see `CheckpointSettings`."""
+
+    every: int = 10
+    minutes: float | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        self.settings("")
+
+    def settings(self, directory: str) -> CheckpointSettings:
+        """Return the settings of a training that goes on from what is in a directory."""
+        return CheckpointSettings(
+            directory=directory,
+            every=self.every,
+            minutes=self.minutes,
+            keep=self.keep,
+            resume=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSize:
+    """The size of a cluster on this machine.
+
+    Attributes
+    ----------
+    workers : int
+        Processes.
+    threads : int or None
+        Of each of them; None shares out all cores.
+    memory : str
+        Limit of each of them, like 4GiB.
+    """
+
+    workers: int = 1
+    threads: int | None = None
+    memory: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesSize:
+    """A cluster on Kubernetes, and the storage that its pods share.
+
+    Attributes
+    ----------
+    image : str
+        The image of runner, scheduler and workers; it has this package.
+    workers : int
+        Pods.
+    threads : int
+        Of each of them, and how many processors it asks for.
+    memory : str
+        Of each of them, as Kubernetes writes it, like 4Gi.
+    namespace : str
+    service_account : str or None
+        Of the runner.
+    volume_claim : str or None
+        The persistent volume claim that all pods mount; None where all paths are object stores.
+    volume_path : str
+        Where it is mounted; relative paths of the job are below it.
+    node_selectors : dict of str to str
+        Labels that a node must have.
+    environment : dict of str to str
+        Variables of all pods.
+    """
+
+    image: str = "dask-als:latest"
+    workers: int = 1
+    threads: int = 1
+    memory: str = "2Gi"
+    namespace: str = "dask-als"
+    service_account: str | None = None
+    volume_claim: str | None = None
+    volume_path: str = "/data"
+    node_selectors: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("workers", self.workers), ("threads", self.threads)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSizes:
+    """The size of the cluster, for each kind of cluster."""
+
+    local: LocalSize = LocalSize()
+    kubernetes: KubernetesSize = field(default_factory=KubernetesSize)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one job file says.
+
+    Attributes
+    ----------
+    name : str
+        Small letters, digits and hyphens, at most 40.
+    output : str
+        The directory that all results go into.
+    steps : tuple of str
+        Those of `STEPS` that run; each takes what the ones before it made, now or earlier.
+    source : SourceSettings
+    prepare : PrepareSettings
+    train : TrainSettings
+    checkpoint : Checkpoints
+    cluster : ClusterSizes
+
+    Raises
+    ------
+    InputError
+        If parts of it do not go together.
+    """
+
+    name: str
+    output: str
+    source: SourceSettings
+    steps: tuple[str, ...] = STEPS
+    prepare: PrepareSettings = PrepareSettings()
+    train: TrainSettings = TrainSettings()
+    checkpoint: Checkpoints = Checkpoints()
+    cluster: ClusterSizes = field(default_factory=ClusterSizes)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise InputError(
+                f"name is {self.name!r}; it must be at most 40 small letters, digits and hyphens"
+            )
+        if not self.output:
+            raise InputError("output is empty; it must be a directory")
+        if not self.steps or list(self.steps) != [step for step in STEPS if step in self.steps]:
+            raise InputError(
+                f"steps are {', '.join(self.steps) or 'none'}; they must be some of "
+                f"{', '.join(STEPS)}, in this order"
+            )
+        if {"prepare", "evaluate"} <= set(self.steps) and not self.prepare.test_fraction:
+            raise InputError(
+                "the step evaluate needs held-out ratings: set prepare.test_fraction, say to 0.1"
+            )
+
+    @property
+    def dataset(self) -> str:
+        """The directory of the dataset."""
+        return storage.join(self.output, "dataset")
+
+    @property
+    def model(self) -> str:
+        """The directory of the model."""
+        return storage.join(self.output, "model")
+
+    @property
+    def checkpoints(self) -> str:
+        """The directory of the checkpoints."""
+        return storage.join(self.output, "checkpoints")
+
+    @property
+    def evaluation(self) -> str:
+        """The file of the evaluation's figures."""
+        return storage.join(self.output, "evaluation.json")
+
+    @property
+    def result(self) -> str:
+        """The file that says how the job went."""
+        return storage.join(self.output, "result.json")
+
+    def to_toml(self) -> str:
+        """Return the text of a job file, with all defaults written out."""
+        return tomli_w.dumps(to_table(self))
+
+
+def read_job(path: str, changes: Iterable[str] = ()) -> Job:
+    """Read a job file, local or on an object store.
+
+    Parameters
+    ----------
+    changes : iterable of str
+        Values that replace those of the file, like ``train.rank=64``.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or anything in it is wrong; it names all that is.
+    """
+    try:
+        with storage.opened(path, "r") as file:
+            text = file.read()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text") from None
+    try:
+        return job_from_toml(text, changes, name=PurePosixPath(path).stem)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def job_from_toml(text: str, changes: Iterable[str] = (), *, name: str | None = None) -> Job:
+    """Return the job that the text of a job file says.
+
+    Parameters
+    ----------
+    changes : iterable of str
+        See `read_job`.
+    name : str, optional
+        The job's, if the text does not say one.
+
+    Raises
+    ------
+    InputError
+        If anything in it is wrong; it names all that is.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not TOML: {error}") from None
+    if name is not None:
+        table.setdefault("name", name)
+    for change in changes:
+        _set(table, change)
+    return from_table(Job, table)
+
+
+def _set(table: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    *path, name = key.strip().split(".")
+    if not equals or not name:
+        raise InputError(f"--set {change} cannot be understood; write it like train.rank=64")
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {change}: {part} is no table")
+    table[name] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    """Return a value of TOML; what is none is a text without its quotation marks."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,141 @@
+"""How a job went: what ran, what it took, where things are; as ``result.json``, kept up to date."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+from dask_als import storage
+from dask_als.errors import DaskALSError, InputError
+from dask_als.job_file import Job
+
+INTERRUPTED_EXIT_CODE = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """How one step went.
+
+    Attributes
+    ----------
+    step : str
+    status : {"done", "skipped", "failed"}
+        Skipped is a step whose result was there already, of the same inputs and settings.
+    seconds : float
+    path : str
+        Where its result is.
+    reason : str
+        Why it ran, or what it failed with.
+    figures : dict
+        Numbers that tell of its result.
+    """
+
+    step: str
+    status: Literal["done", "skipped", "failed"]
+    seconds: float
+    path: str
+    reason: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class JobResult:
+    """How a job went so far; `recorded` gives one and writes it down.
+
+    Attributes
+    ----------
+    run_id : str
+        Tells this run from other runs of the same job.
+    job : str
+    status : {"running", "succeeded", "failed"}
+        One that says running is either at work or was killed.
+    exit_code : int or None
+        Of ``dask-als run``; None while it runs.
+    error : str or None
+        One line.
+    started : str
+        In UTC, as in ISO 8601.
+    seconds : float
+    dask_als, python : str
+        Versions.
+    steps : list of StepResult
+    """
+
+    run_id: str
+    job: str
+    path: str
+    status: Literal["running", "succeeded", "failed"] = "running"
+    exit_code: int | None = None
+    error: str | None = None
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    seconds: float = 0.0
+    dask_als: str = field(default_factory=lambda: version("dask-als"))
+    python: str = sys.version.split()[0]
+    steps: list[StepResult] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return asdict(self)
+
+    def write(self) -> None:
+        """Write ``result.json``, which is whole at any time."""
+        storage.replace_json(self.path, self.to_json())
+
+    def add(self, step: StepResult) -> None:
+        """Note down a step that has ended."""
+        self.steps.append(step)
+        self.write()
+
+
+@contextmanager
+def recorded(job: Job, run_id: str | None = None) -> Iterator[JobResult]:
+    """Give the record of a run; the end of the block, or what it raises, is written down.
+
+    Parameters
+    ----------
+    run_id : str, optional
+        One is made if it is not given.
+
+    Raises
+    ------
+    InputError
+        If the job's output cannot be written.
+    """
+    start = time.monotonic()
+    result = JobResult(
+        run_id=run_id or uuid.uuid4().hex[:12], job=job.name, path=storage.absolute(job.result)
+    )
+    try:
+        storage.make_directory(job.output)
+        result.write()
+    except OSError as error:
+        raise InputError(f"{job.output} cannot be written: {storage.first_line(error)}") from None
+    try:
+        yield result
+        result.status, result.exit_code = "succeeded", 0
+    except BaseException as error:
+        result.status, result.exit_code = "failed", _exit_code(error)
+        result.error = "interrupted" if isinstance(error, KeyboardInterrupt) else in_a_line(error)
+        raise
+    finally:
+        result.seconds = round(time.monotonic() - start, 3)
+        result.write()
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return what an error says in one line, with its name if we did not raise it on purpose."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, DaskALSError) else f"{type(error).__name__}: {text}"
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED_EXIT_CODE
+    return error.exit_code if isinstance(error, DaskALSError) else 1

@@ -1,0 +1,297 @@
+"""Run the steps of a job, each only if what it would make is not there already.
+
+Each step leaves beside what it made a note of what it was made from. The next run compares: same
+inputs, same settings, and the result still as it was left, so the step is skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from dask_als import dataset as dataset_files
+from dask_als import model_files, storage
+from dask_als.checkpoint import check_continues, complete_checkpoints, remove_checkpoints
+from dask_als.dataset import open_dataset
+from dask_als.errors import InputError
+from dask_als.evaluate import baselines
+from dask_als.executor import Executor
+from dask_als.history import EpochFigures
+from dask_als.job_file import Job
+from dask_als.job_result import JobResult, StepResult, in_a_line
+from dask_als.model_files import read_manifest
+from dask_als.prepare import Progress, Titles, prepare
+from dask_als.source import open_source
+from dask_als.train import train
+
+
+class Watcher(Protocol):
+    """Is told how a job goes."""
+
+    def started(self, step: str, reason: str) -> None:
+        """Hear that a step begins, and why it has to run."""
+        ...
+
+    def ended(self, step: StepResult) -> None:
+        """Hear how a step went."""
+        ...
+
+    def preparing(self) -> AbstractContextManager[Progress]:
+        """Give what is told of the stages of `prepare`."""
+        ...
+
+    def training(self, n_epochs: int) -> AbstractContextManager[Callable[[EpochFigures], None]]:
+        """Give what is told of each epoch."""
+        ...
+
+
+class Unwatched:
+    """A watcher that says nothing."""
+
+    def started(self, step: str, reason: str) -> None:
+        """Say nothing."""
+
+    def ended(self, step: StepResult) -> None:
+        """Say nothing."""
+
+    @contextmanager
+    def preparing(self) -> Iterator[Progress]:
+        """Show nothing."""
+        yield lambda stage, done, total: None
+
+    @contextmanager
+    def training(self, n_epochs: int) -> Iterator[Callable[[EpochFigures], None]]:
+        """Show nothing."""
+        yield lambda figures: None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a step makes, of what, and how.
+
+    Attributes
+    ----------
+    path : str
+        What it makes: a directory, or a file.
+    whole : str
+        The file that is there when all of it is.
+    note : str
+        The file that says what it was made from.
+    inputs : callable
+        Job -> what decides the result, as plain JSON values.
+    run : callable
+        Makes it.
+    figures : callable
+        Job -> numbers that tell of what is there.
+    """
+
+    path: str
+    whole: str
+    note: str
+    inputs: Callable[[Job], dict[str, Any]]
+    run: Callable[[Job, Executor, Watcher], None]
+    figures: Callable[[Job], dict[str, Any]]
+
+
+def run_job(
+    job: Job, executor: Executor, result: JobResult, *, watcher: Watcher | None = None
+) -> None:
+    """Run the steps of a job in order.
+
+    Parameters
+    ----------
+    result : JobResult
+        Is told of every step; see `dask_als.job_result.recorded`.
+    watcher : Watcher, optional
+
+    Raises
+    ------
+    InputError, JobError
+        What a step raises; it is noted down before.
+    """
+    watcher = watcher or Unwatched()
+    for name in job.steps:
+        ended = _run_step(name, job, executor, watcher, result)
+        result.add(ended)
+        watcher.ended(ended)
+
+
+def _run_step(
+    name: str, job: Job, executor: Executor, watcher: Watcher, result: JobResult
+) -> StepResult:
+    step, start = _steps(job)[name], time.monotonic()
+    path = storage.absolute(step.path)
+    try:
+        inputs = step.inputs(job)
+        reason = _why_it_must_run(step, inputs)
+        if reason is None:
+            return StepResult(
+                step=name,
+                status="skipped",
+                seconds=0.0,
+                path=path,
+                reason="nothing has changed",
+                figures=step.figures(job),
+            )
+        watcher.started(name, reason)
+        step.run(job, executor, watcher)
+        made = {"step": name, "inputs": inputs, "sha256": _digest(step.whole)}
+        storage.replace_json(step.note, made)
+    except BaseException as error:
+        result.add(
+            StepResult(
+                step=name,
+                status="failed",
+                seconds=_since(start),
+                path=path,
+                reason=in_a_line(error),
+            )
+        )
+        raise
+    return StepResult(
+        step=name,
+        status="done",
+        seconds=_since(start),
+        path=path,
+        reason=reason,
+        figures=step.figures(job),
+    )
+
+
+def _since(start: float) -> float:
+    return round(time.monotonic() - start, 3)
+
+
+def _why_it_must_run(step: _Step, inputs: dict[str, Any]) -> str | None:
+    """Return what is not as it was when the step ran last; None if all is."""
+    if not storage.exists(step.whole):
+        return "not made yet"
+    if not storage.exists(step.note):
+        return "what is there was made by something else"
+    try:
+        note = storage.read_json(step.note)
+        before, digest = dict(note["inputs"]), note["sha256"]
+    except (InputError, KeyError, TypeError, ValueError):
+        return "the note of what it was made from is damaged"
+    if digest != _digest(step.whole):
+        return "what is there was changed since"
+    changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
+    return f"changed: {', '.join(changed)}" if changed else None
+
+
+def _digest(path: str) -> str:
+    with storage.opened(path) as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def _in_directory(path: str, manifest: str) -> dict[str, str]:
+    return {
+        "path": path,
+        "whole": storage.join(path, manifest),
+        "note": storage.join(path, "step.json"),
+    }
+
+
+def _steps(job: Job) -> dict[str, _Step]:
+    return {
+        "prepare": _Step(
+            **_in_directory(job.dataset, dataset_files.MANIFEST),
+            inputs=_prepare_inputs,
+            run=_prepare,
+            figures=_prepare_figures,
+        ),
+        "train": _Step(
+            **_in_directory(job.model, model_files.MANIFEST),
+            inputs=_train_inputs,
+            run=_train,
+            figures=_train_figures,
+        ),
+        "evaluate": _Step(
+            path=job.evaluation,
+            whole=job.evaluation,
+            note=f"{job.evaluation.removesuffix('.json')}.step.json",
+            inputs=_evaluate_inputs,
+            run=_evaluate,
+            figures=lambda job: dict(storage.read_json(job.evaluation)),
+        ),
+    }
+
+
+def _prepare_inputs(job: Job) -> dict[str, Any]:
+    source = open_source(job.source.path)
+    files = {*source.files, *([source.titles[0]] if source.titles else [])}
+    if job.source.titles is not None:
+        files.add(job.source.titles)
+    states = {storage.absolute(file): storage.state_of_file(file) for file in sorted(files)}
+    return {"files": states, "source": asdict(job.source), **asdict(job.prepare)}
+
+
+def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
+    source = job.source
+    with watcher.preparing() as progress:
+        prepare(
+            source.path,
+            job.dataset,
+            executor,
+            columns=source.columns,
+            settings=job.prepare,
+            titles=None if source.titles is None else Titles(source.titles, source.title_column),
+            overwrite=True,
+            progress=progress,
+        )
+
+
+def _prepare_figures(job: Job) -> dict[str, Any]:
+    dataset = open_dataset(job.dataset)
+    counts = {name: value for name, value in dataset.source.items() if name != "path"}
+    return {"users": dataset.users.n_rows, "items": dataset.items.n_rows, **counts}
+
+
+def _train_inputs(job: Job) -> dict[str, Any]:
+    return {"dataset": open_dataset(job.dataset).fingerprint, **job.train.to_json()}
+
+
+def _train(job: Job, executor: Executor, watcher: Watcher) -> None:
+    dataset = open_dataset(job.dataset)
+    found = complete_checkpoints(job.checkpoints)
+    try:
+        for checkpoint in found[-1:]:
+            check_continues(checkpoint, dataset, job.train)
+    except InputError:
+        # They are of the job as it was before it was changed.
+        remove_checkpoints(job.checkpoints, keep=0)
+    with watcher.training(job.train.epochs) as on_epoch:
+        train(
+            dataset,
+            job.model,
+            job.train,
+            executor,
+            checkpoints=job.checkpoint.settings(job.checkpoints),
+            overwrite=True,
+            on_epoch=on_epoch,
+        )
+
+
+def _train_figures(job: Job) -> dict[str, Any]:
+    return read_manifest(job.model).figures.to_json()
+
+
+def _evaluate_inputs(job: Job) -> dict[str, Any]:
+    dataset = open_dataset(job.dataset)
+    if not dataset.n_test:
+        raise InputError(f"{dataset.path} has no held-out ratings; set prepare.test_fraction")
+    return {
+        "dataset": dataset.fingerprint,
+        "model": _digest(storage.join(job.model, model_files.MANIFEST)),
+    }
+
+
+def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
+    manifest = read_manifest(job.model)
+    without = baselines(open_dataset(job.dataset), manifest.settings, executor)
+    figures = {"test_rmse": manifest.figures.test_rmse, "baselines": asdict(without)}
+    storage.replace_json(job.evaluation, figures)

@@ -1,0 +1,131 @@
+"""Frozen dataclasses from nested tables of plain values, as in TOML, and back."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from dask_als.errors import InputError
+
+T = TypeVar("T")
+
+_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class _Mistake(Exception):
+    """A value is not what its place takes; the mistake is noted."""
+
+
+def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
+    """Return a dataclass whose fields are the values of a table.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass. Its fields are bool, int, float, str, a literal, a tuple or dict of these,
+        another dataclass (a table within the table), or one of these or None.
+    table : mapping
+        A key left out stands for the field's default.
+
+    Raises
+    ------
+    InputError
+        If anything in the table is wrong; it names all that is.
+    """
+    reader = _Reader()
+    try:
+        made: T = reader.table(kind, table, "")
+    except _Mistake:
+        raise InputError("; ".join(reader.mistakes)) from None
+    return made
+
+
+def to_table(settings: Any) -> dict[str, Any]:
+    """Return the table that `from_table` makes the dataclass of; None is left out."""
+    table: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            table[field.name] = to_table(value)
+        elif value is not None:
+            table[field.name] = list(value) if isinstance(value, tuple) else value
+    return table
+
+
+class _Reader:
+    """Reads values by their types, and collects what is wrong."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+
+    def wrong(self, mistake: str) -> _Mistake:
+        self.mistakes.append(mistake)
+        return _Mistake()
+
+    def table(self, kind: Any, table: Any, path: str) -> Any:
+        if not isinstance(table, Mapping):
+            raise self.wrong(f"{path} is {table!r}; it must be a table")
+        known = {field.name: field for field in fields(kind)}
+        before = len(self.mistakes)
+        self.mistakes += _unknown_keys(table, known, path)
+        hints = get_type_hints(kind)
+        values = {}
+        for name, field in known.items():
+            try:
+                if name in table:
+                    values[name] = self.value(hints[name], table[name], _below(path, name))
+                elif _is_required(field):
+                    self.wrong(f"{_below(path, name)} is missing")
+            except _Mistake:
+                continue
+        if len(self.mistakes) > before:
+            raise _Mistake
+        try:
+            return kind(**values)
+        except InputError as error:
+            raise self.wrong(f"[{path}] {error}" if path else str(error)) from None
+
+    def value(self, kind: Any, value: Any, path: str) -> Any:
+        arguments = get_args(kind)
+        if is_dataclass(kind):
+            return self.table(kind, value, path)
+        if get_origin(kind) in (Union, types.UnionType):
+            (kind,) = (one for one in arguments if one is not type(None))
+            return self.value(kind, value, path)
+        if get_origin(kind) is Literal:
+            if value not in arguments:
+                raise self.wrong(f"{path} is {value!r}; it must be {' or '.join(arguments)}")
+            return value
+        if get_origin(kind) is tuple:
+            if not isinstance(value, list):
+                raise self.wrong(f"{path} is {value!r}; it must be a list")
+            return tuple(self.value(arguments[0], one, path) for one in value)
+        if get_origin(kind) is dict:
+            if not isinstance(value, Mapping):
+                raise self.wrong(f"{path} is {value!r}; it must be a table")
+            return {
+                key: self.value(arguments[1], one, _below(path, key)) for key, one in value.items()
+            }
+        if kind is float and type(value) is int:
+            return float(value)
+        if type(value) is not kind:
+            raise self.wrong(f"{path} is {value!r}; it must be {_IN_WORDS[kind]}")
+        return value
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _unknown_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            yield f"{_below(path, key)} is not known; the nearest is {_below(path, near[0])}"
