@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 import time
 import weakref
 
@@ -46,7 +47,7 @@ def test_a_deferred_one_comes_after_the_block():
 
     def interrupted_at_work():
         with interrupts.deferred():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             done.append("all of it")
 
     with pytest.raises(KeyboardInterrupt), interrupts.noticed():
