@@ -12,7 +12,7 @@ LAYERS = [
     {"side", "exact_sum", "draws", "simd", "storage"},
     {"settings", "ranges", "split", "gram", "executor", "generate", "fetch", "interrupts"},
     {"blocks", "history", "cholesky", "csv_text"},
-    {"objective", "source", "dataset", "kernels"},
+    {"objective", "source", "dataset", "kernels", "stopping"},
     {"clean", "half_epoch", "model_files"},
     {"prepare_tasks", "checkpoint", "model", "plan"},
     {"prepare", "train"},
