@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dask_als.errors import DaskALSError, InputError, JobError
-from dask_als.settings import Columns, PrepareSettings, TrainSettings
+from dask_als.settings import Columns, PrepareSettings, StopSettings, TrainSettings
 
 if TYPE_CHECKING:
     from dask_als.estimator import ALS
@@ -20,6 +20,7 @@ __all__ = [
     "InputError",
     "JobError",
     "PrepareSettings",
+    "StopSettings",
     "TrainSettings",
 ]
 __version__ = "0.1.0"

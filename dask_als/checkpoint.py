@@ -11,11 +11,24 @@ from dask_als.model_files import MANIFEST, read_manifest
 from dask_als.settings import TrainSettings
 
 _NAME = re.compile(r"epoch-(\d+)$")
+_BEST = re.compile(r"best-(\d+)$")
 
 
 def checkpoint_path(directory: str, epoch: int) -> str:
     """Return the path of the checkpoint after an epoch."""
     return storage.join(directory, f"epoch-{epoch:05d}")
+
+
+def best_path(directory: str, epoch: int) -> str:
+    """Return the path of the model that is the best so far, after its epoch."""
+    return storage.join(directory, f"best-{epoch:05d}")
+
+
+def remove_best(directory: str, *, but: str | None = None) -> None:
+    """Remove what was the best model once, all but one of them."""
+    for path in storage.list_directory(directory):
+        if _BEST.search(path) and path != but:
+            storage.remove(path)
 
 
 def complete_checkpoints(directory: str) -> list[str]:
@@ -49,6 +62,7 @@ def clear_checkpoints(directory: str, *, overwrite: bool) -> None:
             "--overwrite to start anew"
         )
     remove_checkpoints(directory, keep=0)
+    remove_best(directory)
 
 
 def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
@@ -21,8 +21,8 @@ from dask_als.executor import Executor
 from dask_als.history import EpochFigures
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import Columns, PrepareSettings, TrainSettings
-from dask_als.train import train
+from dask_als.settings import Columns, PrepareSettings, StopSettings, TrainSettings
+from dask_als.train import Callback, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,9 @@ class ALS(TrainSettings):
         *,
         columns: Columns = Columns(),
         prepare_settings: PrepareSettings = PrepareSettings(),
+        stopping: StopSettings = StopSettings(),
         on_epoch: Callable[[EpochFigures], None] = lambda figures: None,
+        callbacks: Sequence[Callback] = (),
     ) -> ALSModel:
         """Train a model.
 
@@ -67,8 +69,14 @@ class ALS(TrainSettings):
             The names of user, item, rating and time in `ratings`.
         prepare_settings : PrepareSettings, optional
             Split and duplicates; not for a dataset, which is prepared already.
+        stopping : StopSettings, optional
+            What ends the training before its last epoch.
         on_epoch : callable, optional
             Told the figures of each epoch.
+        callbacks : sequence of callable, optional
+            Each is given a `TrainedEpoch` after every epoch: its ``figures``, the ``history``, and
+            ``save(directory)``, which writes the model as it is then. One that returns true ends
+            the training.
 
         Returns
         -------
@@ -82,7 +90,15 @@ class ALS(TrainSettings):
                 executor = DaskExecutor(client)
                 dataset = _dataset_of(ratings, scratch, executor, columns, prepare_settings)
                 model_path = storage.join(scratch, "model")
-                train(dataset, model_path, self._settings(), executor, on_epoch=on_epoch)
+                train(
+                    dataset,
+                    model_path,
+                    self._settings(),
+                    executor,
+                    stopping=stopping,
+                    on_epoch=on_epoch,
+                    callbacks=callbacks,
+                )
             model = ALSModel.load(model_path, dataset.path)
         except BaseException:
             remove_scratch()

@@ -152,6 +152,34 @@ class CheckpointSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StopSettings:
+    """What ends a training before its last epoch; nothing, unless asked for.
+
+    Attributes
+    ----------
+    flat : float or None
+        Stop when an epoch raises the objective by less than this part of its size.
+    patience : int or None
+        Stop when so many epochs in a row did not lower the held-out RMSE, and keep the model of
+        the epoch with the lowest. Needs held-out ratings.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    flat: float | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.flat is not None:
+            _require_finite("stop_when_flat", self.flat, positive=True)
+        if self.patience is not None:
+            _require_whole("patience", self.patience, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """The source's names for what a rating is made of.
 

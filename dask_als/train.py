@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -14,10 +14,12 @@ import numpy as np
 from dask_als import model_files, storage
 from dask_als.blocks import State, random_state, zero_state
 from dask_als.checkpoint import (
+    best_path,
     check_continues,
     checkpoint_path,
     clear_checkpoints,
     complete_checkpoints,
+    remove_best,
     remove_checkpoints,
 )
 from dask_als.dataset import Dataset, Partition, read_block, read_test_block
@@ -33,8 +35,9 @@ from dask_als.methods import Method, method_of, solve_side
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import rmse
 from dask_als.plan import check_fits
-from dask_als.settings import CheckpointSettings, TrainSettings
+from dask_als.settings import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.side import ITEMS, SIDES, USERS, Side, side_named
+from dask_als.stopping import best_epoch, reason_to_stop
 
 T = TypeVar("T")
 
@@ -60,6 +63,39 @@ class Epoch:
 
     figures: EpochFigures
     sides: dict[Side, Any]
+
+
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """What a callback is given: an epoch that has ended, and its model.
+
+    Attributes
+    ----------
+    figures : EpochFigures
+    history : tuple of EpochFigures
+        Those of all epochs so far.
+    """
+
+    figures: EpochFigures
+    history: tuple[EpochFigures, ...]
+    _write: Callable[[str], ModelManifest] = field(repr=False)
+
+    def save(self, directory: str) -> ModelManifest:
+        """Write the model as it is after this epoch, by the workers.
+
+        Raises
+        ------
+        InputError
+            If `directory` is there already.
+        """
+        with storage.staged_directory(
+            directory, manifest=model_files.MANIFEST, overwrite=False
+        ) as staging:
+            return self._write(staging)
+
+
+# Called after each epoch; training ends there if it returns true.
+Callback = Callable[[TrainedEpoch], object]
 
 
 def random_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None]:
@@ -300,8 +336,10 @@ def train(
     *,
     initial_model: str | None = None,
     checkpoints: CheckpointSettings | None = None,
+    stopping: StopSettings = StopSettings(),
     overwrite: bool = False,
     on_epoch: Callable[[EpochFigures], None] = lambda figures: None,
+    callbacks: Sequence[Callback] = (),
 ) -> ModelManifest:
     """Train on a dataset and write the model.
 
@@ -313,21 +351,31 @@ def train(
         A model directory to start from; None starts from random factors.
     checkpoints : CheckpointSettings, optional
         Without them, none outlive the training.
+    stopping : StopSettings, optional
+        What ends the training before its last epoch.
     overwrite : bool, optional
         Whether a model that is there, and checkpoints of an earlier training, are replaced.
     on_epoch : callable, optional
         Told the figures of every epoch.
+    callbacks : sequence of callable, optional
+        Each is given a `TrainedEpoch` after every epoch; one that returns true ends the training.
+        An epoch that has to be trained again, after workers were lost, is told again.
 
     Raises
     ------
     InputError
-        If `model` is there already, something does not belong to the dataset, or the workers
-        have too little memory.
+        If `model` is there already, something does not belong to the dataset, patience has no
+        held-out ratings to go by, or the workers have too little memory.
     JobError
         If workers, or the whole cluster, were lost and did not come back.
     """
     if initial_model is not None:
         check_start(initial_model, dataset, settings)
+    if stopping.patience is not None and not dataset.n_test:
+        raise InputError(
+            f"patience needs held-out ratings and {dataset.path} has none; "
+            "prepare it with --test-fraction 0.1"
+        )
     check_fits(dataset, settings, executor.shape)
     with storage.staged_directory(
         model, manifest=model_files.MANIFEST, overwrite=overwrite
@@ -340,7 +388,9 @@ def train(
             settings=settings,
             executor=executor,
             checkpoints=checkpoints or CheckpointSettings(directory=own, every=settings.epochs),
+            stopping=stopping,
             on_epoch=on_epoch,
+            callbacks=callbacks,
             start=random_start if initial_model is None else start_from_model(initial_model),
         )
         try:
@@ -368,10 +418,15 @@ class _Run:
     settings: TrainSettings
     executor: Executor
     checkpoints: CheckpointSettings
+    stopping: StopSettings
     on_epoch: Callable[[EpochFigures], None]
+    callbacks: Sequence[Callback]
     start: Start
     history: list[EpochFigures] = field(default_factory=list)
     losses: int = 0
+    is_over: bool = False
+    # With patience: the best epoch, unless a checkpoint has written it.
+    best: Epoch | None = None
 
     def into(self, directory: str) -> ModelManifest:
         """Train and write the model."""
@@ -379,6 +434,7 @@ class _Run:
         if found:
             check_continues(found[-1], self.dataset, self.settings)
             self.go_on_from(found[-1])
+            self.check_best_is_kept(found[-1])
         while True:
             try:
                 return self.all_stretches(directory)
@@ -387,15 +443,15 @@ class _Run:
                 if self.losses == _MOST_LOSSES_WITHOUT_A_CHECKPOINT:
                     raise WorkersLostError(f"{lost}, {self.losses} times in a row") from None
                 found = complete_checkpoints(self.checkpoints.directory)
-                self.history = model_files.read_history(found[-1]) if found else []
+                self.set_back(model_files.read_history(found[-1]) if found else [])
 
     def all_stretches(self, directory: str) -> ModelManifest:
         """Train what is left, a stretch at a time, and write the model."""
         training = Training(self.dataset, self.settings, self.executor)
         while True:
             last = self.one_stretch(training)
-            if len(self.history) == self.settings.epochs:
-                return training.write(last, self.history, directory)
+            if self.is_over:
+                return training.write(self.kept(training, last), self.history, directory)
             self.write_checkpoint(training, last)
             # What it holds keeps all tasks before it alive.
             del last
@@ -407,30 +463,95 @@ class _Run:
         every = min(self.checkpoints.every, training.longest_chain)
         done = len(self.history)
         stop = min(self.settings.epochs, (done // every + 1) * every)
-        if done == stop:
+        if self.is_over:
             return Epoch(self.history[-1], training.sides_of(self.start, done))
         for epoch in training.stretch(self.start, range(done + 1, stop + 1)):
-            self.history.append(epoch.figures)
-            self.on_epoch(epoch.figures)
-            if time.monotonic() > deadline:
+            self.take_in(training, epoch)
+            if self.is_over or time.monotonic() > deadline:
                 break
         return epoch
 
+    def take_in(self, training: Training, epoch: Epoch) -> None:
+        """Note an epoch down, tell of it, and decide whether it is the last."""
+        self.history.append(epoch.figures)
+        self.decide()
+        if self.stopping.patience is not None and best_epoch(self.history) == epoch.figures:
+            self.best = epoch
+        self.on_epoch(epoch.figures)
+        if self.callbacks:
+            history = list(self.history)
+            write = partial(training.write, epoch, history)
+            trained = TrainedEpoch(epoch.figures, tuple(history), write)
+            # All are told, whatever the first one answers.
+            answers = [callback(trained) for callback in self.callbacks]
+            self.is_over = self.is_over or any(answers)
+
+    def decide(self) -> None:
+        """Decide by the history whether its last epoch is the last of all."""
+        all_done = len(self.history) == self.settings.epochs
+        self.is_over = all_done or reason_to_stop(self.history, self.stopping) is not None
+
+    def kept(self, training: Training, last: Epoch) -> Epoch:
+        """Return the epoch whose model is written: the last, or with patience the best."""
+        if self.stopping.patience is None:
+            return last
+        figures = best_epoch(self.history)
+        if figures == last.figures:
+            return last
+        if self.best is not None:
+            return self.best
+        path = best_path(self.checkpoints.directory, figures.epoch)
+        return Epoch(figures, training.sides_of(start_from_model(path), figures.epoch))
+
     def write_checkpoint(self, training: Training, last: Epoch) -> None:
         """Write a checkpoint and go on from it, which cuts the chain of tasks."""
+        if self.best is not None:
+            best = best_path(self.checkpoints.directory, self.best.figures.epoch)
+            self.write_epoch(training, self.best, best)
         path = checkpoint_path(self.checkpoints.directory, last.figures.epoch)
-        with storage.staged_directory(
-            path, manifest=model_files.MANIFEST, overwrite=True
-        ) as staging:
-            training.write(last, self.history, staging)
+        self.write_epoch(training, last, path)
+        if self.best is not None:
+            # Only now: until the checkpoint was there, its forerunner's best was needed.
+            remove_best(self.checkpoints.directory, but=best)
         remove_checkpoints(self.checkpoints.directory, keep=self.checkpoints.keep)
         self.go_on_from(path)
 
+    def write_epoch(self, training: Training, epoch: Epoch, path: str) -> None:
+        """Write the model of an epoch as a checkpoint."""
+        history = self.history[: epoch.figures.epoch]
+        with storage.staged_directory(
+            path, manifest=model_files.MANIFEST, overwrite=True
+        ) as staging:
+            training.write(epoch, history, staging)
+
     def go_on_from(self, checkpoint: str) -> None:
         """Start the next stretch from a checkpoint."""
-        self.history = model_files.read_history(checkpoint)
+        self.set_back(model_files.read_history(checkpoint))
         self.start = start_from_model(checkpoint)
         self.losses = 0
+
+    def set_back(self, history: list[EpochFigures]) -> None:
+        """Go on after these epochs."""
+        self.history = history
+        self.best = None
+        self.decide()
+
+    def check_best_is_kept(self, checkpoint: str) -> None:
+        """Check that the best model of the epochs up to a checkpoint is still there.
+
+        Raises
+        ------
+        InputError
+            If it is not, because those epochs were trained without patience.
+        """
+        if self.stopping.patience is None:
+            return
+        best = best_path(self.checkpoints.directory, best_epoch(self.history).epoch)
+        if not storage.exists(storage.join(best, model_files.MANIFEST)):
+            raise InputError(
+                f"{checkpoint} was trained without --patience, so the best model up to there was "
+                "not kept; resume without --patience, or start anew"
+            )
 
 
 def training_mean(dataset: Dataset, settings: TrainSettings) -> float:

@@ -22,7 +22,7 @@ LAYERS = [
         "typed_tables",
     },
     {"blocks", "history", "cholesky", "csv_text", "job_file"},
-    {"objective", "source", "dataset", "kernels", "job_result"},
+    {"objective", "source", "dataset", "kernels", "job_result", "stopping"},
     {"clean", "half_epoch", "model_files", "implicit_kernel"},
     {"implicit"},
     {"methods"},

@@ -10,7 +10,13 @@ from typing import Any
 import click
 
 from dask_als.errors import InputError
-from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
+from dask_als.settings import (
+    CheckpointSettings,
+    Columns,
+    PrepareSettings,
+    StopSettings,
+    TrainSettings,
+)
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
@@ -101,7 +107,23 @@ train_options = together(
     ),
 )
 
-
+stop_options = together(
+    setting(
+        StopSettings,
+        "flat",
+        "--stop-when-flat",
+        type=float,
+        metavar="PART",
+        help="Stop when an epoch raises the objective by less than this part of it, say 1e-4.",
+    ),
+    setting(
+        StopSettings,
+        "patience",
+        type=int,
+        metavar="EPOCHS",
+        help="Stop after so many epochs without a lower held-out RMSE; the best model is kept.",
+    ),
+)
 checkpoint_options = together(
     click.option("--checkpoint", metavar="DIR", help="Write checkpoints to this directory."),
     setting(CheckpointSettings, "every", "--checkpoint-every", help="Epochs from one to the next."),

@@ -14,9 +14,10 @@ from dask_als.commands.options import (
     cluster_options,
     overwrite_option,
     settings_of,
+    stop_options,
     train_options,
 )
-from dask_als.settings import TrainSettings
+from dask_als.settings import StopSettings, TrainSettings
 
 if TYPE_CHECKING:
     from dask_als.cluster import DaskExecutor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @train_options
 @click.option("--init-from", metavar="MODEL", help="Start from this model's factors and biases.")
+@stop_options
 @checkpoint_options
 @overwrite_option
 @cluster_options
@@ -49,6 +51,7 @@ def train(
     from dask_als.dataset import open_dataset
 
     settings = settings_of(TrainSettings, options)
+    stopping = settings_of(StopSettings, options)
     checkpoints = checkpoint_settings(checkpoint, options)
     opened = open_dataset(dataset)
     screen = Console()
@@ -61,6 +64,7 @@ def train(
             settings,
             initial_model=init_from,
             checkpoints=checkpoints,
+            stopping=stopping,
             overwrite=overwrite,
         )
     say_model(screen, model, manifest)

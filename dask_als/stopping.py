@@ -1,0 +1,34 @@
+"""When to stop before the last epoch; told by the history alone, so a resumed run decides alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dask_als.history import EpochFigures
+from dask_als.settings import StopSettings
+
+
+def reason_to_stop(history: Sequence[EpochFigures], settings: StopSettings) -> str | None:
+    """Say why training ends here; None if it goes on."""
+    if settings.flat is not None and _is_flat(history, settings.flat):
+        return f"the objective rose by less than {settings.flat:g} of itself"
+    if settings.patience is not None and history:
+        best = best_epoch(history)
+        if history[-1].epoch - best.epoch >= settings.patience:
+            return f"no better held-out RMSE since epoch {best.epoch}"
+    return None
+
+
+def best_epoch(history: Sequence[EpochFigures]) -> EpochFigures:
+    """Return the epoch with the lowest held-out RMSE, the first of them if several have it."""
+    return min(
+        (figures for figures in history if figures.test_rmse is not None),
+        key=lambda figures: (figures.test_rmse, figures.epoch),
+    )
+
+
+def _is_flat(history: Sequence[EpochFigures], tolerance: float) -> bool:
+    if len(history) < 2:
+        return False
+    before, now = history[-2].objective, history[-1].objective
+    return now - before < tolerance * abs(now)
