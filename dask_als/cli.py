@@ -8,10 +8,9 @@ from importlib import import_module
 
 import click
 
-from dask_als.errors import DaskALSError
+from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError
 
 _USAGE = 2
-_INTERRUPTED = 130
 
 # In the order of use. Each is a module of `dask_als.commands`, imported when it is asked for.
 COMMANDS = ("demo", "fetch", "generate", "prepare", "plan", "train")
@@ -41,7 +40,7 @@ def _last_words(error: BaseException) -> tuple[int, str]:
         case DaskALSError():
             return error.exit_code, str(error)
         case KeyboardInterrupt() | click.Abort():
-            return _INTERRUPTED, "interrupted; nothing was left half-written"
+            return INTERRUPTED_EXIT_CODE, "interrupted; nothing was left half-written"
         case _:
             return 1, f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INTERRUPTED_EXIT_CODE = 130
+"""What a command ends with after Ctrl-C, as shells have it."""
+
 
 class DaskALSError(Exception):
     """Base of all errors raised on purpose; the message is one line that says what to do."""

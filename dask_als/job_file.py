@@ -11,7 +11,7 @@
 
     [prepare]                           # fields of PrepareSettings
     [train]                             # fields of TrainSettings
-    [checkpoint]                        # every, minutes, keep
+    [checkpoint]                        # fields of CheckpointPolicy
     [cluster.local]                     # workers, threads, memory
     [cluster.kubernetes]                # image, workers, threads, memory, ...
 """
@@ -29,7 +29,7 @@ import tomli_w
 
 from dask_als import storage
 from dask_als.errors import InputError
-from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
+from dask_als.settings import CheckpointPolicy, Columns, PrepareSettings, TrainSettings
 from dask_als.typed_tables import from_table, to_table
 
 STEPS = ("prepare", "train", "evaluate")
@@ -57,28 +57,6 @@ class SourceSettings:
     titles: str | None = None
     title_column: str = "title"
     columns: Columns = Columns()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoints:
-    """How often training writes down its state; see `CheckpointSettings`."""
-
-    every: int = 10
-    minutes: float | None = None
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        self.settings("")
-
-    def settings(self, directory: str) -> CheckpointSettings:
-        """Return the settings of a training that goes on from what is in a directory."""
-        return CheckpointSettings(
-            directory=directory,
-            every=self.every,
-            minutes=self.minutes,
-            keep=self.keep,
-            resume=True,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +145,7 @@ class Job:
     source : SourceSettings
     prepare : PrepareSettings
     train : TrainSettings
-    checkpoint : Checkpoints
+    checkpoint : CheckpointPolicy
     cluster : ClusterSizes
 
     Raises
@@ -182,7 +160,7 @@ class Job:
     steps: tuple[str, ...] = STEPS
     prepare: PrepareSettings = PrepareSettings()
     train: TrainSettings = TrainSettings()
-    checkpoint: Checkpoints = Checkpoints()
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
     cluster: ClusterSizes = field(default_factory=ClusterSizes)
 
     def __post_init__(self) -> None:

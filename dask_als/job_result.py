@@ -13,10 +13,8 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from dask_als import storage
-from dask_als.errors import DaskALSError, InputError
+from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError, InputError
 from dask_als.job_file import Job
-
-INTERRUPTED_EXIT_CODE = 130
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,6 +154,7 @@ class ALSModel:
         self.items = items
         self.history = history
         self.dataset = dataset
+        self._fixed_sides: dict[Side, SolvedSide] = {}
 
     def __repr__(self) -> str:
         users, items = len(self.users.ids), len(self.items.ids)
@@ -336,15 +337,24 @@ class ALSModel:
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
         unknown = State(np.zeros(1, dtype), np.zeros((1, rank), dtype))
         method = method_of(self.settings, self.manifest.global_mean)
-        step = HalfEpoch(side.other, self.settings.epochs)
         solved = method.solve_part(
             HalfEpoch(side, self.settings.epochs),
             block,
             SolvedSide(unknown, NO_SUMS, 0.0),
-            method.join_parts(step, [method.start_part(fixed.state, fixed.counts > 0)]),
+            self._fixed_side(side.other),
         )
         bias = solved.state.bias[0] if len(rows) else self.rows(side).mean_bias
         return FoldedIn(self, side, float(bias), solved.state.factors[0], rows)
+
+    def _fixed_side(self, side: Side) -> SolvedSide:
+        """Return a side with what the method shares of it, made when it is first asked for."""
+        if side not in self._fixed_sides:
+            method = method_of(self.settings, self.manifest.global_mean)
+            rows = self.rows(side)
+            part = method.start_part(rows.state, rows.counts > 0)
+            step = HalfEpoch(side, self.settings.epochs)
+            self._fixed_sides[side] = method.join_parts(step, [part])
+        return self._fixed_sides[side]
 
     def scores(self, side: Side, state: State, row: int) -> np.ndarray:
         """Return the predicted rating of one row of a state and every row of the other side."""

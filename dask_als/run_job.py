@@ -25,6 +25,7 @@ from dask_als.job_file import Job
 from dask_als.job_result import JobResult, StepResult, in_a_line
 from dask_als.model_files import read_manifest
 from dask_als.prepare import Progress, Titles, prepare
+from dask_als.settings import CheckpointSettings
 from dask_als.source import open_source
 from dask_als.train import train
 
@@ -270,7 +271,9 @@ def _train(job: Job, executor: Executor, watcher: Watcher) -> None:
             job.model,
             job.train,
             executor,
-            checkpoints=job.checkpoint.settings(job.checkpoints),
+            checkpoints=CheckpointSettings(
+                directory=job.checkpoints, resume=True, **asdict(job.checkpoint)
+            ),
             overwrite=True,
             on_epoch=on_epoch,
         )

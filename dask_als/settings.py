@@ -116,21 +116,17 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointSettings:
-    """Where and how often training writes down its state, and whether it goes on from there.
+class CheckpointPolicy:
+    """How often training writes down its state, and how much of it is kept.
 
     Attributes
     ----------
-    directory : str
-        Each checkpoint is a directory in it, a model like any other.
     every : int
         Epochs from one checkpoint to the next.
     minutes : float or None
         Write one as well when so many minutes have passed.
     keep : int
         How many of the newest are kept.
-    resume : bool
-        Go on from the newest one, if there is one.
 
     Raises
     ------
@@ -138,17 +134,31 @@ class CheckpointSettings:
         If a value is out of its range.
     """
 
-    directory: str
     every: int = 10
     minutes: float | None = None
     keep: int = 2
-    resume: bool = False
 
     def __post_init__(self) -> None:
         _require_whole("checkpoint_every", self.every, least=1)
         _require_whole("checkpoint_keep", self.keep, least=1)
         if self.minutes is not None:
             _require_finite("checkpoint_minutes", self.minutes, positive=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings(CheckpointPolicy):
+    """Where checkpoints are as well, and whether training goes on from there.
+
+    Attributes
+    ----------
+    directory : str
+        Each checkpoint is a directory in it, a model like any other.
+    resume : bool
+        Go on from the newest one, if there is one.
+    """
+
+    directory: str
+    resume: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
