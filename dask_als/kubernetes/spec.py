@@ -1,0 +1,233 @@
+"""What is asked of Kubernetes, as plain dictionaries: a test, or a person, can read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask_als.settings import KubernetesSettings
+
+Manifest = dict[str, Any]
+
+JOB_LABEL = "dask-als/job"
+ATTEMPT_LABEL = "dask-als/attempt"
+STOPPED = "dask-als/stopped"
+RESULT_FILE = "/dev/termination-log"
+"""What a container writes here, Kubernetes keeps in the pod's status (up to 4 KiB)."""
+
+_API = "kubernetes.dask.org/v1"
+_SCHEDULER_PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
+_WORKER_PORTS = {"http-dashboard": 8788}
+_USER = 10001
+
+
+def attempt_name(job_id: str, attempt: int) -> str:
+    """Return the name of a job's DaskJob; none is used twice (dask-kubernetes#829)."""
+    return job_id if attempt == 1 else f"{job_id}-{attempt}"
+
+
+def record(job_id: str, job_toml: str, settings: KubernetesSettings) -> Manifest:
+    """Return the ConfigMap that a job is known by, from `submit` to `delete`."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(job_id, settings, {JOB_LABEL: job_id}),
+        "data": {"job.toml": job_toml},
+    }
+
+
+def attempt(job_id: str, number: int, settings: KubernetesSettings) -> list[Manifest]:
+    """Return the objects that run a job once: who may reach its pods, and the DaskJob.
+
+    Parameters
+    ----------
+    job_id : str
+    number : int
+        Which attempt this is, from 1.
+    settings : KubernetesSettings
+    """
+    name = attempt_name(job_id, number)
+    labels = {JOB_LABEL: job_id, ATTEMPT_LABEL: str(number)}
+    job = {
+        "apiVersion": _API,
+        "kind": "DaskJob",
+        "metadata": _metadata(name, settings, labels),
+        "spec": {
+            # The operator's default, OnFailure, would start a failed runner again for ever.
+            "job": {"spec": {"restartPolicy": "Never", **_runner(job_id, settings)}},
+            "cluster": {"spec": _cluster_spec(name, settings)},
+        },
+    }
+    return [*network_policies(name, settings, labels), job]
+
+
+def cluster(name: str, settings: KubernetesSettings) -> Manifest:
+    """Return a DaskCluster without a job, for a client that runs elsewhere."""
+    return {
+        "apiVersion": _API,
+        "kind": "DaskCluster",
+        "metadata": _metadata(name, settings, {}),
+        "spec": _cluster_spec(name, settings),
+    }
+
+
+def network_policies(
+    name: str, settings: KubernetesSettings, labels: dict[str, str]
+) -> list[Manifest]:
+    """Return who may reach the pods of a cluster: its own workers and runner, nobody else."""
+
+    def pods(*components: str) -> Manifest:
+        return {
+            "matchLabels": {"dask.org/cluster-name": name},
+            "matchExpressions": [
+                {"key": "dask.org/component", "operator": "In", "values": list(components)}
+            ],
+        }
+
+    def policy(target: str, *sources: str) -> Manifest:
+        return {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": _metadata(f"{name}-{target}", settings, labels),
+            "spec": {
+                "podSelector": pods(target),
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{"podSelector": pods(*sources)}]}] if sources else [],
+            },
+        }
+
+    return [
+        policy("scheduler", "worker", "job-runner"),
+        policy("worker", "scheduler", "worker"),
+        policy("job-runner"),
+    ]
+
+
+def _metadata(name: str, settings: KubernetesSettings, labels: dict[str, str]) -> Manifest:
+    return {
+        "name": name,
+        "namespace": settings.namespace,
+        "labels": {"app.kubernetes.io/name": "dask-als", **labels},
+    }
+
+
+def _cluster_spec(name: str, settings: KubernetesSettings) -> Manifest:
+    return {
+        "scheduler": {"spec": _scheduler(settings), "service": _service(name)},
+        "worker": {"replicas": settings.workers, "spec": _worker(settings)},
+    }
+
+
+def _runner(job_id: str, settings: KubernetesSettings) -> Manifest:
+    container = _container(
+        "runner",
+        settings,
+        ["dask-als", "run", "/job/job.toml", "--cluster", "$(DASK_SCHEDULER_ADDRESS)"],
+    )
+    container["args"] += ["--result", RESULT_FILE]
+    container["terminationMessagePath"] = RESULT_FILE
+    container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    container["resources"] = _resources("100m", "1", "256Mi", "2Gi")
+    container["volumeMounts"].append({"name": "job", "mountPath": "/job", "readOnly": True})
+    pod = _pod(container, settings)
+    pod["volumes"].append({"name": "job", "configMap": {"name": job_id}})
+    pod["terminationGracePeriodSeconds"] = 15
+    return pod
+
+
+def _scheduler(settings: KubernetesSettings) -> Manifest:
+    container = _container("scheduler", settings, ["dask", "scheduler"])
+    container["ports"] = _ports(_SCHEDULER_PORTS)
+    container["resources"] = _resources("100m", "1", "256Mi", "2Gi")
+    container["readinessProbe"] = _health(seconds=2, failures=3)
+    container["livenessProbe"] = _health(seconds=20, failures=6)
+    return _pod(container, settings)
+
+
+def _worker(settings: KubernetesSettings) -> Manifest:
+    memory = settings.memory.removesuffix("B")
+    threads = str(settings.threads)
+    command = ["dask", "worker", "--name", "$(DASK_WORKER_NAME)", "--nthreads", threads]
+    command += ["--memory-limit", settings.memory]
+    command += ["--dashboard-address", f":{_WORKER_PORTS['http-dashboard']}"]
+    container = _container("worker", settings, command)
+    container["ports"] = _ports(_WORKER_PORTS)
+    container["resources"] = _resources(settings.cpu or threads, threads, memory, memory)
+    # A worker that computes answers late: only one that is silent for two minutes is replaced.
+    container["livenessProbe"] = _health(seconds=20, failures=6)
+    return _pod(container, settings)
+
+
+def _pod(container: Manifest, settings: KubernetesSettings) -> Manifest:
+    """Return a pod's spec that the pod security level "restricted" admits."""
+    volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
+    if settings.claim:
+        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": settings.claim}})
+    return {
+        "serviceAccountName": settings.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "nodeSelector": dict(settings.node_selectors),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def _container(name: str, settings: KubernetesSettings, command: list[str]) -> Manifest:
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]
+    if settings.claim:
+        mounts.append({"name": "data", "mountPath": settings.path})
+    return {
+        "name": name,
+        "image": settings.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": command,
+        "workingDir": settings.path if settings.claim else "/tmp",
+        "env": [{"name": key, "value": value} for key, value in settings.environment.items()],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    }
+
+
+def _service(name: str) -> Manifest:
+    return {
+        "type": "ClusterIP",
+        "selector": {"dask.org/cluster-name": name, "dask.org/component": "scheduler"},
+        "ports": [
+            {"name": port, "port": number, "targetPort": port, "protocol": "TCP"}
+            for port, number in _SCHEDULER_PORTS.items()
+        ],
+    }
+
+
+def _ports(ports: dict[str, int]) -> list[Manifest]:
+    return [
+        {"name": port, "containerPort": number, "protocol": "TCP"} for port, number in ports.items()
+    ]
+
+
+def _resources(cpu: str, most_cpu: str, memory: str, most_memory: str) -> Manifest:
+    return {
+        "requests": {"cpu": cpu, "memory": memory},
+        "limits": {"cpu": most_cpu, "memory": most_memory},
+    }
+
+
+def _health(*, seconds: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": "/health", "port": "http-dashboard"},
+        "periodSeconds": seconds,
+        "failureThreshold": failures,
+        "timeoutSeconds": 10,
+    }
