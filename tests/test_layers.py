@@ -28,6 +28,9 @@ LAYERS = [
     {"methods"},
     {"prepare_tasks", "checkpoint", "model", "plan"},
     {"prepare", "train"},
+    {"kubernetes.spec"},
+    {"kubernetes.kube_cluster", "kubernetes.status"},
+    {"kubernetes.operator"},
     {"evaluate", "cluster"},
     {"estimator", "demo", "console", "run_job"},
     {"commands.options"},
@@ -48,7 +51,11 @@ def imports(module):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "dask_als":
             ours |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("dask_als.commands."):
+        elif isinstance(node, ast.ImportFrom) and node.module == "dask_als.kubernetes":
+            ours |= {f"kubernetes.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith(
+            ("dask_als.commands.", "dask_als.kubernetes.")
+        ):
             ours.add(node.module.removeprefix("dask_als."))
         elif isinstance(node, ast.ImportFrom) and node.module.startswith("dask_als."):
             ours.add(node.module.split(".")[1])

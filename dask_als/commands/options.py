@@ -46,7 +46,17 @@ debug_option = click.option(
 )
 cluster_options = together(
     click.option(
-        "--cluster", "address", default="local", metavar="local|ADDRESS", help="Where to compute."
+        "--cluster",
+        "address",
+        default="local",
+        metavar="local|ADDRESS|kubernetes",
+        help="Where to compute.",
+    ),
+    click.option(
+        "--pods",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Of a cluster on Kubernetes: image, workers, threads, memory, volume_claim, …",
     ),
     click.option("--workers", default=1, help="Processes of a local cluster."),
     click.option("--threads", type=int, help="Threads of each of them.  [default: all cores]"),

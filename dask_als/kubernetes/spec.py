@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dask_als.settings import KubernetesSettings
+from dask_als.settings import KubernetesSize
 
 Manifest = dict[str, Any]
 
@@ -25,17 +25,17 @@ def attempt_name(job_id: str, attempt: int) -> str:
     return job_id if attempt == 1 else f"{job_id}-{attempt}"
 
 
-def record(job_id: str, job_toml: str, settings: KubernetesSettings) -> Manifest:
+def record(job_id: str, job_toml: str, size: KubernetesSize) -> Manifest:
     """Return the ConfigMap that a job is known by, from `submit` to `delete`."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(job_id, settings, {JOB_LABEL: job_id}),
+        "metadata": _metadata(job_id, size, {JOB_LABEL: job_id}),
         "data": {"job.toml": job_toml},
     }
 
 
-def attempt(job_id: str, number: int, settings: KubernetesSettings) -> list[Manifest]:
+def attempt(job_id: str, number: int, size: KubernetesSize) -> list[Manifest]:
     """Return the objects that run a job once: who may reach its pods, and the DaskJob.
 
     Parameters
@@ -43,36 +43,34 @@ def attempt(job_id: str, number: int, settings: KubernetesSettings) -> list[Mani
     job_id : str
     number : int
         Which attempt this is, from 1.
-    settings : KubernetesSettings
+    size : KubernetesSize
     """
     name = attempt_name(job_id, number)
     labels = {JOB_LABEL: job_id, ATTEMPT_LABEL: str(number)}
     job = {
         "apiVersion": _API,
         "kind": "DaskJob",
-        "metadata": _metadata(name, settings, labels),
+        "metadata": _metadata(name, size, labels),
         "spec": {
             # The operator's default, OnFailure, would start a failed runner again for ever.
-            "job": {"spec": {"restartPolicy": "Never", **_runner(job_id, settings)}},
-            "cluster": {"spec": _cluster_spec(name, settings)},
+            "job": {"spec": {"restartPolicy": "Never", **_runner(job_id, size)}},
+            "cluster": {"spec": _cluster_spec(name, size)},
         },
     }
-    return [*network_policies(name, settings, labels), job]
+    return [*network_policies(name, size, labels), job]
 
 
-def cluster(name: str, settings: KubernetesSettings) -> Manifest:
+def cluster(name: str, size: KubernetesSize) -> Manifest:
     """Return a DaskCluster without a job, for a client that runs elsewhere."""
     return {
         "apiVersion": _API,
         "kind": "DaskCluster",
-        "metadata": _metadata(name, settings, {}),
-        "spec": _cluster_spec(name, settings),
+        "metadata": _metadata(name, size, {}),
+        "spec": _cluster_spec(name, size),
     }
 
 
-def network_policies(
-    name: str, settings: KubernetesSettings, labels: dict[str, str]
-) -> list[Manifest]:
+def network_policies(name: str, size: KubernetesSize, labels: dict[str, str]) -> list[Manifest]:
     """Return who may reach the pods of a cluster: its own workers and runner, nobody else."""
 
     def pods(*components: str) -> Manifest:
@@ -87,7 +85,7 @@ def network_policies(
         return {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": _metadata(f"{name}-{target}", settings, labels),
+            "metadata": _metadata(f"{name}-{target}", size, labels),
             "spec": {
                 "podSelector": pods(target),
                 "policyTypes": ["Ingress"],
@@ -102,25 +100,25 @@ def network_policies(
     ]
 
 
-def _metadata(name: str, settings: KubernetesSettings, labels: dict[str, str]) -> Manifest:
+def _metadata(name: str, size: KubernetesSize, labels: dict[str, str]) -> Manifest:
     return {
         "name": name,
-        "namespace": settings.namespace,
+        "namespace": size.namespace,
         "labels": {"app.kubernetes.io/name": "dask-als", **labels},
     }
 
 
-def _cluster_spec(name: str, settings: KubernetesSettings) -> Manifest:
+def _cluster_spec(name: str, size: KubernetesSize) -> Manifest:
     return {
-        "scheduler": {"spec": _scheduler(settings), "service": _service(name)},
-        "worker": {"replicas": settings.workers, "spec": _worker(settings)},
+        "scheduler": {"spec": _scheduler(size), "service": _service(name)},
+        "worker": {"replicas": size.workers, "spec": _worker(size)},
     }
 
 
-def _runner(job_id: str, settings: KubernetesSettings) -> Manifest:
+def _runner(job_id: str, size: KubernetesSize) -> Manifest:
     container = _container(
         "runner",
-        settings,
+        size,
         ["dask-als", "run", "/job/job.toml", "--cluster", "$(DASK_SCHEDULER_ADDRESS)"],
     )
     container["args"] += ["--result", RESULT_FILE]
@@ -128,45 +126,44 @@ def _runner(job_id: str, settings: KubernetesSettings) -> Manifest:
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
     container["resources"] = _resources("100m", "1", "256Mi", "2Gi")
     container["volumeMounts"].append({"name": "job", "mountPath": "/job", "readOnly": True})
-    pod = _pod(container, settings)
+    pod = _pod(container, size)
     pod["volumes"].append({"name": "job", "configMap": {"name": job_id}})
     pod["terminationGracePeriodSeconds"] = 15
     return pod
 
 
-def _scheduler(settings: KubernetesSettings) -> Manifest:
-    container = _container("scheduler", settings, ["dask", "scheduler"])
+def _scheduler(size: KubernetesSize) -> Manifest:
+    container = _container("scheduler", size, ["dask", "scheduler"])
     container["ports"] = _ports(_SCHEDULER_PORTS)
     container["resources"] = _resources("100m", "1", "256Mi", "2Gi")
     container["readinessProbe"] = _health(seconds=2, failures=3)
     container["livenessProbe"] = _health(seconds=20, failures=6)
-    return _pod(container, settings)
+    return _pod(container, size)
 
 
-def _worker(settings: KubernetesSettings) -> Manifest:
-    memory = settings.memory.removesuffix("B")
-    threads = str(settings.threads)
+def _worker(size: KubernetesSize) -> Manifest:
+    threads = str(size.threads)
     command = ["dask", "worker", "--name", "$(DASK_WORKER_NAME)", "--nthreads", threads]
-    command += ["--memory-limit", settings.memory]
+    command += ["--memory-limit", size.memory]
     command += ["--dashboard-address", f":{_WORKER_PORTS['http-dashboard']}"]
-    container = _container("worker", settings, command)
+    container = _container("worker", size, command)
     container["ports"] = _ports(_WORKER_PORTS)
-    container["resources"] = _resources(settings.cpu or threads, threads, memory, memory)
+    container["resources"] = _resources(size.cpu or threads, threads, size.memory, size.memory)
     # A worker that computes answers late: only one that is silent for two minutes is replaced.
     container["livenessProbe"] = _health(seconds=20, failures=6)
-    return _pod(container, settings)
+    return _pod(container, size)
 
 
-def _pod(container: Manifest, settings: KubernetesSettings) -> Manifest:
+def _pod(container: Manifest, size: KubernetesSize) -> Manifest:
     """Return a pod's spec that the pod security level "restricted" admits."""
     volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
-    if settings.claim:
-        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": settings.claim}})
+    if size.volume_claim:
+        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": size.volume_claim}})
     return {
-        "serviceAccountName": settings.service_account,
+        "serviceAccountName": size.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "nodeSelector": dict(settings.node_selectors),
+        "nodeSelector": dict(size.node_selectors),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
@@ -180,17 +177,17 @@ def _pod(container: Manifest, settings: KubernetesSettings) -> Manifest:
     }
 
 
-def _container(name: str, settings: KubernetesSettings, command: list[str]) -> Manifest:
+def _container(name: str, size: KubernetesSize, command: list[str]) -> Manifest:
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]
-    if settings.claim:
-        mounts.append({"name": "data", "mountPath": settings.path})
+    if size.volume_claim:
+        mounts.append({"name": "data", "mountPath": size.volume_path})
     return {
         "name": name,
-        "image": settings.image,
+        "image": size.image,
         "imagePullPolicy": "IfNotPresent",
         "args": command,
-        "workingDir": settings.path if settings.claim else "/tmp",
-        "env": [{"name": key, "value": value} for key, value in settings.environment.items()],
+        "workingDir": size.volume_path if size.volume_claim else "/tmp",
+        "env": [{"name": key, "value": value} for key, value in size.environment.items()],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
