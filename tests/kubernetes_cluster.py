@@ -11,27 +11,21 @@ from pathlib import Path
 import kr8s
 import pyarrow.parquet as pq
 import yaml
-from kr8s.objects import object_from_spec
+from kr8s.objects import Namespace, PersistentVolume, object_from_spec
 
 BASE = Path(__file__).parents[1] / "k8s" / "base"
 RATINGS = Path(__file__).parents[2] / "shared" / "data" / "ml-latest-small"
 IMAGE = os.environ.get("DASK_ALS_IMAGE", "dask-als:test")
 NAMESPACE = "dask-als-test"
-NOTEBOOK = [
-    "--rank",
-    "5",
-    "--epochs",
-    "100",
-    "--residual-precision",
-    "1",
-    "--bias-regularization",
-    "1e-3",
-    "--factor-regularization",
-    "5e-2",
-    "--no-center",
-    "--dtype",
-    "float64",
-]
+SETTINGS = {
+    "rank": 5,
+    "epochs": 100,
+    "residual-precision": 1,
+    "bias-regularization": 1e-3,
+    "factor-regularization": 5e-2,
+    "dtype": "float64",
+}
+NOTEBOOK = ["--no-center", *(f"--{name}={value}" for name, value in SETTINGS.items())]
 
 
 def why_not():
@@ -78,19 +72,11 @@ def set_up(volume):
 
 def wipe():
     """Take namespace and volume away, and wait for it."""
-    for kind in ("namespaces", "persistentvolumes"):
+    for kind in (Namespace, PersistentVolume):
+        found = kind({"metadata": {"name": NAMESPACE}})
         with suppress(kr8s.NotFoundError):
-            for found in list(kr8s.get(kind, NAMESPACE)):
-                found.delete()
-        wait_for(lambda kind=kind: not exists(kind, NAMESPACE), seconds=120)
-
-
-def exists(kind, name):
-    """Whether there is such an object."""
-    try:
-        return bool(list(kr8s.get(kind, name)))
-    except kr8s.NotFoundError:
-        return False
+            found.delete()
+        wait_for(lambda found=found: not found.exists(), seconds=120)
 
 
 def there(kind, **labels):
