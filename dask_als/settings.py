@@ -305,7 +305,7 @@ class KubernetesSize:
     cpu: str | None = None
     namespace: str = "dask-als"
     service_account: str = "dask-als-job"
-    volume_claim: str | None = "dask-als-data"
+    volume_claim: str | None = "dask-als"
     volume_path: str = "/data"
     node_selectors: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)

@@ -64,7 +64,7 @@ def set_up(volume):
                 "capacity": {"storage": "20Gi"},
                 "accessModes": ["ReadWriteMany"],
                 "hostPath": {"path": str(volume)},
-                "claimRef": {"namespace": NAMESPACE, "name": "dask-als-data"},
+                "claimRef": {"namespace": NAMESPACE, "name": "dask-als"},
             },
         }
     )

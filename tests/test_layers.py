@@ -34,8 +34,12 @@ LAYERS = [
     {"evaluate", "cluster"},
     {"estimator", "demo", "console", "run_job"},
     {"commands.options"},
-    {"commands.computing"},
+    {"commands.computing", "commands.jobs"},
     {"commands.fetch", "commands.generate", "commands.plan", "commands.prepare", "commands.train"},
+    {
+        f"commands.{name}"
+        for name in ("submit", "status", "logs", "list", "stop", "resume", "delete")
+    },
     {"commands.demo"},
     {"cli"},
     {"__main__"},

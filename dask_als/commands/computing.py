@@ -33,7 +33,7 @@ def cluster_settings(options: dict[str, Any]) -> ClusterSettings:
     """Take the options of a cluster out of all options."""
     from dask_als.cluster import ClusterSettings
 
-    options["kubernetes"] = _kubernetes_size(options.pop("pods", ()))
+    options.setdefault("kubernetes", _kubernetes_size(options.pop("pods", ())))
     settings: ClusterSettings = settings_of(ClusterSettings, options)
     return settings
 

@@ -62,6 +62,7 @@ cluster_options = together(
     click.option("--threads", type=int, help="Threads of each of them.  [default: all cores]"),
     click.option("--memory", default="auto", help="Memory limit of each of them."),
     click.option("--dashboard", default="127.0.0.1:8787", help="Where a local dashboard listens."),
+    click.option("--timeout", default="10s", help="How long to wait for a scheduler."),
     click.option(
         "--worker-timeout", default=300.0, help="Seconds to wait for a worker if all are lost."
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ import kr8s
 from kr8s.objects import APIObject, Pod, object_from_spec
 
 from dask_als.errors import InputError, JobError
+from dask_als.job_file import job_from_toml
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED, Manifest
 from dask_als.kubernetes.status import JobStatus, State, judged
@@ -27,11 +27,6 @@ _KINDS = (
     "daskclusters.kubernetes.dask.org",
     "networkpolicies.networking.k8s.io",
 )
-
-
-def new_job_id(name: str) -> str:
-    """Return an id that no other job has: the job's name and a random part."""
-    return f"{name[:30].rstrip('-')}-{uuid.uuid4().hex[:6]}"
 
 
 class Jobs:
@@ -67,7 +62,7 @@ class Jobs:
         for manifest in spec.attempt(job_id, attempt, size):
             self._create(manifest)
 
-    def resume(self, job_id: str, size: KubernetesSize) -> None:
+    def resume(self, job_id: str) -> None:
         """Start a job that is lost, failed or stopped anew; it goes on from its checkpoint.
 
         Raises
@@ -78,12 +73,9 @@ class Jobs:
         status = self.status(job_id)
         if status.state in (State.WAITING, State.RUNNING, State.SUCCEEDED):
             raise InputError(f"{job_id} is {status.state}; there is nothing to resume")
+        text = self._record(job_id).raw["data"]["job.toml"]
+        size = job_from_toml(text).cluster.kubernetes
         self.start(job_id, status.attempt + 1, size)
-
-    def job_toml(self, job_id: str) -> str:
-        """Return the job's file as it was sent."""
-        text: str = self._record(job_id).raw["data"]["job.toml"]
-        return text
 
     def all(self) -> list[JobStatus]:
         """Return all jobs, the newest first."""
@@ -116,18 +108,32 @@ class Jobs:
         selector = {JOB_LABEL: job_id}
         return judged(record, self._raw(_KINDS[0], selector), self._raw("pods", selector))
 
-    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[str]:
-        """Yield the lines that a job's runner has written; until it ends, if followed."""
+    def logs(self, job_id: str) -> Iterator[str]:
+        """Yield the lines that a job's runner has written so far."""
+        runner = self.status(job_id).runner
+        for stamped in self._log(runner, since="") if runner else ():
+            yield stamped.partition(" ")[2]
+
+    def followed(
+        self, job_id: str, on_status: Callable[[JobStatus], None] = lambda status: None
+    ) -> Iterator[str]:
+        """Yield the lines that a job's runner writes, until it ends or is lost.
+
+        Parameters
+        ----------
+        on_status : callable, optional
+            Is told, about every second, where the job stands.
+        """
         shown = ""
         while True:
             status = self.status(job_id)
-            if status.runner:
-                for stamped in self._log(status.runner, since=shown):
-                    stamp, _, line = stamped.partition(" ")
-                    if stamp > shown:
-                        shown = stamp
-                        yield line
-            if not follow or status.state not in (State.WAITING, State.RUNNING):
+            on_status(status)
+            for stamped in self._log(status.runner, since=shown) if status.runner else ():
+                stamp, _, line = stamped.partition(" ")
+                if stamp > shown:
+                    shown = stamp
+                    yield line
+            if status.state not in (State.WAITING, State.RUNNING):
                 return
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from dask_als.settings import KubernetesSize
@@ -18,6 +19,11 @@ _API = "kubernetes.dask.org/v1"
 _SCHEDULER_PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
 _WORKER_PORTS = {"http-dashboard": 8788}
 _USER = 10001
+
+
+def new_job_id(name: str) -> str:
+    """Return an id that no other job has: the job's name and a random part."""
+    return f"{name[:30].rstrip('-')}-{uuid.uuid4().hex[:6]}"
 
 
 def attempt_name(job_id: str, attempt: int) -> str:
@@ -116,19 +122,17 @@ def _cluster_spec(name: str, size: KubernetesSize) -> Manifest:
 
 
 def _runner(job_id: str, size: KubernetesSize) -> Manifest:
-    container = _container(
-        "runner",
-        size,
-        ["dask-als", "run", "/job/job.toml", "--cluster", "$(DASK_SCHEDULER_ADDRESS)"],
-    )
-    container["args"] += ["--result", RESULT_FILE]
+    # What it prints is its result; how it goes is its log.
+    run = f'exec dask-als run "$@" --json > {RESULT_FILE}'
+    options = ["--cluster", "$(DASK_SCHEDULER_ADDRESS)", "--timeout", "300s", "--run-id", job_id]
+    container = _container("runner", size, ["sh", "-c", run, "run", "/job/job.toml", *options])
     container["terminationMessagePath"] = RESULT_FILE
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
     container["resources"] = _resources("100m", "1", "256Mi", "2Gi")
     container["volumeMounts"].append({"name": "job", "mountPath": "/job", "readOnly": True})
     pod = _pod(container, size)
     pod["volumes"].append({"name": "job", "configMap": {"name": job_id}})
-    pod["terminationGracePeriodSeconds"] = 15
+    pod["terminationGracePeriodSeconds"] = 5
     return pod
 
 
