@@ -283,8 +283,8 @@ class KubernetesSize:
     namespace : str
     service_account : str
         Of all pods; it needs no rights.
-    volume_claim : str or None
-        The persistent volume claim that all pods mount; None where all paths are object stores.
+    volume_claim : str
+        The persistent volume claim that all pods mount; empty where all paths are object stores.
     volume_path : str
         Where it is mounted; relative paths of a job are below it.
     node_selectors : dict of str to str
@@ -305,7 +305,7 @@ class KubernetesSize:
     cpu: str | None = None
     namespace: str = "dask-als"
     service_account: str = "dask-als-job"
-    volume_claim: str | None = "dask-als"
+    volume_claim: str = "dask-als"
     volume_path: str = "/data"
     node_selectors: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)

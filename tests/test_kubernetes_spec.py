@@ -118,7 +118,7 @@ def test_no_attempt_takes_an_earlier_ones_name():
 
 
 def test_without_a_volume_nothing_is_mounted():
-    manifest = spec.cluster("c", KubernetesSize(volume_claim=None))
+    manifest = spec.cluster("c", KubernetesSize(volume_claim=""))
     assert "persistentVolumeClaim" not in json.dumps(manifest)
 
 

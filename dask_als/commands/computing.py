@@ -50,7 +50,7 @@ def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
         is_number = isinstance(defaults[name], int)
         if is_number and not value.isdecimal():
             raise InputError(f"--pods {pair}: {name} is a whole number")
-        values[name] = int(value) if is_number else value or None
+        values[name] = int(value) if is_number else value
     return KubernetesSize(**values)
 
 
