@@ -21,6 +21,7 @@ COMMANDS = (
     "prepare",
     "plan",
     "train",
+    "run",
     "submit",
     "status",
     "logs",

@@ -32,10 +32,17 @@ LAYERS = [
     {"kubernetes.kube_cluster", "kubernetes.status"},
     {"kubernetes.operator"},
     {"evaluate", "cluster"},
-    {"estimator", "demo", "console", "run_job"},
+    {"estimator", "demo", "console", "run_job", "cluster_check"},
     {"commands.options"},
     {"commands.computing", "commands.jobs"},
-    {"commands.fetch", "commands.generate", "commands.plan", "commands.prepare", "commands.train"},
+    {
+        "commands.fetch",
+        "commands.generate",
+        "commands.plan",
+        "commands.prepare",
+        "commands.train",
+        "commands.run",
+    },
     {
         f"commands.{name}"
         for name in ("submit", "status", "logs", "list", "stop", "resume", "delete")
@@ -45,7 +52,7 @@ LAYERS = [
     {"__main__"},
 ]
 DASK = {"dask", "distributed"}
-KNOW_DASK = {"cluster", "estimator"}
+KNOW_DASK = {"cluster", "cluster_check", "estimator"}
 
 
 def imports(module):

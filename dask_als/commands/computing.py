@@ -19,13 +19,26 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def computing(screen: Console, options: dict[str, Any]) -> Iterator[DaskExecutor]:
-    """Connect to the cluster that the options name, and say where its dashboard is."""
+def computing(
+    screen: Console, options: dict[str, Any], *, shared: str | None = None
+) -> Iterator[DaskExecutor]:
+    """Connect to the cluster that the options name, and say where its dashboard is.
+
+    Parameters
+    ----------
+    shared : str, optional
+        A directory of this process that all workers must be able to read and write.
+    """
     from dask_als.cluster import DaskExecutor, connected
+    from dask_als.cluster_check import check_storage, check_versions
 
     settings = cluster_settings(options)
     with connected(settings) as client:
         screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
+        if settings.address != "local":
+            check_versions(client)
+            if shared is not None:
+                check_storage(client, shared)
         yield DaskExecutor(client, patience=settings.worker_timeout)
 
 
