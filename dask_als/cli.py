@@ -70,6 +70,8 @@ class _Commands(click.Group):
             return None
         module = import_module(f"dask_als.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        # click's mark of lines to keep, as it is written in a raw docstring.
+        command.help = (command.help or "").replace("\\b\n", "\b\n")
         return command
 
 
