@@ -28,7 +28,7 @@ LAYERS = [
     {"methods"},
     {"prepare_tasks", "checkpoint", "model", "plan"},
     {"prepare", "train"},
-    {"kubernetes.spec"},
+    {"kubernetes.spec", "kubernetes.api"},
     {"kubernetes.kube_cluster", "kubernetes.status"},
     {"kubernetes.operator"},
     {"evaluate", "cluster"},

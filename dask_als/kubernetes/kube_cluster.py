@@ -12,6 +12,7 @@ from kr8s.objects import object_from_spec
 
 from dask_als.errors import JobError
 from dask_als.kubernetes import spec
+from dask_als.kubernetes.api import api_of
 from dask_als.settings import KubernetesSize
 
 
@@ -26,10 +27,7 @@ def kube_cluster(size: KubernetesSize) -> Iterator[KubeCluster]:
     """
     name = f"dask-als-{uuid.uuid4().hex[:6]}"
     manifest = spec.cluster(name, size)
-    try:
-        api = kr8s.api(namespace=size.namespace)
-    except (ValueError, OSError) as error:
-        raise JobError(f"no Kubernetes cluster: {error}; does KUBECONFIG name one?") from error
+    api = api_of(size.namespace)
     try:
         yield _started(manifest, size)
     finally:

@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import httpx
 import kr8s
 from kr8s.objects import APIObject, Pod, object_from_spec
 
 from dask_als.errors import InputError, JobError
 from dask_als.job_file import job_from_toml
 from dask_als.kubernetes import spec
+from dask_als.kubernetes.api import PASSING, api_of
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED, Manifest
 from dask_als.kubernetes.status import JobStatus, State, judged
 from dask_als.settings import KubernetesSize
 
 T = TypeVar("T")
-_PASSING = (httpx.TransportError, kr8s.APITimeoutError, kr8s.ConnectionClosedError)
 _SECONDS_OF_PATIENCE = 120.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _KINDS = (
@@ -44,22 +43,11 @@ class Jobs:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        try:
-            self._api = kr8s.api(namespace=namespace)
-        except (ValueError, OSError) as error:
-            raise JobError(f"no Kubernetes cluster: {error}; does KUBECONFIG name one?") from error
+        self._api = api_of(namespace)
 
     def submit(self, job_id: str, job_toml: str, size: KubernetesSize) -> None:
         """Send a job; it starts by itself."""
-        self._create(spec.record(job_id, job_toml, size))
-        self.start(job_id, 1, size)
-
-    def start(self, job_id: str, attempt: int, size: KubernetesSize) -> None:
-        """Start a job's attempt; what earlier ones left is taken away first."""
-        record = self._record(job_id)
-        self._remove_running(job_id)
-        self._ask(lambda: record.annotate({ATTEMPT_LABEL: str(attempt), STOPPED: None}))
-        for manifest in spec.attempt(job_id, attempt, size):
+        for manifest in (spec.record(job_id, job_toml, size), *spec.attempt(job_id, 1, size)):
             self._create(manifest)
 
     def resume(self, job_id: str) -> None:
@@ -73,9 +61,12 @@ class Jobs:
         status = self.status(job_id)
         if status.state in (State.WAITING, State.RUNNING, State.SUCCEEDED):
             raise InputError(f"{job_id} is {status.state}; there is nothing to resume")
-        text = self._record(job_id).raw["data"]["job.toml"]
-        size = job_from_toml(text).cluster.kubernetes
-        self.start(job_id, status.attempt + 1, size)
+        record, number = self._record(job_id), status.attempt + 1
+        size = job_from_toml(record.raw["data"]["job.toml"]).cluster.kubernetes
+        self._remove_running(job_id)
+        self._ask(lambda: record.annotate({ATTEMPT_LABEL: str(number), STOPPED: None}))
+        for manifest in spec.attempt(job_id, number, size):
+            self._create(manifest)
 
     def all(self) -> list[JobStatus]:
         """Return all jobs, the newest first."""
@@ -208,7 +199,7 @@ class Jobs:
                 if code < 500 and code != 429:
                     raise InputError(f"Kubernetes refused it: {error}") from error
                 said = error
-            except _PASSING as error:
+            except PASSING as error:
                 said = error  # type: ignore[assignment]
             if time.monotonic() > deadline:
                 raise JobError(f"Kubernetes does not answer: {said}") from said

@@ -32,11 +32,12 @@ def attempt_name(job_id: str, attempt: int) -> str:
 
 
 def record(job_id: str, job_toml: str, size: KubernetesSize) -> Manifest:
-    """Return the ConfigMap that a job is known by, from `submit` to `delete`."""
+    """Return the ConfigMap that a job is known by, from `submit` to `delete`: at attempt 1."""
+    metadata = _metadata(job_id, size, {JOB_LABEL: job_id})
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(job_id, size, {JOB_LABEL: job_id}),
+        "metadata": {**metadata, "annotations": {ATTEMPT_LABEL: "1"}},
         "data": {"job.toml": job_toml},
     }
 
