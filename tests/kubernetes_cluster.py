@@ -99,15 +99,14 @@ def wait_for(true, *, seconds):
     return value
 
 
-def dask_als(*arguments, **options):
-    """Start the command, with files that the pods' user can change."""
+def dask_als(*arguments, umask=0):
+    """Start the command; by default the pods' user can change its files."""
     return subprocess.Popen(
         [sys.executable, "-m", "dask_als", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        umask=0,
-        **options,
+        umask=umask,
     )
 
 
@@ -117,9 +116,9 @@ def ended(process, *, seconds=300):
     return process.returncode, output
 
 
-def done(*arguments, **options):
+def done(*arguments):
     """Run the command, which must succeed, and return its output."""
-    code, output = ended(dask_als(*arguments, **options))
+    code, output = ended(dask_als(*arguments))
     assert code == 0, output
     return output
 

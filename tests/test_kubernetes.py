@@ -73,11 +73,13 @@ def size(volume, workers):
     }
 
 
-def train(volume, model, *more, workers=2, ratings=None):
+def train(volume, model, *more, workers=2, umask=0):
     """Start a training from outside."""
-    ratings = ratings or volume / "ratings"
     pods = [f"--pods={name}={value}" for name, value in size(volume, workers).items()]
-    return cluster.dask_als("train", ratings, model, "--cluster=kubernetes", *OPTIONS, *pods, *more)
+    cluster_options = ["--cluster=kubernetes", *pods]
+    return cluster.dask_als(
+        "train", volume / "ratings", model, *cluster_options, *OPTIONS, *more, umask=umask
+    )
 
 
 def job(volume, output, *more, workers=2):
@@ -124,11 +126,8 @@ def test_training_from_outside_gives_the_same_bits(volume, expected):
 
 
 def test_a_training_that_fails_leaves_no_cluster(volume):
-    shutil.copytree(volume / "ratings", volume / "closed")
-    (volume / "closed" / "by_user" / "part-00000.parquet").chmod(
-        0o600
-    )  # this user's, not the pods'
-    code, output = cluster.ended(train(volume, volume / "model-2", ratings=volume / "closed"))
+    # Directories that this process makes are not open to the pods' user.
+    code, output = cluster.ended(train(volume, volume / "model-2", umask=0o022))
     assert code == 1, output
     assert "Permission denied" in output
     assert_nothing_is_left()
@@ -186,16 +185,14 @@ def test_a_job_that_fails_says_why(volume):
 
 
 def test_a_job_that_fails_at_work_ends_with_1(volume):
-    closed = volume / "closed-job"
-    (closed / "checkpoints").mkdir(parents=True)
-    closed.chmod(0o777)
-    (closed / "checkpoints").chmod(0o755)
-    arguments = job(volume, "closed-job")
-    code, output = cluster.ended(cluster.dask_als("submit", *arguments, "--wait"))
+    output = volume / "taken"
+    (output / "model" / "of").mkdir(parents=True)
+    output.chmod(0o1777)  # as in /tmp: nobody takes away what is another user's
+    code, output = cluster.ended(cluster.dask_als("submit", *job(volume, "taken"), "--wait"))
     assert code == 1, output
     found = status(output.splitlines()[0])
     assert (found["state"], found["exit_code"]) == ("Failed", 1)
-    assert "Permission denied" in found["message"].splitlines()[-1]
+    assert "taken/model" in found["message"].splitlines()[-1]
 
 
 def test_a_job_whose_worker_and_runner_are_deleted_goes_on(volume, long_expected):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dask_als.commands.options import together
-from dask_als.errors import InputError
+from dask_als.errors import InputError, JobError
 from dask_als.settings import KubernetesSize
 
 if TYPE_CHECKING:
@@ -75,8 +75,18 @@ def said(status: JobStatus) -> str:
     return "\n".join(words)
 
 
-def exit_code(status: JobStatus) -> int:
-    """Return what a command that waited for a job ends with."""
+def end_as(status: JobStatus) -> None:
+    """Say how a job ended, and end the command as its runner did.
+
+    Raises
+    ------
+    JobError
+        If it did not succeed.
+    """
     from dask_als.kubernetes.status import State
 
-    return 0 if status.state is State.SUCCEEDED else status.exit_code or 1
+    click.echo(said(status))
+    if status.state is not State.SUCCEEDED:
+        error = JobError(f"{status.job_id} is {status.state}")
+        error.exit_code = status.exit_code or JobError.exit_code
+        raise error

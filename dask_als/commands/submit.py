@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dask_als.commands.jobs import exit_code, jobs_in, said, waited_for
+from dask_als.commands.jobs import end_as, jobs_in, waited_for
 from dask_als.commands.options import debug_option
 
 
@@ -16,10 +16,7 @@ from dask_als.commands.options import debug_option
 @click.option("--wait", is_flag=True, help="Show the job's log; end as it ends.")
 @click.option("--dry-run", is_flag=True, help="Print the manifests, send nothing.")
 @debug_option
-@click.pass_context
-def submit(
-    context: click.Context, job_file: str, changes: tuple[str, ...], wait: bool, dry_run: bool
-) -> None:
+def submit(job_file: str, changes: tuple[str, ...], wait: bool, dry_run: bool) -> None:
     r"""Send a job to Kubernetes, to run on a Dask cluster of its own; print its id.
 
     \b
@@ -42,6 +39,4 @@ def submit(
     jobs.submit(job_id, job.to_toml(), size)
     click.echo(job_id)
     if wait:
-        status = waited_for(jobs, job_id)
-        click.echo(said(status))
-        context.exit(exit_code(status))
+        end_as(waited_for(jobs, job_id))

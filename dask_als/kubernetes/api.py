@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import httpx
 import kr8s
@@ -21,6 +22,8 @@ def api_of(namespace: str) -> kr8s.Api:
     JobError
         If there is no cluster to ask.
     """
+    # Of what is asked here, older versions than kr8s was tested with know all.
+    warnings.filterwarnings("ignore", "Kubernetes version .* is not supported", UserWarning)
     try:
         return kr8s.api(namespace=namespace)
     except (KeyError, OSError, TypeError, ValueError, *PASSING) as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import httpx
 import kr8s
 from kr8s.objects import APIObject, Pod, object_from_spec
 
@@ -180,7 +181,16 @@ class Jobs:
 
     def _create(self, manifest: Manifest) -> None:
         found = object_from_spec(manifest, api=self._api, allow_unknown_type=True)
-        self._ask(found.create)
+
+        def create() -> None:
+            try:
+                found.create()
+            except kr8s.ServerError as error:
+                # Our names are unique: it is there since a try whose answer was lost.
+                if error.response is None or error.response.status_code != httpx.codes.CONFLICT:
+                    raise
+
+        self._ask(create)
 
     def _get(self, kind: str, selector: dict[str, str]) -> list[APIObject]:
         return self._ask(lambda: list(self._api.get(kind, label_selector=selector)))  # type: ignore[arg-type]
