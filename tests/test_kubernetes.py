@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(cluster.why_not() is not None, reason=cluster.why_not() or ""),
 ]
 NOTEBOOK = REPOSITORY / "jobs" / "notebook.toml"
-LONG = 1000  # epochs: long enough to disturb a training
+LONG = 600  # epochs: long enough to disturb a training
 SETTINGS = {
     "rank": 5,
     "epochs": 100,
