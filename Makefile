@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow lint clean bench bench-small
+.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small
 
 env: $(VENV)/installed
 
@@ -20,6 +20,10 @@ test: env
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow
+
+# Needs KUBECONFIG, the Dask operator, and the image of k8s/Dockerfile as dask-als:test.
+test-kubernetes: env
+	$(BIN)/python -m pytest -m kubernetes
 
 lint: env
 	$(BIN)/ruff check .

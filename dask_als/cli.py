@@ -13,7 +13,22 @@ from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError
 _USAGE = 2
 
 # In the order of use. Each is a module of `dask_als.commands`, imported when it is asked for.
-COMMANDS = ("demo", "fetch", "generate", "prepare", "plan", "train")
+COMMANDS = (
+    "demo",
+    "fetch",
+    "generate",
+    "prepare",
+    "plan",
+    "train",
+    "run",
+    "submit",
+    "status",
+    "logs",
+    "list",
+    "stop",
+    "resume",
+    "delete",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,6 +69,8 @@ class _Commands(click.Group):
             return None
         module = import_module(f"dask_als.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        # click's mark of lines to keep, as it is written in a raw docstring.
+        command.help = (command.help or "").replace("\\b\n", "\b\n")
         return command
 
 

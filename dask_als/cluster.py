@@ -14,7 +14,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dask import delayed
@@ -37,6 +37,7 @@ from distributed.utils import silence_logging_cmgr
 from dask_als import interrupts
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 from dask_als.executor import Shape
+from dask_als.settings import KubernetesSize
 
 _ANY_PORT = "127.0.0.1:0"
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -265,6 +266,8 @@ class ClusterSettings:
         PEM files: the authority that signed all certificates of the cluster, one of them, and its
         key. With them nothing goes over the network unencrypted, and nobody without such a
         certificate takes part.
+    kubernetes : KubernetesSize
+        Of a cluster on Kubernetes, whose own workers, threads and memory count.
 
     Raises
     ------
@@ -283,11 +286,12 @@ class ClusterSettings:
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    kubernetes: KubernetesSize = field(default_factory=KubernetesSize)
 
     def __post_init__(self) -> None:
-        if self.address != "local" and "://" not in self.address:
+        if self.address not in ("local", "kubernetes") and "://" not in self.address:
             raise InputError(
-                f"--cluster is {self.address!r}; it must be local or an address like "
+                f"--cluster is {self.address!r}; it must be local, kubernetes or an address like "
                 "tcp://scheduler:8786"
             )
         if not self.worker_timeout > 0:
@@ -373,6 +377,10 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
             _send_promptly(client)
             yield client
         return
+    if settings.address == "kubernetes":
+        with _on_kubernetes(settings) as client:
+            yield client
+        return
     client = _client_at(settings)
     if isinstance(client, Exception):
         # One that failed has to go now: its finalizer, run by the garbage collector while the next
@@ -380,6 +388,28 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
         gc.collect()
         raise client
     with silence_logging_cmgr(settings.logs), client, interrupts.noticed():
+        yield client
+
+
+@contextmanager
+def _on_kubernetes(settings: ClusterSettings) -> Iterator[Client]:
+    try:
+        from dask_als.kubernetes.kube_cluster import kube_cluster
+    except ImportError:
+        raise InputError("--cluster kubernetes needs: pip install 'dask-als[kubernetes]'") from None
+    with (
+        silence_logging_cmgr(settings.logs),
+        kube_cluster(settings.kubernetes) as cluster,
+        Client(cluster, timeout=settings.timeout) as client,
+        interrupts.noticed(),
+    ):
+        try:
+            client.wait_for_workers(settings.kubernetes.workers, timeout=settings.worker_timeout)
+        except TimeoutError:
+            raise ClusterLostError(
+                f"of {settings.kubernetes.workers} workers on Kubernetes, "
+                f"{len(_threads_by_worker(client))} came within {settings.worker_timeout:g} s"
+            ) from None
         yield client
 
 

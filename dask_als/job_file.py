@@ -29,7 +29,14 @@ import tomli_w
 
 from dask_als import storage
 from dask_als.errors import InputError
-from dask_als.settings import CheckpointPolicy, Columns, PrepareSettings, TrainSettings
+from dask_als.settings import (
+    CheckpointPolicy,
+    Columns,
+    KubernetesSize,
+    LocalSize,
+    PrepareSettings,
+    TrainSettings,
+)
 from dask_als.typed_tables import from_table, to_table
 
 STEPS = ("prepare", "train", "evaluate")
@@ -60,73 +67,10 @@ class SourceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalSize:
-    """The size of a cluster on this machine.
-
-    Attributes
-    ----------
-    workers : int
-        Processes.
-    threads : int or None
-        Of each of them; None shares out all cores.
-    memory : str
-        Limit of each of them, like 4GiB.
-    """
-
-    workers: int = 1
-    threads: int | None = None
-    memory: str = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class KubernetesSize:
-    """A cluster on Kubernetes, and the storage that its pods share.
-
-    Attributes
-    ----------
-    image : str
-        The image of runner, scheduler and workers; it has this package.
-    workers : int
-        Pods.
-    threads : int
-        Of each of them, and how many processors it asks for.
-    memory : str
-        Of each of them, as Kubernetes writes it, like 4Gi.
-    namespace : str
-    service_account : str or None
-        Of the runner.
-    volume_claim : str or None
-        The persistent volume claim that all pods mount; None where all paths are object stores.
-    volume_path : str
-        Where it is mounted; relative paths of the job are below it.
-    node_selectors : dict of str to str
-        Labels that a node must have.
-    environment : dict of str to str
-        Variables of all pods.
-    """
-
-    image: str = "dask-als:latest"
-    workers: int = 1
-    threads: int = 1
-    memory: str = "2Gi"
-    namespace: str = "dask-als"
-    service_account: str | None = None
-    volume_claim: str | None = None
-    volume_path: str = "/data"
-    node_selectors: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, value in (("workers", self.workers), ("threads", self.threads)):
-            if value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ClusterSizes:
     """The size of the cluster, for each kind of cluster."""
 
-    local: LocalSize = LocalSize()
+    local: LocalSize = field(default_factory=LocalSize)
     kubernetes: KubernetesSize = field(default_factory=KubernetesSize)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+import re
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from dask_als.errors import InputError
@@ -271,3 +272,83 @@ class PrepareSettings:
         if not self.test_fraction:
             return None
         return {"kind": self.split, "test_fraction": self.test_fraction, "seed": self.seed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSize:
+    """The size of a cluster on this machine.
+
+    Attributes
+    ----------
+    workers : int
+        Processes.
+    threads : int or None
+        Of each of them; None shares out all cores.
+    memory : str
+        Limit of each of them, like 4GiB.
+    """
+
+    workers: int = 1
+    threads: int | None = None
+    memory: str = "auto"
+
+    def __post_init__(self) -> None:
+        _require_whole("workers", self.workers, least=1)
+        _require_whole("threads", 1 if self.threads is None else self.threads, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesSize:
+    """A cluster on Kubernetes, and the storage that its pods share.
+
+    Attributes
+    ----------
+    image : str
+        The image of runner, scheduler and workers, made by ``k8s/Dockerfile``.
+    workers : int
+        Pods.
+    threads : int
+        Of each of them, and the most processors it may use.
+    memory : str
+        Of each of them, as Kubernetes writes it, like 4Gi.
+    cpu : str or None
+        Processors that each of them asks for, like 500m; None asks for one a thread.
+    namespace : str
+    service_account : str
+        Of all pods; it needs no rights.
+    volume_claim : str
+        The persistent volume claim that all pods mount; empty where all paths are object stores.
+    volume_path : str
+        Where it is mounted; relative paths of a job are below it.
+    node_selectors : dict of str to str
+        Labels that a node must have.
+    environment : dict of str to str
+        Variables of all pods.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    image: str = "dask-als:0.1.0"
+    workers: int = 2
+    threads: int = 1
+    memory: str = "4Gi"
+    cpu: str | None = None
+    namespace: str = "dask-als"
+    service_account: str = "dask-als-job"
+    volume_claim: str = "dask-als"
+    volume_path: str = "/data"
+    node_selectors: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.image), "image", self.image, "the name of an image")
+        _require_whole("workers", self.workers, least=1)
+        _require_whole("threads", self.threads, least=1)
+        memory = re.fullmatch(r"[0-9]+([KMGT]i?)?", self.memory)
+        _require(memory is not None, "memory", self.memory, "as Kubernetes writes it, like 4Gi")
+        cpu = re.fullmatch(r"[0-9]+m|[0-9]+(\.[0-9]+)?", self.cpu or "1")
+        _require(cpu is not None, "cpu", self.cpu, "as Kubernetes writes it, like 2 or 500m")
+        _require(self.volume_path.startswith("/"), "volume_path", self.volume_path, "absolute")

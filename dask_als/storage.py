@@ -51,7 +51,8 @@ def file_system(path: str) -> tuple[Any, str]:
         If there is no such file system here.
     """
     try:
-        filesystem, inner = fsspec.core.url_to_fs(path)
+        # What other processes wrote meanwhile would be missing from a listing that is kept.
+        filesystem, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise InputError(f"{path} cannot be reached: {first_line(error)}") from None
     return filesystem, inner

@@ -124,7 +124,7 @@ def test_an_address_is_connected_to(client):
 
 def test_a_bad_address_is_told(client):
     with (
-        pytest.raises(InputError, match=r"'nowhere'; it must be local or an address"),
+        pytest.raises(InputError, match=r"'nowhere'; it must be local, kubernetes or an address"),
         connected(ClusterSettings(address="nowhere")),
     ):
         pass

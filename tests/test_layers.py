@@ -28,17 +28,31 @@ LAYERS = [
     {"methods"},
     {"prepare_tasks", "checkpoint", "model", "plan"},
     {"prepare", "train"},
+    {"kubernetes.spec", "kubernetes.api"},
+    {"kubernetes.kube_cluster", "kubernetes.status"},
+    {"kubernetes.operator"},
     {"evaluate", "cluster"},
-    {"estimator", "demo", "console", "run_job"},
+    {"estimator", "demo", "console", "run_job", "cluster_check"},
     {"commands.options"},
-    {"commands.computing"},
-    {"commands.fetch", "commands.generate", "commands.plan", "commands.prepare", "commands.train"},
+    {"commands.computing", "commands.jobs"},
+    {
+        "commands.fetch",
+        "commands.generate",
+        "commands.plan",
+        "commands.prepare",
+        "commands.train",
+        "commands.run",
+    },
+    {
+        f"commands.{name}"
+        for name in ("submit", "status", "logs", "list", "stop", "resume", "delete")
+    },
     {"commands.demo"},
     {"cli"},
     {"__main__"},
 ]
 DASK = {"dask", "distributed"}
-KNOW_DASK = {"cluster", "estimator"}
+KNOW_DASK = {"cluster", "cluster_check", "estimator"}
 
 
 def imports(module):
@@ -48,7 +62,11 @@ def imports(module):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "dask_als":
             ours |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("dask_als.commands."):
+        elif isinstance(node, ast.ImportFrom) and node.module == "dask_als.kubernetes":
+            ours |= {f"kubernetes.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith(
+            ("dask_als.commands.", "dask_als.kubernetes.")
+        ):
             ours.add(node.module.removeprefix("dask_als."))
         elif isinstance(node, ast.ImportFrom) and node.module.startswith("dask_als."):
             ours.add(node.module.split(".")[1])

@@ -383,7 +383,7 @@ def test_nothing_is_left_of_what_is_written_while_it_is_removed(tmp_path, monkey
 
 def test_without_renaming_the_manifest_arrives_last(memory, monkeypatch):
     moved = []
-    filesystem = fsspec.filesystem("memory")
+    filesystem = storage.file_system(memory)[0]
     mv = filesystem.mv
     monkeypatch.setattr(filesystem, "mv", lambda one, other: (moved.append(other), mv(one, other)))
     make(memory, 1)

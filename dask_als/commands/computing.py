@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,28 +10,68 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from dask_als.commands.options import settings_of
+from dask_als.errors import InputError
+from dask_als.settings import KubernetesSize
 
 if TYPE_CHECKING:
-    from dask_als.cluster import DaskExecutor
+    from dask_als.cluster import ClusterSettings, DaskExecutor
     from dask_als.executor import Shape
 
 
 @contextmanager
-def computing(screen: Console, options: dict[str, Any]) -> Iterator[DaskExecutor]:
-    """Connect to the cluster that the options name, and say where its dashboard is."""
-    from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+def computing(
+    screen: Console, options: dict[str, Any], *, shared: str | None = None
+) -> Iterator[DaskExecutor]:
+    """Connect to the cluster that the options name, and say where its dashboard is.
 
-    settings = settings_of(ClusterSettings, options)
+    Parameters
+    ----------
+    shared : str, optional
+        A directory of this process that all workers must be able to read and write.
+    """
+    from dask_als.cluster import DaskExecutor, connected
+    from dask_als.cluster_check import check_storage, check_versions
+
+    settings = cluster_settings(options)
     with connected(settings) as client:
         screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
+        if settings.address != "local":
+            check_versions(client)
+            if shared is not None:
+                check_storage(client, shared)
         yield DaskExecutor(client, patience=settings.worker_timeout)
+
+
+def cluster_settings(options: dict[str, Any]) -> ClusterSettings:
+    """Take the options of a cluster out of all options."""
+    from dask_als.cluster import ClusterSettings
+
+    options.setdefault("kubernetes", _kubernetes_size(options.pop("pods", ())))
+    settings: ClusterSettings = settings_of(ClusterSettings, options)
+    return settings
+
+
+def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
+    defaults = {f.name: f.default for f in dataclasses.fields(KubernetesSize)}
+    settable = [name for name, value in defaults.items() if value is not dataclasses.MISSING]
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in settable:
+            names = ", ".join(settable)
+            raise InputError(f"--pods {pair}: write NAME=VALUE, with a name of {names}")
+        is_number = isinstance(defaults[name], int)
+        if is_number and not value.isdecimal():
+            raise InputError(f"--pods {pair}: {name} is a whole number")
+        values[name] = int(value) if is_number else value
+    return KubernetesSize(**values)
 
 
 def shape_of(options: dict[str, Any]) -> Shape:
     """Return the shape of the cluster that the options name; a local one is not started."""
-    from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+    from dask_als.cluster import DaskExecutor, connected
 
-    settings = settings_of(ClusterSettings, options)
+    settings = cluster_settings(options)
     if settings.address == "local":
         return settings.shape
     with connected(settings) as client:

@@ -44,14 +44,27 @@ def settings_of(settings: type, options: dict[str, Any]) -> Any:
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
 )
-cluster_options = together(
+cluster_option = click.option(
+    "--cluster",
+    "address",
+    default="local",
+    metavar="local|ADDRESS|kubernetes",
+    help="Where to compute.",
+)
+size_options = together(
     click.option(
-        "--cluster", "address", default="local", metavar="local|ADDRESS", help="Where to compute."
+        "--pods",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Of a cluster on Kubernetes: image, workers, threads, memory, volume_claim, …",
     ),
     click.option("--workers", default=1, help="Processes of a local cluster."),
     click.option("--threads", type=int, help="Threads of each of them.  [default: all cores]"),
     click.option("--memory", default="auto", help="Memory limit of each of them."),
+)
+connection_options = together(
     click.option("--dashboard", default="127.0.0.1:8787", help="Where a local dashboard listens."),
+    click.option("--timeout", default="10s", help="How long to wait for a scheduler."),
     click.option(
         "--worker-timeout", default=300.0, help="Seconds to wait for a worker if all are lost."
     ),
@@ -60,6 +73,7 @@ cluster_options = together(
     click.option("--tls-key", metavar="FILE", help="The certificate's key."),
     debug_option,
 )
+cluster_options = together(cluster_option, size_options, connection_options)
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an output that is there."
 )

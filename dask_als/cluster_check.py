@@ -1,0 +1,78 @@
+"""Whether a cluster that somebody else started can do our work, told before it begins."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from distributed import Client
+
+from dask_als import storage
+from dask_als.errors import InputError
+
+# Of these, other versions fail in the middle of a job, or give other bits.
+_PACKAGES = ("dask_als", "dask", "distributed", "numba", "numpy", "pyarrow")
+
+
+def check_versions(client: Client) -> None:
+    """Check that scheduler and workers have what this process has.
+
+    Raises
+    ------
+    InputError
+        If they have not; it names one of them, and what differs.
+    """
+    found = client.get_versions(packages=list(_PACKAGES))
+    here = _versions(found["client"])
+    others = {"the scheduler": found["scheduler"]}
+    others |= {f"the worker at {name}": worker for name, worker in found["workers"].items()}
+    for who, versions in others.items():
+        there = _versions(versions)
+        differing = [
+            f"{name.replace('_', '-')} {there[name] or 'not at all'} (here {here[name]})"
+            for name in here
+            if there[name] != here[name]
+        ]
+        if differing:
+            raise InputError(
+                f"{who} has {', '.join(differing)}; install the same versions on all hosts"
+            )
+
+
+def _versions(found: dict[str, Any]) -> dict[str, str | None]:
+    python = ".".join(str(found["host"]["python"]).split(".")[:2])
+    return {"python": python, **{name: found["packages"].get(name) for name in _PACKAGES}}
+
+
+def check_storage(client: Client, directory: str) -> None:
+    """Check that each worker reads what this process writes, and the other way round.
+
+    Raises
+    ------
+    InputError
+        If one does not; it names the worker and the directory.
+    """
+    probe = storage.join(directory, f".probe-{uuid.uuid4().hex[:8]}")
+    path = storage.absolute(probe)
+    storage.make_directory(probe)
+    try:
+        storage.write_json(storage.join(path, "question"), "shared?")
+        answers = client.run(_answer, path, on_error="return")
+        for worker, answer in answers.items():
+            if isinstance(answer, BaseException) or not storage.exists(answer):
+                why = f" ({storage.first_line(answer)})" if isinstance(answer, Exception) else ""
+                raise InputError(
+                    f"the worker at {worker} does not share {storage.absolute(directory)} with "
+                    f"this process{why}; give a directory that all hosts mount, or an object "
+                    "store like s3://"
+                )
+    finally:
+        storage.remove(probe)
+
+
+def _answer(path: str) -> str:
+    """Read what was written, write an answer beside it and return its path; runs on a worker."""
+    storage.read_json(storage.join(path, "question"))
+    answer = storage.join(path, f"answer-{uuid.uuid4().hex[:8]}")
+    storage.write_json(answer, "shared")
+    return answer

@@ -1,0 +1,22 @@
+"""``dask-als delete``."""
+
+from __future__ import annotations
+
+import click
+
+from dask_als.commands.jobs import job_argument, jobs_in
+from dask_als.commands.options import debug_option
+
+
+@click.command()
+@job_argument
+@debug_option
+def delete(job_id: str, namespace: str) -> None:
+    r"""Stop a job on Kubernetes and forget it; the files that it wrote stay.
+
+    \b
+    Example:
+        dask-als delete notebook-1a2b3c
+    """
+    jobs_in(namespace).delete(job_id)
+    click.echo(f"{job_id}  deleted")

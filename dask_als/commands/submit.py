@@ -1,0 +1,42 @@
+"""``dask-als submit``."""
+
+from __future__ import annotations
+
+import click
+
+from dask_als.commands.jobs import end_as, jobs_in, waited_for
+from dask_als.commands.options import debug_option
+
+
+@click.command()
+@click.argument("job_file", metavar="JOB.toml")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value of the job file."
+)
+@click.option("--wait", is_flag=True, help="Show the job's log; end as it ends.")
+@click.option("--dry-run", is_flag=True, help="Print the manifests, send nothing.")
+@debug_option
+def submit(job_file: str, changes: tuple[str, ...], wait: bool, dry_run: bool) -> None:
+    r"""Send a job to Kubernetes, to run on a Dask cluster of its own; print its id.
+
+    \b
+    Example:
+        dask-als submit jobs/notebook.toml --wait
+    """
+    import yaml
+
+    from dask_als.job_file import read_job
+    from dask_als.kubernetes import spec
+
+    job = read_job(job_file, changes)
+    size = job.cluster.kubernetes
+    job_id = spec.new_job_id(job.name)
+    if dry_run:
+        manifests = [spec.record(job_id, job.to_toml(), size), *spec.attempt(job_id, 1, size)]
+        click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
+        return
+    jobs = jobs_in(size.namespace)
+    jobs.submit(job_id, job.to_toml(), size)
+    click.echo(job_id)
+    if wait:
+        end_as(waited_for(jobs, job_id))

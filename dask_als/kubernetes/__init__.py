@@ -1,0 +1,1 @@
+"""Jobs and clusters on Kubernetes, through the Dask operator."""

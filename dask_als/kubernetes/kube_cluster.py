@@ -1,0 +1,49 @@
+"""A cluster on Kubernetes for a client that runs elsewhere, gone when the client is done."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import kr8s
+from dask_kubernetes.operator import KubeCluster
+from kr8s.objects import object_from_spec
+
+from dask_als.errors import JobError
+from dask_als.kubernetes import spec
+from dask_als.kubernetes.api import api_of
+from dask_als.settings import KubernetesSize
+
+
+@contextmanager
+def kube_cluster(size: KubernetesSize) -> Iterator[KubeCluster]:
+    """Start a cluster for the block, and take it away after it, whatever happens.
+
+    Raises
+    ------
+    JobError
+        If Kubernetes cannot be reached or the cluster does not start.
+    """
+    name = f"dask-als-{uuid.uuid4().hex[:6]}"
+    manifest = spec.cluster(name, size)
+    api = api_of(size.namespace)
+    try:
+        yield _started(manifest, size)
+    finally:
+        # Not by the KubeCluster: one that failed to start, or whose client is lost, does not.
+        with suppress(kr8s.NotFoundError):
+            object_from_spec(manifest, api=api, allow_unknown_type=True).delete()
+
+
+def _started(manifest: spec.Manifest, size: KubernetesSize) -> KubeCluster:
+    try:
+        return KubeCluster(
+            custom_cluster_spec=manifest,
+            namespace=size.namespace,
+            shutdown_on_close=False,
+            resource_timeout=180,
+            quiet=True,
+        )
+    except (OSError, RuntimeError, TimeoutError, kr8s.ServerError) as error:
+        raise JobError(f"no cluster on Kubernetes: {error}") from error

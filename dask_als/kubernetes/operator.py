@@ -1,0 +1,221 @@
+"""The one place that talks to Kubernetes: jobs through the Dask operator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import httpx
+import kr8s
+from kr8s.objects import APIObject, Pod, object_from_spec
+
+from dask_als.errors import InputError, JobError
+from dask_als.job_file import job_from_toml
+from dask_als.kubernetes import spec
+from dask_als.kubernetes.api import PASSING, api_of
+from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED, Manifest
+from dask_als.kubernetes.status import JobStatus, State, judged
+from dask_als.settings import KubernetesSize
+
+T = TypeVar("T")
+_SECONDS_OF_PATIENCE = 120.0
+_SECONDS_BETWEEN_LOOKS = 1.0
+_KINDS = (
+    "daskjobs.kubernetes.dask.org",
+    "daskclusters.kubernetes.dask.org",
+    "networkpolicies.networking.k8s.io",
+)
+
+
+class Jobs:
+    """The jobs in a namespace of the cluster that ``KUBECONFIG`` names.
+
+    Parameters
+    ----------
+    namespace : str
+
+    Raises
+    ------
+    JobError
+        If there is no cluster to talk to.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._api = api_of(namespace)
+
+    def submit(self, job_id: str, job_toml: str, size: KubernetesSize) -> None:
+        """Send a job; it starts by itself."""
+        for manifest in (spec.record(job_id, job_toml, size), *spec.attempt(job_id, 1, size)):
+            self._create(manifest)
+
+    def resume(self, job_id: str) -> None:
+        """Start a job that is lost, failed or stopped anew; it goes on from its checkpoint.
+
+        Raises
+        ------
+        InputError
+            If it still runs, or has succeeded.
+        """
+        status = self.status(job_id)
+        if status.state in (State.WAITING, State.RUNNING, State.SUCCEEDED):
+            raise InputError(f"{job_id} is {status.state}; there is nothing to resume")
+        record, number = self._record(job_id), status.attempt + 1
+        size = job_from_toml(record.raw["data"]["job.toml"]).cluster.kubernetes
+        self._remove_running(job_id)
+        self._ask(lambda: record.annotate({ATTEMPT_LABEL: str(number), STOPPED: None}))
+        for manifest in spec.attempt(job_id, number, size):
+            self._create(manifest)
+
+    def all(self) -> list[JobStatus]:
+        """Return all jobs, the newest first."""
+        selector = {"app.kubernetes.io/name": "dask-als"}
+        records, dask_jobs, pods = (
+            self._raw(kind, selector) for kind in ("configmaps", _KINDS[0], "pods")
+        )
+        jobs = [
+            judged(
+                record,
+                [job for job in dask_jobs if _job_of(job) == job_id],
+                [pod for pod in pods if _job_of(pod) == job_id],
+            )
+            for record in records
+            if (job_id := _job_of(record))
+        ]
+        return sorted(jobs, key=lambda job: job.submitted, reverse=True)
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return where a job stands.
+
+        Raises
+        ------
+        InputError
+            If there is no such job.
+        JobError
+            If Kubernetes cannot be asked.
+        """
+        record = self._record(job_id).raw.to_dict()
+        selector = {JOB_LABEL: job_id}
+        return judged(record, self._raw(_KINDS[0], selector), self._raw("pods", selector))
+
+    def logs(self, job_id: str) -> Iterator[str]:
+        """Yield the lines that a job's runner has written so far."""
+        runner = self.status(job_id).runner
+        for stamped in self._log(runner, since="") if runner else ():
+            yield stamped.partition(" ")[2]
+
+    def followed(
+        self, job_id: str, on_status: Callable[[JobStatus], None] = lambda status: None
+    ) -> Iterator[str]:
+        """Yield the lines that a job's runner writes, until it ends or is lost.
+
+        Parameters
+        ----------
+        on_status : callable, optional
+            Is told, about every second, where the job stands.
+        """
+        shown = ""
+        while True:
+            status = self.status(job_id)
+            on_status(status)
+            for stamped in self._log(status.runner, since=shown) if status.runner else ():
+                stamp, _, line = stamped.partition(" ")
+                if stamp > shown:
+                    shown = stamp
+                    yield line
+            if status.state not in (State.WAITING, State.RUNNING):
+                return
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def stop(self, job_id: str, *, timeout: float = 120.0) -> None:
+        """Take all of a job's pods away; what it wrote, and its status, are kept.
+
+        Raises
+        ------
+        JobError
+            If pods are still there when the time is over.
+        """
+        if self.status(job_id).state.is_final:
+            return
+        record = self._record(job_id)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._ask(lambda: record.annotate({STOPPED: now}))
+        self._remove_running(job_id, timeout=timeout)
+
+    def delete(self, job_id: str) -> None:
+        """Stop a job, and forget it; files that it wrote are kept."""
+        record = self._record(job_id)
+        self._remove_running(job_id)
+        self._ask(record.delete)
+
+    def _remove_running(self, job_id: str, *, timeout: float = 120.0) -> None:
+        deadline = time.monotonic() + timeout
+        selector = {JOB_LABEL: job_id}
+        for kind in _KINDS:
+            for found in self._get(kind, selector):
+                with suppress(kr8s.NotFoundError):
+                    self._ask(found.delete)
+        while pods := self._get("pods", selector):
+            if time.monotonic() > deadline:
+                names = ", ".join(pod.name for pod in pods)
+                raise JobError(f"{job_id}: pods are still there after {timeout:.0f} s: {names}")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _record(self, job_id: str) -> APIObject:
+        for record in self._get("configmaps", {JOB_LABEL: job_id}):
+            return record
+        there = f"no job {job_id!r} in namespace {self.namespace}"
+        raise InputError(f"{there}; `dask-als list` shows those that are")
+
+    def _log(self, runner: str, *, since: str) -> list[str]:
+        def read() -> list[str]:
+            pod = Pod.get(runner, namespace=self.namespace, api=self._api)
+            return list(pod.logs(timestamps=True, since_time=since or None))
+
+        try:
+            return self._ask(read)
+        except (kr8s.NotFoundError, InputError):  # it is gone, or its container has not started
+            return []
+
+    def _create(self, manifest: Manifest) -> None:
+        found = object_from_spec(manifest, api=self._api, allow_unknown_type=True)
+
+        def create() -> None:
+            try:
+                found.create()
+            except kr8s.ServerError as error:
+                # Our names are unique: it is there since a try whose answer was lost.
+                if error.response is None or error.response.status_code != httpx.codes.CONFLICT:
+                    raise
+
+        self._ask(create)
+
+    def _get(self, kind: str, selector: dict[str, str]) -> list[APIObject]:
+        return self._ask(lambda: list(self._api.get(kind, label_selector=selector)))  # type: ignore[arg-type]
+
+    def _raw(self, kind: str, selector: dict[str, str]) -> list[dict[str, Any]]:
+        return [found.raw.to_dict() for found in self._get(kind, selector)]
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """Ask Kubernetes; what may pass is asked again for a while (dask-kubernetes#975)."""
+        deadline = time.monotonic() + _SECONDS_OF_PATIENCE
+        while True:
+            try:
+                return question()
+            except kr8s.ServerError as error:
+                code = error.response.status_code if error.response is not None else 0
+                if code < 500 and code != 429:
+                    raise InputError(f"Kubernetes refused it: {error}") from error
+                said = error
+            except PASSING as error:
+                said = error  # type: ignore[assignment]
+            if time.monotonic() > deadline:
+                raise JobError(f"Kubernetes does not answer: {said}") from said
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _job_of(found: dict[str, Any]) -> str | None:
+    labels: dict[str, str] = found["metadata"].get("labels", {})
+    return labels.get(JOB_LABEL)

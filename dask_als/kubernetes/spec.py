@@ -1,0 +1,235 @@
+"""What is asked of Kubernetes, as plain dictionaries: a test, or a person, can read them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from dask_als.settings import KubernetesSize
+
+Manifest = dict[str, Any]
+
+JOB_LABEL = "dask-als/job"
+ATTEMPT_LABEL = "dask-als/attempt"
+STOPPED = "dask-als/stopped"
+RESULT_FILE = "/dev/termination-log"
+"""What a container writes here, Kubernetes keeps in the pod's status (up to 4 KiB)."""
+
+_API = "kubernetes.dask.org/v1"
+_SCHEDULER_PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
+_WORKER_PORTS = {"http-dashboard": 8788}
+_USER = 10001
+
+
+def new_job_id(name: str) -> str:
+    """Return an id that no other job has: the job's name and a random part."""
+    return f"{name[:30].rstrip('-')}-{uuid.uuid4().hex[:6]}"
+
+
+def attempt_name(job_id: str, attempt: int) -> str:
+    """Return the name of a job's DaskJob; none is used twice (dask-kubernetes#829)."""
+    return job_id if attempt == 1 else f"{job_id}-{attempt}"
+
+
+def record(job_id: str, job_toml: str, size: KubernetesSize) -> Manifest:
+    """Return the ConfigMap that a job is known by, from `submit` to `delete`: at attempt 1."""
+    metadata = _metadata(job_id, size, {JOB_LABEL: job_id})
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {**metadata, "annotations": {ATTEMPT_LABEL: "1"}},
+        "data": {"job.toml": job_toml},
+    }
+
+
+def attempt(job_id: str, number: int, size: KubernetesSize) -> list[Manifest]:
+    """Return the objects that run a job once: who may reach its pods, and the DaskJob.
+
+    Parameters
+    ----------
+    job_id : str
+    number : int
+        Which attempt this is, from 1.
+    size : KubernetesSize
+    """
+    name = attempt_name(job_id, number)
+    labels = {JOB_LABEL: job_id, ATTEMPT_LABEL: str(number)}
+    job = {
+        "apiVersion": _API,
+        "kind": "DaskJob",
+        "metadata": _metadata(name, size, labels),
+        "spec": {
+            # The operator's default, OnFailure, would start a failed runner again for ever.
+            "job": {"spec": {"restartPolicy": "Never", **_runner(job_id, size)}},
+            "cluster": {"spec": _cluster_spec(name, size)},
+        },
+    }
+    return [*network_policies(name, size, labels), job]
+
+
+def cluster(name: str, size: KubernetesSize) -> Manifest:
+    """Return a DaskCluster without a job, for a client that runs elsewhere."""
+    return {
+        "apiVersion": _API,
+        "kind": "DaskCluster",
+        "metadata": _metadata(name, size, {}),
+        "spec": _cluster_spec(name, size),
+    }
+
+
+def network_policies(name: str, size: KubernetesSize, labels: dict[str, str]) -> list[Manifest]:
+    """Return who may reach the pods of a cluster: its own workers and runner, nobody else."""
+
+    def pods(*components: str) -> Manifest:
+        return {
+            "matchLabels": {"dask.org/cluster-name": name},
+            "matchExpressions": [
+                {"key": "dask.org/component", "operator": "In", "values": list(components)}
+            ],
+        }
+
+    def policy(target: str, *sources: str) -> Manifest:
+        return {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": _metadata(f"{name}-{target}", size, labels),
+            "spec": {
+                "podSelector": pods(target),
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{"podSelector": pods(*sources)}]}] if sources else [],
+            },
+        }
+
+    return [
+        policy("scheduler", "worker", "job-runner"),
+        policy("worker", "scheduler", "worker"),
+        policy("job-runner"),
+    ]
+
+
+def _metadata(name: str, size: KubernetesSize, labels: dict[str, str]) -> Manifest:
+    return {
+        "name": name,
+        "namespace": size.namespace,
+        "labels": {"app.kubernetes.io/name": "dask-als", **labels},
+    }
+
+
+def _cluster_spec(name: str, size: KubernetesSize) -> Manifest:
+    return {
+        "scheduler": {"spec": _scheduler(size), "service": _service(name)},
+        "worker": {"replicas": size.workers, "spec": _worker(size)},
+    }
+
+
+def _runner(job_id: str, size: KubernetesSize) -> Manifest:
+    # What it prints is its result; how it goes is its log.
+    run = f'exec dask-als run "$@" --json > {RESULT_FILE}'
+    options = ["--cluster", "$(DASK_SCHEDULER_ADDRESS)", "--timeout", "300s", "--run-id", job_id]
+    container = _container("runner", size, ["sh", "-c", run, "run", "/job/job.toml", *options])
+    container["terminationMessagePath"] = RESULT_FILE
+    container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    container["resources"] = _resources("100m", "1", "256Mi", "2Gi")
+    container["volumeMounts"].append({"name": "job", "mountPath": "/job", "readOnly": True})
+    pod = _pod(container, size)
+    pod["volumes"].append({"name": "job", "configMap": {"name": job_id}})
+    pod["terminationGracePeriodSeconds"] = 5
+    return pod
+
+
+def _scheduler(size: KubernetesSize) -> Manifest:
+    container = _container("scheduler", size, ["dask", "scheduler"])
+    container["ports"] = _ports(_SCHEDULER_PORTS)
+    container["resources"] = _resources("100m", "1", "256Mi", "2Gi")
+    container["readinessProbe"] = _health(seconds=2, failures=3)
+    container["livenessProbe"] = _health(seconds=20, failures=6)
+    return _pod(container, size)
+
+
+def _worker(size: KubernetesSize) -> Manifest:
+    threads = str(size.threads)
+    command = ["dask", "worker", "--name", "$(DASK_WORKER_NAME)", "--nthreads", threads]
+    command += ["--memory-limit", size.memory]
+    command += ["--dashboard-address", f":{_WORKER_PORTS['http-dashboard']}"]
+    container = _container("worker", size, command)
+    container["ports"] = _ports(_WORKER_PORTS)
+    container["resources"] = _resources(size.cpu or threads, threads, size.memory, size.memory)
+    # A worker that computes answers late: only one that is silent for two minutes is replaced.
+    container["livenessProbe"] = _health(seconds=20, failures=6)
+    return _pod(container, size)
+
+
+def _pod(container: Manifest, size: KubernetesSize) -> Manifest:
+    """Return a pod's spec that the pod security level "restricted" admits."""
+    volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
+    if size.volume_claim:
+        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": size.volume_claim}})
+    return {
+        "serviceAccountName": size.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "nodeSelector": dict(size.node_selectors),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def _container(name: str, size: KubernetesSize, command: list[str]) -> Manifest:
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]
+    if size.volume_claim:
+        mounts.append({"name": "data", "mountPath": size.volume_path})
+    return {
+        "name": name,
+        "image": size.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": command,
+        "workingDir": size.volume_path if size.volume_claim else "/tmp",
+        "env": [{"name": key, "value": value} for key, value in size.environment.items()],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    }
+
+
+def _service(name: str) -> Manifest:
+    return {
+        "type": "ClusterIP",
+        "selector": {"dask.org/cluster-name": name, "dask.org/component": "scheduler"},
+        "ports": [
+            {"name": port, "port": number, "targetPort": port, "protocol": "TCP"}
+            for port, number in _SCHEDULER_PORTS.items()
+        ],
+    }
+
+
+def _ports(ports: dict[str, int]) -> list[Manifest]:
+    return [
+        {"name": port, "containerPort": number, "protocol": "TCP"} for port, number in ports.items()
+    ]
+
+
+def _resources(cpu: str, most_cpu: str, memory: str, most_memory: str) -> Manifest:
+    return {
+        "requests": {"cpu": cpu, "memory": memory},
+        "limits": {"cpu": most_cpu, "memory": most_memory},
+    }
+
+
+def _health(*, seconds: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": "/health", "port": "http-dashboard"},
+        "periodSeconds": seconds,
+        "failureThreshold": failures,
+        "timeoutSeconds": 10,
+    }

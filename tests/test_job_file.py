@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import fsspec
+import pytest
+from data import notebook_settings
+
+from dask_als.errors import InputError
+from dask_als.job_file import STEPS, Job, job_from_toml, read_job
+
+JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.toml"))
+SMALLEST = 'name = "a"\noutput = "o"\nsource.path = "r.csv"\nsteps = ["prepare", "train"]\n'
+
+
+def test_where_things_go():
+    job = job_from_toml(SMALLEST)
+    assert (job.dataset, job.model, job.checkpoints, job.evaluation, job.result) == (
+        "o/dataset",
+        "o/model",
+        "o/checkpoints",
+        "o/evaluation.json",
+        "o/result.json",
+    )
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_the_shipped_jobs(path):
+    job = read_job(str(path))
+    assert job.name == path.stem
+    assert job_from_toml(job.to_toml()) == job
+
+
+def test_the_notebooks_settings():
+    job = read_job(str(JOBS[[path.stem for path in JOBS].index("notebook")]))
+    assert job.train == notebook_settings(epochs=100)
+    assert job.prepare.test_fraction == 0
+
+
+def test_all_of_it_survives_the_text():
+    text = SMALLEST + (
+        "[checkpoint]\nminutes = 3\n[prepare]\npartitions = 7\n[cluster.local]\nthreads = 2\n"
+        '[cluster.kubernetes]\nvolume_claim = "data"\nnode_selectors = { "a.b/c" = "d" }\n'
+        'environment = { AWS_REGION = "eu" }\n'
+    )
+    job = job_from_toml(text)
+    assert job.cluster.kubernetes.node_selectors == {"a.b/c": "d"}
+    assert job_from_toml(job.to_toml()) == job
+
+
+def test_changes():
+    changes = [
+        "train.rank=64",
+        "train.dtype=float64",
+        "cluster.kubernetes.environment.A=b=c",
+        'name="7"',
+        "source.path = s3://bucket/r.csv",
+        'steps=["train"]',
+    ]
+    job = job_from_toml(SMALLEST, changes)
+    assert (job.train.rank, job.train.dtype, job.name) == (64, "float64", "7")
+    assert job.cluster.kubernetes.environment == {"A": "b=c"}
+    assert job.source.path == "s3://bucket/r.csv"
+    assert job.steps == ("train",)
+
+
+@pytest.mark.parametrize(
+    ("change", "mistake"),
+    [
+        ("train.rank", "--set train.rank cannot be understood"),
+        ("output.x=1", "--set output.x=1: output is no table"),
+        ("train.ranks=3", "train.ranks is not known; the nearest is train.rank"),
+        ("train.rank=0", r"\[train\] rank is 0; it must be a whole number"),
+        ("checkpoint.every=0", r"\[checkpoint\] checkpoint-every is 0"),
+        ("cluster.local.workers=0", r"\[cluster.local\] workers is 0"),
+        ("cluster.kubernetes.threads=0", r"\[cluster.kubernetes\] threads is 0"),
+        ("name=My Job", "name is 'My Job'; it must be at most 40 small letters"),
+        ("output=''", "output is empty"),
+        ('steps=["train", "prepare"]', "steps are train, prepare; .* in this order"),
+        ("steps=[]", "steps are none"),
+        ('steps=["prepare", "evaluate"]', "evaluate needs held-out ratings"),
+    ],
+)
+def test_mistakes(change, mistake):
+    with pytest.raises(InputError, match=mistake):
+        job_from_toml(SMALLEST, [change])
+
+
+def test_evaluation_of_an_earlier_dataset():
+    assert job_from_toml(SMALLEST, ['steps=["evaluate"]']).steps == ("evaluate",)
+
+
+def test_a_file(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALLEST.removeprefix('name = "a"\n'))
+    assert read_job(str(path)).name == "small"
+    path.write_text("a = ]")
+    with pytest.raises(InputError, match=r"small\.toml: not TOML: .*line 1"):
+        read_job(str(path))
+    path.write_bytes(b"\xff")
+    with pytest.raises(InputError, match="is not a text"):
+        read_job(str(path))
+    with pytest.raises(InputError, match=r"no\.toml cannot be read: No such file"):
+        read_job(str(tmp_path / "no.toml"))
+
+
+def test_a_file_on_an_object_store():
+    fsspec.filesystem("memory").pipe("/jobs/far.toml", SMALLEST.encode())
+    assert read_job("memory://jobs/far.toml").name == "a"
+
+
+def test_steps_by_default():
+    job = job_from_toml('name = "a"\noutput = "o"\nsource.path = "r"\nprepare.test_fraction = 0.1')
+    assert isinstance(job, Job)
+    assert job.steps == STEPS

@@ -1,0 +1,273 @@
+"""On a real Kubernetes with the Dask operator."""
+
+import json
+import os
+import shutil
+
+import kubernetes_cluster as cluster
+import pytest
+from kubernetes_cluster import IMAGE, NAMESPACE, REPOSITORY, there
+
+pytestmark = [
+    pytest.mark.kubernetes,
+    pytest.mark.skipif(cluster.why_not() is not None, reason=cluster.why_not() or ""),
+]
+NOTEBOOK = REPOSITORY / "jobs" / "notebook.toml"
+LONG = 600  # epochs: long enough to disturb a training
+SETTINGS = {
+    "rank": 5,
+    "epochs": 100,
+    "residual-precision": 1,
+    "bias-regularization": 1e-3,
+    "factor-regularization": 5e-2,
+    "dtype": "float64",
+}
+OPTIONS = ["--no-center", *(f"--{name}={value}" for name, value in SETTINGS.items())]
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory):
+    """A directory that all pods see at the same path."""
+    volume = tmp_path_factory.mktemp("volume")
+    for parent in (volume.parent, volume.parent.parent):
+        parent.chmod(0o755)
+    cluster.set_up(volume)
+    shutil.copytree(cluster.RATINGS, volume / "ml-latest-small")
+    cluster.done(
+        "prepare",
+        volume / "ml-latest-small",
+        volume / "ratings",
+        "--partitions=6",
+        "--dashboard=:0",
+    )
+    yield volume
+    cluster.wipe()
+
+
+@pytest.fixture(scope="module")
+def expected(volume):
+    """The notebook's model, trained on this machine."""
+    model = volume / "expected"
+    cluster.done("train", volume / "ratings", model, *OPTIONS, "--dashboard=:0")
+    return cluster.numbers(model)
+
+
+@pytest.fixture(scope="module")
+def long_expected(volume):
+    """The notebook's model after more epochs, trained on this machine."""
+    model = volume / "long-expected"
+    long = [*OPTIONS, f"--epochs={LONG}", "--dashboard=:0"]
+    cluster.done("train", volume / "ratings", model, *long)
+    return cluster.numbers(model)
+
+
+def size(volume, workers):
+    """Return the size of a cluster that fits the node."""
+    return {
+        "image": IMAGE,
+        "workers": workers,
+        "cpu": "100m",
+        "memory": "1Gi",
+        "namespace": NAMESPACE,
+        "volume_path": volume,
+    }
+
+
+def train(volume, model, *more, workers=2, umask=0):
+    """Start a training from outside."""
+    pods = [f"--pods={name}={value}" for name, value in size(volume, workers).items()]
+    cluster_options = ["--cluster=kubernetes", *pods]
+    return cluster.dask_als(
+        "train", volume / "ratings", model, *cluster_options, *OPTIONS, *more, umask=umask
+    )
+
+
+def job(volume, output, *more, workers=2):
+    """Return arguments for the notebook's job, on Kubernetes."""
+    changes = {f"cluster.kubernetes.{key}": value for key, value in size(volume, workers).items()}
+    changes |= {"source.path": "ml-latest-small", "prepare.partitions": 6, "output": output}
+    settings = [f"{key}={value}" for key, value in changes.items()] + list(more)
+    return [NOTEBOOK, *(f"--set={setting}" for setting in settings)]
+
+
+def submit(volume, output, *more, workers=2):
+    """Submit the notebook's job and return its id."""
+    return cluster.done("submit", *job(volume, output, *more, workers=workers)).strip()
+
+
+def status(job_id):
+    """Return where a job stands."""
+    found = cluster.done("status", job_id, f"--namespace={NAMESPACE}", "--json")
+    return json.loads(found)
+
+
+def trains(job_id):
+    """Whether a job has begun to train."""
+    return "epoch" in cluster.done("logs", job_id, f"--namespace={NAMESPACE}")
+
+
+def assert_nothing_is_left():
+    """Check that no cluster is there, and that its pods go."""
+    assert not there("daskclusters.kubernetes.dask.org")
+    cluster.wait_for(lambda: not there("pods", component="worker"), seconds=90)
+    cluster.wait_for(lambda: not there("pods", component="scheduler"), seconds=90)
+
+
+def delete(pod):
+    """Take a pod away."""
+    cluster.kubectl("delete", f"pod/{cluster.name_of(pod)}", "--wait=false")
+
+
+def test_training_from_outside_gives_the_same_bits(volume, expected):
+    code, output = cluster.ended(train(volume, volume / "model"))
+    assert code == 0, output
+    assert cluster.numbers(volume / "model") == expected
+    assert_nothing_is_left()
+
+
+def test_a_training_that_fails_leaves_no_cluster(volume):
+    # Directories that this process makes are not open to the pods' user.
+    code, output = cluster.ended(train(volume, volume / "model-2", umask=0o022))
+    assert code == 1, output
+    assert "Permission denied" in output
+    assert_nothing_is_left()
+
+
+def test_a_worker_is_deleted_and_more_come(volume, long_expected):
+    process = train(
+        volume,
+        volume / "disturbed",
+        f"--epochs={LONG}",
+        f"--checkpoint={volume / 'disturbed-checkpoints'}",
+        workers=1,
+    )
+    assert any(line.startswith("epoch") for line in process.stdout)
+    (worker,) = there("pods", component="worker")
+    delete(worker)
+    (group,) = there("daskworkergroups.kubernetes.dask.org")
+    cluster.kubectl(
+        "patch",
+        f"daskworkergroups.kubernetes.dask.org/{cluster.name_of(group)}",
+        "--type=merge",
+        '--patch={"spec": {"worker": {"replicas": 3}}}',
+    )
+    cluster.wait_for(
+        lambda: sum(map(cluster.is_ready, there("pods", component="worker"))) == 3, seconds=60
+    )
+    assert process.poll() is None, "it ended before the workers came: train longer"
+    code, output = cluster.ended(process)
+    assert code == 0, output
+    assert cluster.numbers(volume / "disturbed") == long_expected
+
+
+def test_a_job_gives_the_same_bits(volume, expected):
+    code, output = cluster.ended(cluster.dask_als("submit", *job(volume, "job"), "--wait"))
+    assert code == 0, output
+    job_id = output.splitlines()[0]
+    assert cluster.numbers(volume / "job" / "model") == expected
+    assert status(job_id)["state"] == "Succeeded"
+    assert status(job_id)["result"]["run_id"] == job_id
+    assert job_id in cluster.done("list", f"--namespace={NAMESPACE}")
+    cluster.wait_for(lambda: not there("daskclusters.kubernetes.dask.org"), seconds=60)
+    assert_nothing_is_left()
+    cluster.done("delete", job_id, f"--namespace={NAMESPACE}")
+    assert job_id not in cluster.done("list", f"--namespace={NAMESPACE}")
+
+
+def test_a_job_that_fails_says_why(volume):
+    arguments = [*job(volume, "failing"), "--set=source.path=nothing-there"]
+    code, output = cluster.ended(cluster.dask_als("submit", *arguments, "--wait"))
+    assert code == 2, output  # of `run`: the mistake is in what was given
+    found = status(output.splitlines()[0])
+    assert found["state"] == "Failed"
+    assert found["exit_code"] == 2
+    assert "nothing-there" in found["message"].splitlines()[-1]
+
+
+def test_a_job_that_fails_at_work_ends_with_1(volume, expected):
+    output = volume / "taken"
+    shutil.copytree(volume / "expected", output / "model")
+    output.chmod(0o1777)  # as in /tmp: nobody takes away what is another user's
+    code, output = cluster.ended(cluster.dask_als("submit", *job(volume, "taken"), "--wait"))
+    assert code == 1, output
+    found = status(output.splitlines()[0])
+    assert (found["state"], found["exit_code"]) == ("Failed", 1)
+    assert "taken/model" in found["message"].splitlines()[-1]
+
+
+def test_a_job_whose_worker_and_runner_are_deleted_goes_on(volume, long_expected):
+    arguments = job(volume, "long", f"train.epochs={LONG}")
+    process = cluster.dask_als("submit", *arguments, "--wait")
+    job_id = process.stdout.readline().strip()
+    assert any(line.startswith("epoch") for line in process.stdout)
+    delete(there("pods", component="worker")[0])
+    checkpoints = volume / "long" / "checkpoints"
+    cluster.wait_for(lambda: checkpoints.exists() and any(checkpoints.iterdir()), seconds=60)
+    delete(there("pods", component="job-runner")[0])
+    code, output = cluster.ended(process)
+    assert code == 0, output
+    assert f"{job_id}: " in output
+    assert status(job_id)["attempt"] == 2
+    second = cluster.done("logs", job_id, f"--namespace={NAMESPACE}")
+    assert f"epoch    1/{LONG}" not in second
+    assert cluster.numbers(volume / "long" / "model") == long_expected
+
+
+def test_a_job_that_is_stopped_leaves_no_pod(volume):
+    job_id = submit(volume, "stopped", f"train.epochs={LONG}")
+    cluster.wait_for(lambda: trains(job_id), seconds=90)
+    assert status(job_id)["state"] == "Running"
+    cluster.done("stop", job_id, f"--namespace={NAMESPACE}")
+    assert not [pod for pod in there("pods") if cluster.name_of(pod).startswith(job_id)]
+    assert status(job_id)["state"] == "Stopped"
+
+
+def test_the_accounts_rights(volume):
+    def can(account, verb, kind):
+        who = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
+        command = ["kubectl", "auth", "can-i", verb, kind, who, f"--namespace={NAMESPACE}"]
+        return os.system(" ".join(command) + " > /dev/null") == 0
+
+    assert can("dask-als-submit", "create", "daskjobs.kubernetes.dask.org")
+    assert can("dask-als-submit", "get", "pods/log")
+    assert not can("dask-als-submit", "create", "pods")
+    assert not can("dask-als-submit", "get", "secrets")
+    for verb, kind in (("get", "pods"), ("list", "secrets"), ("get", "configmaps")):
+        assert not can("dask-als-job", verb, kind)
+
+
+def test_the_image_runs_as_any_user_on_a_root_it_cannot_write(volume, expected):
+    command = "! touch /app/here && ls /tmp/numba/* > /tmp/before && "
+    command += "dask-als run /jobs/notebook.toml"
+    command += " --set source.path=/data/ml-latest-small --set output=/data/own"
+    command += " && ls /tmp/numba/* | diff /tmp/before -"  # no kernel was compiled
+    jobs = {"name": "jobs", "hostPath": {"path": str(REPOSITORY / "jobs")}}
+    data = {"name": "data", "hostPath": {"path": str(volume)}}
+    container = {
+        "name": "any-user",
+        "image": IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["sh", "-c", command],
+        "securityContext": {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False},
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "data", "mountPath": "/data"},
+            {"name": "jobs", "mountPath": "/jobs"},
+        ],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 4321, "runAsGroup": 8765},
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, data, jobs],
+    }
+    metadata = {"name": "any-user"}
+    cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod})
+
+    def phase():
+        (found,) = [pod for pod in there("pods") if cluster.name_of(pod) == "any-user"]
+        return found["status"]["phase"]
+
+    cluster.wait_for(lambda: phase() in ("Succeeded", "Failed"), seconds=120)
+    assert phase() == "Succeeded", cluster.kubectl("logs", "any-user")
+    assert cluster.numbers(volume / "own" / "model") == expected

@@ -1,0 +1,72 @@
+"""The commands about jobs on Kubernetes, as far as they go without one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dask_als.commands.computing import cluster_settings
+from dask_als.errors import InputError
+from dask_als.job_file import job_from_toml
+
+NOTEBOOK = Path(__file__).parents[1] / "jobs" / "notebook.toml"
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "-m", "dask_als", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment or None)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_dry_run_prints_the_job_as_it_will_run():
+    changes = ["train.rank=7", "cluster.kubernetes.workers=5"]
+    code, out, err = run("submit", NOTEBOOK, "--dry-run", *(f"--set={each}" for each in changes))
+    assert (code, err) == (0, "")
+    objects = list(yaml.safe_load_all(out))
+    assert objects[0]["kind"] == "ConfigMap"
+    assert job_from_toml(objects[0]["data"]["job.toml"]).train.rank == 7
+    assert objects[-1]["kind"] == "DaskJob"
+    assert objects[-1]["spec"]["cluster"]["spec"]["worker"]["replicas"] == 5
+
+
+def test_no_two_jobs_have_one_id():
+    names = [next(yaml.safe_load_all(run("submit", NOTEBOOK, "--dry-run")[1])) for _ in range(2)]
+    first, second = (found["metadata"]["name"] for found in names)
+    assert first != second
+    assert first.startswith("notebook-")
+
+
+UNREACHABLE = """
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+"""
+
+
+@pytest.mark.parametrize("text", [None, "", UNREACHABLE], ids=["missing", "empty", "unreachable"])
+@pytest.mark.parametrize("command", [["status", "a-job"], ["submit", NOTEBOOK]], ids=lambda c: c[0])
+def test_without_a_cluster_one_line_says_so(command, text, tmp_path):
+    nowhere = tmp_path / "kubeconfig"
+    if text is not None:
+        nowhere.write_text(text)
+    code, out, err = run(*command, KUBECONFIG=str(nowhere), HOME=str(tmp_path), PATH="")
+    assert (code, out) == (1, "")
+    assert err.startswith("dask-als: no Kubernetes cluster")
+    assert str(nowhere) in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", ["workers", "colour=red", "workers=two", "environment=a"])
+def test_pods_that_cannot_be(wrong):
+    with pytest.raises(InputError, match=f"--pods {wrong}"):
+        cluster_settings({"pods": (wrong,)})
+
+
+def test_pods_from_options():
+    made = cluster_settings({"pods": ("workers=3", "memory=2Gi", "volume_claim=")}).kubernetes
+    assert (made.workers, made.memory, made.volume_claim) == (3, "2Gi", "")

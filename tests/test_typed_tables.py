@@ -1,0 +1,83 @@
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from dask_als.errors import InputError
+from dask_als.typed_tables import from_table, to_table
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int = 1
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise InputError(f"size is {self.size}")
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    share: float = 0.5
+    kind: Literal["a", "b"] = "a"
+    minutes: float | None = None
+    steps: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    inner: Inner = Inner()
+
+
+WHOLE = {
+    "name": "n",
+    "share": 1.0,
+    "kind": "b",
+    "minutes": 2.5,
+    "steps": ["x", "y"],
+    "labels": {"zone": "eu"},
+    "inner": {"size": 3},
+}
+
+
+def test_there_and_back():
+    made = from_table(Outer, WHOLE)
+    assert made == Outer("n", 1.0, "b", 2.5, ("x", "y"), {"zone": "eu"}, Inner(3))
+    assert to_table(made) == WHOLE
+
+
+def test_defaults():
+    assert from_table(Outer, {"name": "n"}) == Outer("n")
+    assert "minutes" not in to_table(Outer("n"))
+
+
+def test_a_whole_number_is_a_number():
+    assert type(from_table(Outer, {"name": "n", "share": 1}).share) is float
+
+
+@pytest.mark.parametrize(
+    ("table", "mistake"),
+    [
+        ({}, "name is missing"),
+        ({"name": 1}, "name is 1; it must be a text"),
+        ({"name": "n", "share": True}, "share is True; it must be a number"),
+        ({"name": "n", "kind": "c"}, "kind is 'c'; it must be a or b"),
+        ({"name": "n", "minutes": "2"}, "minutes is '2'; it must be a number"),
+        ({"name": "n", "steps": "x"}, "steps is 'x'; it must be a list"),
+        ({"name": "n", "steps": [1]}, "steps is 1; it must be a text"),
+        ({"name": "n", "labels": {"zone": 1}}, "labels.zone is 1; it must be a text"),
+        ({"name": "n", "labels": 1}, "labels is 1; it must be a table"),
+        ({"name": "n", "inner": 1}, "inner is 1; it must be a table"),
+        ({"name": "n", "inner": {"size": 1.5}}, "inner.size is 1.5; it must be a whole number"),
+        ({"name": "n", "inner": {"size": 0}}, "[inner] size is 0"),
+        ({"name": "n", "inner": {"siz": 1}}, "inner.siz is not known; the nearest is inner.size"),
+        ({"nme": "n"}, "nme is not known; the nearest is name; name is missing"),
+    ],
+)
+def test_what_is_wrong_is_named(table, mistake):
+    with pytest.raises(InputError) as raised:
+        from_table(Outer, table)
+    assert str(raised.value) == mistake
+
+
+def test_all_mistakes_at_once():
+    with pytest.raises(InputError, match=r"share is 'x'.*; inner\.siz is not known"):
+        from_table(Outer, {"name": "n", "share": "x", "inner": {"siz": 1}})
