@@ -40,3 +40,10 @@ def standard_normal(
     ]
     start = rows.start - first_block * _ROWS_A_BLOCK
     return np.concatenate(blocks)[start : start + len(rows)]
+
+
+def generator(*, seed: int, stream: int, step: int) -> np.random.Generator:
+    """Return a generator of numbers that belong to no row."""
+    key = np.array([seed, stream], dtype=np.uint64)
+    counter = np.array([0, 0, 0, step], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -6,7 +6,8 @@ c their biases, is drawn from its conditional distributions. With z standard nor
 y = r - mean - c,
 
     b = (Σ y - (Σ F)·u_old) / n + z / √(alpha n),    n = N + gamma / alpha
-    u = M⁻¹x + R⁻¹z / √alpha,    M = FᵀF + Lambda / alpha = RᵀR,    x = Fᵀ(y - b) + Lambda mu / alpha
+    u = M⁻¹x + R⁻¹z / √alpha,    M = FᵀF + Lambda / alpha = RᵀR
+    x = Fᵀ(y - b) + Lambda mu / alpha
 
 Between the substitutions with Rᵀ and R, w = R⁻ᵀx + z / √alpha, the noise is thus one addition. As
 |w|² = uᵀM u, the row's squared error needs no second pass over its ratings:
@@ -103,8 +104,9 @@ def draw_rows(
         residual_precision,
         bias_precision,
         _as_gram(prior_matrix, prior_target, plan, dtype),
-        prior_matrix,
+        np.triu(prior_matrix) + np.triu(prior_matrix, 1),
         prior_target,
+        np.zeros(rank),
         *results,
         plan,
         plan.memory(dtype),
@@ -144,8 +146,9 @@ def _kernel(dtype):
         residual_precision,
         bias_precision,
         prior,
-        prior_matrix,
+        triangle,
         prior_target,
+        products,
         bias,
         factors,
         error,
@@ -165,7 +168,7 @@ def _kernel(dtype):
         )
         fixed = _Fixed(pointer(fixed_bias), pointer(fixed_factors), mean)
         drawn_from = _Prior(
-            pointer(prior), prior_matrix, prior_target, residual_precision, bias_precision
+            pointer(prior), triangle, prior_target, products, residual_precision, bias_precision
         )
         _draw_block(len(bias), block, fixed, drawn_from, plan, kernels.pointers(memory))
 
@@ -184,6 +187,7 @@ def _kernel(dtype):
         given(number),
         given(double, 2),
         given(double),
+        result(double),
         result(number),
         result(number, 2),
         result(double),
@@ -214,11 +218,16 @@ class _Fixed(NamedTuple):
 
 
 class _Prior(NamedTuple):
-    """What rows are drawn from: Lambda / alpha and Lambda mu / alpha, alpha and gamma."""
+    """What rows are drawn from.
+
+    That is Lambda / alpha and Lambda mu / alpha, as the kernel's Gram matrix and as a triangle T
+    with uᵀTu = uᵀ Lambda u / alpha and a vector; room for products with them; alpha and gamma.
+    """
 
     gram: Any
-    matrix: Any
+    triangle: Any
     target: Any
+    products: Any
     residual_precision: float
     bias_precision: float
 
@@ -335,23 +344,12 @@ def _finish(block, row, prior, rank, solution, x):
     factors = block.factors + row * rank
     for c in range(rank):
         factors[c] = solution[c]
-    from_prior = 0.0
+    products = prior.products
+    for c in range(rank):
+        products[c] = 2 * prior.target[c]
     for i in range(rank):
-        from_prior += factors[i] * (2 * prior.target[i] - _dot_64(prior.matrix[i], factors, rank))
-    block.error[row] += from_prior - 2 * kernels.dot(factors, x, rank)
+        factor = np.float64(factors[i])
+        for c in range(i, rank):
+            products[c] -= prior.triangle[i, c] * factor
+    block.error[row] += kernels.dot(products, factors, rank) - 2 * kernels.dot(factors, x, rank)
     block.error[row] = max(0.0, block.error[row])
-
-
-@_jit
-def _dot_64(a, b, count):
-    """Return a·b in eight parts, which the compiler puts into registers."""
-    parts = np.zeros(8)
-    whole = count // 8 * 8
-    for i in range(0, whole, 8):
-        for p in range(8):
-            parts[p] += a[i + p] * np.float64(b[i + p])
-    for i in range(whole, count):
-        parts[0] += a[i] * np.float64(b[i])
-    return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + (
-        (parts[4] + parts[5]) + (parts[6] + parts[7])
-    )

@@ -17,7 +17,7 @@ from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_
 from dask_als.errors import InputError
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.history import EpochFigures
-from dask_als.methods import method_of
+from dask_als.methods import fold_in_method_of
 from dask_als.model_files import ModelManifest
 from dask_als.objective import NO_SUMS
 from dask_als.settings import TrainSettings
@@ -157,7 +157,7 @@ class ALSModel:
 
     def __repr__(self) -> str:
         users, items = len(self.users.ids), len(self.items.ids)
-        return f"<ALSModel: rank {self.settings.rank}, {users:,} users, {items:,} items>"
+        return f"<ALSModel: rank {self.manifest.rank}, {users:,} users, {items:,} items>"
 
     @classmethod
     def load(cls, path: str, dataset: str | None = None) -> ALSModel:
@@ -335,7 +335,7 @@ class ALSModel:
         )
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
         unknown = State(np.zeros(1, dtype), np.zeros((1, rank), dtype))
-        method = method_of(self.settings, self.manifest.global_mean)
+        method = fold_in_method_of(self.settings, self.manifest.global_mean)
         step = HalfEpoch(side.other, self.settings.epochs)
         solved = method.solve_part(
             HalfEpoch(side, self.settings.epochs),

@@ -65,6 +65,10 @@ class ModelManifest:
     users, items : ModelSide
     figures : EpochFigures
         Of the last epoch.
+    samples : int
+        How many epochs' models are averaged: their factors lie side by side.
+    residual_precision : float or None
+        With gibbs, the inverse of the variance that ratings have around their predictions.
     """
 
     settings: TrainSettings
@@ -75,6 +79,13 @@ class ModelManifest:
     users: ModelSide
     items: ModelSide
     figures: EpochFigures
+    samples: int = 1
+    residual_precision: float | None = None
+
+    @property
+    def rank(self) -> int:
+        """Length of a factor vector of the model: a sample's, times the samples."""
+        return self.settings.rank * self.samples
 
     def side(self, side: Side) -> ModelSide:
         """Return what is known of one side."""
@@ -115,13 +126,25 @@ def write_dataset_part(
 ) -> int:
     """Write the part of a model that belongs to one partition of a dataset; return its number."""
     ids = storage.read_parquet_rows(rows_path(dataset, side), partition.rows, ["id", "count"])
-    write_part(model, side, number, ids, state[partition.start : partition.stop])
+    write_part(model, side, number, ids, state)
     return number
+
+
+def average_of_samples(samples: list[State]) -> State:
+    """Return the state whose predictions are the mean of those of all samples.
+
+    The mean of u·v over S samples is one product of vectors S times as long, the samples' divided
+    by the root of S and laid side by side.
+    """
+    bias = np.mean([state.bias for state in samples], axis=0, dtype=np.float64)
+    factors = np.concatenate([state.factors for state in samples], axis=1)
+    dtype = factors.dtype
+    return State(bias.astype(dtype), factors / dtype.type(np.sqrt(len(samples))))
 
 
 def write_manifest(directory: str, manifest: ModelManifest) -> None:
     """Write what completes the model."""
-    value = {"format_version": FORMAT_VERSION, "rank": manifest.settings.rank, **asdict(manifest)}
+    value = {"format_version": FORMAT_VERSION, "rank": manifest.rank, **asdict(manifest)}
     storage.write_json(storage.join(directory, MANIFEST), value)
 
 

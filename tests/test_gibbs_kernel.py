@@ -49,12 +49,13 @@ def test_rows_are_drawn_by_the_equations(rank, dtype):
         rated = fixed.factors[block.indices[its]]
         y = block.ratings[its] - 3.0 - fixed.bias[block.indices[its]]
         if not count:
-            assert bias[row] == error[row] == 0 and not factors[row].any()
+            assert bias[row] == error[row] == 0
+            assert not factors[row].any()
             continue
         variance = 1 / (alpha * count + gamma)
-        b = variance * alpha * (y - rated @ own.factors[row]).sum() + noise[
-            row, rank
-        ] * np.sqrt(variance)
+        b = variance * alpha * (y - rated @ own.factors[row]).sum() + noise[row, rank] * np.sqrt(
+            variance
+        )
         a = alpha * rated.T @ rated + precision
         upper = np.linalg.cholesky(a).T
         u = np.linalg.solve(a, alpha * rated.T @ (y - b) + precision @ mu)
