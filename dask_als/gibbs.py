@@ -183,16 +183,34 @@ def _normal_wishart(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw mean and precision of n Normal vectors with this sum and Gram matrix.
 
-    The Wishart draw is Bartlett's: C T Tᵀ Cᵀ with C the scale's Cholesky factor and T triangular.
+    The Wishart draw is Bartlett's: C T Tᵀ Cᵀ with C Cᵀ the scale and T a random triangle.
     """
     rank = len(total)
     scatter = PRIOR_ROWS / precision * np.eye(rank) + gram - np.outer(total, total) / (n + 1)
-    # With scatter = L Lᵀ, its inverse has the factor L⁻ᵀ, and any factor of the scale will do.
-    root = np.linalg.inv(np.linalg.cholesky(scatter)).T
+    lower = _cholesky(scatter)
     normal = rng.standard_normal((rank, rank))
     freedom = rank + PRIOR_ROWS + n - np.arange(rank)
     bartlett = np.tril(normal, -1) + np.diag(np.sqrt(2 * rng.gamma(freedom / 2)))
-    wishart_root = root @ bartlett
-    drawn = wishart_root @ wishart_root.T
-    noise = np.linalg.solve(wishart_root.T, rng.standard_normal(rank))
-    return total / (n + 1) + noise / math.sqrt(n + 1), (drawn + drawn.T) / 2
+    # Lambda = W Wᵀ with W = L⁻ᵀ T; so W⁻ᵀ = L T⁻ᵀ, whose columns have the covariance Lambda⁻¹.
+    root = _solve_upper(lower.T, bartlett)
+    noise = np.einsum("ij,j->i", lower, _solve_upper(bartlett.T, rng.standard_normal(rank)))
+    return total / (n + 1) + noise / math.sqrt(n + 1), np.einsum("ip,jp->ij", root, root)
+
+
+# These two stand in for LAPACK, whose bits depend on how many threads it may use.
+
+
+def _cholesky(matrix: np.ndarray) -> np.ndarray:
+    lower = np.zeros_like(matrix)
+    for j in range(len(matrix)):
+        column = matrix[j:, j] - np.einsum("ip,p->i", lower[j:, :j], lower[j, :j])
+        lower[j:, j] = column / math.sqrt(column[0])
+    return lower
+
+
+def _solve_upper(upper: np.ndarray, right: np.ndarray) -> np.ndarray:
+    solution = np.zeros_like(right)
+    for i in reversed(range(len(upper))):
+        known = np.einsum("j,j...->...", upper[i, i + 1 :], solution[i + 1 :])
+        solution[i] = (right[i] - known) / upper[i, i]
+    return solution

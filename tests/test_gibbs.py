@@ -2,13 +2,17 @@ import numpy as np
 import pytest
 from data import MOVIELENS, content, generated, small_settings, write_csv
 
+from dask_als.blocks import State, block_of
 from dask_als.executor import SerialExecutor
-from dask_als.gibbs import PRIOR_ROWS, _gamma, _normal_wishart
+from dask_als.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
+from dask_als.half_epoch import HalfEpoch, SolvedSide
+from dask_als.methods import method_of, solve_side
 from dask_als.model import ALSModel
 from dask_als.model_files import read_manifest
+from dask_als.objective import NO_SUMS
 from dask_als.prepare import prepare
 from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
-from dask_als.side import USERS
+from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
 SETTINGS = small_settings(
@@ -113,6 +117,104 @@ def test_a_normal_wishart_draw_has_the_moments_of_the_posterior():
     np.testing.assert_allclose(means.mean(axis=0), n * mean / (n + 1), atol=0.003)
     covariance = np.linalg.inv(scale) / (freedom - 4) / (n + 1)
     np.testing.assert_allclose(np.cov(means.T), covariance, atol=2e-4)
+
+
+TINY = TrainSettings(method="gibbs", rank=2, dtype="float64", factor_regularization=6.0)
+TINY_ROWS = {USERS: 6, ITEMS: 5}
+PRIOR_ROWS_OF_TINY = 8
+
+
+def statistics_of(sides):
+    """Return what both ways to simulate the model are compared by; all have light tails."""
+    found = []
+    for side in sides:
+        bias, factors, gamma, mu, precision = side
+        found += [
+            np.log(gamma),
+            np.log(np.linalg.det(precision)),
+            np.tanh(mu[0]),
+            np.tanh(bias[0]),
+            np.tanh(factors[0, 0] * factors[1, 0]),
+            np.log((bias**2).mean()),
+            np.log((factors**2).mean()),
+        ]
+    return found
+
+
+def tiny_from_the_prior(rng):
+    """Draw alpha and both sides from the model's prior, in NumPy alone."""
+    t = 6.0 * np.sqrt(2 / 16)
+    sides = []
+    for n_rows in TINY_ROWS.values():
+        # A Wishart matrix with whole degrees of freedom is a sum of so many outer products.
+        normal = rng.normal(size=(2 + PRIOR_ROWS_OF_TINY, 2)) * np.sqrt(t / PRIOR_ROWS_OF_TINY)
+        precision = normal.T @ normal
+        covariance = np.linalg.inv(precision)
+        mu = rng.multivariate_normal(np.zeros(2), covariance)
+        gamma = rng.gamma(1.0)
+        factors = rng.multivariate_normal(mu, covariance, size=n_rows)
+        sides.append((rng.normal(size=n_rows) / np.sqrt(gamma), factors, gamma, mu, precision))
+    return rng.gamma(1.0), sides
+
+
+def test_joint_distribution(monkeypatch):
+    """The sampler leaves the model's joint distribution as it is.
+
+    Source: Geweke 2004, "Getting it right: joint distribution tests of posterior simulators". Where
+    ratings are drawn anew from the model before every epoch, the states of the chain are draws from
+    the prior, which is also drawn from directly.
+    """
+    monkeypatch.setattr("dask_als.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
+    rng = np.random.default_rng(5)
+    pairs = np.argwhere(rng.random((6, 5)) < 0.6)
+    pairs = np.unique(np.concatenate([pairs, [(i, i % 5) for i in range(6)]]), axis=0)
+    users, items = pairs.T
+    by_item = np.lexsort((users, items))
+
+    direct = [
+        (np.log(alpha), *statistics_of(sides))
+        for alpha, sides in (tiny_from_the_prior(rng) for _ in range(5_000))
+    ]
+
+    method = method_of(TINY, 3.0)
+    alpha, drawn = tiny_from_the_prior(rng)
+    sides = {
+        side: SolvedSide(State(bias, factors), NO_SUMS, 0.0, Prior(gamma, mu, precision), alpha)
+        for side, (bias, factors, gamma, mu, precision) in zip(SIDES, drawn, strict=True)
+    }
+    chain = []
+    for epoch in range(1, 6_001):
+        u, v = sides[USERS].state, sides[ITEMS].state
+        means = 3.0 + u.bias[users] + v.bias[items] + (u.factors[users] * v.factors[items]).sum(1)
+        ratings = rng.normal(means, sides[ITEMS].residual_precision ** -0.5).astype(np.float32)
+        order = {
+            USERS: (users, items, ratings),
+            ITEMS: tuple(values[by_item] for values in (items, users, ratings)),
+        }
+        for side in SIDES:
+            row, column, values = order[side]
+            block = block_of(range(TINY_ROWS[side]), row, column.astype(np.int32), values)
+            step = HalfEpoch(side, epoch)
+            sides[side] = solve_side(method, step, block, sides[side], sides[side.other])
+        state = [
+            (
+                s.state.bias,
+                s.state.factors,
+                s.shared.bias_precision,
+                s.shared.factor_mean,
+                s.shared.factor_precision,
+            )
+            for s in sides.values()
+        ]
+        chain.append((np.log(sides[ITEMS].residual_precision), *statistics_of(state)))
+
+    direct, chain = np.array(direct), np.array(chain)
+    batches = chain.reshape(30, 200, -1).mean(axis=1)
+    error = np.sqrt(batches.var(axis=0, ddof=1) / 30 + direct.var(axis=0) / len(direct))
+    scores = (chain.mean(axis=0) - direct.mean(axis=0)) / error
+    assert np.abs(scores).max() < 4.5, scores
+    # What is compared must be known well enough to tell a wrong sampler.
+    assert (error < 0.2 * direct.std(axis=0)).all()
 
 
 @pytest.mark.slow
