@@ -105,6 +105,7 @@ class Gibbs:
             seed=self.settings.seed,
             stream=int(step.side is ITEMS),
             step=step.epoch,
+            dtype=self.settings.dtype,
         )
         bias, factors, squared_error = draw_rows(  # type: ignore[no-untyped-call]
             block.indptr,

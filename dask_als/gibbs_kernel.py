@@ -25,10 +25,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import from_dtype, njit, types
+from numba.extending import register_jitable
 
 from dask_als import cholesky, gram, kernels, simd
+from dask_als.cholesky import PANEL
 from dask_als.gram import size_of, stride_of
-from dask_als.kernels import Plan, aligned_zeros, compiled, digest_of_sources, given, result
+from dask_als.kernels import Plan, compiled, digest_of_sources, given, result
 from dask_als.simd import lanes, pointer
 
 _jit = njit(nogil=True, error_model="numpy")
@@ -60,7 +62,7 @@ def draw_rows(
         that of the fixed side, of the arithmetic and of the result.
     fixed_bias, fixed_factors : arrays (m,), (m, rank)
         The fixed side.
-    noise : array of float64 (n, rank + 1)
+    noise : array (n, rank + 1)
         Standard normal numbers, for the factors and, last, the bias.
     mean : float
         The global mean.
@@ -103,25 +105,13 @@ def draw_rows(
         mean,
         residual_precision,
         bias_precision,
-        _as_gram(prior_matrix, prior_target, plan, dtype),
-        np.triu(prior_matrix) + np.triu(prior_matrix, 1),
-        prior_target,
-        np.zeros(rank),
+        np.pad(prior_matrix.astype(dtype), (0, _order(rank) - rank)),
+        prior_target.astype(dtype),
         *results,
         plan,
         plan.memory(dtype),
     )
     return results
-
-
-def _as_gram(matrix, target, plan, dtype):
-    """Return a matrix, with a right-hand side below, in the layout of a Gram matrix."""
-    lane_count = simd.lanes_of(dtype)
-    stride, rank = stride_of(plan.columns, lane_count), len(target)
-    laid_out = aligned_zeros(size_of(plan.columns, lane_count), dtype)
-    rows = laid_out[: (plan.columns + 1) * stride].reshape(-1, stride)
-    rows[:rank, :rank], rows[plan.columns, :rank] = matrix, target
-    return laid_out
 
 
 # --- compilation ---
@@ -145,10 +135,8 @@ def _kernel(dtype):
         mean,
         residual_precision,
         bias_precision,
-        prior,
-        triangle,
+        prior_matrix,
         prior_target,
-        products,
         bias,
         factors,
         error,
@@ -168,7 +156,7 @@ def _kernel(dtype):
         )
         fixed = _Fixed(pointer(fixed_bias), pointer(fixed_factors), mean)
         drawn_from = _Prior(
-            pointer(prior), triangle, prior_target, products, residual_precision, bias_precision
+            pointer(prior_matrix), pointer(prior_target), residual_precision, bias_precision
         )
         _draw_block(len(bias), block, fixed, drawn_from, plan, kernels.pointers(memory))
 
@@ -180,14 +168,12 @@ def _kernel(dtype):
         given(number, 2),
         given(number),
         given(number, 2),
-        given(double, 2),
+        given(number, 2),
         double,
         double,
         double,
+        given(number, 2),
         given(number),
-        given(double, 2),
-        given(double),
-        result(double),
         result(number),
         result(number, 2),
         result(double),
@@ -218,18 +204,18 @@ class _Fixed(NamedTuple):
 
 
 class _Prior(NamedTuple):
-    """What rows are drawn from.
+    """What rows are drawn from: Lambda / alpha, with zeros up to whole panels, and the rest."""
 
-    That is Lambda / alpha and Lambda mu / alpha, as the kernel's Gram matrix and as a triangle T
-    with uᵀTu = uᵀ Lambda u / alpha and a vector; room for products with them; alpha and gamma.
-    """
-
-    gram: Any
-    triangle: Any
+    matrix: Any
     target: Any
-    products: Any
     residual_precision: float
     bias_precision: float
+
+
+@register_jitable
+def _order(rank):
+    """Return how many rows of a matrix are factored."""
+    return -(-rank // PANEL) * PANEL
 
 
 # --- a block, row by row ---
@@ -256,12 +242,9 @@ def _draw_block(n, block, fixed, prior, plan, memory):
 
 @_jit
 def _form(block, row, fixed, prior, plan, memory, matrix):
-    """Set the row's bias, its error so far, Σ(y - b)², and its matrix M with x below."""
+    """Set the row's bias, its error so far, Σ(y - b)², and its matrix FᵀF with x below."""
     gathered, columns, rank = memory.gathered, plan.columns, plan.rank
-    width = lanes(gathered)
-    stride = stride_of(columns, width)
-    for i in range(0, (columns + 2) * stride, width):
-        simd.store(matrix + i, simd.load(prior.gram + i))
+    stride = stride_of(columns, lanes(gathered))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     total = 0.0
     total_square = 0.0
@@ -270,7 +253,7 @@ def _form(block, row, fixed, prior, plan, memory, matrix):
         indices, ratings = block.indices + (start + first), block.ratings + (start + first)
         gram.gather(indices, size, fixed.factors, rank, gathered, stride)
         sums = kernels.residuals(indices, ratings, size, fixed, gathered + columns, stride)
-        gram.add_gram(gathered, size, columns, matrix, False)
+        gram.add_gram(gathered, size, columns, matrix, first == 0)
         total += sums[0]
         total_square += sums[1]
     target = matrix + columns * stride
@@ -280,8 +263,8 @@ def _form(block, row, fixed, prior, plan, memory, matrix):
     noise = block.noise[row * (rank + 1) + rank] / np.sqrt(prior.residual_precision * n)
     block.bias[row] = (total - predicted) / n + noise
     bias = block.bias[row]
-    for c in range(columns):
-        target[c] -= bias * sum_factors[c]
+    for c in range(rank):
+        target[c] += prior.target[c] - bias * sum_factors[c]
     bias_64 = np.float64(bias)
     block.error[row] = total_square - 2 * bias_64 * total + count * bias_64 * bias_64
 
@@ -297,33 +280,73 @@ def _draw_rows(block, rows, prior, plan, memory):
     for lane in range(len(rows)):
         start = lane * size_of(columns, width) + columns * stride_of(columns, width)
         solution = memory.solutions + lane * columns
-        _finish(block, rows[lane], prior, rank, solution, memory.matrices + start)
+        quadratic = memory.scratch[lane]
+        _finish(block, rows[lane], prior, rank, solution, memory.matrices + start, quadratic)
 
 
 @_jit
 def _draw_side_by_side(block, rows, prior, rank, memory, columns):
     width, size = lanes(memory.matrices), size_of(columns, lanes(memory.matrices))
-    order = -(-rank // cholesky.PANEL) * cholesky.PANEL
+    order = _order(rank)
     for i in range(len(rows) * size, width * size):  # lanes without a row: a zero matrix
         memory.matrices[i] = 0
     cholesky.interleave(memory.matrices, columns, order, memory.panels, memory.interleaved)
+    _add_prior(prior.matrix, order, memory.panels, columns)
     cholesky.factor_side_by_side(memory.panels, columns, order, simd.zeros(memory.panels, 1, 1))
     cholesky.forward_side_by_side(memory.panels, columns, order, memory.interleaved)
     for lane in range(len(rows)):
         _add_noise(block, rows[lane], prior, rank, memory.interleaved + lane, width)
     cholesky.backward_side_by_side(memory.panels, columns, order, memory.interleaved)
+    simd.store(memory.scratch, _quadratic_form(prior.matrix, order, memory.interleaved))
     cholesky.separate(memory.interleaved, columns, memory.solutions)
+
+
+@_jit
+def _add_prior(prior, order, panels, columns):
+    """Add the prior's matrix to the upper triangles of all interleaved matrices."""
+    width = lanes(panels)
+    for column in range(0, order, PANEL):
+        panel = panels + column * columns * width
+        for row in range(column + PANEL):
+            place = panel + row * PANEL * width
+            elements = simd.broadcast_tile(prior + (row * order + column), 0, 1, PANEL)
+            simd.store_tile(place, 0, simd.add(simd.load_tile(place, 0, 1, PANEL), elements))
+
+
+@_jit
+def _quadratic_form(prior, order, x):
+    """Return xᵀPx of all interleaved x, P the prior's matrix."""
+    width = lanes(x)
+    total = simd.zeros(x, 1, 1)
+    for column in range(0, order, PANEL):
+        product = simd.zeros(x, 1, PANEL)
+        for row in range(order):
+            elements = simd.broadcast_tile(prior + (row * order + column), 0, 1, PANEL)
+            product = simd.add_product(product, simd.load(x + row * width), elements)
+        rest = simd.load_tile(x + column * width, width, PANEL, 1)
+        total = simd.add_product(total, product, rest)
+    return total
 
 
 @_jit
 def _draw_alone(block, row, prior, rank, memory, columns):
     right_side = memory.matrices + columns * stride_of(columns, lanes(memory.matrices))
+    stride = stride_of(columns, lanes(memory.matrices))
+    order = _order(rank)
+    for i in range(rank):
+        for c in range(rank):
+            memory.matrices[i * stride + c] += prior.matrix[i * order + c]
     for c in range(columns):
         memory.solutions[c] = right_side[c]
     cholesky.factor_alone(memory.matrices, columns, 0, memory.scratch)
     cholesky.forward_alone(memory.matrices, columns, memory.solutions)
     _add_noise(block, row, prior, rank, memory.solutions, 1)
     cholesky.backward_alone(memory.matrices, columns, memory.solutions)
+    quadratic = 0.0
+    for i in range(rank):
+        product = kernels.dot(prior.matrix + i * order, memory.solutions, rank)
+        quadratic += product * memory.solutions[i]
+    memory.scratch[0] = quadratic
 
 
 @_jit
@@ -339,17 +362,11 @@ def _add_noise(block, row, prior, rank, w, step):
 
 
 @_jit
-def _finish(block, row, prior, rank, solution, x):
-    """Set the row's factors and complete its squared error."""
+def _finish(block, row, prior, rank, solution, x, quadratic):
+    """Set the row's factors and complete its squared error; `quadratic` is uᵀ Lambda u / alpha."""
     factors = block.factors + row * rank
     for c in range(rank):
         factors[c] = solution[c]
-    products = prior.products
-    for c in range(rank):
-        products[c] = 2 * prior.target[c]
-    for i in range(rank):
-        factor = np.float64(factors[i])
-        for c in range(i, rank):
-            products[c] -= prior.triangle[i, c] * factor
-    block.error[row] += kernels.dot(products, factors, rank) - 2 * kernels.dot(factors, x, rank)
+    from_prior = 2 * kernels.dot(prior.target, factors, rank) - quadratic
+    block.error[row] += from_prior - 2 * kernels.dot(factors, x, rank)
     block.error[row] = max(0.0, block.error[row])

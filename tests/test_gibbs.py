@@ -133,6 +133,7 @@ def statistics_of(sides):
             np.log(gamma),
             np.log(np.linalg.det(precision)),
             np.tanh(mu[0]),
+            np.log(mu @ mu),
             np.tanh(bias[0]),
             np.tanh(factors[0, 0] * factors[1, 0]),
             np.log((bias**2).mean()),

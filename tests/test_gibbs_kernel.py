@@ -28,7 +28,7 @@ def draw(block, own, fixed, noise, dtype, prior):
         own,
         fixed.bias.astype(dtype),
         fixed_factors,
-        noise,
+        noise.astype(dtype),
         **prior,
     )
 
@@ -83,7 +83,7 @@ def test_a_draw_has_the_same_bits_in_any_block(rank):
             own.factors[start:stop].astype("float32"),
             fixed.bias.astype("float32"),
             fixed.factors.astype("float32"),
-            noise[start:stop],
+            noise[start:stop].astype("float32"),
             **prior_of(rank),
         )
         for got, expected in zip(part, whole, strict=True):
