@@ -118,7 +118,8 @@ def write_part(model: str, side: Side, number: int, ids: pa.Table, state: State)
             "factors": factors,
         }
     )
-    storage.write_parquet(part_path(model, side, number), table)
+    path = part_path(model, side, number)
+    storage.write_parquet(path, table, dictionaries=["id", "count"])
 
 
 def write_dataset_part(

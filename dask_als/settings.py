@@ -131,6 +131,11 @@ class TrainSettings:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
 
+    @property
+    def n_kept(self) -> int:
+        """How many epochs' models the one that is written is made of."""
+        return self.samples if self.method == "gibbs" else 1
+
     def keeps(self, epoch: int) -> bool:
         """Return whether the model after an epoch is kept, for the average at the end."""
         return self.method == "gibbs" and epoch > self.burn_in
