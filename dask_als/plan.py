@@ -298,7 +298,7 @@ def _block_bytes(dataset: Dataset, shape: Shape) -> int:
 
 
 def _prediction_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:
-    """Return the share of the sums of held-out predictions: those of an epoch and its neighbours."""
+    """Return the share of the sums of predictions: those of an epoch and its neighbours."""
     sums = 3 if settings.n_kept > 1 else 0
     return (
         sums

@@ -747,7 +747,10 @@ def _write_average_part(
         for sample in samples
     ]
     state = model_files.average_of_samples(states)
-    return model_files.write_dataset_part(model, dataset, side, number, partition, state)
+    bias_of_samples = np.stack([sample.bias for sample in states], axis=1)
+    return model_files.write_dataset_part(
+        model, dataset, side, number, partition, state, bias_of_samples
+    )
 
 
 def _predictions_path(checkpoint: str, number: int) -> str:

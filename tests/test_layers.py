@@ -28,7 +28,7 @@ LAYERS = [
     {"methods"},
     {"prepare_tasks", "checkpoint", "model", "plan"},
     {"prepare", "train"},
-    {"evaluate", "cluster"},
+    {"evaluate", "cluster", "uncertainty"},
     {"estimator", "demo", "console", "run_job"},
     {"commands.options"},
     {"commands.computing"},
