@@ -12,6 +12,7 @@ from dask_als.settings import TrainSettings
 
 _NAME = re.compile(r"epoch-(\d+)$")
 _BEST = re.compile(r"best-(\d+)$")
+_SAMPLE = re.compile(r"sample-(\d+)$")
 
 
 def checkpoint_path(directory: str, epoch: int) -> str:
@@ -47,6 +48,11 @@ def remove_checkpoints(directory: str, *, keep: int) -> None:
             storage.remove(path)
 
 
+def sample_path(directory: str, epoch: int) -> str:
+    """Return the path of the model of an epoch that is kept for the average."""
+    return storage.join(directory, f"sample-{epoch:05d}")
+
+
 def clear_checkpoints(directory: str, *, overwrite: bool) -> None:
     """Make way for the checkpoints of a new training.
 
@@ -63,10 +69,13 @@ def clear_checkpoints(directory: str, *, overwrite: bool) -> None:
         )
     remove_checkpoints(directory, keep=0)
     remove_best(directory)
+    for path in storage.list_directory(directory):
+        if _SAMPLE.search(path):
+            storage.remove(path)
 
 
 def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) -> None:
-    """Check that training can go on from a checkpoint; only the number of epochs may differ.
+    """Check that training can go on from a checkpoint; only the epochs, or samples, may differ.
 
     Raises
     ------
@@ -83,7 +92,7 @@ def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) 
     differing = [
         f"{name.replace('_', '-')} was {before[name]!r} and is {now[name]!r}"
         for name in now
-        if name != "epochs" and before[name] != now[name]
+        if name not in ("epochs", "samples") and before[name] != now[name]
     ]
     if differing:
         raise InputError(f"{checkpoint} belongs to other settings: {', '.join(differing)}")

@@ -8,7 +8,7 @@ _ROWS_A_BLOCK = 1024
 
 
 def standard_normal(
-    rows: range, width: int, *, seed: int, stream: int, step: int = 0
+    rows: range, width: int, *, seed: int, stream: int, step: int = 0, dtype: str = "float64"
 ) -> np.ndarray:
     """Draw standard normal numbers for rows of a matrix.
 
@@ -24,10 +24,12 @@ def standard_normal(
         Numbers a row.
     seed, stream, step : int
         What the numbers belong to, below 2**64 each.
+    dtype : {"float64", "float32"}
+        Numbers of one are not those of the other.
 
     Returns
     -------
-    ndarray of float64, shape (len(rows), width)
+    ndarray of `dtype`, shape (len(rows), width)
     """
     first_block = rows.start // _ROWS_A_BLOCK
     last_block = max(rows.stop - 1, rows.start) // _ROWS_A_BLOCK
@@ -35,8 +37,15 @@ def standard_normal(
     blocks = [
         np.random.Generator(
             np.random.Philox(key=key, counter=np.array([0, 0, block, step], dtype=np.uint64))
-        ).standard_normal((_ROWS_A_BLOCK, width))
+        ).standard_normal((_ROWS_A_BLOCK, width), dtype=np.dtype(dtype).type)
         for block in range(first_block, last_block + 1)
     ]
     start = rows.start - first_block * _ROWS_A_BLOCK
     return np.concatenate(blocks)[start : start + len(rows)]
+
+
+def generator(*, seed: int, stream: int, step: int) -> np.random.Generator:
+    """Return a generator of numbers that belong to no row."""
+    key = np.array([seed, stream], dtype=np.uint64)
+    counter = np.array([0, 0, 0, step], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

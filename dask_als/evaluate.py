@@ -46,7 +46,7 @@ def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> 
         for number, partition in enumerate(dataset.users.partitions)
         if partition.test_ratings
     ]
-    biases_alone = replace(settings, rank=1, center=True)
+    biases_alone = replace(settings, method="als", rank=1, center=True)
     training = Training(dataset, biases_alone, executor)
     *_, last = training.stretch(zero_start, range(1, _BIAS_EPOCHS + 1))
     assert last.figures.test_rmse is not None, "there are held-out ratings"

@@ -70,12 +70,15 @@ class SolvedSide:
         Mean of the biases of the rows with ratings: the fallback for all others.
     shared : object
         What all partitions of the next half-epochs share, made by the method from the moments.
+    residual_precision : float or None
+        The precision of the ratings, from a method that draws it.
     """
 
     state: State
     sums: Sums
     mean_bias: float
     shared: Any = None
+    residual_precision: float | None = None
 
 
 def unsolved_part(state: State, rated: np.ndarray | None = None) -> SolvedPart:
@@ -127,6 +130,19 @@ def join_parts(parts: list[SolvedPart]) -> SolvedSide:
         bias = np.where(rated, state.bias, state.bias.dtype.type(mean_bias))
         state = State(bias, state.factors)
     return SolvedSide(state, sum((part.sums for part in parts), NO_SUMS), mean_bias)
+
+
+def add_predictions(
+    block: Block, users: SolvedSide, items: SolvedSide, mean: float, before: np.ndarray | None
+) -> np.ndarray:
+    """Return the sum of predictions of held-out ratings, these and those of epochs before."""
+    predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
+    return predicted if before is None else before + predicted
+
+
+def error_of_average(block: Block, total: np.ndarray, n_epochs: int) -> int:
+    """Return the exact sum of squared errors of averaged predictions."""
+    return exact_sum((block.ratings - total / n_epochs) ** 2)
 
 
 def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:

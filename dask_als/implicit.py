@@ -64,7 +64,12 @@ class ImplicitLeastSquares:
 
     settings: TrainSettings
 
-    def start_part(self, state: State, rated: np.ndarray | None = None) -> SolvedPart:
+    def start_part(
+        self,
+        state: State,
+        rated: np.ndarray | None = None,
+        residual_precision: float | None = None,
+    ) -> SolvedPart:
         """Wrap rows that training starts from; their biases count for nothing."""
         without = State(np.zeros_like(state.bias), state.factors)
         part = half_epoch.unsolved_part(without, rated)

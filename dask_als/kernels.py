@@ -460,13 +460,13 @@ def _form_primal(block, row, fixed, plan, memory, matrix):
         size = min(plan.chunk, count - first)
         indices, ratings = block.indices + (start + first), block.ratings + (start + first)
         gram.gather(indices, size, fixed.factors, rank, gathered, stride)
-        sums = _residuals(indices, ratings, size, fixed, gathered + columns, stride)
+        sums = residuals(indices, ratings, size, fixed, gathered + columns, stride)
         gram.add_gram(gathered, size, columns, matrix, first == 0)
         total += sums[0]
         total_square += sums[1]
     target = matrix + columns * stride
     sum_factors = target + stride
-    predicted = _dot(sum_factors, block.own + row * rank, rank)
+    predicted = dot(sum_factors, block.own + row * rank, rank)
     block.bias[row] = (total - predicted) / (count + block.bias_ridge[row])
     bias = block.bias[row]
     for c in range(columns):
@@ -484,8 +484,8 @@ def _finish_primal(block, row, rank, solution, target):
     factors = block.factors + row * rank
     for c in range(rank):
         factors[c] = solution[c]
-    explained = _dot(factors, target, rank)
-    penalty = block.factor_ridge[row] * _dot(factors, factors, rank)
+    explained = dot(factors, target, rank)
+    penalty = block.factor_ridge[row] * dot(factors, factors, rank)
     block.error[row] = max(0.0, block.error[row] - explained - penalty)
 
 
@@ -501,7 +501,7 @@ def _form_dual(block, row, fixed, plan, memory, matrix, columns):
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     indices, ratings, y = block.indices + start, block.ratings + start, gathered + plan.columns
     gram.gather(indices, count, fixed.factors, rank, gathered, gathered_stride)
-    total, _ = _residuals(indices, ratings, count, fixed, y, gathered_stride)
+    total, _ = residuals(indices, ratings, count, fixed, y, gathered_stride)
     gram.transpose(gathered, count, gathered_stride, rank, transposed, columns)
     for c in range(rank):
         transposed[c * stride + columns] = block.own[row * rank + c]
@@ -525,14 +525,14 @@ def _finish_dual(block, row, fixed, rank, solution):
         rated = fixed.factors + np.int64(block.indices[start + i]) * rank
         for c in range(rank):
             factors[c] += solution[i] * rated[c]
-    block.error[row] = block.factor_ridge[row] ** 2 * _dot(solution, solution, count)
+    block.error[row] = block.factor_ridge[row] ** 2 * dot(solution, solution, count)
 
 
 # --- sums ---
 
 
 @_jit
-def _residuals(indices, ratings, count, fixed, y, stride):
+def residuals(indices, ratings, count, fixed, y, stride):
     """Set y = rating - mean - fixed bias, `stride` numbers apart; return Σ y and Σ y²."""
     total = 0.0
     total_square = 0.0
@@ -545,7 +545,7 @@ def _residuals(indices, ratings, count, fixed, y, stride):
 
 
 @_jit
-def _dot(a, b, count):
+def dot(a, b, count):
     """Return a·b, summed in float64 and in four parts."""
     s0 = s1 = s2 = s3 = 0.0
     whole = count // 4 * 4

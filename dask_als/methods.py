@@ -7,13 +7,14 @@ sums over a partition's rows, and in `SolvedSide.shared`, which is made of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from dask_als import half_epoch
 from dask_als.blocks import Block, State
+from dask_als.gibbs import Gibbs
 from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.implicit import ImplicitLeastSquares
 from dask_als.objective import objective, rmse
@@ -23,7 +24,12 @@ from dask_als.settings import TrainSettings
 class Method(Protocol):
     """How a side is solved while the other is fixed."""
 
-    def start_part(self, state: State, rated: np.ndarray | None = None) -> SolvedPart:
+    def start_part(
+        self,
+        state: State,
+        rated: np.ndarray | None = None,
+        residual_precision: float | None = None,
+    ) -> SolvedPart:
         """Wrap rows that training starts from; all count as rated if nothing else is known."""
         ...
 
@@ -57,7 +63,13 @@ def method_of(settings: TrainSettings, mean: float) -> Method:
     """
     if settings.feedback == "implicit":
         return ImplicitLeastSquares(settings)
-    return LeastSquares(settings, mean)
+    return Gibbs(settings, mean) if settings.method == "gibbs" else LeastSquares(settings, mean)
+
+
+def fold_in_method_of(settings: TrainSettings, mean: float) -> Method:
+    """Return the method that solves a row for which a model was not trained."""
+    # A model of samples has their factors side by side: their products are the mean covariance.
+    return method_of(replace(settings, method="als"), mean)
 
 
 def solve_side(
@@ -74,7 +86,12 @@ class LeastSquares:
     settings: TrainSettings
     mean: float
 
-    def start_part(self, state: State, rated: np.ndarray | None = None) -> SolvedPart:
+    def start_part(
+        self,
+        state: State,
+        rated: np.ndarray | None = None,
+        residual_precision: float | None = None,
+    ) -> SolvedPart:
         """Wrap rows that training starts from."""
         return half_epoch.unsolved_part(state, rated)
 

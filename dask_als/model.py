@@ -17,7 +17,7 @@ from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_
 from dask_als.errors import InputError
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.history import EpochFigures
-from dask_als.methods import method_of
+from dask_als.methods import fold_in_method_of
 from dask_als.model_files import ModelManifest
 from dask_als.objective import NO_SUMS
 from dask_als.settings import TrainSettings
@@ -158,7 +158,7 @@ class ALSModel:
 
     def __repr__(self) -> str:
         users, items = len(self.users.ids), len(self.items.ids)
-        return f"<ALSModel: rank {self.settings.rank}, {users:,} users, {items:,} items>"
+        return f"<ALSModel: rank {self.manifest.rank}, {users:,} users, {items:,} items>"
 
     @classmethod
     def load(cls, path: str, dataset: str | None = None) -> ALSModel:
@@ -336,7 +336,7 @@ class ALSModel:
         )
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
         unknown = State(np.zeros(1, dtype), np.zeros((1, rank), dtype))
-        method = method_of(self.settings, self.manifest.global_mean)
+        method = fold_in_method_of(self.settings, self.manifest.global_mean)
         solved = method.solve_part(
             HalfEpoch(side, self.settings.epochs),
             block,
@@ -349,7 +349,7 @@ class ALSModel:
     def _fixed_side(self, side: Side) -> SolvedSide:
         """Return a side with what the method shares of it, made when it is first asked for."""
         if side not in self._fixed_sides:
-            method = method_of(self.settings, self.manifest.global_mean)
+            method = fold_in_method_of(self.settings, self.manifest.global_mean)
             rows = self.rows(side)
             part = method.start_part(rows.state, rows.counts > 0)
             step = HalfEpoch(side, self.settings.epochs)

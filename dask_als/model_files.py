@@ -4,7 +4,8 @@
 
     MODEL/
       model.json                     settings, ranges of the parts, figures; written last
-      users/part-00000.parquet …     id, count, bias, factors (fixed-size list of rank floats)
+      users/part-00000.parquet …     id, count, bias, factors (fixed-size list of rank floats),
+                                     of an average of samples also bias_of_samples
       items/part-00000.parquet …     the same
       history.jsonl                  one object per epoch
 """
@@ -65,6 +66,10 @@ class ModelManifest:
     users, items : ModelSide
     figures : EpochFigures
         Of the last epoch.
+    samples : int
+        How many epochs' models are averaged: their factors lie side by side.
+    residual_precision : float or None
+        With gibbs, the inverse of the variance that ratings have around their predictions.
     """
 
     settings: TrainSettings
@@ -75,6 +80,13 @@ class ModelManifest:
     users: ModelSide
     items: ModelSide
     figures: EpochFigures
+    samples: int = 1
+    residual_precision: float | None = None
+
+    @property
+    def rank(self) -> int:
+        """Length of a factor vector of the model: a sample's, times the samples."""
+        return self.settings.rank * self.samples
 
     def side(self, side: Side) -> ModelSide:
         """Return what is known of one side."""
@@ -86,7 +98,14 @@ def part_path(model: str, side: Side, number: int) -> str:
     return storage.join(model, side.name, storage.part_name(number))
 
 
-def write_part(model: str, side: Side, number: int, ids: pa.Table, state: State) -> None:
+def write_part(
+    model: str,
+    side: Side,
+    number: int,
+    ids: pa.Table,
+    state: State,
+    bias_of_samples: np.ndarray | None = None,
+) -> None:
     """Write one part: ids and counts of its rows, with their state.
 
     Parameters
@@ -95,33 +114,56 @@ def write_part(model: str, side: Side, number: int, ids: pa.Table, state: State)
         Columns ``id`` and ``count``.
     state : State
         Of the same rows.
+    bias_of_samples : ndarray, shape (n_rows, n_samples), optional
+        For an average of samples, of which `state` has the factors of each, but one bias.
     """
-    factors = pa.FixedSizeListArray.from_arrays(
-        pa.array(state.factors.ravel()), state.factors.shape[1]
-    )
-    table = pa.table(
-        {
-            "id": ids.column("id"),
-            "count": ids.column("count"),
-            "bias": pa.array(state.bias),
-            "factors": factors,
-        }
-    )
-    storage.write_parquet(part_path(model, side, number), table)
+    columns = {
+        "id": ids.column("id"),
+        "count": ids.column("count"),
+        "bias": pa.array(state.bias),
+        "factors": _lists(state.factors),
+    }
+    if bias_of_samples is not None:
+        columns["bias_of_samples"] = _lists(bias_of_samples)
+    table = pa.table(columns)
+    path = part_path(model, side, number)
+    storage.write_parquet(path, table, dictionaries=["id", "count"])
+
+
+def _lists(rows: np.ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
 
 
 def write_dataset_part(
-    model: str, dataset: str, side: Side, number: int, partition: Partition, state: State
+    model: str,
+    dataset: str,
+    side: Side,
+    number: int,
+    partition: Partition,
+    state: State,
+    bias_of_samples: np.ndarray | None = None,
 ) -> int:
     """Write the part of a model that belongs to one partition of a dataset; return its number."""
     ids = storage.read_parquet_rows(rows_path(dataset, side), partition.rows, ["id", "count"])
-    write_part(model, side, number, ids, state[partition.start : partition.stop])
+    write_part(model, side, number, ids, state, bias_of_samples)
     return number
+
+
+def average_of_samples(samples: list[State]) -> State:
+    """Return the state whose predictions are the mean of those of all samples.
+
+    The mean of u·v over S samples is one product of vectors S times as long, the samples' divided
+    by the root of S and laid side by side.
+    """
+    bias = np.mean([state.bias for state in samples], axis=0, dtype=np.float64)
+    factors = np.concatenate([state.factors for state in samples], axis=1)
+    dtype = factors.dtype
+    return State(bias.astype(dtype), factors / dtype.type(np.sqrt(len(samples))))
 
 
 def write_manifest(directory: str, manifest: ModelManifest) -> None:
     """Write what completes the model."""
-    value = {"format_version": FORMAT_VERSION, "rank": manifest.settings.rank, **asdict(manifest)}
+    value = {"format_version": FORMAT_VERSION, "rank": manifest.rank, **asdict(manifest)}
     storage.write_json(storage.join(directory, MANIFEST), value)
 
 
@@ -195,10 +237,27 @@ def read_part(model: str, side: Side, number: int, partition: Partition) -> pa.T
 
 def state_of(table: pa.Table) -> State:
     """Return the biases and factors of a part."""
-    factors = table.column("factors").combine_chunks()
-    rank = factors.type.list_size
-    values = factors.flatten().to_numpy().reshape(len(factors), rank)
-    return State(np.ascontiguousarray(table.column("bias").to_numpy()), values)
+    bias = np.ascontiguousarray(table.column("bias").to_numpy())
+    return State(bias, _rows(table.column("factors")))
+
+
+def read_samples(model: str, side: Side, number: int, partition: Partition) -> State:
+    """Read one part of an average of samples, with the bias of each.
+
+    Returns
+    -------
+    State
+        Its biases have the shape (n_rows, n_samples).
+    """
+    factors = state_of(read_part(model, side, number, partition)).factors
+    table = storage.read_parquet(part_path(model, side, number), ["bias_of_samples"])
+    return State(_rows(table.column("bias_of_samples")), factors)
+
+
+def _rows(lists: pa.ChunkedArray) -> np.ndarray:
+    combined = lists.combine_chunks()
+    rows: np.ndarray = combined.flatten().to_numpy().reshape(len(combined), -1)
+    return rows
 
 
 def read_state(model: str, side: Side, rows: range, dtype: str) -> tuple[State, np.ndarray]:

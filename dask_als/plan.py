@@ -46,8 +46,13 @@ _READ_BYTES_A_RATING = 44
 _TEST_BYTES_A_RATING = 40
 # Draws, their concatenation and their quotient are float64.
 _START_BYTES_A_FACTOR = 24
+_BYTES_A_PREDICTION = 8
 # Arrow arrays, pages and compressed pages, as multiples of the rows written.
 _WRITE_COPIES = 4
+# Samples as they are read, side by side, and divided, besides.
+_AVERAGE_COPIES = _WRITE_COPIES + 3
+# Random numbers of a part's rows, as blocks and joined.
+_DRAW_COPIES = 2
 
 _SECONDS_A_TASK = 0.001
 # From the end of one stage, through the scheduler, to the start of the next.
@@ -194,12 +199,16 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
     copies = {side: 1 + (_n_partitions(dataset, side) > 1) for side in SIDES}
 
     solving = _working_threads(dataset, shape) * _kernel_bytes(settings)
+    if settings.method == "gibbs":
+        drawing = _DRAW_COPIES * (settings.rank + 1) * _itemsize(settings)
+        solving += _most(dataset, shape, lambda part: len(part.rows) * drawing)
     test = max(part.test_ratings for part in dataset.users.partitions)
     testing = _threads_on(_n_test_blocks(dataset), shape) * _test_bytes(test, settings)
     reading = _most(dataset, shape, lambda part: part.ratings * _READ_BYTES_A_RATING)
     start = settings.rank * _START_BYTES_A_FACTOR
     starting = _most(dataset, shape, lambda part: len(part.rows) * start)
-    writing = _most(dataset, shape, lambda part: _state_bytes(len(part.rows), settings))
+    kept = settings.n_kept
+    writing = _most(dataset, shape, lambda part: kept * _state_bytes(len(part.rows), settings))
     solved = max(
         copies[first] * state[first], state[first] + copies[first.other] * state[first.other]
     )
@@ -208,12 +217,12 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
         ("reading", both, max(reading, starting)),
         ("epochs", 2 * both + solved, solving),
         ("epochs", 2 * both + int(share * state[first]), testing),
-        ("writing", both, _WRITE_COPIES * writing),
+        ("writing", both, (_WRITE_COPIES if kept == 1 else _AVERAGE_COPIES) * writing),
     ]
     phase, states, temporaries = max(moments, key=lambda moment: moment[1] + moment[2])
     return Memory(
         process=PROCESS_BYTES + shape.threads * THREAD_BYTES,
-        blocks=_block_bytes(dataset, shape),
+        blocks=_block_bytes(dataset, shape) + _prediction_bytes(dataset, settings, shape),
         states=states,
         temporaries=temporaries,
         phase=phase,
@@ -286,6 +295,17 @@ def _block_bytes(dataset: Dataset, shape: Shape) -> int:
     total = ratings * (_BYTES_A_RATING + _KEPT_A_RATING) + rows * _BYTES_A_ROW
     n_blocks = _most_partitions(dataset)
     return total * -(-n_blocks // shape.workers) // n_blocks
+
+
+def _prediction_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:
+    """Return the share of the sums of predictions: those of an epoch and its neighbours."""
+    sums = 3 if settings.n_kept > 1 else 0
+    return (
+        sums
+        * _BYTES_A_PREDICTION
+        * dataset.n_test
+        // min(shape.workers, _n_test_blocks(dataset) or 1)
+    )
 
 
 def _kernel_bytes(settings: TrainSettings) -> int:

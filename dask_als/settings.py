@@ -10,6 +10,9 @@ from typing import Any, Literal
 from dask_als.errors import InputError
 from dask_als.side import SideName
 
+DEFAULT_EPOCHS = 15
+DEFAULT_RANK = 64
+GIBBS_RANK = 32
 DEFAULT_TIME = "timestamp"
 MOST_PARTITIONS = 2**15 - 1
 
@@ -37,9 +40,9 @@ class TrainSettings:
     Attributes
     ----------
     rank : int
-        Length of a factor vector.
+        Length of a factor vector. None makes it 64, with gibbs 32.
     epochs : int
-        How often each side is solved.
+        How often each side is solved. None makes it 15, with gibbs the burn-in and the samples.
     residual_precision : float
         Weight of the squared errors (lambda).
     bias_regularization : float
@@ -54,8 +57,10 @@ class TrainSettings:
         Seed of the factors that training starts from.
     first : {"users", "items"}
         The side that each epoch solves first.
-    method : {"als"}
+    method : {"als", "gibbs"}
         How a half-epoch comes from its normal equations to new biases and factors, see `methods`.
+    burn_in, samples : int
+        With gibbs, the first epochs, which are not kept, and those after them, which are.
     feedback : {"explicit", "implicit"}
         Whether the numbers are ratings, or say how sure a preference is (counts of events, say).
         Implicit feedback has no mean and no biases.
@@ -72,8 +77,8 @@ class TrainSettings:
         If a value is out of its range.
     """
 
-    rank: int = 64
-    epochs: int = 15
+    rank: int = None  # type: ignore[assignment]
+    epochs: int = None  # type: ignore[assignment]
     residual_precision: float = 1.0
     bias_regularization: float = 3.0
     factor_regularization: float = 12.0
@@ -81,12 +86,25 @@ class TrainSettings:
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
     first: SideName = "users"
-    method: Literal["als"] = "als"
+    method: Literal["als", "gibbs"] = "als"
+    burn_in: int = 15
+    samples: int = 40
     feedback: Literal["explicit", "implicit"] = "explicit"
     confidence: float = 1.0
     frequency_exponent: float = 0.0
 
     def __post_init__(self) -> None:
+        _require(self.method in ("als", "gibbs"), "method", self.method, "als or gibbs")
+        _require_whole("burn_in", self.burn_in, least=0)
+        _require_whole("samples", self.samples, least=1)
+        sampled = self.method == "gibbs"
+        self._fill_in("rank", GIBBS_RANK if sampled else DEFAULT_RANK)
+        self._fill_in("epochs", self.burn_in + self.samples if sampled else DEFAULT_EPOCHS)
+        if sampled:
+            all_epochs = self.burn_in + self.samples
+            demand = f"left out with gibbs, or burn-in + samples, {all_epochs}"
+            _require(self.epochs == all_epochs, "epochs", self.epochs, demand)
+            _require_finite("factor_regularization", self.factor_regularization, positive=True)
         _require_whole("rank", self.rank, least=1)
         _require_whole("epochs", self.epochs, least=1)
         _require_whole("seed", self.seed, least=0)
@@ -95,7 +113,6 @@ class TrainSettings:
         _require_finite("factor_regularization", self.factor_regularization)
         _require(self.dtype in ("float32", "float64"), "dtype", self.dtype, "float32 or float64")
         _require(self.first in ("users", "items"), "first", self.first, "users or items")
-        _require(self.method in ("als",), "method", self.method, "als")
         _require(
             self.feedback in ("explicit", "implicit"),
             "feedback",
@@ -110,6 +127,19 @@ class TrainSettings:
         )
         _require_finite("confidence", self.confidence, positive=True)
         _require_finite("frequency_exponent", self.frequency_exponent)
+
+    def _fill_in(self, name: str, value: int) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
+
+    @property
+    def n_kept(self) -> int:
+        """How many epochs' models the one that is written is made of."""
+        return self.samples if self.method == "gibbs" else 1
+
+    def keeps(self, epoch: int) -> bool:
+        """Return whether the model after an epoch is kept, for the average at the end."""
+        return self.method == "gibbs" and epoch > self.burn_in
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""

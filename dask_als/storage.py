@@ -214,19 +214,43 @@ def read_json_lines(path: str) -> list[dict[str, Any]]:
         raise InputError(f"{path} is damaged: not JSON ({first_line(error)})") from None
 
 
-def write_parquet(path: str, table: pa.Table, *, row_group_size: int = 1 << 20) -> None:
-    """Write a Parquet file whose pages carry checksums."""
-    write_parquet_tables(path, [table], table.schema, row_group_size=row_group_size)
+def write_parquet(
+    path: str,
+    table: pa.Table,
+    *,
+    row_group_size: int = 1 << 20,
+    dictionaries: bool | list[str] = True,
+) -> None:
+    """Write a Parquet file whose pages carry checksums.
+
+    Parameters
+    ----------
+    dictionaries : bool or list of str, optional
+        Columns whose values repeat; to try it with others takes time.
+    """
+    write_parquet_tables(
+        path, [table], table.schema, row_group_size=row_group_size, dictionaries=dictionaries
+    )
 
 
 def write_parquet_tables(
-    path: str, tables: Iterable[pa.Table], schema: pa.Schema, *, row_group_size: int = 1 << 20
+    path: str,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    *,
+    row_group_size: int = 1 << 20,
+    dictionaries: bool | list[str] = True,
 ) -> None:
     """Write tables of one schema to one Parquet file, one after the other."""
     with (
         opened(path, "wb") as file,
         pq.ParquetWriter(
-            file, schema, compression="zstd", compression_level=1, write_page_checksum=True
+            file,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=dictionaries,
+            write_page_checksum=True,
         ) as writer,
     ):
         for table in tables:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import fmean
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from dask_als import model_files, storage
 from dask_als.blocks import State, random_state, zero_state
@@ -21,6 +23,7 @@ from dask_als.checkpoint import (
     complete_checkpoints,
     remove_best,
     remove_checkpoints,
+    sample_path,
 )
 from dask_als.dataset import Dataset, Partition, read_block, read_test_block
 from dask_als.errors import ClusterLostError, InputError, WorkersLostError
@@ -29,6 +32,8 @@ from dask_als.half_epoch import (
     HalfEpoch,
     SolvedPart,
     SolvedSide,
+    add_predictions,
+    error_of_average,
 )
 from dask_als.history import EpochFigures
 from dask_als.methods import Method, method_of, solve_side
@@ -41,8 +46,9 @@ from dask_als.stopping import best_epoch, reason_to_stop
 
 T = TypeVar("T")
 
-# Makes what a range of rows starts from, and which of them are rated, if known; runs as a task.
-Start = Callable[[Side, range, TrainSettings], tuple[State, np.ndarray | None]]
+# Makes what a range of rows starts from, and what is known besides: which of them are rated and the
+# residual precision that was drawn; runs as a task.
+Start = Callable[[Side, range, TrainSettings], tuple[State, np.ndarray | None, float | None]]
 
 # The scheduler keeps every ancestor of a task that is alive: so many before the chain is cut.
 _TASKS_IN_A_CHAIN = 5_000
@@ -59,10 +65,13 @@ class Epoch:
     figures : EpochFigures
     sides : dict of Side to handle
         The solved sides, which stay where the workers hold them.
+    predictions : list of handle
+        Of each block of held-out ratings, the sum over the epochs kept so far; empty before them.
     """
 
     figures: EpochFigures
     sides: dict[Side, Any]
+    predictions: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -98,15 +107,15 @@ class TrainedEpoch:
 Callback = Callable[[TrainedEpoch], object]
 
 
-def random_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None]:
+def random_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None, None]:
     """Start from random factors."""
     state = random_state(side, rows, rank=settings.rank, seed=settings.seed, dtype=settings.dtype)
-    return state, None
+    return state, None, None
 
 
-def zero_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None]:
+def zero_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None, None]:
     """Start from factors of 0, which fits biases alone."""
-    return zero_state(rows, rank=settings.rank, dtype=settings.dtype), None
+    return zero_state(rows, rank=settings.rank, dtype=settings.dtype), None, None
 
 
 def start_from_model(model: str) -> Start:
@@ -116,8 +125,9 @@ def start_from_model(model: str) -> Start:
 
 def _read_start(
     model: str, side: Side, rows: range, settings: TrainSettings
-) -> tuple[State, np.ndarray]:
-    return model_files.read_state(model, side, rows, settings.dtype)
+) -> tuple[State, np.ndarray, float | None]:
+    state, rated = model_files.read_state(model, side, rows, settings.dtype)
+    return state, rated, model_files.read_manifest(model).residual_precision
 
 
 def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
@@ -130,6 +140,8 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
+    if manifest.samples > 1:
+        raise InputError(f"{model} is an average of samples; start from a model that is none")
     if manifest.settings.rank != settings.rank:
         raise InputError(
             f"{model} has rank {manifest.settings.rank}, the settings say {settings.rank}; "
@@ -176,7 +188,9 @@ class Training:
         self._blocks = {side: self._submit_blocks(side) for side in SIDES}
         self._test_blocks = self._submit_test_blocks()
 
-    def stretch(self, start: Start, numbers: range) -> Iterator[Epoch]:
+    def stretch(
+        self, start: Start, numbers: range, checkpoint: str | None = None
+    ) -> Iterator[Epoch]:
         """Train some epochs.
 
         Parameters
@@ -185,6 +199,8 @@ class Training:
             Makes what the first of them starts from.
         numbers : range
             The epochs' numbers.
+        checkpoint : str, optional
+            Where the sums of the predictions of kept epochs before are.
 
         Yields
         ------
@@ -192,10 +208,12 @@ class Training:
         """
         clock = time.perf_counter()
         # While the figures of an epoch are waited for, the next one is already submitted.
-        for number, sides, handle in _one_ahead(self._submitted(start, numbers)):
+        submitted = self._submitted(start, numbers, self._predictions_of(checkpoint))
+        for number, sides, predicted, handle in _one_ahead(submitted):
             ((value, train_rmse, test_rmse),) = self.executor.gather([handle])
             now = time.perf_counter()
-            yield Epoch(EpochFigures(number, value, train_rmse, test_rmse, now - clock), sides)
+            figures = EpochFigures(number, value, train_rmse, test_rmse, now - clock)
+            yield Epoch(figures, sides, predicted)
             clock = now
 
     def write(self, epoch: Epoch, history: list[EpochFigures], directory: str) -> ModelManifest:
@@ -214,15 +232,81 @@ class Training:
             for side in SIDES
             for number, partition in enumerate(self.dataset.table(side).partitions)
         ]
-        mean_biases = [
-            self.executor.submit(_mean_bias, epoch.sides[side], key=f"mean-bias-{side.name}")
+        figures = [
+            self.executor.submit(_side_figures, epoch.sides[side], key=f"side-figures-{side.name}")
             for side in SIDES
         ]
         self.executor.gather(written)
-        users, items = (
-            _model_side(self.dataset, side, mean_bias)
-            for side, mean_bias in zip(SIDES, self.executor.gather(mean_biases), strict=True)
+        by_side = dict(zip(SIDES, self.executor.gather(figures), strict=True))
+        mean_biases = {side: mean_bias for side, (mean_bias, _) in by_side.items()}
+        _, residual_precision = by_side[side_named(self.settings.first).other]
+        return self._completed(directory, epoch.figures, history, mean_biases, residual_precision)
+
+    def write_average(
+        self,
+        samples: list[str],
+        figures: EpochFigures,
+        history: list[EpochFigures],
+        directory: str,
+    ) -> ModelManifest:
+        """Write the average of models that were kept: the parts by the workers, then the rest."""
+        written = [
+            self.executor.submit(
+                _write_average_part,
+                directory,
+                self.dataset.path,
+                side,
+                number,
+                partition,
+                samples,
+                key=f"average-{side.name}-{number}",
+            )
+            for side in SIDES
+            for number, partition in enumerate(self.dataset.table(side).partitions)
+        ]
+        self.executor.gather(written)
+        manifests = [model_files.read_manifest(sample) for sample in samples]
+        mean_biases = {
+            side: fmean(manifest.side(side).mean_bias for manifest in manifests) for side in SIDES
+        }
+        # Variances have a mean, of which this is the inverse.
+        residual_precision = 1 / fmean(
+            1 / manifest.residual_precision for manifest in manifests if manifest.residual_precision
         )
+        return self._completed(
+            directory, figures, history, mean_biases, residual_precision, samples=len(samples)
+        )
+
+    def write_predictions(self, epoch: Epoch, directory: str) -> None:
+        """Write the sums of predictions of held-out ratings, to go on with them."""
+        written = [
+            self.executor.submit(
+                _write_predictions, directory, number, predicted, key=f"write-predictions-{number}"
+            )
+            for number, predicted in enumerate(epoch.predictions)
+        ]
+        self.executor.gather(written)
+
+    def _predictions_of(self, checkpoint: str | None) -> list[Any]:
+        if checkpoint is None or not storage.exists(_predictions_path(checkpoint, 0)):
+            return []
+        return [
+            self.executor.submit(
+                _read_predictions, checkpoint, number, key=f"read-predictions-{number}"
+            )
+            for number in range(len(self._test_blocks))
+        ]
+
+    def _completed(
+        self,
+        directory: str,
+        figures: EpochFigures,
+        history: list[EpochFigures],
+        mean_biases: dict[Side, float],
+        residual_precision: float | None,
+        samples: int = 1,
+    ) -> ModelManifest:
+        users, items = (_model_side(self.dataset, side, mean_biases[side]) for side in SIDES)
         model_files.write_history(directory, history)
         manifest = ModelManifest(
             settings=self.settings,
@@ -232,7 +316,9 @@ class Training:
             dataset={"path": self.dataset.path, "fingerprint": self.dataset.fingerprint},
             users=users,
             items=items,
-            figures=epoch.figures,
+            figures=figures,
+            samples=samples,
+            residual_precision=residual_precision,
         )
         model_files.write_manifest(directory, manifest)
         return manifest
@@ -242,14 +328,19 @@ class Training:
         return {side: self._submit_start(HalfEpoch(side, epoch), start) for side in SIDES}
 
     def _submitted(
-        self, start: Start, numbers: range
-    ) -> Iterator[tuple[int, dict[Side, Any], Any]]:
+        self, start: Start, numbers: range, predicted: list[Any]
+    ) -> Iterator[tuple[int, dict[Side, Any], list[Any], Any]]:
         sides = self.sides_of(start, numbers.start - 1)
         first = side_named(self.settings.first)
         for number in numbers:
             for side in (first, first.other):
                 sides = {**sides, side: self._submit_half_epoch(HalfEpoch(side, number), sides)}
-            yield number, sides, self._submit_figures(number, sides)
+            if self.settings.keeps(number):
+                predicted = self._submit_predictions(number, sides, predicted)
+                errors = self._submit_errors_of_average(number, predicted)
+            else:
+                errors = self._submit_errors(number, sides)
+            yield number, sides, predicted, self._submit_figures(number, sides, errors)
 
     def _submit_half_epoch(self, step: HalfEpoch, sides: dict[Side, Any]) -> Any:
         own, fixed = sides[step.side], sides[step.side.other]
@@ -267,9 +358,8 @@ class Training:
         ]
         return self.executor.submit(self._method.join_parts, step, parts, key=f"broadcast-{name}")
 
-    def _submit_figures(self, epoch: int, sides: dict[Side, Any]) -> Any:
-        first = side_named(self.settings.first)
-        errors = [
+    def _submit_errors(self, epoch: int, sides: dict[Side, Any]) -> list[Any]:
+        return [
             self.executor.submit(
                 self._method.held_out_error,
                 block,
@@ -279,6 +369,34 @@ class Training:
             )
             for number, block in enumerate(self._test_blocks)
         ]
+
+    def _submit_predictions(
+        self, epoch: int, sides: dict[Side, Any], before: list[Any]
+    ) -> list[Any]:
+        return [
+            self.executor.submit(
+                add_predictions,
+                block,
+                sides[USERS],
+                sides[ITEMS],
+                self._mean,
+                before[number] if before else None,
+                key=f"predictions-{epoch}-{number}",
+            )
+            for number, block in enumerate(self._test_blocks)
+        ]
+
+    def _submit_errors_of_average(self, epoch: int, predicted: list[Any]) -> list[Any]:
+        n_kept = sum(self.settings.keeps(number) for number in range(1, epoch + 1))
+        return [
+            self.executor.submit(
+                error_of_average, block, total, n_kept, key=f"test-{epoch}-{number}"
+            )
+            for number, (block, total) in enumerate(zip(self._test_blocks, predicted, strict=True))
+        ]
+
+    def _submit_figures(self, epoch: int, sides: dict[Side, Any], errors: list[Any]) -> Any:
+        first = side_named(self.settings.first)
         return self.executor.submit(
             _epoch_figures,
             sides[first],
@@ -423,6 +541,7 @@ class _Run:
     callbacks: Sequence[Callback]
     start: Start
     history: list[EpochFigures] = field(default_factory=list)
+    checkpoint: str | None = None
     losses: int = 0
     is_over: bool = False
     # With patience: the best epoch, unless a checkpoint has written it.
@@ -451,7 +570,7 @@ class _Run:
         while True:
             last = self.one_stretch(training)
             if self.is_over:
-                return training.write(self.kept(training, last), self.history, directory)
+                return self.write_model(training, self.kept(training, last), directory)
             self.write_checkpoint(training, last)
             # What it holds keeps all tasks before it alive.
             del last
@@ -465,7 +584,7 @@ class _Run:
         stop = min(self.settings.epochs, (done // every + 1) * every)
         if self.is_over:
             return Epoch(self.history[-1], training.sides_of(self.start, done))
-        for epoch in training.stretch(self.start, range(done + 1, stop + 1)):
+        for epoch in training.stretch(self.start, range(done + 1, stop + 1), self.checkpoint):
             self.take_in(training, epoch)
             if self.is_over or time.monotonic() > deadline:
                 break
@@ -477,6 +596,9 @@ class _Run:
         self.decide()
         if self.stopping.patience is not None and best_epoch(self.history) == epoch.figures:
             self.best = epoch
+        if self.settings.keeps(epoch.figures.epoch):
+            sample = sample_path(self.checkpoints.directory, epoch.figures.epoch)
+            self.write_epoch(training, replace(epoch, predictions=[]), sample)
         self.on_epoch(epoch.figures)
         if self.callbacks:
             history = list(self.history)
@@ -503,6 +625,17 @@ class _Run:
         path = best_path(self.checkpoints.directory, figures.epoch)
         return Epoch(figures, training.sides_of(start_from_model(path), figures.epoch))
 
+    def write_model(self, training: Training, epoch: Epoch, directory: str) -> ModelManifest:
+        """Write the model of an epoch, or the average of those that were kept up to it."""
+        samples = [
+            sample_path(self.checkpoints.directory, number)
+            for number in range(1, epoch.figures.epoch + 1)
+            if self.settings.keeps(number)
+        ]
+        if not samples:
+            return training.write(epoch, self.history, directory)
+        return training.write_average(samples, epoch.figures, self.history, directory)
+
     def write_checkpoint(self, training: Training, last: Epoch) -> None:
         """Write a checkpoint and go on from it, which cuts the chain of tasks."""
         if self.best is not None:
@@ -523,11 +656,13 @@ class _Run:
             path, manifest=model_files.MANIFEST, overwrite=True
         ) as staging:
             training.write(epoch, history, staging)
+            training.write_predictions(epoch, staging)
 
     def go_on_from(self, checkpoint: str) -> None:
         """Start the next stretch from a checkpoint."""
         self.set_back(model_files.read_history(checkpoint))
         self.start = start_from_model(checkpoint)
+        self.checkpoint = checkpoint
         self.losses = 0
 
     def set_back(self, history: list[EpochFigures]) -> None:
@@ -586,8 +721,8 @@ def _epoch_figures(
     return value, train_rmse, rmse(sum(test_errors), n_test) if n_test else None
 
 
-def _mean_bias(side: SolvedSide) -> float:
-    return side.mean_bias
+def _side_figures(side: SolvedSide) -> tuple[float, float | None]:
+    return side.mean_bias, side.residual_precision
 
 
 def _model_side(dataset: Dataset, side: Side, mean_bias: float) -> ModelSide:
@@ -599,4 +734,35 @@ def _model_side(dataset: Dataset, side: Side, mean_bias: float) -> ModelSide:
 def _write_solved_part(
     model: str, dataset: str, side: Side, number: int, partition: Partition, solved: SolvedSide
 ) -> int:
-    return model_files.write_dataset_part(model, dataset, side, number, partition, solved.state)
+    return model_files.write_dataset_part(
+        model, dataset, side, number, partition, solved.state[partition.start : partition.stop]
+    )
+
+
+def _write_average_part(
+    model: str, dataset: str, side: Side, number: int, partition: Partition, samples: list[str]
+) -> int:
+    states = [
+        model_files.state_of(model_files.read_part(sample, side, number, partition))
+        for sample in samples
+    ]
+    state = model_files.average_of_samples(states)
+    bias_of_samples = np.stack([sample.bias for sample in states], axis=1)
+    return model_files.write_dataset_part(
+        model, dataset, side, number, partition, state, bias_of_samples
+    )
+
+
+def _predictions_path(checkpoint: str, number: int) -> str:
+    return storage.join(checkpoint, "predictions", storage.part_name(number))
+
+
+def _write_predictions(checkpoint: str, number: int, predicted: np.ndarray) -> int:
+    table = pa.table({"sum": predicted})
+    storage.write_parquet(_predictions_path(checkpoint, number), table)
+    return number
+
+
+def _read_predictions(checkpoint: str, number: int) -> np.ndarray:
+    table = storage.read_parquet(_predictions_path(checkpoint, number), ["sum"])
+    return np.asarray(table.column("sum"))

@@ -94,6 +94,19 @@ def test_a_large_test_block_weighs_while_it_is_predicted():
     assert memory.temporaries == 1_000_000 * (2 * 64 * 4 + 40)
 
 
+def test_samples_weigh_where_their_average_is_written():
+    dataset = dataset_of(40_000, 10_000, 500_000, 4)
+    shape = Shape(workers=1, threads=2, memory=None)
+    few, many = (
+        memory_of_a_worker(dataset, TrainSettings(method="gibbs", rank=32, samples=samples), shape)
+        for samples in (10, 50)
+    )
+    assert few.phase == many.phase == "writing"
+    # Two threads, each with a quarter of the larger side, 33 numbers of 4 bytes a row and sample.
+    a_sample = 2 * 10_000 * 33 * 4
+    assert many.temporaries - few.temporaries >= 40 * 3 * a_sample
+
+
 def test_blocks_are_shared_out_by_whole_partitions():
     dataset = dataset_of(1000, 1000, 300_000_000, partitions=3)
     blocks = [

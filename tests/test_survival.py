@@ -113,6 +113,22 @@ class TestWorkers:
         assert content(str(tmp_path / "m")) == undisturbed(6)
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_one_is_killed_between_samples(self, tmp_path, dataset, workers):
+        settings = small_settings(method="gibbs", epochs=None, burn_in=2, samples=4)
+        train(dataset, str(tmp_path / "undisturbed"), settings, SERIAL)
+        killed = []
+
+        def kill_once(figures):
+            if figures.epoch == 4 and not killed:
+                killed.append(kill(worker_pids(client)[:1]))
+
+        with local_cluster(workers=workers) as (executor, client):
+            train(dataset, str(tmp_path / "m"), settings, executor, on_epoch=kill_once)
+        assert killed == [1]
+        assert content(str(tmp_path / "m")) == content(str(tmp_path / "undisturbed"))
+
+    @pytest.mark.slow
     @pytest.mark.parametrize("allowed_failures", [3, 0])
     def test_one_or_all_are_killed_at_random(
         self, tmp_path, dataset, undisturbed, allowed_failures

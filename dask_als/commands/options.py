@@ -93,8 +93,18 @@ split_options = together(
     ),
 )
 train_options = together(
-    setting(TrainSettings, "rank", help="Length of a factor vector."),
-    setting(TrainSettings, "epochs", help="How often each side is solved."),
+    setting(
+        TrainSettings,
+        "rank",
+        type=int,
+        help="Length of a factor vector.  [default: 64; with gibbs, 32]",
+    ),
+    setting(
+        TrainSettings,
+        "epochs",
+        type=int,
+        help="How often each side is solved.  [default: 15; with gibbs, burn-in + samples]",
+    ),
     setting(TrainSettings, "residual_precision", help="Weight of squared errors (lambda)."),
     setting(TrainSettings, "bias_regularization", help="Weight of squared biases (gamma)."),
     setting(TrainSettings, "factor_regularization", help="Weight of squared factors (tau)."),
@@ -107,6 +117,14 @@ train_options = together(
         type=click.Choice(["users", "items"]),
         help="The side that an epoch solves first.",
     ),
+    setting(
+        TrainSettings,
+        "method",
+        type=click.Choice(["als", "gibbs"]),
+        help="Best factors, or an average over samples of them.",
+    ),
+    setting(TrainSettings, "burn_in", help="With gibbs: first epochs, not kept."),
+    setting(TrainSettings, "samples", help="With gibbs: epochs that are kept."),
     setting(
         TrainSettings,
         "feedback",

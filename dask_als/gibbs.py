@@ -1,0 +1,217 @@
+"""Bayesian matrix factorization: a half-epoch draws every row instead of solving it.
+
+What a side's rows are drawn from is itself drawn once an epoch, given the rows. With n rated rows,
+u their factors, ū their mean and S = Σ (u - ū)(u - ū)ᵀ, b their biases, and a prior that is worth
+d = 3000 rows of precision t = factor_regularization · √(k / 16)::
+
+    Lambda ~ Wishart(k + d + n, (d / t I + S + n / (n + 1) ū ūᵀ)⁻¹)
+    mu     ~ Normal(n ū / (n + 1), (n + 1)⁻¹ Lambda⁻¹)
+    gamma  ~ Gamma(1 + n / 2, rate 1 + Σ b² / 2)
+    alpha  ~ Gamma(1 + N / 2, rate 1 + Σ error² / 2)          N ratings
+
+Source: Salakhutdinov and Mnih 2008, "Bayesian probabilistic matrix factorization using Markov chain
+Monte Carlo"; Gamma(1, 1) for the precisions as in Rendle 2012, "Factorization machines with libFM".
+A stronger Wishart prior than theirs, d = k, lowers the error on little data; it fades on much.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from dask_als import draws, half_epoch
+from dask_als.blocks import Block, State
+from dask_als.exact_sum import as_float
+from dask_als.gibbs_kernel import draw_rows
+from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.implicit_kernel import gram_of_side, grams_of_chunks
+from dask_als.objective import rmse, sums_of
+from dask_als.settings import TrainSettings
+from dask_als.side import ITEMS
+
+# Rows that the prior of the factors' precision is worth.
+PRIOR_ROWS = 3000.0
+
+# Streams of random numbers, one a side; 0 and 1 are the rows', see `blocks.random_state`.
+_PRIOR_STREAM = 2
+_RESIDUAL_STREAM = 4
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the rows of a side are drawn from; itself a draw.
+
+    Attributes
+    ----------
+    bias_precision : float
+        gamma.
+    factor_mean : ndarray of float64, shape (rank,)
+    factor_precision : ndarray of float64, shape (rank, rank)
+    """
+
+    bias_precision: float
+    factor_mean: np.ndarray
+    factor_precision: np.ndarray
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a side's prior is drawn from, besides the sums that every method has.
+
+    Attributes
+    ----------
+    grams : dict of int to ndarray of float64, shape (rank, rank)
+        Of the factors, by chunk; see `grams_of_chunks`.
+    n_ratings : int
+        0 for what training starts from, whose errors are not known.
+    residual_precision : float or None
+        The draw that was kept with what training starts from.
+    """
+
+    grams: dict[int, np.ndarray] = field(default_factory=dict)
+    n_ratings: int = 0
+    residual_precision: float | None = None
+
+
+@dataclass(frozen=True)
+class Gibbs:
+    """Gibbs sampling of biased matrix factorization; each epoch is a sample."""
+
+    settings: TrainSettings
+    mean: float
+
+    def start_part(
+        self,
+        state: State,
+        rated: np.ndarray | None = None,
+        residual_precision: float | None = None,
+    ) -> SolvedPart:
+        """Wrap rows that training starts from."""
+        rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
+        sums = sums_of(State(state.bias * rated, state.factors), np.zeros(0))
+        return SolvedPart(state, rated, sums, Moments(residual_precision=residual_precision))
+
+    def solve_part(
+        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+    ) -> SolvedPart:
+        """Draw the rows of a partition."""
+        prior: Prior = own.shared
+        rank = own.state.factors.shape[1]
+        noise = draws.standard_normal(
+            block.rows,
+            rank + 1,
+            seed=self.settings.seed,
+            stream=int(step.side is ITEMS),
+            step=step.epoch,
+            dtype=self.settings.dtype,
+        )
+        bias, factors, squared_error = draw_rows(  # type: ignore[no-untyped-call]
+            block.indptr,
+            block.indices,
+            block.ratings,
+            own.state.factors[block.rows.start : block.rows.stop],
+            fixed.state.bias,
+            fixed.state.factors,
+            noise,
+            mean=self.mean,
+            residual_precision=fixed.residual_precision,
+            bias_precision=prior.bias_precision,
+            factor_mean=prior.factor_mean,
+            factor_precision=prior.factor_precision,
+        )
+        state = State(bias, factors)
+        grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
+        moments = Moments(grams, n_ratings=len(block.ratings))
+        return SolvedPart(state, block.counts > 0, sums_of(state, squared_error), moments)
+
+    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+        """Put a side together and draw what its next half-epoch is drawn from."""
+        joined = half_epoch.join_parts(parts)
+        grams = {n: gram for part in parts for n, gram in part.moments.grams.items()}
+        n_rows = sum(int(part.rated.sum()) for part in parts)
+        rng = self._generator(_PRIOR_STREAM, step)
+        bias_precision = _gamma(rng, n_rows, as_float(joined.sums.squared_bias))
+        factor_mean, factor_precision = _normal_wishart(
+            rng,
+            n_rows,
+            joined.state.factors.sum(axis=0, dtype=np.float64),
+            gram_of_side(joined.state.factors, grams),  # type: ignore[no-untyped-call]
+            # With it, a product of factors has the same prior variance at any rank.
+            self.settings.factor_regularization * math.sqrt(joined.state.factors.shape[1] / 16),
+        )
+        prior = Prior(bias_precision, factor_mean, factor_precision)
+        return replace(
+            joined, shared=prior, residual_precision=self._residual_precision(step, parts)
+        )
+
+    def _residual_precision(self, step: HalfEpoch, parts: list[SolvedPart]) -> float:
+        """Draw it given the errors; if they are not known, take what was kept, or the setting."""
+        n_ratings = sum(part.moments.n_ratings for part in parts)
+        if n_ratings:
+            # A stream of its own: a draw that is kept takes no numbers when training goes on.
+            rng = self._generator(_RESIDUAL_STREAM, step)
+            squared_error = sum(part.sums.squared_error for part in parts)
+            return _gamma(rng, n_ratings, as_float(squared_error))
+        kept = parts[0].moments.residual_precision
+        return self.settings.residual_precision if kept is None else kept
+
+    def _generator(self, stream: int, step: HalfEpoch) -> np.random.Generator:
+        stream += int(step.side is ITEMS)
+        return draws.generator(seed=self.settings.seed, stream=stream, step=step.epoch)
+
+    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+        """Return the log density of ratings given the sample, up to 2 pi, and its RMSE."""
+        precision = last.residual_precision
+        assert precision is not None, "joining a side draws it"
+        error = as_float(last.sums.squared_error)
+        density = 0.5 * (n_ratings * math.log(precision) - precision * error)
+        return density, rmse(last.sums.squared_error, n_ratings)
+
+    def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
+        """Return the exact sum of squared errors of the sample."""
+        return half_epoch.held_out_error(block, users, items, self.mean)
+
+
+def _gamma(rng: np.random.Generator, n: int, squares: float) -> float:
+    """Draw the precision of n Normal numbers with mean 0 and this sum of squares."""
+    return float(rng.gamma(1 + n / 2) / (1 + squares / 2))
+
+
+def _normal_wishart(
+    rng: np.random.Generator, n: int, total: np.ndarray, gram: np.ndarray, precision: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw mean and precision of n Normal vectors with this sum and Gram matrix.
+
+    The Wishart draw is Bartlett's: C T Tᵀ Cᵀ with C Cᵀ the scale and T a random triangle.
+    """
+    rank = len(total)
+    scatter = PRIOR_ROWS / precision * np.eye(rank) + gram - np.outer(total, total) / (n + 1)
+    lower = _cholesky(scatter)
+    normal = rng.standard_normal((rank, rank))
+    freedom = rank + PRIOR_ROWS + n - np.arange(rank)
+    bartlett = np.tril(normal, -1) + np.diag(np.sqrt(2 * rng.gamma(freedom / 2)))
+    # Lambda = W Wᵀ with W = L⁻ᵀ T; so W⁻ᵀ = L T⁻ᵀ, whose columns have the covariance Lambda⁻¹.
+    root = _solve_upper(lower.T, bartlett)
+    noise = np.einsum("ij,j->i", lower, _solve_upper(bartlett.T, rng.standard_normal(rank)))
+    return total / (n + 1) + noise / math.sqrt(n + 1), np.einsum("ip,jp->ij", root, root)
+
+
+# These two stand in for LAPACK, whose bits depend on how many threads it may use.
+
+
+def _cholesky(matrix: np.ndarray) -> np.ndarray:
+    lower = np.zeros_like(matrix)
+    for j in range(len(matrix)):
+        column = matrix[j:, j] - np.einsum("ip,p->i", lower[j:, :j], lower[j, :j])
+        lower[j:, j] = column / math.sqrt(column[0])
+    return lower
+
+
+def _solve_upper(upper: np.ndarray, right: np.ndarray) -> np.ndarray:
+    solution = np.zeros_like(right)
+    for i in reversed(range(len(upper))):
+        known = np.einsum("j,j...->...", upper[i, i + 1 :], solution[i + 1 :])
+        solution[i] = (right[i] - known) / upper[i, i]
+    return solution

@@ -1,0 +1,237 @@
+import numpy as np
+import pytest
+from data import MOVIELENS, content, generated, small_settings, write_csv
+
+from dask_als.blocks import State, block_of
+from dask_als.executor import SerialExecutor
+from dask_als.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
+from dask_als.half_epoch import HalfEpoch, SolvedSide
+from dask_als.methods import method_of, solve_side
+from dask_als.model import ALSModel
+from dask_als.model_files import read_manifest
+from dask_als.objective import NO_SUMS
+from dask_als.prepare import prepare
+from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
+from dask_als.side import ITEMS, SIDES, USERS
+from dask_als.train import train
+
+SETTINGS = small_settings(
+    method="gibbs", epochs=None, burn_in=2, samples=3, factor_regularization=12.0
+)
+
+
+def prepared(tmp_path, name="dataset", partitions=1):
+    source = write_csv(tmp_path / "ratings.csv", generated(40, 30, 600))
+    settings = PrepareSettings(test_fraction=0.2, partitions=partitions)
+    return prepare(
+        str(source), str(tmp_path / name), SerialExecutor(), columns=Columns(), settings=settings
+    )
+
+
+def bits(model):
+    return content(str(model)), read_manifest(str(model)).residual_precision
+
+
+def test_partitions_do_not_show(tmp_path):
+    results = []
+    for partitions in (1, 2, 7):
+        dataset = prepared(tmp_path, f"dataset-{partitions}", partitions)
+        model = tmp_path / f"model-{partitions}"
+        train(dataset, str(model), SETTINGS, SerialExecutor())
+        results.append(bits(model))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_a_resumed_training_comes_to_the_same_bits(tmp_path, stop):
+    dataset = prepared(tmp_path, partitions=2)
+    train(dataset, str(tmp_path / "whole"), SETTINGS, SerialExecutor())
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(figures):
+        if figures.epoch == stop + 1:
+            raise Interrupted
+
+    directory = str(tmp_path / "checkpoints")
+    with pytest.raises(Interrupted):
+        train(
+            dataset,
+            str(tmp_path / "model"),
+            SETTINGS,
+            SerialExecutor(),
+            checkpoints=CheckpointSettings(directory=directory, every=stop),
+            on_epoch=interrupt,
+        )
+    train(
+        dataset,
+        str(tmp_path / "model"),
+        SETTINGS,
+        SerialExecutor(),
+        checkpoints=CheckpointSettings(directory=directory, every=stop, resume=True),
+    )
+    assert bits(tmp_path / "model") == bits(tmp_path / "whole")
+
+
+def test_the_model_predicts_the_mean_of_the_samples(tmp_path):
+    dataset = prepared(tmp_path)
+    checkpoints = CheckpointSettings(directory=str(tmp_path / "kept"))
+    train(dataset, str(tmp_path / "model"), SETTINGS, SerialExecutor(), checkpoints=checkpoints)
+    model = ALSModel.load(str(tmp_path / "model"), dataset.path)
+    samples = [
+        ALSModel.load(str(tmp_path / "kept" / f"sample-{epoch:05d}"), dataset.path)
+        for epoch in (3, 4, 5)
+    ]
+    users, items = list(model.users.ids[:10]), list(model.items.ids[:10])
+    expected = np.mean([sample.predict(users=users, items=items) for sample in samples], axis=0)
+    found = model.predict(users=users, items=items)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert model.manifest.rank == 12
+    assert model.rows(USERS).state.factors.shape[1] == 12
+
+
+def test_a_gamma_draw_has_the_moments_of_the_posterior():
+    rng = np.random.default_rng(0)
+    draws = np.array([_gamma(rng, 18, 6.0) for _ in range(20_000)])
+    # Gamma with shape 10 and rate 4.
+    assert draws.mean() == pytest.approx(2.5, rel=0.01)
+    assert draws.var() == pytest.approx(10 / 16, rel=0.05)
+
+
+def test_a_normal_wishart_draw_has_the_moments_of_the_posterior():
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(50, 3)) * [1.0, 2.0, 0.5] + [0.3, -0.2, 1.0]
+    n, mean = len(rows), rows.mean(axis=0)
+    drawn = [_normal_wishart(rng, n, rows.sum(axis=0), rows.T @ rows, 4.0) for _ in range(8_000)]
+    means, precisions = (np.array(part) for part in zip(*drawn, strict=True))
+    centred = rows - mean
+    scale = np.linalg.inv(
+        PRIOR_ROWS / 4.0 * np.eye(3) + centred.T @ centred + n / (n + 1) * np.outer(mean, mean)
+    )
+    freedom = 3 + PRIOR_ROWS + n
+    np.testing.assert_allclose(precisions.mean(axis=0), freedom * scale, atol=0.005)
+    diagonal = np.diag(scale)
+    variance = freedom * (scale**2 + np.outer(diagonal, diagonal))
+    np.testing.assert_allclose(precisions.var(axis=0), variance, rtol=0.06)
+    np.testing.assert_allclose(means.mean(axis=0), n * mean / (n + 1), atol=0.003)
+    covariance = np.linalg.inv(scale) / (freedom - 4) / (n + 1)
+    np.testing.assert_allclose(np.cov(means.T), covariance, atol=2e-4)
+
+
+TINY = TrainSettings(method="gibbs", rank=2, dtype="float64", factor_regularization=6.0)
+TINY_ROWS = {USERS: 6, ITEMS: 5}
+PRIOR_ROWS_OF_TINY = 8
+
+
+def statistics_of(sides):
+    """Return what both ways to simulate the model are compared by; all have light tails."""
+    found = []
+    for side in sides:
+        bias, factors, gamma, mu, precision = side
+        found += [
+            np.log(gamma),
+            np.log(np.linalg.det(precision)),
+            np.tanh(mu[0]),
+            np.log(mu @ mu),
+            np.tanh(bias[0]),
+            np.tanh(factors[0, 0] * factors[1, 0]),
+            np.log((bias**2).mean()),
+            np.log((factors**2).mean()),
+        ]
+    return found
+
+
+def tiny_from_the_prior(rng):
+    """Draw alpha and both sides from the model's prior, in NumPy alone."""
+    t = 6.0 * np.sqrt(2 / 16)
+    sides = []
+    for n_rows in TINY_ROWS.values():
+        # A Wishart matrix with whole degrees of freedom is a sum of so many outer products.
+        normal = rng.normal(size=(2 + PRIOR_ROWS_OF_TINY, 2)) * np.sqrt(t / PRIOR_ROWS_OF_TINY)
+        precision = normal.T @ normal
+        covariance = np.linalg.inv(precision)
+        mu = rng.multivariate_normal(np.zeros(2), covariance)
+        gamma = rng.gamma(1.0)
+        factors = rng.multivariate_normal(mu, covariance, size=n_rows)
+        sides.append((rng.normal(size=n_rows) / np.sqrt(gamma), factors, gamma, mu, precision))
+    return rng.gamma(1.0), sides
+
+
+@pytest.mark.slow
+def test_joint_distribution(monkeypatch):
+    """The sampler leaves the model's joint distribution as it is.
+
+    Source: Geweke 2004, "Getting it right: joint distribution tests of posterior simulators". Where
+    ratings are drawn anew from the model before every epoch, the states of the chain are draws from
+    the prior, which is also drawn from directly.
+    """
+    monkeypatch.setattr("dask_als.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
+    rng = np.random.default_rng(5)
+    pairs = np.argwhere(rng.random((6, 5)) < 0.6)
+    pairs = np.unique(np.concatenate([pairs, [(i, i % 5) for i in range(6)]]), axis=0)
+    users, items = pairs.T
+    by_item = np.lexsort((users, items))
+
+    direct = [
+        (np.log(alpha), *statistics_of(sides))
+        for alpha, sides in (tiny_from_the_prior(rng) for _ in range(5_000))
+    ]
+
+    method = method_of(TINY, 3.0)
+    alpha, drawn = tiny_from_the_prior(rng)
+    sides = {
+        side: SolvedSide(State(bias, factors), NO_SUMS, 0.0, Prior(gamma, mu, precision), alpha)
+        for side, (bias, factors, gamma, mu, precision) in zip(SIDES, drawn, strict=True)
+    }
+    chain = []
+    for epoch in range(1, 6_001):
+        u, v = sides[USERS].state, sides[ITEMS].state
+        means = 3.0 + u.bias[users] + v.bias[items] + (u.factors[users] * v.factors[items]).sum(1)
+        ratings = rng.normal(means, sides[ITEMS].residual_precision ** -0.5).astype(np.float32)
+        order = {
+            USERS: (users, items, ratings),
+            ITEMS: tuple(values[by_item] for values in (items, users, ratings)),
+        }
+        for side in SIDES:
+            row, column, values = order[side]
+            block = block_of(range(TINY_ROWS[side]), row, column.astype(np.int32), values)
+            step = HalfEpoch(side, epoch)
+            sides[side] = solve_side(method, step, block, sides[side], sides[side.other])
+        state = [
+            (
+                s.state.bias,
+                s.state.factors,
+                s.shared.bias_precision,
+                s.shared.factor_mean,
+                s.shared.factor_precision,
+            )
+            for s in sides.values()
+        ]
+        chain.append((np.log(sides[ITEMS].residual_precision), *statistics_of(state)))
+
+    direct, chain = np.array(direct), np.array(chain)
+    batches = chain.reshape(30, 200, -1).mean(axis=1)
+    error = np.sqrt(batches.var(axis=0, ddof=1) / 30 + direct.var(axis=0) / len(direct))
+    scores = (chain.mean(axis=0) - direct.mean(axis=0)) / error
+    assert np.abs(scores).max() < 4.5, scores
+    # What is compared must be known well enough to tell a wrong sampler.
+    assert (error < 0.2 * direct.std(axis=0)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MOVIELENS is None, reason="needs ../shared/data/ml-latest-small")
+def test_the_defaults_beat_least_squares(tmp_path):
+    errors = []
+    for seed in range(5):
+        dataset = prepare(
+            str(MOVIELENS),
+            str(tmp_path / f"dataset-{seed}"),
+            SerialExecutor(),
+            columns=Columns(),
+            settings=PrepareSettings(test_fraction=0.2, seed=seed),
+        )
+        model = tmp_path / f"model-{seed}"
+        manifest = train(dataset, str(model), TrainSettings(method="gibbs"), SerialExecutor())
+        errors.append(manifest.figures.test_rmse)
+    assert np.mean(errors) <= 0.838
