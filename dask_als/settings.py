@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from dask_als.errors import InputError
-from dask_als.side import SideName
+from dask_als.side import SIDES, Side, SideName
 
 DEFAULT_TIME = "timestamp"
 MOST_PARTITIONS = 2**15 - 1
@@ -29,6 +29,23 @@ def _require_finite(name: str, value: float, *, positive: bool = False) -> None:
     _require(math.isfinite(value) and in_range, name, value, demand)
 
 
+@dataclass(frozen=True)
+class Regularization:
+    """What weighs against large biases and factors on one side.
+
+    Attributes
+    ----------
+    bias, factor : float
+        Weight of each squared bias and each squared factor (gamma, tau).
+    by_count : bool
+        Whether both are multiplied by the row's number of training ratings.
+    """
+
+    bias: float
+    factor: float
+    by_count: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a model is trained.
@@ -45,6 +62,12 @@ class TrainSettings:
         Weight of the squared biases (gamma).
     factor_regularization : float
         Weight of the squared factors (tau).
+    user_bias_regularization, item_bias_regularization : float or None
+        The same for one side alone; None is `bias_regularization`.
+    user_factor_regularization, item_factor_regularization : float or None
+        The same for one side alone; None is `factor_regularization`.
+    regularization_scaling : {"plain", "count"}
+        Whether these weights hold for each row alike, or are multiplied by its number of ratings.
     center : bool
         Whether the mean of the training ratings is taken out before training.
     dtype : {"float32", "float64"}
@@ -76,6 +99,11 @@ class TrainSettings:
     residual_precision: float = 1.0
     bias_regularization: float = 3.0
     factor_regularization: float = 12.0
+    user_bias_regularization: float | None = None
+    item_bias_regularization: float | None = None
+    user_factor_regularization: float | None = None
+    item_factor_regularization: float | None = None
+    regularization_scaling: Literal["plain", "count"] = "plain"
     center: bool = True
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
@@ -90,8 +118,18 @@ class TrainSettings:
         _require_whole("epochs", self.epochs, least=1)
         _require_whole("seed", self.seed, least=0)
         _require_finite("residual_precision", self.residual_precision, positive=True)
-        _require_finite("bias_regularization", self.bias_regularization)
-        _require_finite("factor_regularization", self.factor_regularization)
+        for name in ("bias_regularization", "factor_regularization"):
+            _require_finite(name, getattr(self, name))
+            for side in SIDES:
+                own = getattr(self, f"{side.singular}_{name}")
+                if own is not None:
+                    _require_finite(f"{side.singular}_{name}", own)
+        _require(
+            self.regularization_scaling in ("plain", "count"),
+            "regularization_scaling",
+            self.regularization_scaling,
+            "plain or count",
+        )
         _require(self.dtype in ("float32", "float64"), "dtype", self.dtype, "float32 or float64")
         _require(self.first in ("users", "items"), "first", self.first, "users or items")
         _require(self.method in ("als",), "method", self.method, "als")
@@ -109,6 +147,16 @@ class TrainSettings:
         )
         _require_finite("confidence", self.confidence, positive=True)
         _require_finite("frequency_exponent", self.frequency_exponent)
+
+    def regularization(self, side: Side) -> Regularization:
+        """Return what holds for one side: its own weights, else the common ones."""
+        bias = getattr(self, f"{side.singular}_bias_regularization")
+        factor = getattr(self, f"{side.singular}_factor_regularization")
+        return Regularization(
+            self.bias_regularization if bias is None else bias,
+            self.factor_regularization if factor is None else factor,
+            self.regularization_scaling == "count",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
