@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LabelSet, LinearColorMapper
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper
+from bokeh.models.annotations import LabelSet
 from bokeh.palettes import Blues256
 from bokeh.plotting import figure
 from bokeh.resources import Resources
@@ -155,7 +156,7 @@ def _objective_plot(history: list[EpochFigures]) -> Plot:
 
 def _rmse_plot(history: list[EpochFigures]) -> Plot:
     drawing = _empty("epoch", "RMSE", [("epoch", "@epoch"), ("RMSE", "@rmse{0.0000}")])
-    lines = {
+    lines: dict[str, tuple[list[float | None], str]] = {
         "training": ([figures.train_rmse for figures in history], _COLORS[USERS]),
         "held out": ([figures.test_rmse for figures in history], _COLORS[ITEMS]),
     }
@@ -165,7 +166,7 @@ def _rmse_plot(history: list[EpochFigures]) -> Plot:
         data = {"epoch": [figures.epoch for figures in history], "rmse": values}
         drawing.line("epoch", "rmse", source=data, color=color, line_width=2, legend_label=label)
         drawing.scatter("epoch", "rmse", source=data, color=color, size=5, legend_label=label)
-    _add_legend_style(drawing, "top_right")
+    _add_legend_style(drawing, "right")
     words = "Root mean squared error by epoch. Where the held-out line rises, the model overfits."
     return Plot("Error by epoch", words, drawing)
 
@@ -221,7 +222,7 @@ def _predictions_plot(errors: Errors, scale: Scale, which: str) -> Plot:
         ("share of its column", "@share{0.0%}"),
     ]
     drawing = _empty("rating", "prediction", tooltips)
-    mapper = LinearColorMapper(Blues256[230::-1], low=0, high=float(shares.max()))
+    mapper = LinearColorMapper(palette=Blues256[230::-1], low=0, high=float(shares.max()))
     color = {"field": "share", "transform": mapper}
     drawing.quad("left", "right", "bottom", "top", source=data, fill_color=color, line_color=None)
     drawing.line([scale.low, scale.high], [scale.low, scale.high], color=_INK, line_dash="dashed")
@@ -235,7 +236,7 @@ def _biases_plot(model: ALSModel) -> Plot:
     for side in SIDES:
         rows = model.rows(side)
         shares, edges = report_data.histogram(rows.state.bias[rows.counts > 0])
-        data = {"left": edges[:-1], "right": edges[1:], "share": shares}
+        data: dict[str, Any] = {"left": edges[:-1], "right": edges[1:], "share": shares}
         drawing.quad(
             "left",
             "right",

@@ -1,4 +1,4 @@
-"""The numbers behind a report: of the model as it is, and of its errors on ratings, by partition."""
+"""The numbers behind a report: of a model as it is, and of its errors, measured by partition."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scale:
 
     @property
     def margin(self) -> float:
-        """How far predictions are shown beyond the ratings' range; those beyond count at its end."""
+        """How far beyond the ratings' range predictions are shown; others count at its end."""
         return 0.25 * (self.high - self.low)
 
     @property
