@@ -52,7 +52,7 @@ def report(model: ALSModel, errors: Errors | None, *, name: str) -> str:
     ----------
     model : ALSModel
     errors : Errors or None
-        On the ratings of its dataset; None leaves out the plots that need them.
+        On the ratings of its dataset; None leaves out the plots that need them, and says so.
     name : str
         What the page calls the model.
     """
@@ -68,8 +68,14 @@ def report(model: ALSModel, errors: Errors | None, *, name: str) -> str:
         plots=list(zip(plots, blocks, strict=True)),
         bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
         script=script,
-        dataset_is_there=errors is not None,
+        left_out=_why_without_errors(model) if errors is None else None,
     )
+
+
+def _why_without_errors(model: ALSModel) -> str:
+    if model.settings.feedback == "implicit":
+        return "implicit feedback has no ratings to predict"
+    return "the dataset that this model was trained on is not there"
 
 
 def write_report(path: str, page: str) -> None:
@@ -79,7 +85,7 @@ def write_report(path: str, page: str) -> None:
 
 
 def _summary(model: ALSModel) -> list[tuple[str, str]]:
-    last = model.history[-1]
+    last = model.manifest.figures
     rows = [
         ("users", f"{len(model.users.ids):,}"),
         ("items", f"{len(model.items.ids):,}"),

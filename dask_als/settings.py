@@ -145,6 +145,12 @@ class TrainSettings:
             self.feedback,
             f"explicit with --method {self.method}",
         )
+        _require(
+            self.feedback == "explicit" or self.regularization_scaling == "plain",
+            "regularization_scaling",
+            self.regularization_scaling,
+            "plain with implicit feedback, which has frequency-exponent",
+        )
         _require_finite("confidence", self.confidence, positive=True)
         _require_finite("frequency_exponent", self.frequency_exponent)
 

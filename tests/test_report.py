@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -75,7 +76,25 @@ def test_without_the_dataset_the_plots_that_need_ratings_are_left_out(model):
     loaded.dataset = None
     page = report(loaded, None, name="mine")
     assert headings(page) == [heading for heading in HEADINGS if heading not in NEED_RATINGS]
-    assert "dataset that this model was trained on is not there" in page
+    assert "the dataset that this model was trained on is not there" in page
+
+
+def test_a_model_of_implicit_feedback_has_no_errors_of_ratings(model, tmp_path):
+    dataset, path = ALSModel.load(model).dataset, str(tmp_path / "implicit")
+    train(dataset, path, small_settings(feedback="implicit"), SERIAL)
+    out = str(tmp_path / "report.html")
+    arguments = ["report", path, "--out", out]
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    with open(out, encoding="utf-8") as file:
+        page = file.read()
+    assert headings(page) == [heading for heading in HEADINGS if heading not in NEED_RATINGS]
+    assert "implicit feedback has no ratings to predict" in page
+
+
+def test_its_figures_are_those_of_the_model_not_of_the_last_epoch(model):
+    loaded = ALSModel.load(model)
+    loaded.history.append(replace(loaded.history[-1], epoch=77))
+    assert "<dd>77</dd>" not in report(loaded, None, name="mine")
 
 
 def test_the_command(model, tmp_path):

@@ -55,6 +55,11 @@ def test_zero_regularization_is_allowed():
     TrainSettings(bias_regularization=0.0, factor_regularization=0.0)
 
 
+def test_regularization_by_count_is_not_for_implicit_feedback():
+    with pytest.raises(InputError, match=r"^regularization-scaling is 'count'; it must be plain"):
+        TrainSettings(regularization_scaling="count", feedback="implicit")
+
+
 def test_a_side_has_its_own_regularization_or_the_common_one():
     settings = TrainSettings(
         bias_regularization=1.0,

@@ -35,7 +35,7 @@ def report(model: str, out: str, dataset: str | None, as_json: bool, **options: 
     path = storage.absolute(model)
     loaded = ALSModel.load(path, dataset)
     errors = None
-    if loaded.dataset is not None:
+    if loaded.dataset is not None and loaded.settings.feedback == "explicit":
         with (
             computing(screen, options) as executor,
             console.working(screen, "predict") as progress,
