@@ -20,6 +20,7 @@ COMMANDS = (
     "prepare",
     "plan",
     "train",
+    "report",
     "run",
     "submit",
     "status",

@@ -53,6 +53,14 @@ def training(console: Console, n_epochs: int) -> Iterator[Callable[[EpochFigures
         yield show
 
 
+@contextmanager
+def working(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of something is done; nothing where the output is not a terminal."""
+    with _bar(console, "") as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 def _bar(console: Console, text: str) -> Progress:
     return Progress(
         TextColumn("{task.description}"),

@@ -90,7 +90,7 @@ class Gibbs:
     ) -> SolvedPart:
         """Wrap rows that training starts from."""
         rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
-        sums = sums_of(State(state.bias * rated, state.factors), np.zeros(0))
+        sums = sums_of(State(state.bias * rated, state.factors), np.zeros(0), np.ones(len(rated)))
         return SolvedPart(state, rated, sums, Moments(residual_precision=residual_precision))
 
     def solve_part(
@@ -124,13 +124,15 @@ class Gibbs:
         state = State(bias, factors)
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         moments = Moments(grams, n_ratings=len(block.ratings))
-        return SolvedPart(state, block.counts > 0, sums_of(state, squared_error), moments)
+        sums = sums_of(state, squared_error, np.ones(len(block.rows)))
+        return SolvedPart(state, block.counts > 0, sums, moments)
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Put a side together and draw what its next half-epoch is drawn from."""
         joined = half_epoch.join_parts(parts)
         grams = {n: gram for part in parts for n, gram in part.moments.grams.items()}
         n_rows = sum(int(part.rated.sum()) for part in parts)
+        weight = self.settings.regularization(step.side).factor
         rng = self._generator(_PRIOR_STREAM, step)
         bias_precision = _gamma(rng, n_rows, as_float(joined.sums.squared_bias))
         factor_mean, factor_precision = _normal_wishart(
@@ -139,7 +141,7 @@ class Gibbs:
             joined.state.factors.sum(axis=0, dtype=np.float64),
             gram_of_side(joined.state.factors, grams),  # type: ignore[no-untyped-call]
             # With it, a product of factors has the same prior variance at any rank.
-            self.settings.factor_regularization * math.sqrt(joined.state.factors.shape[1] / 16),
+            weight * math.sqrt(joined.state.factors.shape[1] / 16),
         )
         prior = Prior(bias_precision, factor_mean, factor_precision)
         return replace(

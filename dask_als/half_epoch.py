@@ -16,7 +16,7 @@ from dask_als.blocks import Block, State, concatenated, predictions
 from dask_als.exact_sum import as_float, exact_sum
 from dask_als.kernels import solve_rows
 from dask_als.objective import NO_SUMS, Sums, sums_of
-from dask_als.settings import TrainSettings
+from dask_als.settings import Regularization, TrainSettings
 from dask_als.side import Side
 
 
@@ -88,12 +88,19 @@ def unsolved_part(state: State, rated: np.ndarray | None = None) -> SolvedPart:
 
 
 def solve_part(
-    block: Block, own: SolvedSide, fixed: SolvedSide, mean: float, settings: TrainSettings
+    side: Side,
+    block: Block,
+    own: SolvedSide,
+    fixed: SolvedSide,
+    mean: float,
+    settings: TrainSettings,
 ) -> SolvedPart:
     """Solve the rows of a partition.
 
     Parameters
     ----------
+    side : Side
+        The solved side, which may have a regularization of its own.
     block : Block
         The partition's ratings.
     own : SolvedSide
@@ -103,9 +110,8 @@ def solve_part(
         The global mean taken out of the ratings.
     settings : TrainSettings
     """
-    n_rows = len(block.rows)
-    bias_ridge = settings.bias_regularization / settings.residual_precision
-    factor_ridge = settings.factor_regularization / settings.residual_precision
+    regularization = settings.regularization(side)
+    weights = regularization_weights(block, regularization)
     bias, factors, squared_error = solve_rows(  # type: ignore[no-untyped-call]
         block.indptr,
         block.indices,
@@ -114,11 +120,21 @@ def solve_part(
         fixed.state.bias,
         fixed.state.factors,
         mean=mean,
-        bias_ridge=np.full(n_rows, bias_ridge),
-        factor_ridge=np.full(n_rows, factor_ridge),
+        bias_ridge=regularization.bias / settings.residual_precision * weights,
+        factor_ridge=regularization.factor / settings.residual_precision * weights,
     )
     state = State(bias, factors)
-    return SolvedPart(state, block.counts > 0, sums_of(state, squared_error))
+    return SolvedPart(state, block.counts > 0, sums_of(state, squared_error, weights))
+
+
+def regularization_weights(block: Block, regularization: Regularization) -> np.ndarray:
+    """Return by what each row's regularization is multiplied; float64, shape (n_rows,).
+
+    By 1, or by the row's number of ratings; a row without any, whose solution is 0, counts as one.
+    """
+    if regularization.by_count:
+        return np.maximum(block.counts, 1).astype(np.float64)
+    return np.ones(len(block.rows))
 
 
 def join_parts(parts: list[SolvedPart]) -> SolvedSide:

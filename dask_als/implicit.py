@@ -80,6 +80,7 @@ class ImplicitLeastSquares:
     ) -> SolvedPart:
         """Solve the rows of a partition."""
         settings = self.settings
+        regularization = settings.regularization(step.side)
         factors, squared_error, confidence = solve_rows_implicit(  # type: ignore[no-untyped-call]
             block.indptr,
             block.indices,
@@ -87,7 +88,7 @@ class ImplicitLeastSquares:
             fixed.state.factors,
             fixed.shared.gram,
             alpha=settings.confidence,
-            factor_ridge=settings.factor_regularization / settings.residual_precision,
+            factor_ridge=regularization.factor / settings.residual_precision,
             exponent=settings.frequency_exponent,
         )
         norms = np.einsum("nk,nk->n", factors, factors, dtype=np.float64)

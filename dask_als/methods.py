@@ -99,7 +99,7 @@ class LeastSquares:
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
     ) -> SolvedPart:
         """Solve the rows of a partition."""
-        return half_epoch.solve_part(block, own, fixed, self.mean, self.settings)
+        return half_epoch.solve_part(step.side, block, own, fixed, self.mean, self.settings)
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Put a side together; half-epochs share nothing else."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from dask_als.blocks import State
 from dask_als.exact_sum import as_float, exact_sum
-from dask_als.settings import TrainSettings
+from dask_als.settings import Regularization, TrainSettings
+from dask_als.side import side_named
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Sums:
     squared_error : int
         Over the rows' ratings, at the moment the rows were solved.
     squared_bias, squared_factors : int
-        Over the rows.
+        Over the rows, each weighed as its regularization is: by 1, or by its number of ratings.
     """
 
     squared_error: int
@@ -35,7 +36,7 @@ class Sums:
 NO_SUMS = Sums(0, 0, 0)
 
 
-def sums_of(state: State, squared_error: np.ndarray) -> Sums:
+def sums_of(state: State, squared_error: np.ndarray, weights: np.ndarray) -> Sums:
     """Sum up solved rows.
 
     Parameters
@@ -43,28 +44,40 @@ def sums_of(state: State, squared_error: np.ndarray) -> Sums:
     state : State
         The rows' new state.
     squared_error : ndarray of float64, shape (n_rows,)
+    weights : ndarray, shape (n_rows,)
+        By which the rows' regularization is multiplied.
     """
     bias = state.bias.astype(np.float64)
     norms = np.einsum("nk,nk->n", state.factors, state.factors, dtype=np.float64)
-    return Sums(exact_sum(squared_error), exact_sum(bias * bias), exact_sum(norms))
+    return Sums(
+        exact_sum(squared_error), exact_sum(weights * (bias * bias)), exact_sum(weights * norms)
+    )
 
 
 def objective(first: Sums, last: Sums, settings: TrainSettings) -> float:
     """Return the penalized log joint L of the notebook, which training raises.
 
-    ``L = -1/2 lambda sum(error²) - 1/2 gamma sum(bias²) - 1/2 tau sum(|factor|²)``, the last two
-    sums over both sides.
+    ``L = -1/2 lambda sum(error²) - 1/2 gamma sum(w bias²) - 1/2 tau sum(w |factor|²)``, the last
+    two sums over the rows of both sides, each side with its own gamma and tau. The weight w of a
+    row is 1, or its number of ratings if regularization is scaled by count (Zhou et al. 2008,
+    "Large-scale parallel collaborative filtering for the Netflix prize").
 
     Parameters
     ----------
     first, last : Sums
         Of the sides that the epoch solved first and last; the latter's errors are current.
     """
-    both = first + last
+    first_side = side_named(settings.first)
     return -0.5 * (
         settings.residual_precision * as_float(last.squared_error)
-        + settings.bias_regularization * as_float(both.squared_bias)
-        + settings.factor_regularization * as_float(both.squared_factors)
+        + _penalty(first, settings.regularization(first_side))
+        + _penalty(last, settings.regularization(first_side.other))
+    )
+
+
+def _penalty(sums: Sums, regularization: Regularization) -> float:
+    return regularization.bias * as_float(sums.squared_bias) + regularization.factor * as_float(
+        sums.squared_factors
     )
 
 

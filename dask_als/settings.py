@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from dask_als.errors import InputError
-from dask_als.side import SideName
+from dask_als.side import SIDES, Side, SideName
 
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64
@@ -33,6 +33,23 @@ def _require_finite(name: str, value: float, *, positive: bool = False) -> None:
     _require(math.isfinite(value) and in_range, name, value, demand)
 
 
+@dataclass(frozen=True)
+class Regularization:
+    """What weighs against large biases and factors on one side.
+
+    Attributes
+    ----------
+    bias, factor : float
+        Weight of each squared bias and each squared factor (gamma, tau).
+    by_count : bool
+        Whether both are multiplied by the row's number of training ratings.
+    """
+
+    bias: float
+    factor: float
+    by_count: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a model is trained.
@@ -49,6 +66,12 @@ class TrainSettings:
         Weight of the squared biases (gamma).
     factor_regularization : float
         Weight of the squared factors (tau).
+    user_bias_regularization, item_bias_regularization : float or None
+        The same for one side alone; None is `bias_regularization`.
+    user_factor_regularization, item_factor_regularization : float or None
+        The same for one side alone; None is `factor_regularization`.
+    regularization_scaling : {"plain", "count"}
+        Whether these weights hold for each row alike, or are multiplied by its number of ratings.
     center : bool
         Whether the mean of the training ratings is taken out before training.
     dtype : {"float32", "float64"}
@@ -82,6 +105,11 @@ class TrainSettings:
     residual_precision: float = 1.0
     bias_regularization: float = 3.0
     factor_regularization: float = 12.0
+    user_bias_regularization: float | None = None
+    item_bias_regularization: float | None = None
+    user_factor_regularization: float | None = None
+    item_factor_regularization: float | None = None
+    regularization_scaling: Literal["plain", "count"] = "plain"
     center: bool = True
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
@@ -104,13 +132,27 @@ class TrainSettings:
             all_epochs = self.burn_in + self.samples
             demand = f"left out with gibbs, or burn-in + samples, {all_epochs}"
             _require(self.epochs == all_epochs, "epochs", self.epochs, demand)
-            _require_finite("factor_regularization", self.factor_regularization, positive=True)
+            for side in SIDES:
+                weight = self.regularization(side).factor
+                _require_finite("factor_regularization", weight, positive=True)
+            scaling = self.regularization_scaling
+            _require(scaling == "plain", "regularization_scaling", scaling, "plain with gibbs")
         _require_whole("rank", self.rank, least=1)
         _require_whole("epochs", self.epochs, least=1)
         _require_whole("seed", self.seed, least=0)
         _require_finite("residual_precision", self.residual_precision, positive=True)
-        _require_finite("bias_regularization", self.bias_regularization)
-        _require_finite("factor_regularization", self.factor_regularization)
+        for name in ("bias_regularization", "factor_regularization"):
+            _require_finite(name, getattr(self, name))
+            for side in SIDES:
+                own = getattr(self, f"{side.singular}_{name}")
+                if own is not None:
+                    _require_finite(f"{side.singular}_{name}", own)
+        _require(
+            self.regularization_scaling in ("plain", "count"),
+            "regularization_scaling",
+            self.regularization_scaling,
+            "plain or count",
+        )
         _require(self.dtype in ("float32", "float64"), "dtype", self.dtype, "float32 or float64")
         _require(self.first in ("users", "items"), "first", self.first, "users or items")
         _require(
@@ -124,6 +166,12 @@ class TrainSettings:
             "feedback",
             self.feedback,
             f"explicit with --method {self.method}",
+        )
+        _require(
+            self.feedback == "explicit" or self.regularization_scaling == "plain",
+            "regularization_scaling",
+            self.regularization_scaling,
+            "plain with implicit feedback, which has frequency-exponent",
         )
         _require_finite("confidence", self.confidence, positive=True)
         _require_finite("frequency_exponent", self.frequency_exponent)
@@ -140,6 +188,16 @@ class TrainSettings:
     def keeps(self, epoch: int) -> bool:
         """Return whether the model after an epoch is kept, for the average at the end."""
         return self.method == "gibbs" and epoch > self.burn_in
+
+    def regularization(self, side: Side) -> Regularization:
+        """Return what holds for one side: its own weights, else the common ones."""
+        bias = getattr(self, f"{side.singular}_bias_regularization")
+        factor = getattr(self, f"{side.singular}_factor_regularization")
+        return Regularization(
+            self.bias_regularization if bias is None else bias,
+            self.factor_regularization if factor is None else factor,
+            self.regularization_scaling == "count",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""

@@ -15,13 +15,14 @@ import numpy as np
 class Oracle:
     """Ratings and state in plain dictionaries keyed by id."""
 
-    def __init__(self, ratings, *, rank, lam, gamma, tau, mean=0.0):
+    def __init__(self, ratings, *, rank, lam, gamma, tau, mean=0.0, by_count=False):
         self.by_user, self.by_item = {}, {}
         for user, item, rating in ratings:
             self.by_user.setdefault(user, []).append((item, rating))
             self.by_item.setdefault(item, []).append((user, rating))
         self.n_ratings = len(ratings)
         self.rank, self.lam, self.gamma, self.tau, self.mean = rank, lam, gamma, tau, mean
+        self.by_count = by_count
         self.user_bias = dict.fromkeys(self.by_user, 0.0)
         self.item_bias = dict.fromkeys(self.by_item, 0.0)
         self.user_factors, self.item_factors = {}, {}
@@ -40,8 +41,9 @@ class Oracle:
             for other, rating in ratings:
                 product = float(np.dot(fixed_factors[other], factors[row]))
                 total += rating - self.mean - fixed_bias[other] - product
-            bias[row] = self.lam * total / (self.lam * len(ratings) + self.gamma)
-            left = self.tau * np.eye(self.rank)
+            weight = self.weight(ratings)
+            bias[row] = self.lam * total / (self.lam * len(ratings) + weight * self.gamma)
+            left = weight * self.tau * np.eye(self.rank)
             right = np.zeros(self.rank)
             for other, rating in ratings:
                 fixed = fixed_factors[other]
@@ -63,13 +65,25 @@ class Oracle:
             for item, rating in ratings
         )
 
+    def weight(self, ratings):
+        return len(ratings) if self.by_count else 1
+
     def objective(self):
-        biases = [*self.user_bias.values(), *self.item_bias.values()]
-        factors = [*self.user_factors.values(), *self.item_factors.values()]
+        sides = (
+            (self.by_user, self.user_bias, self.user_factors),
+            (self.by_item, self.item_bias, self.item_factors),
+        )
         return -0.5 * (
             self.lam * self.squared_error()
-            + self.gamma * math.fsum(bias**2 for bias in biases)
-            + self.tau * math.fsum(float(np.dot(factor, factor)) for factor in factors)
+            + math.fsum(
+                self.weight(ratings)
+                * (
+                    self.gamma * bias[row] ** 2
+                    + self.tau * float(np.dot(factors[row], factors[row]))
+                )
+                for rows, bias, factors in sides
+                for row, ratings in rows.items()
+            )
         )
 
     def rmse(self):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from data import small_settings
@@ -12,6 +14,7 @@ from dask_als.half_epoch import (
     unsolved_part,
 )
 from dask_als.objective import NO_SUMS
+from dask_als.side import ITEMS, SIDES, USERS
 
 SETTINGS = small_settings(dtype="float64", residual_precision=0.5)
 
@@ -29,26 +32,50 @@ def block_with(counts, n_fixed, seed=0, start=0):
     return block_of(range(start, start + len(counts)), row, column.astype(np.int32), ratings)
 
 
-def test_a_part_is_solved_by_the_equations():
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("scaling", ["plain", "count"])
+def test_a_part_is_solved_by_the_equations(side, scaling):
+    gammas, taus = {USERS: 1.0, ITEMS: 3.0}, {USERS: 0.7, ITEMS: 2.0}
+    settings = replace(
+        SETTINGS,
+        factor_regularization=taus[USERS],
+        item_bias_regularization=gammas[ITEMS],
+        item_factor_regularization=taus[ITEMS],
+        regularization_scaling=scaling,
+    )
     block = block_with([3, 0, 9, 1], 12, start=2)
     own, fixed = state_of(1, 8), state_of(2, 12)
     part = solve_part(
-        block, SolvedSide(own, NO_SUMS, 0.0), SolvedSide(fixed, NO_SUMS, 0.0), 3.0, SETTINGS
+        side, block, SolvedSide(own, NO_SUMS, 0.0), SolvedSide(fixed, NO_SUMS, 0.0), 3.0, settings
     )
-    lam, gamma, tau = 0.5, SETTINGS.bias_regularization, SETTINGS.factor_regularization
-    total = 0.0
+    squared_error = squared_bias = squared_factors = 0.0
     for place, row in enumerate(block.rows):
         its = slice(*block.indptr[place : place + 2])
         factors, biases = fixed.factors[block.indices[its]], fixed.bias[block.indices[its]]
         y = block.ratings[its] - 3.0 - biases
+        weight = max(1, len(y)) if scaling == "count" else 1
+        lam, gamma, tau = 0.5, weight * gammas[side], weight * taus[side]
         bias = lam * (y - factors @ own.factors[row]).sum() / (lam * len(y) + gamma)
         left = lam * factors.T @ factors + tau * np.eye(4)
         solved = np.linalg.solve(left, lam * factors.T @ (y - bias))
         np.testing.assert_allclose(part.state.factors[place], solved, atol=1e-12)
         assert part.state.bias[place] == pytest.approx(bias, abs=1e-12)
         assert part.rated[place] == (len(y) > 0)
-        total += ((y - bias - factors @ solved) ** 2).sum()
-    assert as_float(part.sums.squared_error) == pytest.approx(total, rel=1e-10)
+        squared_error += ((y - bias - factors @ solved) ** 2).sum()
+        squared_bias += weight * bias**2
+        squared_factors += weight * (solved**2).sum()
+    assert as_float(part.sums.squared_error) == pytest.approx(squared_error, rel=1e-10)
+    assert as_float(part.sums.squared_bias) == pytest.approx(squared_bias, rel=1e-10)
+    assert as_float(part.sums.squared_factors) == pytest.approx(squared_factors, rel=1e-10)
+
+
+def test_rows_without_ratings_and_without_regularization_are_zero():
+    settings = replace(SETTINGS, bias_regularization=0.0, regularization_scaling="count")
+    own = SolvedSide(state_of(3, 2), NO_SUMS, 0.0)
+    fixed = SolvedSide(state_of(4, 9), NO_SUMS, 0.0)
+    part = solve_part(USERS, block_with([0, 4], 9), own, fixed, 3.0, settings)
+    assert part.state.bias[0] == 0
+    assert not part.state.factors[0].any()
 
 
 def test_joining_fills_in_the_mean_bias_of_rated_rows():
@@ -56,7 +83,7 @@ def test_joining_fills_in_the_mean_bias_of_rated_rows():
     own = SolvedSide(state_of(3, 5), NO_SUMS, 0.0)
     fixed = SolvedSide(state_of(4, 9), NO_SUMS, 0.0)
     whole = block_with(counts, 9)
-    joined = join_parts([solve_part(whole, own, fixed, 3.0, SETTINGS)])
+    joined = join_parts([solve_part(USERS, whole, own, fixed, 3.0, SETTINGS)])
     rated = np.array(counts) > 0
     assert joined.mean_bias == pytest.approx(joined.state.bias[rated].mean(), rel=1e-14)
     assert (joined.state.bias[~rated] == joined.mean_bias).all()
@@ -72,8 +99,8 @@ def test_parts_do_not_show_in_the_joined_side():
         block_of(range(2), whole.row_of_rating[:cut], whole.indices[:cut], whole.ratings[:cut]),
         block_of(range(2, 5), whole.row_of_rating[cut:], whole.indices[cut:], whole.ratings[cut:]),
     ]
-    one = join_parts([solve_part(whole, own, fixed, 3.0, SETTINGS)])
-    two = join_parts([solve_part(part, own, fixed, 3.0, SETTINGS) for part in parts])
+    one = join_parts([solve_part(USERS, whole, own, fixed, 3.0, SETTINGS)])
+    two = join_parts([solve_part(USERS, part, own, fixed, 3.0, SETTINGS) for part in parts])
     assert one.state.factors.tobytes() == two.state.factors.tobytes()
     assert one.state.bias.tobytes() == two.state.bias.tobytes()
     assert (one.sums, one.mean_bias) == (two.sums, two.mean_bias)

@@ -19,6 +19,7 @@ SETTINGS = small_settings(
     dtype="float64",
     residual_precision=0.5,
     factor_regularization=0.3,
+    item_factor_regularization=0.8,
     confidence=2.0,
     frequency_exponent=0.4,
 )
@@ -29,7 +30,11 @@ class Oracle:
 
     def __init__(self, rows, settings):
         self.ratings = {(user, item): rating for user, item, rating in rows}
-        self.lam, self.tau = settings.residual_precision, settings.factor_regularization
+        self.lam = settings.residual_precision
+        self.tau = {
+            "user": settings.factor_regularization,
+            "item": settings.item_factor_regularization,
+        }
         self.alpha, self.nu = settings.confidence, settings.frequency_exponent
 
     def confidence(self, user, item):
@@ -41,16 +46,16 @@ class Oracle:
     def epoch(self, users, items):
         for user in users:
             pairs = [((user, item), items[item]) for item in items]
-            users[user] = self.solved(pairs)
+            users[user] = self.solved(pairs, self.tau["user"])
         for item in items:
             pairs = [((user, item), users[user]) for user in users]
-            items[item] = self.solved(pairs)
+            items[item] = self.solved(pairs, self.tau["item"])
 
-    def weight(self, pairs):
-        return self.tau * sum(self.confidence(*pair) for pair in pairs) ** self.nu
+    def weight(self, pairs, tau):
+        return tau * sum(self.confidence(*pair) for pair in pairs) ** self.nu
 
-    def solved(self, pairs):
-        left = self.weight([pair for pair, _ in pairs]) * np.eye(len(pairs[0][1]))
+    def solved(self, pairs, tau):
+        left = self.weight([pair for pair, _ in pairs], tau) * np.eye(len(pairs[0][1]))
         right = np.zeros(len(left))
         for pair, fixed in pairs:
             left += self.lam * self.confidence(*pair) * np.outer(fixed, fixed)
@@ -68,11 +73,11 @@ class Oracle:
     def objective(self, users, items):
         value = self.lam * self.squared_error(users, items)
         for user in users:
-            value += self.weight([(user, item) for item in items]) * float(
+            value += self.weight([(user, item) for item in items], self.tau["user"]) * float(
                 users[user] @ users[user]
             )
         for item in items:
-            value += self.weight([(user, item) for user in users]) * float(
+            value += self.weight([(user, item) for user in users], self.tau["item"]) * float(
                 items[item] @ items[item]
             )
         return -0.5 * value

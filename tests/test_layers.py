@@ -31,8 +31,8 @@ LAYERS = [
     {"kubernetes.spec", "kubernetes.api"},
     {"kubernetes.kube_cluster", "kubernetes.status"},
     {"kubernetes.operator"},
-    {"evaluate", "cluster", "uncertainty"},
-    {"estimator", "demo", "console", "run_job", "cluster_check"},
+    {"evaluate", "cluster", "report_data", "uncertainty"},
+    {"estimator", "demo", "console", "report", "run_job", "cluster_check"},
     {"commands.options"},
     {"commands.computing", "commands.jobs"},
     {
@@ -40,6 +40,7 @@ LAYERS = [
         "commands.generate",
         "commands.plan",
         "commands.prepare",
+        "commands.report",
         "commands.train",
         "commands.run",
     },

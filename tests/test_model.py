@@ -179,7 +179,7 @@ def test_fold_in_equals_a_half_epoch(model, directory):
         0.0,
     )
     fixed = SolvedSide(model.items.state, NO_SUMS, 0.0)
-    part = solve_part(block, own, fixed, model.manifest.global_mean, model.settings)
+    part = solve_part(USERS, block, own, fixed, model.manifest.global_mean, model.settings)
     for row in (0, 11, dataset.users.n_rows - 1):
         its = slice(block.indptr[row], block.indptr[row + 1])
         items = model.items.ids[block.indices[its]]

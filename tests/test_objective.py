@@ -7,41 +7,57 @@ from dask_als.exact_sum import as_float
 from dask_als.objective import NO_SUMS, objective, rmse, sums_of
 
 
-def random_sums(seed, n=50):
+def random_rows(seed, n=50):
     rng = np.random.default_rng(seed)
     state = State(rng.normal(size=n), rng.normal(size=(n, 4)))
-    return state, rng.random(n)
+    return state, rng.random(n), rng.integers(1, 9, n)
 
 
 def test_sums_of_rows():
-    state, error = random_sums(0)
-    sums = sums_of(state, error)
+    state, error, weights = random_rows(0)
+    sums = sums_of(state, error, weights)
+    squared_factors = (weights[:, None] * state.factors**2).sum()
     assert as_float(sums.squared_error) == pytest.approx(error.sum(), rel=1e-14)
-    assert as_float(sums.squared_bias) == pytest.approx((state.bias**2).sum(), rel=1e-14)
-    assert as_float(sums.squared_factors) == pytest.approx((state.factors**2).sum(), rel=1e-14)
+    assert as_float(sums.squared_bias) == pytest.approx((weights * state.bias**2).sum(), rel=1e-14)
+    assert as_float(sums.squared_factors) == pytest.approx(squared_factors, rel=1e-14)
 
 
 @pytest.mark.parametrize("cut", [1, 13, 49])
 def test_sums_of_parts_add_up_to_the_same_bits(cut):
-    state, error = random_sums(1)
-    parts = sums_of(state[:cut], error[:cut]) + sums_of(state[cut:], error[cut:])
-    assert parts + NO_SUMS == sums_of(state, error)
+    state, error, weights = random_rows(1)
+    first = sums_of(state[:cut], error[:cut], weights[:cut])
+    last = sums_of(state[cut:], error[cut:], weights[cut:])
+    assert first + last + NO_SUMS == sums_of(state, error, weights)
 
 
-def test_the_objective_is_that_of_the_notebook():
-    (users, user_error), (items, item_error) = random_sums(2), random_sums(3)
+@pytest.mark.parametrize("first", ["users", "items"])
+def test_the_objective_is_that_of_the_notebook(first):
+    """With a regularization of its own for each side, and weights of rows."""
+    users, user_error, user_weights = random_rows(2)
+    items, item_error, item_weights = random_rows(3)
     settings = small_settings(
-        residual_precision=0.7, bias_regularization=0.3, factor_regularization=0.2
+        residual_precision=0.7,
+        bias_regularization=0.3,
+        item_bias_regularization=0.4,
+        factor_regularization=0.2,
+        user_factor_regularization=0.1,
+        first=first,
     )
+    last_error = item_error if first == "users" else user_error
     expected = (
-        -0.5 * 0.7 * item_error.sum()
-        - 0.5 * 0.3 * ((users.bias**2).sum() + (items.bias**2).sum())
-        - 0.5 * 0.2 * ((users.factors**2).sum() + (items.factors**2).sum())
+        -0.5 * 0.7 * last_error.sum()
+        - 0.5 * 0.3 * (user_weights * users.bias**2).sum()
+        - 0.5 * 0.4 * (item_weights * items.bias**2).sum()
+        - 0.5 * 0.1 * (user_weights[:, None] * users.factors**2).sum()
+        - 0.5 * 0.2 * (item_weights[:, None] * items.factors**2).sum()
     )
-    found = objective(sums_of(users, user_error), sums_of(items, item_error), settings)
+    sides = [sums_of(users, user_error, user_weights), sums_of(items, item_error, item_weights)]
+    found = objective(*(sides if first == "users" else sides[::-1]), settings)
     assert found == pytest.approx(expected, rel=1e-13)
 
 
 def test_rmse():
-    state, error = random_sums(4)
-    assert rmse(sums_of(state, error).squared_error, 20) == pytest.approx(np.sqrt(error.sum() / 20))
+    state, error, weights = random_rows(4)
+    assert rmse(sums_of(state, error, weights).squared_error, 20) == pytest.approx(
+        np.sqrt(error.sum() / 20)
+    )

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from dask_als.errors import InputError
-from dask_als.settings import Columns, PrepareSettings, TrainSettings
+from dask_als.settings import Columns, PrepareSettings, Regularization, TrainSettings
+from dask_als.side import ITEMS, USERS
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,9 @@ from dask_als.settings import Columns, PrepareSettings, TrainSettings
         ("residual_precision", float("nan")),
         ("bias_regularization", -0.1),
         ("factor_regularization", float("inf")),
+        ("user_bias_regularization", -1.0),
+        ("item_factor_regularization", float("nan")),
+        ("regularization_scaling", "rank"),
         ("dtype", "float16"),
         ("first", "films"),
     ],
@@ -49,6 +53,24 @@ def test_prepare_settings_out_of_range_are_named(name, value):
 
 def test_zero_regularization_is_allowed():
     TrainSettings(bias_regularization=0.0, factor_regularization=0.0)
+
+
+def test_regularization_by_count_is_not_for_implicit_feedback():
+    with pytest.raises(InputError, match=r"^regularization-scaling is 'count'; it must be plain"):
+        TrainSettings(regularization_scaling="count", feedback="implicit")
+
+
+def test_a_side_has_its_own_regularization_or_the_common_one():
+    settings = TrainSettings(
+        bias_regularization=1.0,
+        factor_regularization=2.0,
+        user_factor_regularization=0.0,
+        item_bias_regularization=4.0,
+    )
+    assert settings.regularization(USERS) == Regularization(1.0, 0.0, by_count=False)
+    assert settings.regularization(ITEMS) == Regularization(4.0, 2.0, by_count=False)
+    by_count = dataclasses.replace(settings, regularization_scaling="count")
+    assert by_count.regularization(ITEMS).by_count
 
 
 def test_settings_make_the_trip_through_json():

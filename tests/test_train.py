@@ -109,12 +109,15 @@ def test_three_epochs_agree_with_the_oracle(tmp_path):
         assert worst < 1e-9
 
 
-def test_centred_training_agrees_with_the_oracle(tmp_path, ratings):
+@pytest.mark.parametrize("scaling", ["plain", "count"])
+def test_centred_training_agrees_with_the_oracle(tmp_path, ratings, scaling):
     dataset = made(tmp_path, ratings)
-    settings = small_settings(epochs=2, dtype="float64", center=True)
+    settings = small_settings(
+        epochs=2, dtype="float64", center=True, regularization_scaling=scaling
+    )
     start, path = str(tmp_path / "start"), str(tmp_path / "model")
     train(dataset, start, small_settings(epochs=1, dtype="float64"), SERIAL)
-    train(dataset, path, settings, SERIAL, initial_model=start)
+    manifest = train(dataset, path, settings, SERIAL, initial_model=start)
     oracle = Oracle(
         ratings,
         rank=settings.rank,
@@ -122,6 +125,7 @@ def test_centred_training_agrees_with_the_oracle(tmp_path, ratings):
         gamma=settings.bias_regularization,
         tau=settings.factor_regularization,
         mean=math.fsum(rating for _, _, rating in ratings) / len(ratings),
+        by_count=scaling == "count",
     )
     oracle.user_bias, oracle.user_factors = read_state(start, "users")
     oracle.item_bias, oracle.item_factors = read_state(start, "items")
@@ -129,6 +133,7 @@ def test_centred_training_agrees_with_the_oracle(tmp_path, ratings):
     oracle.epoch()
     its_bias, _ = read_state(path, "users")
     assert its_bias == pytest.approx(oracle.user_bias, abs=1e-9)
+    assert manifest.figures.objective == pytest.approx(oracle.objective(), rel=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from dask_als.settings import (
     StopSettings,
     TrainSettings,
 )
+from dask_als.side import SIDES
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
@@ -108,6 +109,22 @@ train_options = together(
     setting(TrainSettings, "residual_precision", help="Weight of squared errors (lambda)."),
     setting(TrainSettings, "bias_regularization", help="Weight of squared biases (gamma)."),
     setting(TrainSettings, "factor_regularization", help="Weight of squared factors (tau)."),
+    *(
+        setting(
+            TrainSettings,
+            f"{side.singular}_{what}_regularization",
+            type=float,
+            help=f"The same for {side.name} alone.  [default: --{what}-regularization]",
+        )
+        for side in SIDES
+        for what in ("bias", "factor")
+    ),
+    setting(
+        TrainSettings,
+        "regularization_scaling",
+        type=click.Choice(["plain", "count"]),
+        help="Multiply these weights by a row's number of ratings, or not.",
+    ),
     setting(TrainSettings, "center", "--center/--no-center", help="Take the mean out first."),
     setting(TrainSettings, "dtype", type=click.Choice(["float32", "float64"])),
     setting(TrainSettings, "seed", help="Seed of the first factors."),

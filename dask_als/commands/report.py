@@ -1,0 +1,51 @@
+"""``dask-als report``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+
+from dask_als.commands.computing import computing
+from dask_als.commands.options import cluster_options
+
+
+@click.command()
+@click.argument("model")
+@click.option("--out", default="report.html", help="The page to write.")
+@click.option("--dataset", help="What the model was trained on, if it was moved since.")
+@click.option("--json", "as_json", is_flag=True, help="Print the errors as JSON, too.")
+@cluster_options
+def report(model: str, out: str, dataset: str | None, as_json: bool, **options: Any) -> None:
+    r"""Write a page of plots about a MODEL: one HTML file that needs no network.
+
+    \b
+    Example:
+        dask-als report MODEL --out report.html
+    """
+    from dask_als import console, storage
+    from dask_als.model import ALSModel
+    from dask_als.report import report as make_page
+    from dask_als.report import write_report
+    from dask_als.report_data import measure_errors
+
+    screen = Console(stderr=as_json)
+    path = storage.absolute(model)
+    loaded = ALSModel.load(path, dataset)
+    errors = None
+    if loaded.dataset is not None and loaded.settings.feedback == "explicit":
+        with (
+            computing(screen, options) as executor,
+            console.working(screen, "predict") as progress,
+        ):
+            errors = measure_errors(loaded, path, loaded.dataset, executor, progress=progress)
+    write_report(out, make_page(loaded, errors, name=model))
+    if as_json:
+        names = ("least", "most", "ratings", "rmse")
+        rows = [] if errors is None else errors.by_popularity()
+        by_popularity = [dict(zip(names, row, strict=True)) for row in rows]
+        click.echo(json.dumps({"report": out, "by_popularity": by_popularity}, indent=2))
+        return
+    screen.print(f"report   {storage.absolute(out)}", highlight=False, soft_wrap=True)

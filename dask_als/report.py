@@ -1,0 +1,345 @@
+"""A model as one HTML page that needs no network: figures, and plots drawn by Bokeh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from bokeh.embed import components
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper
+from bokeh.models.annotations import LabelSet
+from bokeh.palettes import Blues256
+from bokeh.plotting import figure
+from bokeh.resources import Resources
+from jinja2 import Environment
+
+from dask_als import report_data, storage
+from dask_als.history import EpochFigures
+from dask_als.model import ALSModel
+from dask_als.report_data import Errors, Scale
+from dask_als.side import ITEMS, SIDES, USERS
+
+_COLORS = {USERS: "#1f6f8b", ITEMS: "#d1603d"}
+_INK, _FAINT = "#2b2f36", "#d9dde3"
+_N_IN_THE_PLANE = 400
+_N_LABELLED = 14
+_N_POLARIZING = 15
+_LONGEST_NAME = 30
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot with the words around it.
+
+    Attributes
+    ----------
+    title, words : str
+        Its heading, and how to read it.
+    drawing : bokeh figure
+    """
+
+    title: str
+    words: str
+    drawing: Any
+
+
+def report(model: ALSModel, errors: Errors | None, *, name: str) -> str:
+    """Return a model's report as a page of HTML.
+
+    Parameters
+    ----------
+    model : ALSModel
+    errors : Errors or None
+        On the ratings of its dataset; None leaves out the plots that need them, and says so.
+    name : str
+        What the page calls the model.
+    """
+    plots = _plots(model, errors)
+    script, blocks = components([plot.drawing for plot in plots])
+    page = Environment(autoescape=True, trim_blocks=True).from_string(
+        files("dask_als").joinpath("report.html").read_text(encoding="utf-8")
+    )
+    return page.render(
+        name=name,
+        figures=_summary(model),
+        settings=model.settings.to_json().items(),
+        plots=list(zip(plots, blocks, strict=True)),
+        bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
+        script=script,
+        left_out=_why_without_errors(model) if errors is None else None,
+    )
+
+
+def _why_without_errors(model: ALSModel) -> str:
+    if model.settings.feedback == "implicit":
+        return "implicit feedback has no ratings to predict"
+    return "the dataset that this model was trained on is not there"
+
+
+def write_report(path: str, page: str) -> None:
+    """Write a report's page."""
+    with storage.opened(path, "wb") as file:
+        file.write(page.encode("utf-8"))
+
+
+def _summary(model: ALSModel) -> list[tuple[str, str]]:
+    last = model.manifest.figures
+    rows = [
+        ("users", f"{len(model.users.ids):,}"),
+        ("items", f"{len(model.items.ids):,}"),
+        ("training ratings", f"{int(model.users.counts.sum()):,}"),
+        ("epochs", f"{last.epoch}"),
+        ("objective", _number(last.objective)),
+        ("RMSE in training", _number(last.train_rmse)),
+        ("RMSE held out", _number(last.test_rmse)),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4f}"
+
+
+def _plots(model: ALSModel, errors: Errors | None) -> list[Plot]:
+    plots = [_objective_plot(model.history), _rmse_plot(model.history), _counts_plot(model)]
+    if errors is not None:
+        manifest = model.manifest
+        held_out = model.dataset is not None and model.dataset.n_test > 0
+        which = "held-out ratings" if held_out else "ratings it was trained on"
+        scale = Scale(manifest.rating_min, manifest.rating_max)
+        plots += [_popularity_plot(errors, which), _predictions_plot(errors, scale, which)]
+    return [*plots, _biases_plot(model), _plane_plot(model), _polarizing_plot(model)]
+
+
+def _empty(x: str, y: str, tooltips: list[tuple[str, str]], **options: Any) -> Any:
+    """Return axes to draw into, as wide as the page lets them be."""
+    drawing = figure(
+        height=330,
+        sizing_mode="stretch_width",
+        x_axis_label=x,
+        y_axis_label=y,
+        tools=[HoverTool(tooltips=tooltips)],
+        toolbar_location=None,
+        background_fill_color="#ffffff",
+        border_fill_color="#ffffff",
+        outline_line_color=None,
+        **options,
+    )
+    drawing.min_border_right = 12
+    drawing.grid.grid_line_color = _FAINT
+    drawing.grid.grid_line_alpha = 0.6
+    drawing.axis.axis_line_color = drawing.axis.major_tick_line_color = _FAINT
+    drawing.axis.minor_tick_line_color = None
+    drawing.axis.axis_label_text_font_style = "normal"
+    drawing.axis.axis_label_text_color = drawing.axis.major_label_text_color = _INK
+    return drawing
+
+
+def _add_legend_style(drawing: Any, location: str) -> None:
+    drawing.legend.location = location
+    drawing.legend.background_fill_alpha = 0.8
+    drawing.legend.border_line_color = None
+    drawing.legend.label_text_color = _INK
+
+
+def _objective_plot(history: list[EpochFigures]) -> Plot:
+    data = {
+        "epoch": [figures.epoch for figures in history],
+        "objective": [figures.objective for figures in history],
+    }
+    drawing = _empty(
+        "epoch", "objective", [("epoch", "@epoch"), ("objective", "@objective{0,0.0}")]
+    )
+    drawing.yaxis.formatter.use_scientific = False
+    drawing.line("epoch", "objective", source=data, color=_INK, line_width=2)
+    drawing.scatter("epoch", "objective", source=data, color=_INK, size=5)
+    return Plot("Objective", "What training raises, after each epoch.", drawing)
+
+
+def _rmse_plot(history: list[EpochFigures]) -> Plot:
+    drawing = _empty("epoch", "RMSE", [("epoch", "@epoch"), ("RMSE", "@rmse{0.0000}")])
+    lines: dict[str, tuple[list[float | None], str]] = {
+        "training": ([figures.train_rmse for figures in history], _COLORS[USERS]),
+        "held out": ([figures.test_rmse for figures in history], _COLORS[ITEMS]),
+    }
+    for label, (values, color) in lines.items():
+        if any(value is None for value in values):
+            continue
+        data = {"epoch": [figures.epoch for figures in history], "rmse": values}
+        drawing.line("epoch", "rmse", source=data, color=color, line_width=2, legend_label=label)
+        drawing.scatter("epoch", "rmse", source=data, color=color, size=5, legend_label=label)
+    _add_legend_style(drawing, "right")
+    words = "Root mean squared error by epoch. Where the held-out line rises, the model overfits."
+    return Plot("Error by epoch", words, drawing)
+
+
+def _counts_plot(model: ALSModel) -> Plot:
+    tooltips = [("position", "@position{0,0}"), ("ratings", "@ratings{0,0}")]
+    drawing = _empty("position", "ratings", tooltips, x_axis_type="log", y_axis_type="log")
+    for side in SIDES:
+        positions, counts = report_data.counts_by_position(model.rows(side).counts)
+        data = {"position": positions, "ratings": counts}
+        options = {"source": data, "color": _COLORS[side], "legend_label": side.name}
+        drawing.line("position", "ratings", line_width=2, **options)
+        drawing.scatter("position", "ratings", size=4, **options)
+    _add_legend_style(drawing, "bottom_left")
+    words = (
+        "Training ratings of the most active user, or the most rated item, the second, and so on."
+    )
+    return Plot("Ratings per user and item", words, drawing)
+
+
+def _popularity_plot(errors: Errors, which: str) -> Plot:
+    rows = errors.by_popularity()
+    labels = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high, _, _ in rows]
+    data = {
+        "label": labels,
+        "ratings": [ratings for _, _, ratings, _ in rows],
+        "rmse": [rmse for *_, rmse in rows],
+    }
+    tooltips = [("rated", "@label times"), ("RMSE", "@rmse{0.000}"), ("ratings", "@ratings{0,0}")]
+    drawing = _empty("training ratings of the item", "RMSE", tooltips, x_range=labels)
+    drawing.vbar("label", top="rmse", width=0.8, source=data, color=_COLORS[ITEMS])
+    drawing.y_range.start = 0
+    drawing.xgrid.grid_line_color = None
+    drawing.xaxis.major_label_orientation = 0.9
+    return Plot("Error by popularity", f"On {which}, by how often the item was rated.", drawing)
+
+
+def _predictions_plot(errors: Errors, scale: Scale, which: str) -> Plot:
+    levels, places = scale.level_edges, scale.predicted_edges
+    shares = errors.table / np.maximum(1, errors.table.sum(axis=1, keepdims=True))
+    rows, columns = np.nonzero(errors.table)
+    data = {
+        "left": levels[rows],
+        "right": levels[rows + 1],
+        "bottom": places[columns],
+        "top": places[columns + 1],
+        "share": shares[rows, columns],
+        "ratings": errors.table[rows, columns],
+    }
+    tooltips = [
+        ("predicted", "@bottom{0.00} to @top{0.00}"),
+        ("ratings", "@ratings{0,0}"),
+        ("share of its column", "@share{0.0%}"),
+    ]
+    drawing = _empty("rating", "prediction", tooltips)
+    mapper = LinearColorMapper(palette=Blues256[230::-1], low=0, high=float(shares.max()))
+    color = {"field": "share", "transform": mapper}
+    drawing.quad("left", "right", "bottom", "top", source=data, fill_color=color, line_color=None)
+    drawing.line([scale.low, scale.high], [scale.low, scale.high], color=_INK, line_dash="dashed")
+    words = f"On {which}: each column is the distribution of predictions for ratings of its height."
+    return Plot("Predictions against ratings", words, drawing)
+
+
+def _biases_plot(model: ALSModel) -> Plot:
+    tooltips = [("bias", "@left{0.00} to @right{0.00}"), ("share", "@share{0.0%}")]
+    drawing = _empty("bias", "share of the rows", tooltips)
+    for side in SIDES:
+        rows = model.rows(side)
+        shares, edges = report_data.histogram(rows.state.bias[rows.counts > 0])
+        data: dict[str, Any] = {"left": edges[:-1], "right": edges[1:], "share": shares}
+        drawing.quad(
+            "left",
+            "right",
+            bottom=0,
+            top="share",
+            source=ColumnDataSource(data),
+            color=_COLORS[side],
+            alpha=0.5,
+            line_color=None,
+            legend_label=side.name,
+        )
+    drawing.y_range.start = 0
+    _add_legend_style(drawing, "top_right")
+    words = "How much higher or lower than the mean users rate and items are rated."
+    return Plot("Biases", words, drawing)
+
+
+def _plane_plot(model: ALSModel) -> Plot:
+    rows = report_data.well_known(model, ITEMS)
+    places, shares = report_data.main_directions(model.items.state.factors[rows])
+    shown = slice(_N_IN_THE_PLANE)
+    names = report_data.names_of(model, rows[shown])
+    x, y = places[shown].T
+    labelled = _spread_out(x, y)
+    data = {
+        "x": x,
+        "y": y,
+        "name": names,
+        "ratings": model.items.counts[rows[shown]],
+        "label": [_short(name) if i in labelled else "" for i, name in enumerate(names)],
+        "align": np.where(x > np.median(x), "right", "left"),
+        "offset": np.where(x > np.median(x), -6, 6),
+    }
+    drawing = _empty(
+        f"first direction ({shares[0]:.0%} of the variance)",
+        f"second direction ({shares[1]:.0%})",
+        [("item", "@name"), ("ratings", "@ratings{0,0}")],
+    )
+    drawing.height = 420
+    source = ColumnDataSource(data)
+    drawing.scatter("x", "y", source=source, color=_COLORS[ITEMS], size=6, alpha=0.55)
+    drawing.add_layout(
+        LabelSet(
+            x="x",
+            y="y",
+            text="label",
+            source=source,
+            text_font_size="11px",
+            text_color=_INK,
+            text_align="align",
+            x_offset="offset",
+            y_offset=3,
+        )
+    )
+    words = (
+        f"The {len(x):,} most rated items in the two directions in which factors differ most. "
+        "Touch a point for its name."
+    )
+    return Plot("Items in factor space", words, drawing)
+
+
+def _polarizing_plot(model: ALSModel) -> Plot:
+    rows = report_data.well_known(model, ITEMS)
+    lengths = report_data.lengths(model.items.state.factors[rows])
+    longest = np.argsort(-lengths, kind="stable")[:_N_POLARIZING][::-1]
+    names = report_data.names_of(model, rows[longest])
+    places = np.arange(len(longest))
+    data = {
+        "place": places,
+        "length": lengths[longest],
+        "name": names,
+        "ratings": model.items.counts[rows[longest]],
+    }
+    tooltips = [("item", "@name"), ("length", "@length{0.00}"), ("ratings", "@ratings{0,0}")]
+    drawing = _empty("length of the factor vector", "", tooltips)
+    drawing.height = 420
+    drawing.hbar("place", right="length", height=0.75, source=data, color=_COLORS[USERS])
+    drawing.x_range.start = 0
+    drawing.ygrid.grid_line_color = None
+    drawing.yaxis.ticker = FixedTicker(ticks=places.tolist())
+    drawing.yaxis.major_label_overrides = {place: _short(name) for place, name in enumerate(names)}
+    words = "Items whose predictions differ most from user to user, beyond biases."
+    return Plot("Polarizing items", words, drawing)
+
+
+def _spread_out(x: np.ndarray, y: np.ndarray) -> set[int]:
+    """Choose points far from the middle whose labels do not cover one another."""
+    width, height = max(np.ptp(x), 1e-9), max(np.ptp(y), 1e-9)
+    far = np.hypot((x - np.median(x)) / width, (y - np.median(y)) / height)
+    chosen: list[int] = []
+    for i in np.argsort(-far, kind="stable").tolist():
+        if len(chosen) == _N_LABELLED:
+            break
+        if all(abs(y[i] - y[j]) > 0.05 * height or abs(x[i] - x[j]) > 0.45 * width for j in chosen):
+            chosen.append(i)
+    return set(chosen)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1].rstrip()}…"

@@ -1,0 +1,273 @@
+"""The numbers behind a report: of a model as it is, and of its errors, measured by partition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from dask_als import model_files
+from dask_als.blocks import Block, State, predictions
+from dask_als.dataset import Dataset, read_block, read_test_block
+from dask_als.exact_sum import as_float, exact_sum
+from dask_als.executor import Executor
+from dask_als.model import ALSModel
+from dask_als.side import ITEMS, SIDES, USERS, Side
+
+N_LEVELS = 10
+N_PREDICTED = 60
+_MOST_DOUBLINGS = 48
+_MOST_POINTS_OF_A_CURVE = 200
+_N_HISTOGRAM = 60
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How ratings and predictions are put into classes.
+
+    Attributes
+    ----------
+    low, high : float
+        The range of the ratings; `N_LEVELS` classes of ratings share it.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def margin(self) -> float:
+        """How far beyond the ratings' range predictions are shown; others count at its end."""
+        return 0.25 * (self.high - self.low)
+
+    @property
+    def level_edges(self) -> np.ndarray:
+        """Edges of the classes of ratings, the lowest and the highest rating in their middle."""
+        half = 0.5 * (self.high - self.low) / (N_LEVELS - 1)
+        return np.linspace(self.low - half, self.high + half, N_LEVELS + 1)
+
+    @property
+    def predicted_edges(self) -> np.ndarray:
+        """Edges of the classes of predictions."""
+        return np.linspace(self.low - self.margin, self.high + self.margin, N_PREDICTED + 1)
+
+    def table(self, ratings: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Count ratings by their class and that of their prediction.
+
+        Returns
+        -------
+        ndarray of int64, shape (N_LEVELS, N_PREDICTED)
+        """
+        levels = _classes(ratings, self.level_edges)
+        places = _classes(predicted, self.predicted_edges)
+        counts = np.bincount(levels * N_PREDICTED + places, minlength=N_LEVELS * N_PREDICTED)
+        return counts.reshape(N_LEVELS, N_PREDICTED)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of predictions over some ratings, added by ``+`` without regard to partitions.
+
+    Attributes
+    ----------
+    table : ndarray of int64, shape (N_LEVELS, N_PREDICTED)
+        Ratings by their class and that of their prediction.
+    counts : ndarray of int64, shape (n_classes,)
+        Ratings by how often their item was rated in training: 0, 1, 2 to 3, 4 to 7, ….
+    squared : ndarray of object, shape (n_classes,)
+        Exact sums of their squared errors.
+    """
+
+    table: np.ndarray
+    counts: np.ndarray
+    squared: np.ndarray
+
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def by_popularity(self) -> list[tuple[int, int, int, float]]:
+        """Return, for each class with ratings, the fewest and most, the ratings and their RMSE."""
+        return [
+            (
+                0 if number == 0 else 1 << (number - 1),
+                0 if number == 0 else (1 << number) - 1,
+                int(self.counts[number]),
+                float(np.sqrt(as_float(self.squared[number]) / self.counts[number])),
+            )
+            for number in np.flatnonzero(self.counts).tolist()
+        ]
+
+
+def errors_on(block: Block, users: State, items: State, known: Known) -> Errors:
+    """Measure the errors of predictions over a block of ratings by user.
+
+    Parameters
+    ----------
+    block : Block
+    users, items : State
+    known : Known
+    """
+    predicted = predictions(users, items, block.row_of_rating, block.indices, mean=known.mean)
+    squared = (block.ratings - predicted) ** 2
+    doublings = np.frexp(known.item_counts[block.indices].astype(np.float64))[1]
+    sums = [exact_sum(squared[doublings == number]) for number in range(_MOST_DOUBLINGS)]
+    return Errors(
+        known.scale.table(block.ratings, predicted),
+        np.bincount(doublings, minlength=_MOST_DOUBLINGS),
+        np.array(sums, dtype=object),
+    )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What measuring errors needs besides states and ratings.
+
+    Attributes
+    ----------
+    mean : float
+        The model's global mean.
+    item_counts : ndarray of int64, shape (n_items,)
+        Training ratings of each item.
+    scale : Scale
+    """
+
+    mean: float
+    item_counts: np.ndarray
+    scale: Scale
+
+
+def measure_errors(
+    model: ALSModel,
+    path: str,
+    dataset: Dataset,
+    executor: Executor,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Errors:
+    """Measure a model's errors on a dataset's held-out ratings, or else on those it learnt from.
+
+    Parameters
+    ----------
+    path : str
+        Where the model is: workers read it from there.
+    progress : callable, optional
+        Told how many partitions are done, of how many.
+    """
+    manifest = model.manifest
+    states = [
+        executor.submit(
+            _read_side, path, side, dataset, manifest.settings.dtype, key=f"read-{side.name}"
+        )
+        for side in SIDES
+    ]
+    scale = Scale(manifest.rating_min, manifest.rating_max)
+    known = executor.submit(Known, manifest.global_mean, model.items.counts, scale, key="known")
+    numbers = [
+        number
+        for number, partition in enumerate(dataset.users.partitions)
+        if partition.test_ratings or not dataset.n_test
+    ]
+    handles = [
+        executor.submit(_errors_of_part, dataset, number, *states, known, key=f"errors-{number}")
+        for number in numbers
+    ]
+    total: Any = None
+    for done, errors in enumerate(executor.as_completed(handles), start=1):
+        total = errors if total is None else total + errors
+        progress(done, len(handles))
+    return total
+
+
+def _read_side(path: str, side: Side, dataset: Dataset, dtype: str) -> State:
+    return model_files.read_state(path, side, range(dataset.table(side).n_rows), dtype)[0]
+
+
+def _errors_of_part(
+    dataset: Dataset, number: int, users: State, items: State, known: Known
+) -> Errors:
+    partition = dataset.users.partitions[number]
+    if dataset.n_test:
+        block = read_test_block(dataset.path, number, partition)
+    else:
+        block = read_block(dataset.path, USERS, number, partition)
+    return errors_on(block, users, items, known)
+
+
+def counts_by_position(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many ratings the most rated row has, the second, and so on, thinned out.
+
+    Returns
+    -------
+    positions, counts : ndarray of int64
+        Positions from 1, even on a logarithmic scale; rows without ratings are left out.
+    """
+    descending = np.sort(counts[counts > 0])[::-1]
+    if not len(descending):
+        return descending, descending
+    positions = np.unique(np.geomspace(1, len(descending), _MOST_POINTS_OF_A_CURVE).round())
+    positions = positions.astype(np.int64)
+    return positions, descending[positions - 1]
+
+
+def histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return shares of the values in classes, and the classes' edges."""
+    if not len(values):
+        return np.zeros(1), np.array([0.0, 1.0])
+    counts, edges = np.histogram(values, _N_HISTOGRAM)
+    return counts / len(values), edges
+
+
+def well_known(model: ALSModel, side: Side, *, at_least: int = 10) -> np.ndarray:
+    """Return the rows with enough ratings to be judged, the most rated first.
+
+    If none has as many, all rows with ratings.
+    """
+    counts = model.rows(side).counts
+    order = np.argsort(-counts, kind="stable")
+    enough = order[counts[order] >= at_least]
+    return enough if len(enough) else order[counts[order] > 0]
+
+
+def main_directions(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows in the two directions in which they differ most (principal components).
+
+    Parameters
+    ----------
+    factors : ndarray, shape (n_rows, rank)
+
+    Returns
+    -------
+    ndarray of float64, shape (n_rows, 2)
+        A second coordinate of 0 if the rank is 1.
+    shares : ndarray of float64, shape (2,)
+        What each direction has of the whole variance.
+    """
+    centred = factors.astype(np.float64) - factors.mean(axis=0, dtype=np.float64)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    vectors = vectors[:, ::-1][:, :2]
+    # A direction has no sign of its own: its longest entry is made positive.
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(vectors.shape[1])])
+    places, shares = np.zeros((len(factors), 2)), np.zeros(2)
+    places[:, : vectors.shape[1]] = centred @ vectors
+    shares[: vectors.shape[1]] = values[::-1][:2] / max(values.sum(), np.finfo(float).tiny)
+    return places, shares
+
+
+def lengths(factors: np.ndarray) -> np.ndarray:
+    """Return the lengths of factor vectors; float64."""
+    return np.linalg.norm(factors.astype(np.float64), axis=1)
+
+
+def names_of(model: ALSModel, rows: np.ndarray) -> list[str]:
+    """Return titles of items, or their ids where titles are not known."""
+    ids = [str(identifier) for identifier in model.items.ids[rows]]
+    if model.dataset is None or not model.dataset.has_titles:
+        return ids
+    titles = model.dataset.read_rows(ITEMS).column("title").take(rows).to_pylist()
+    return [title or identifier for title, identifier in zip(titles, ids, strict=True)]
+
+
+def _classes(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the class of each value; those beyond the edges belong to the outermost classes."""
+    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)

@@ -1,0 +1,159 @@
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+from data import generated, small_settings, write_csv
+
+from dask_als.cli import cli
+from dask_als.executor import SerialExecutor
+from dask_als.model import ALSModel
+from dask_als.prepare import Titles, prepare
+from dask_als.report import report, write_report
+from dask_als.report_data import measure_errors
+from dask_als.settings import PrepareSettings
+from dask_als.train import train
+
+SERIAL = SerialExecutor()
+HEADINGS = [
+    "Objective",
+    "Error by epoch",
+    "Ratings per user and item",
+    "Error by popularity",
+    "Predictions against ratings",
+    "Biases",
+    "Items in factor space",
+    "Polarizing items",
+]
+NEED_RATINGS = HEADINGS[3:5]
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("report")
+    source = write_csv(directory / "r.csv", generated(60, 50, 1500, seed=6))
+    items = sorted({item for _, item, _ in generated(60, 50, 1500, seed=6)})
+    titles = [(item, f"<b>Film</b> & {item}") for item in items]
+    write_csv(directory / "movies.csv", titles, header=("movieId", "title"))
+    dataset = prepare(
+        str(source),
+        str(directory / "d"),
+        SERIAL,
+        settings=PrepareSettings(test_fraction=0.2),
+        titles=Titles(str(directory / "movies.csv")),
+    )
+    train(dataset, str(directory / "m"), small_settings(), SERIAL)
+    return str(directory / "m")
+
+
+@pytest.fixture(scope="module")
+def page(model):
+    loaded = ALSModel.load(model)
+    errors = measure_errors(loaded, model, loaded.dataset, SERIAL)
+    return report(loaded, errors, name="<i>mine</i>")
+
+
+def headings(page):
+    return re.findall("<h2>(.*?)</h2>", page)
+
+
+def test_a_page_has_all_plots_and_asks_nothing_of_the_network(page):
+    assert headings(page) == HEADINGS
+    assert not re.search(r"<(script|img|iframe)[^>]*\ssrc=|<link[^>]*href=\"http|@import", page)
+
+
+def test_names_are_text_not_markup(page):
+    assert "<i>mine</i>" not in page
+    assert "&lt;i&gt;mine&lt;/i&gt;" in page
+    assert "<b>Film</b>" not in page
+
+
+def test_without_the_dataset_the_plots_that_need_ratings_are_left_out(model):
+    loaded = ALSModel.load(model)
+    loaded.dataset = None
+    page = report(loaded, None, name="mine")
+    assert headings(page) == [heading for heading in HEADINGS if heading not in NEED_RATINGS]
+    assert "the dataset that this model was trained on is not there" in page
+
+
+def test_a_model_of_implicit_feedback_has_no_errors_of_ratings(model, tmp_path):
+    dataset, path = ALSModel.load(model).dataset, str(tmp_path / "implicit")
+    train(dataset, path, small_settings(feedback="implicit"), SERIAL)
+    out = str(tmp_path / "report.html")
+    arguments = ["report", path, "--out", out]
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    with open(out, encoding="utf-8") as file:
+        page = file.read()
+    assert headings(page) == [heading for heading in HEADINGS if heading not in NEED_RATINGS]
+    assert "implicit feedback has no ratings to predict" in page
+
+
+def test_its_figures_are_those_of_the_model_not_of_the_last_epoch(model):
+    loaded = ALSModel.load(model)
+    loaded.history.append(replace(loaded.history[-1], epoch=77))
+    assert "<dd>77</dd>" not in report(loaded, None, name="mine")
+
+
+def test_the_command(model, tmp_path):
+    out = str(tmp_path / "report.html")
+    arguments = ["report", model, "--out", out, "--json", "--dashboard", "127.0.0.1:0"]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    loaded = ALSModel.load(model)
+    assert sum(row["ratings"] for row in said["by_popularity"]) == loaded.dataset.n_test
+    squared = sum(row["ratings"] * row["rmse"] ** 2 for row in said["by_popularity"])
+    rmse = (squared / loaded.dataset.n_test) ** 0.5
+    assert rmse == pytest.approx(loaded.history[-1].test_rmse, rel=1e-5)
+    with open(out, encoding="utf-8") as file:
+        assert headings(file.read()) == HEADINGS
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+@pytest.mark.parametrize("width", [1300, 390])
+def test_a_browser_draws_every_plot(page, tmp_path, width):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser'")
+    file = tmp_path / "report.html"
+    write_report(str(file), page)
+    complaints, requests = [], []
+    with playwright.sync_playwright() as driver:
+        # Chromium's own sandbox does not work as root, as in a container.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on(
+            "console",
+            lambda said: complaints.append(said.text) if said.type in ("error", "warning") else 0,
+        )
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(file.as_uri())
+        tab.wait_for_function("window.Bokeh && Bokeh.documents[0] && Bokeh.documents[0].is_idle")
+        colors = tab.evaluate(_COLORS_OF_PLOTS)
+        overflow = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        browser.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert overflow <= 0
+    assert len(colors) == len(HEADINGS)
+    # An empty plot has axes and grid alone, which are grey.
+    assert min(colors) > 100
+
+
+_COLORS_OF_PLOTS = """
+() => Bokeh.documents[0].roots().map(root => {
+  const canvas = Bokeh.index.get_by_id(root.id).export("png", false).canvas;
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let colored = 0;
+  for (let i = 0; i < pixels.length; i += 4) {
+    const dark = pixels[i] < 60 && pixels[i + 1] < 66 && pixels[i + 2] < 74 && pixels[i + 3] > 200;
+    const grey = Math.max(pixels[i], pixels[i + 1], pixels[i + 2])
+      - Math.min(pixels[i], pixels[i + 1], pixels[i + 2]) < 25;
+    if (pixels[i + 3] && (!grey || dark)) colored += 1;
+  }
+  return colored;
+})
+"""
