@@ -261,3 +261,30 @@ class PrepareSettings:
         if not self.test_fraction:
             return None
         return {"kind": self.split, "test_fraction": self.test_fraction, "seed": self.seed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """What a model is measured by.
+
+    Attributes
+    ----------
+    k : int
+        Length of the ranked lists.
+    relevant_from : float or None
+        The least held-out rating that makes an item relevant to its user; None is any.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    k: int = 10
+    relevant_from: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_whole("k", self.k, least=1)
+        if self.relevant_from is not None:
+            is_finite = math.isfinite(self.relevant_from)
+            _require(is_finite, "relevant_from", self.relevant_from, "a finite number")

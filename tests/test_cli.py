@@ -29,7 +29,7 @@ def run(client, capfd):
 
     def run_command(*arguments):
         arguments = [str(argument) for argument in arguments]
-        if arguments[0] in ("prepare", "train", "demo"):
+        if arguments[0] in ("prepare", "train", "evaluate", "recommend", "fold-in", "demo"):
             arguments += ["--cluster", client.scheduler.address]
         code = 0
         try:
@@ -63,6 +63,20 @@ def test_prepare_and_train(tmp_path, source, run):
     assert str(model) in out
     settings = json.loads((model / "model.json").read_text())["settings"]
     assert (settings["rank"], settings["epochs"]) == (3, 2)
+
+
+def test_evaluate(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d", "--test-fraction", 0.2)
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    code, out, err = run("evaluate", tmp_path / "m", tmp_path / "d", "-k", 5)
+    assert (code, err) == (0, "")
+    for text in ("Errors on", "Lists of 5", "most popular", "rmse_clipped"):
+        assert text in out
+    code, out, _ = run("evaluate", tmp_path / "m", tmp_path / "d", "--relevant-from", 4, "--json")
+    assert code == 0
+    figures = json.loads(out)
+    assert figures["settings"] == {"k": 10, "relevant_from": 4.0}
+    assert 0.5 < figures["errors"]["model"]["rmse"] < 2
 
 
 def test_the_dashboard_comes_first(tmp_path, source, run):

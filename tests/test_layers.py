@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 
 LAYERS = [
     {"errors"},
-    {"side", "exact_sum", "draws", "simd", "storage"},
+    {"side", "exact_sum", "draws", "simd", "storage", "jit", "blas_threads", "ranking"},
     {
         "settings",
         "ranges",
@@ -22,7 +22,7 @@ LAYERS = [
         "typed_tables",
     },
     {"blocks", "history", "cholesky", "csv_text", "job_file"},
-    {"objective", "source", "dataset", "kernels", "job_result", "stopping"},
+    {"objective", "source", "dataset", "kernels", "job_result", "stopping", "top_k"},
     {"clean", "half_epoch", "model_files", "implicit_kernel"},
     {"implicit"},
     {"methods"},
@@ -32,7 +32,14 @@ LAYERS = [
     {"estimator", "demo", "console", "run_job"},
     {"commands.options"},
     {"commands.computing"},
-    {"commands.fetch", "commands.generate", "commands.plan", "commands.prepare", "commands.train"},
+    {
+        "commands.evaluate",
+        "commands.fetch",
+        "commands.generate",
+        "commands.plan",
+        "commands.prepare",
+        "commands.train",
+    },
     {"commands.demo"},
     {"cli"},
     {"__main__"},
