@@ -18,9 +18,10 @@ from dask_als.executor import Executor
 from dask_als.half_epoch import SolvedSide
 from dask_als.objective import rmse
 from dask_als.ranking import MEASURES, measures
+from dask_als.recommend import rated_by, typical_norm
 from dask_als.settings import EvaluateSettings, TrainSettings
 from dask_als.side import ITEMS, USERS, Side
-from dask_als.top_k import Candidates, Seen, candidates, top_k
+from dask_als.top_k import Candidates, candidates, top_k
 from dask_als.train import Epoch, Training, zero_start
 
 COMPARED = ("model", "global mean", "biases alone", "most popular")
@@ -302,13 +303,11 @@ def _model_scorer(model: str, n_users: int, n_items: int) -> Scorer:
     manifest = model_files.read_manifest(model)
     dtype = manifest.settings.dtype
     items, _ = model_files.read_state(model, ITEMS, range(n_items), dtype)
-    # Both sides are regularized alike, so their factors weigh the same on the whole.
-    norm = float(np.sqrt(np.square(items.factors, dtype=np.float64).sum() / n_users))
     return Scorer(
         manifest.global_mean,
         partial(_read_users, model, dtype),
         items,
-        candidates(items, typical_norm=norm),
+        candidates(items, typical_norm=typical_norm(items, n_users)),
     )
 
 
@@ -384,7 +383,7 @@ def _evaluate_part(
                 State(users.bias[lists], users.factors[lists]),
                 scorer.candidates,
                 settings.k,
-                seen=_rows_of(seen, lists),
+                seen=rated_by(seen, lists),
                 mean=scorer.mean,
             )
             indptr = np.concatenate([[0], np.cumsum(relevant.counts[lists])])
@@ -404,14 +403,6 @@ def _relevant(test: Block, settings: EvaluateSettings) -> Block:
     keep = test.ratings >= settings.relevant_from
     indptr = np.concatenate([[0], np.cumsum(keep)])[test.indptr]
     return Block(test.rows, indptr, test.indices[keep], test.ratings[keep])
-
-
-def _rows_of(block: Block, rows: np.ndarray) -> Seen:
-    """Return what some rows of a block have rated."""
-    counts = block.counts[rows]
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    places = np.arange(indptr[-1]) + np.repeat(block.indptr[rows] - indptr[:-1], counts)
-    return Seen(indptr, block.indices[places])
 
 
 def _error_sums(

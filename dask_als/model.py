@@ -20,8 +20,10 @@ from dask_als.history import EpochFigures
 from dask_als.methods import method_of
 from dask_als.model_files import ModelManifest
 from dask_als.objective import NO_SUMS
+from dask_als.recommend import allowed_rows
 from dask_als.settings import TrainSettings
 from dask_als.side import ITEMS, SIDES, USERS, Side
+from dask_als.top_k import Seen, candidates, top_k
 
 _UNKNOWN = -1
 
@@ -119,7 +121,8 @@ class FoldedIn:
 
     def recommend(self, k: int = 10) -> pd.DataFrame:
         """Return the best of the other side that it has no rating of, like `ALSModel.recommend`."""
-        return self.model.best(self.side.other, self.scores, k, without=self.rated)
+        one = State(np.array([self.bias], self.factors.dtype), self.factors[None, :])
+        return self.model.best_for(self.side, one, k, without=self.rated)
 
 
 class ALSModel:
@@ -259,12 +262,60 @@ class ALSModel:
         InputError
             If seen items are to be left out and the dataset is no longer there.
         """
-        (row,) = self.users.rows([user])
-        without = np.array([], dtype=np.int64)
+        return self.recommend_to(USERS, user, k, seen=seen)
+
+    def recommend_to(
+        self,
+        side: Side,
+        identifier: Any,
+        k: int = 10,
+        *,
+        seen: bool = False,
+        include: Sequence[Any] | None = None,
+        exclude: Sequence[Any] = (),
+    ) -> pd.DataFrame:
+        """Return the best for a user or an item, as `recommend`.
+
+        Parameters
+        ----------
+        side : Side
+            Of the one who gets recommendations, of the other side.
+        identifier : id
+        k, seen : optional
+        include, exclude : sequence of ids, optional
+            What may, and what may not be recommended.
+        """
+        own, other = self.rows(side), self.rows(side.other)
+        (row,) = own.rows([identifier])
+        without = np.array([], dtype=np.int32)
         if not seen and row != _UNKNOWN:
-            without = self._rated_rows(USERS, int(row))[0]
-        scores = self.scores(USERS, self.users.with_unknown, int(row))
-        return self.best(ITEMS, scores, k, without=without)
+            without = self._rated_rows(side, int(row))[0]
+        allowed = allowed_rows(other.ids, side.other, include, exclude)
+        state = own.with_unknown
+        one = State(state.bias[[row]], state.factors[[row]])
+        return self.best_for(side, one, k, without=without, allowed=allowed)
+
+    def best_for(
+        self,
+        side: Side,
+        one: State,
+        k: int,
+        *,
+        without: np.ndarray,
+        allowed: np.ndarray | None = None,
+    ) -> pd.DataFrame:
+        """Return the rows of the other side with the highest predicted ratings for one row."""
+        if k < 1:
+            raise InputError(f"k is {k}; it must be at least 1")
+        others = candidates(self.rows(side.other).state, allowed=allowed)
+        seen = Seen(np.array([0, len(without)]), without.astype(np.int32))
+        best = top_k(
+            one, others, min(k, len(others.rows)), seen=seen, mean=self.manifest.global_mean
+        )
+        found = best.rows[0] >= 0
+        described = self._described(side.other, best.rows[0][found], score=best.scores[0][found])
+        described.insert(0, "rank", np.arange(1, len(described) + 1))
+        return described
 
     def rated_items(self, user: Any) -> pd.DataFrame:
         """Return a user's training ratings, the highest first: item_id, rating and title."""

@@ -288,3 +288,35 @@ class EvaluateSettings:
         if self.relevant_from is not None:
             is_finite = math.isfinite(self.relevant_from)
             _require(is_finite, "relevant_from", self.relevant_from, "a finite number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendSettings:
+    """What is recommended to whom.
+
+    Attributes
+    ----------
+    side : {"users", "items"}
+        Who gets recommendations, of the other side.
+    k : int
+        How many, at most.
+    seen : bool
+        Whether what has a training rating may be among them.
+    rows_at_once : int
+        The most rows that a task searches for; its memory grows with them.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    side: SideName = "users"
+    k: int = 10
+    seen: bool = False
+    rows_at_once: int = 65_536
+
+    def __post_init__(self) -> None:
+        _require(self.side in ("users", "items"), "side", self.side, "users or items")
+        _require_whole("k", self.k, least=1)
+        _require_whole("rows_at_once", self.rows_at_once, least=1)

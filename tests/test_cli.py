@@ -79,6 +79,34 @@ def test_evaluate(tmp_path, source, run):
     assert 0.5 < figures["errors"]["model"]["rmse"] < 2
 
 
+def test_recommend(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d")
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    code, out, _ = run("recommend", tmp_path / "m", tmp_path / "d", "--out", tmp_path / "r")
+    assert code == 0
+    assert "recommendations for 40 users" in out
+    table = pq.read_table(tmp_path / "r" / "part-00000.parquet")
+    user, first = table.column("user_id")[0].as_py(), table.column("item_id")[0].as_py()
+    code, out, err = run(
+        *("recommend", tmp_path / "m", tmp_path / "d", "--to", user, "--json", "-k", 4)
+    )
+    assert (code, err) == (0, "")
+    assert [row["rank"] for row in json.loads(out)] == [1, 2, 3, 4]
+    assert json.loads(out)[0]["item_id"] == first
+    (tmp_path / "some.txt").write_text(f"{user}\n-5\n")
+    code, out, _ = run(
+        *("recommend", tmp_path / "m", tmp_path / "d", "--out", tmp_path / "s", "--json"),
+        *("--to-file", tmp_path / "some.txt"),
+    )
+    assert code == 0
+    assert (json.loads(out)["rows"], json.loads(out)["unknown"]) == (2, 1)
+    complains(run("recommend", tmp_path / "m", tmp_path / "d"), "either --out DIR, or --to ID")
+    complains(
+        run("recommend", tmp_path / "m", tmp_path / "d", "--to", 1, "--include", tmp_path / "no"),
+        "no cannot be read",
+    )
+
+
 def test_the_dashboard_comes_first(tmp_path, source, run):
     _, out, _ = run("prepare", source, tmp_path / "dataset")
     assert out.splitlines()[0].startswith("dashboard ")
