@@ -14,7 +14,18 @@ _USAGE = 2
 _INTERRUPTED = 130
 
 # In the order of use. Each is a module of `dask_als.commands`, imported when it is asked for.
-COMMANDS = ("demo", "fetch", "generate", "prepare", "plan", "train", "evaluate", "recommend")
+COMMANDS = (
+    "demo",
+    "fetch",
+    "generate",
+    "prepare",
+    "plan",
+    "train",
+    "evaluate",
+    "recommend",
+    "similar",
+    "explain",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -107,6 +107,29 @@ def test_recommend(tmp_path, source, run):
     )
 
 
+def test_similar_and_explain(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d")
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    users = pq.read_table(tmp_path / "d" / "users.parquet").column("id")
+    items = pq.read_table(tmp_path / "d" / "items.parquet").column("id")
+    for measure in ("cosine", "inner-product"):
+        code, out, _ = run(
+            *("similar", tmp_path / "m", items[0], "-k", 3, "--measure", measure, "--json")
+        )
+        assert code == 0
+        assert [row["rank"] for row in json.loads(out)] == [1, 2, 3]
+    code, out, _ = run("similar", tmp_path / "m", users[0], "--for", "users")
+    assert code == 0
+    assert f"Most like user {users[0]}" in out
+    code, out, _ = run("explain", tmp_path / "m", users[0], items[0], "--json", "-k", 2)
+    assert code == 0
+    assert len(json.loads(out)["ratings"]) == 2
+    code, out, _ = run("explain", tmp_path / "m", users[0], items[0])
+    assert code == 0
+    assert f"for user {users[0]}" in out
+    complains(run("explain", tmp_path / "m", -1, items[0]), "No such option|not in the model")
+
+
 def test_the_dashboard_comes_first(tmp_path, source, run):
     _, out, _ = run("prepare", source, tmp_path / "dataset")
     assert out.splitlines()[0].startswith("dashboard ")

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 
 LAYERS = [
     {"errors"},
-    {"side", "exact_sum", "draws", "simd", "storage", "jit", "blas_threads", "ranking"},
+    {"side", "exact_sum", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
     {
         "settings",
         "ranges",
@@ -34,11 +34,13 @@ LAYERS = [
     {"commands.computing"},
     {
         "commands.evaluate",
+        "commands.explain",
         "commands.fetch",
         "commands.generate",
         "commands.plan",
         "commands.prepare",
         "commands.recommend",
+        "commands.similar",
         "commands.train",
     },
     {"commands.demo"},
