@@ -25,6 +25,7 @@ COMMANDS = (
     "recommend",
     "similar",
     "explain",
+    "fold-in",
 )
 
 

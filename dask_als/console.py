@@ -27,11 +27,13 @@ def described(figures: EpochFigures) -> str:
 
 @contextmanager
 def preparing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far `prepare` is; nothing where the output is not a terminal."""
+    """Show how far `prepare` is, and stages after it; nothing where output is no terminal."""
     with _bar(console, "") as progress:
         tasks = {stage: progress.add_task(f"{stage:8}", total=None) for stage in STAGES}
 
         def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(f"{stage:8}", total=None)
             progress.update(tasks[stage], completed=done, total=total)
 
         yield show

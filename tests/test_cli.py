@@ -130,6 +130,19 @@ def test_similar_and_explain(tmp_path, source, run):
     complains(run("explain", tmp_path / "m", -1, items[0]), "No such option|not in the model")
 
 
+def test_fold_in(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d")
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    code, out, _ = run("fold-in", source, tmp_path / "m", "--out", tmp_path / "u")
+    assert code == 0
+    assert "40 users, 40 of them known, from 900 ratings; 0 left out" in out
+    code, out, _ = run(
+        *("fold-in", source, tmp_path / "m", "--for", "items", "--out", tmp_path / "i", "--json")
+    )
+    assert code == 0
+    assert json.loads(out)["rows"] == 60
+
+
 def test_the_dashboard_comes_first(tmp_path, source, run):
     _, out, _ = run("prepare", source, tmp_path / "dataset")
     assert out.splitlines()[0].startswith("dashboard ")
