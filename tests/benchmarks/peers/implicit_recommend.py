@@ -13,7 +13,7 @@ import scipy.sparse
 from implicit.cpu.als import AlternatingLeastSquares
 from recommend_data import read_side
 
-BATCHES = (256, 1_000, 10_000)
+BATCHES = (1_000, 10_000, 40_000)
 
 model_path, dataset, repeats, k = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 user_bias, users = read_side(model_path, "users")
