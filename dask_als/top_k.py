@@ -23,8 +23,8 @@ from dask_als.blocks import State
 from dask_als.jit import compiled
 
 # Rows and candidates of a tile: its scores stay in the second cache.
-TILE_ROWS = 256
-TILE_CANDIDATES = 1024
+TILE_ROWS = 1024
+TILE_CANDIDATES = 512
 # So many more than k are kept, that rounding seldom makes a row be searched again.
 _SPARE = 8
 # Scores are looked at so many at a time: most groups hold none of the best.

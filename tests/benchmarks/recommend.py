@@ -1,6 +1,6 @@
 """Time the top 10 for all users of 20 million ratings, beside implicit and Spark.
 
-    python tests/benchmarks/recommend.py [--repeats 3] [--spark-users 2000]
+    python tests/benchmarks/recommend.py [--repeats 3] [--spark-users 10000]
 
 All recommend from the same factors: a model of ours, rank 64, two epochs. implicit has no biases,
 so they are two more columns there, as it has it for its own models with biases. Timed is the call
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", choices=GENERATED, default="20m")
-    parser.add_argument("--spark-users", type=int, default=2000)
+    parser.add_argument("--spark-users", type=int, default=10_000)
     arguments = parser.parse_args()
     dataset = generated_dataset(GENERATED[arguments.data], PARTITIONS)
     model = BUILD / "models" / f"{arguments.data}-64"
