@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small
+.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-recommend
 
 env: $(VENV)/installed
 
@@ -39,3 +39,6 @@ bench: env
 
 bench-small: env
 	$(BIN)/python tests/benchmarks/run_benchmarks.py --small
+
+bench-recommend: env
+	$(BIN)/python tests/benchmarks/recommend.py

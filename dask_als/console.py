@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dask_als.evaluate import Errors, Evaluation, Ranking
 from dask_als.history import EpochFigures
 from dask_als.plan import Plan, in_words
 
@@ -25,11 +27,13 @@ def described(figures: EpochFigures) -> str:
 
 @contextmanager
 def preparing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far `prepare` is; nothing where the output is not a terminal."""
+    """Show how far `prepare` is, and stages after it; nothing where output is no terminal."""
     with _bar(console, "") as progress:
         tasks = {stage: progress.add_task(f"{stage:8}", total=None) for stage in STAGES}
 
         def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(f"{stage:8}", total=None)
             progress.update(tasks[stage], completed=done, total=total)
 
         yield show
@@ -54,8 +58,8 @@ def training(console: Console, n_epochs: int) -> Iterator[Callable[[EpochFigures
 
 
 @contextmanager
-def working(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how much of something is done; nothing where the output is not a terminal."""
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of something are done; nothing where the output is not a terminal."""
     with _bar(console, "") as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -124,6 +128,30 @@ def described_plan(plan: Plan, title: str) -> Table:
         "seconds an epoch": f"{plan.epoch_seconds:.3g}",
     }
     return table_of(pd.DataFrame({"needs": list(rows), "about": list(rows.values())}), title)
+
+
+def described_evaluation(evaluation: Evaluation) -> list[tuple[str, pd.DataFrame]]:
+    """Return an evaluation as titled tables: errors and ranked lists."""
+    cold = (
+        f", {evaluation.n_cold:,} of them scored by the fallback: {evaluation.cold_users:,} users "
+        f"and {evaluation.cold_items:,} items have no training ratings"
+    )
+    lists = (
+        f"Lists of {evaluation.settings.k} for {evaluation.n_lists:,} users; a relevant item has "
+        f"{evaluation.held_out_popularity:,.0f} training ratings on average"
+    )
+    return [
+        (
+            f"Errors on {evaluation.n_test:,} held-out ratings{cold if evaluation.n_cold else ''}",
+            _figures_by_name(evaluation.errors),
+        ),
+        (lists, _figures_by_name(evaluation.ranking)),
+    ]
+
+
+def _figures_by_name(figures: Mapping[str, Errors | Ranking]) -> pd.DataFrame:
+    columns = {name: asdict(its) for name, its in figures.items()}
+    return pd.DataFrame(columns).rename_axis("").reset_index()
 
 
 def _cell(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,18 @@ from dask_als import model_files, storage
 from dask_als.blocks import Block, State, concatenated, predictions
 from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
+from dask_als.explain import contributions
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.history import EpochFigures
 from dask_als.methods import fold_in_method_of
 from dask_als.model_files import ModelManifest
 from dask_als.objective import NO_SUMS
+from dask_als.recommend import allowed_rows
 from dask_als.settings import TrainSettings
 from dask_als.side import ITEMS, SIDES, USERS, Side
+from dask_als.top_k import Seen, candidates, top_k
+
+Measure = Literal["cosine", "inner-product"]
 
 _UNKNOWN = -1
 
@@ -119,7 +124,8 @@ class FoldedIn:
 
     def recommend(self, k: int = 10) -> pd.DataFrame:
         """Return the best of the other side that it has no rating of, like `ALSModel.recommend`."""
-        return self.model.best(self.side.other, self.scores, k, without=self.rated)
+        one = State(np.array([self.bias], self.factors.dtype), self.factors[None, :])
+        return self.model.best_for(self.side, one, k, without=self.rated)
 
 
 class ALSModel:
@@ -260,12 +266,60 @@ class ALSModel:
         InputError
             If seen items are to be left out and the dataset is no longer there.
         """
-        (row,) = self.users.rows([user])
-        without = np.array([], dtype=np.int64)
+        return self.recommend_to(USERS, user, k, seen=seen)
+
+    def recommend_to(
+        self,
+        side: Side,
+        identifier: Any,
+        k: int = 10,
+        *,
+        seen: bool = False,
+        include: Sequence[Any] | None = None,
+        exclude: Sequence[Any] = (),
+    ) -> pd.DataFrame:
+        """Return the best for a user or an item, as `recommend`.
+
+        Parameters
+        ----------
+        side : Side
+            Of the one who gets recommendations, of the other side.
+        identifier : id
+        k, seen : optional
+        include, exclude : sequence of ids, optional
+            What may, and what may not be recommended.
+        """
+        own, other = self.rows(side), self.rows(side.other)
+        (row,) = own.rows([identifier])
+        without = np.array([], dtype=np.int32)
         if not seen and row != _UNKNOWN:
-            without = self._rated_rows(USERS, int(row))[0]
-        scores = self.scores(USERS, self.users.with_unknown, int(row))
-        return self.best(ITEMS, scores, k, without=without)
+            without = self._rated_rows(side, int(row))[0]
+        allowed = allowed_rows(other.ids, side.other, include, exclude)
+        state = own.with_unknown
+        one = State(state.bias[[row]], state.factors[[row]])
+        return self.best_for(side, one, k, without=without, allowed=allowed)
+
+    def best_for(
+        self,
+        side: Side,
+        one: State,
+        k: int,
+        *,
+        without: np.ndarray,
+        allowed: np.ndarray | None = None,
+    ) -> pd.DataFrame:
+        """Return the rows of the other side with the highest predicted ratings for one row."""
+        if k < 1:
+            raise InputError(f"k is {k}; it must be at least 1")
+        others = candidates(self.rows(side.other).state, allowed=allowed)
+        seen = Seen(np.array([0, len(without)]), without.astype(np.int32))
+        best = top_k(
+            one, others, min(k, len(others.rows)), seen=seen, mean=self.manifest.global_mean
+        )
+        found = best.rows[0] >= 0
+        described = self._described(side.other, best.rows[0][found], score=best.scores[0][found])
+        described.insert(0, "rank", np.arange(1, len(described) + 1))
+        return described
 
     def rated_items(self, user: Any) -> pd.DataFrame:
         """Return a user's training ratings, the highest first: item_id, rating and title."""
@@ -273,8 +327,10 @@ class ALSModel:
         order = np.lexsort((items, -ratings))
         return self._described(ITEMS, items[order], rating=ratings[order])
 
-    def similar_items(self, item: Any, k: int = 10, *, least_ratings: int = 0) -> pd.DataFrame:
-        """Return the items whose factors point most nearly the same way (cosine).
+    def similar_items(
+        self, item: Any, k: int = 10, *, least_ratings: int = 0, measure: Measure = "cosine"
+    ) -> pd.DataFrame:
+        """Return the items whose factors are most alike.
 
         Parameters
         ----------
@@ -282,18 +338,20 @@ class ALSModel:
         k : int, optional
         least_ratings : int, optional
             Leave out items with fewer training ratings, whose direction is much by chance.
+        measure : {"cosine", "inner-product"}, optional
+            What is compared: directions alone, or lengths, too.
 
         Returns
         -------
         pandas.DataFrame
-            As `recommend`; the score is the cosine.
+            As `recommend`; the score is the measure.
 
         Raises
         ------
         InputError
             If the item is unknown.
         """
-        return self._similar(ITEMS, item, k, least_ratings)
+        return self.similar(ITEMS, item, k, least_ratings=least_ratings, measure=measure)
 
     def name_of(self, item: Any) -> str:
         """Return an item's title, or its id where titles are not known."""
@@ -301,9 +359,61 @@ class ALSModel:
         title = described.get("title")
         return title if isinstance(title, str) else str(item)
 
-    def similar_users(self, user: Any, k: int = 10, *, least_ratings: int = 0) -> pd.DataFrame:
-        """Return the users whose factors point most nearly the same way, as `similar_items`."""
-        return self._similar(USERS, user, k, least_ratings)
+    def similar_users(
+        self, user: Any, k: int = 10, *, least_ratings: int = 0, measure: Measure = "cosine"
+    ) -> pd.DataFrame:
+        """Return the users whose factors are most alike, as `similar_items`."""
+        return self.similar(USERS, user, k, least_ratings=least_ratings, measure=measure)
+
+    def explain(self, user: Any, item: Any) -> pd.DataFrame:
+        """Return which of a user's ratings a prediction comes from, the most telling first.
+
+        The user is solved anew with the items as they are, so that the parts, the user's and the
+        item's bias and the mean add up to ``fold_in(ratings).scores``.
+
+        Parameters
+        ----------
+        user, item : id
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``item_id``, ``rating``, ``weight`` (how alike the two items are to this user),
+            ``part`` (of the prediction, in units of a rating) and, if known, ``title``. The sum of
+            all parts, by which the prediction differs from the biases alone, is in
+            ``attrs["product"]``, the prediction in ``attrs["score"]``.
+
+        Raises
+        ------
+        InputError
+            If user or item is unknown, the dataset is no longer there, or the model is not one of
+            biased least squares, whose equations this follows from.
+        """
+        if self.settings.feedback != "explicit" or self.settings.method != "als":
+            raise InputError("only a model of explicit ratings, trained by als, can be explained")
+        row, target = self.users.row(user), self.items.row(item)
+        rated, ratings = self._rated_rows(USERS, row)
+        solved = self._solved(USERS, rated, ratings, self.users.state[row : row + 1])
+        bias = float(solved.bias[0])
+        items, mean = self.items.state, self.manifest.global_mean
+        regularization = self.settings.regularization(USERS)
+        weight = max(1, len(rated)) if regularization.by_count else 1
+        weights, parts = contributions(
+            items.factors[rated],
+            ratings.astype(np.float64) - mean - bias - items.bias[rated],
+            items.factors[target],
+            ridge=regularization.factor * weight / self.settings.residual_precision,
+        )
+        order = np.lexsort((rated, -np.abs(parts)))
+        described = self._described(
+            ITEMS, rated[order], rating=ratings[order], weight=weights[order], part=parts[order]
+        )
+        product = float(parts.sum())
+        described.attrs = {
+            "product": product,
+            "score": mean + bias + float(items.bias[target]) + product,
+        }
+        return described
 
     def fold_in(self, ratings: Mapping[Any, float]) -> FoldedIn:
         """Solve a new user from their ratings, with the same kernel as in training.
@@ -330,21 +440,23 @@ class ALSModel:
         values = np.array(list(ratings.values()), dtype=np.float32)
         if not np.isfinite(values).all():
             raise InputError(f"ratings must be finite numbers: {dict(ratings)}")
-        order = np.argsort(rows)
-        block = Block(
-            range(1), np.array([0, len(rows)], dtype=np.int64), rows[order], values[order]
-        )
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
         unknown = State(np.zeros(1, dtype), np.zeros((1, rank), dtype))
+        order = np.argsort(rows)
+        solved = self._solved(side, rows[order], values[order], unknown)
+        bias = solved.bias[0] if len(rows) else self.rows(side).mean_bias
+        return FoldedIn(self, side, float(bias), solved.factors[0], rows)
+
+    def _solved(self, side: Side, rated: np.ndarray, ratings: np.ndarray, own: State) -> State:
+        """Solve one row, from what it was before and its ratings, which ascend by row."""
+        block = Block(range(1), np.array([0, len(rated)], dtype=np.int64), rated, ratings)
         method = fold_in_method_of(self.settings, self.manifest.global_mean)
-        solved = method.solve_part(
+        return method.solve_part(
             HalfEpoch(side, self.settings.epochs),
             block,
-            SolvedSide(unknown, NO_SUMS, 0.0),
+            SolvedSide(own, NO_SUMS, 0.0),
             self._fixed_side(side.other),
-        )
-        bias = solved.state.bias[0] if len(rows) else self.rows(side).mean_bias
-        return FoldedIn(self, side, float(bias), solved.state.factors[0], rows)
+        ).state
 
     def _fixed_side(self, side: Side) -> SolvedSide:
         """Return a side with what the method shares of it, made when it is first asked for."""
@@ -374,17 +486,27 @@ class ALSModel:
         described.insert(0, "rank", np.arange(1, len(order) + 1))
         return described
 
-    def _similar(self, side: Side, identifier: Any, k: int, least_ratings: int) -> pd.DataFrame:
+    def similar(
+        self,
+        side: Side,
+        identifier: Any,
+        k: int = 10,
+        *,
+        least_ratings: int = 0,
+        measure: Measure = "cosine",
+    ) -> pd.DataFrame:
+        """Return the rows of a side whose factors are most alike, as `similar_items`."""
         rows = self.rows(side)
         row = rows.row(identifier)
         factors = rows.state.factors.astype(np.float64)
-        norms = np.linalg.norm(factors, axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            cosines = factors @ factors[row] / (norms * norms[row])
-        cosines = np.nan_to_num(cosines, nan=-1.0)
+        scores = factors @ factors[row]
+        if measure == "cosine":
+            norms = np.linalg.norm(factors, axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                scores = np.nan_to_num(scores / (norms * norms[row]), nan=-1.0)
         without = rows.counts < least_ratings
         without[row] = True
-        return self.best(side, cosines, k, without=np.flatnonzero(without))
+        return self.best(side, scores, k, without=np.flatnonzero(without))
 
     def _described(self, side: Side, rows: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
         described = pd.DataFrame({f"{side.singular}_id": self.rows(side).ids[rows], **columns})

@@ -440,3 +440,62 @@ class KubernetesSize:
         cpu = re.fullmatch(r"[0-9]+m|[0-9]+(\.[0-9]+)?", self.cpu or "1")
         _require(cpu is not None, "cpu", self.cpu, "as Kubernetes writes it, like 2 or 500m")
         _require(self.volume_path.startswith("/"), "volume_path", self.volume_path, "absolute")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """What a model is measured by.
+
+    Attributes
+    ----------
+    k : int
+        Length of the ranked lists.
+    relevant_from : float or None
+        The least held-out rating that makes an item relevant to its user; None is any.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    k: int = 10
+    relevant_from: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_whole("k", self.k, least=1)
+        if self.relevant_from is not None:
+            is_finite = math.isfinite(self.relevant_from)
+            _require(is_finite, "relevant_from", self.relevant_from, "a finite number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendSettings:
+    """What is recommended to whom.
+
+    Attributes
+    ----------
+    side : {"users", "items"}
+        Who gets recommendations, of the other side.
+    k : int
+        How many, at most.
+    seen : bool
+        Whether what has a training rating may be among them.
+    rows_at_once : int
+        The most rows that a task searches for; its memory grows with them.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    side: SideName = "users"
+    k: int = 10
+    seen: bool = False
+    rows_at_once: int = 65_536
+
+    def __post_init__(self) -> None:
+        _require(self.side in ("users", "items"), "side", self.side, "users or items")
+        _require_whole("k", self.k, least=1)
+        _require_whole("rows_at_once", self.rows_at_once, least=1)

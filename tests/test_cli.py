@@ -29,7 +29,7 @@ def run(client, capfd):
 
     def run_command(*arguments):
         arguments = [str(argument) for argument in arguments]
-        if arguments[0] in ("prepare", "train", "demo"):
+        if arguments[0] in ("prepare", "train", "evaluate", "recommend", "fold-in", "demo"):
             arguments += ["--cluster", client.scheduler.address]
         code = 0
         try:
@@ -63,6 +63,84 @@ def test_prepare_and_train(tmp_path, source, run):
     assert str(model) in out
     settings = json.loads((model / "model.json").read_text())["settings"]
     assert (settings["rank"], settings["epochs"]) == (3, 2)
+
+
+def test_evaluate(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d", "--test-fraction", 0.2)
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    code, out, err = run("evaluate", tmp_path / "m", tmp_path / "d", "-k", 5)
+    assert (code, err) == (0, "")
+    for text in ("Errors on", "Lists of 5", "most popular", "rmse_clipped"):
+        assert text in out
+    code, out, _ = run("evaluate", tmp_path / "m", tmp_path / "d", "--relevant-from", 4, "--json")
+    assert code == 0
+    figures = json.loads(out)
+    assert figures["settings"] == {"k": 10, "relevant_from": 4.0}
+    assert 0.5 < figures["errors"]["model"]["rmse"] < 2
+
+
+def test_recommend(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d")
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    code, out, _ = run("recommend", tmp_path / "m", tmp_path / "d", "--out", tmp_path / "r")
+    assert code == 0
+    assert "recommendations for 40 users" in out
+    table = pq.read_table(tmp_path / "r" / "part-00000.parquet")
+    user, first = table.column("user_id")[0].as_py(), table.column("item_id")[0].as_py()
+    code, out, err = run(
+        *("recommend", tmp_path / "m", tmp_path / "d", "--to", user, "--json", "-k", 4)
+    )
+    assert (code, err) == (0, "")
+    assert [row["rank"] for row in json.loads(out)] == [1, 2, 3, 4]
+    assert json.loads(out)[0]["item_id"] == first
+    (tmp_path / "some.txt").write_text(f"{user}\n-5\n")
+    code, out, _ = run(
+        *("recommend", tmp_path / "m", tmp_path / "d", "--out", tmp_path / "s", "--json"),
+        *("--to-file", tmp_path / "some.txt"),
+    )
+    assert code == 0
+    assert (json.loads(out)["rows"], json.loads(out)["unknown"]) == (2, 1)
+    complains(run("recommend", tmp_path / "m", tmp_path / "d"), "either --out DIR, or --to ID")
+    complains(
+        run("recommend", tmp_path / "m", tmp_path / "d", "--to", 1, "--include", tmp_path / "no"),
+        "no cannot be read",
+    )
+
+
+def test_similar_and_explain(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d")
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    users = pq.read_table(tmp_path / "d" / "users.parquet").column("id")
+    items = pq.read_table(tmp_path / "d" / "items.parquet").column("id")
+    for measure in ("cosine", "inner-product"):
+        code, out, _ = run(
+            *("similar", tmp_path / "m", items[0], "-k", 3, "--measure", measure, "--json")
+        )
+        assert code == 0
+        assert [row["rank"] for row in json.loads(out)] == [1, 2, 3]
+    code, out, _ = run("similar", tmp_path / "m", users[0], "--for", "users")
+    assert code == 0
+    assert f"Most like user {users[0]}" in out
+    code, out, _ = run("explain", tmp_path / "m", users[0], items[0], "--json", "-k", 2)
+    assert code == 0
+    assert len(json.loads(out)["ratings"]) == 2
+    code, out, _ = run("explain", tmp_path / "m", users[0], items[0])
+    assert code == 0
+    assert f"for user {users[0]}" in out
+    complains(run("explain", tmp_path / "m", -1, items[0]), "No such option|not in the model")
+
+
+def test_fold_in(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d")
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    code, out, _ = run("fold-in", source, tmp_path / "m", "--out", tmp_path / "u")
+    assert code == 0
+    assert "40 users, 40 of them known, from 900 ratings; 0 left out" in out
+    code, out, _ = run(
+        *("fold-in", source, tmp_path / "m", "--for", "items", "--out", tmp_path / "i", "--json")
+    )
+    assert code == 0
+    assert json.loads(out)["rows"] == 60
 
 
 def test_the_dashboard_comes_first(tmp_path, source, run):

@@ -45,6 +45,7 @@ def settings_of(settings: type, options: dict[str, Any]) -> Any:
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 cluster_option = click.option(
     "--cluster",
     "address",

@@ -9,14 +9,14 @@ import click
 from rich.console import Console
 
 from dask_als.commands.computing import shape_of
-from dask_als.commands.options import cluster_options, settings_of, train_options
+from dask_als.commands.options import cluster_options, json_option, settings_of, train_options
 from dask_als.settings import TrainSettings
 
 
 @click.command()
 @click.argument("dataset")
 @train_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @cluster_options
 def plan(dataset: str, as_json: bool, **options: Any) -> None:
     r"""Estimate memory, tasks and time of a training on a DATASET, without running it.

@@ -38,7 +38,7 @@ def report(model: str, out: str, dataset: str | None, as_json: bool, **options: 
     if loaded.dataset is not None and loaded.settings.feedback == "explicit":
         with (
             computing(screen, options) as executor,
-            console.working(screen, "predict") as progress,
+            console.counting(screen, "predict") as progress,
         ):
             errors = measure_errors(loaded, path, loaded.dataset, executor, progress=progress)
     write_report(out, make_page(loaded, errors, name=model))

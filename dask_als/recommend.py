@@ -1,0 +1,309 @@
+"""The best of one side for all rows of the other, or some, as Parquet written by the workers.
+
+::
+
+    OUT/
+      recommendations.json     settings, model, counts; written last
+      part-00000.parquet …     user_id, rank (from 1), item_id, score, title if known
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from dask_als import model_files, storage
+from dask_als.blocks import Block, State
+from dask_als.dataset import Dataset, Partition, read_block, rows_path
+from dask_als.errors import InputError
+from dask_als.executor import Executor
+from dask_als.settings import RecommendSettings
+from dask_als.side import ITEMS, Side, side_named
+from dask_als.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
+
+FORMAT_VERSION = 1
+MANIFEST = "recommendations.json"
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What was written.
+
+    Attributes
+    ----------
+    rows : int
+        Users, or items, that got recommendations.
+    unknown : int
+        Those of them that the model does not know: they got the best on the whole.
+    recommendations : int
+    """
+
+    rows: int
+    unknown: int
+    recommendations: int
+
+
+@dataclass(frozen=True)
+class _Others:
+    """What is recommended.
+
+    Attributes
+    ----------
+    candidates : Candidates
+    ids : pyarrow.Table
+        ``id`` and, if known, ``title`` of each row.
+    mean, mean_bias : float
+        The global mean, and the bias of an unknown searching row.
+    """
+
+    candidates: Candidates
+    ids: pa.Table
+    mean: float
+    mean_bias: float
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some rows of one partition, searched for by one task.
+
+    Attributes
+    ----------
+    number : int
+        Of the partition.
+    partition : Partition
+    rows : range
+    only : ndarray of int or None
+        Those of them that are wanted, ascending; None is all.
+    """
+
+    number: int
+    partition: Partition
+    rows: range
+    only: np.ndarray | None
+
+
+def recommend(
+    model: str,
+    dataset: Dataset,
+    out: str,
+    executor: Executor,
+    settings: RecommendSettings,
+    *,
+    only: Sequence[Any] | None = None,
+    include: Sequence[Any] | None = None,
+    exclude: Sequence[Any] = (),
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Recommended:
+    """Write the best for each row of a side.
+
+    Parameters
+    ----------
+    model : str
+        A model directory that all workers see.
+    dataset : Dataset
+        With the users and items of the model: what they have rated, ids and titles.
+    out : str
+        The directory to write.
+    only : sequence of ids, optional
+        Who gets recommendations; everybody if it is not given.
+    include, exclude : sequence of ids, optional
+        What may, and what may not be recommended.
+    overwrite : bool, optional
+    progress : callable, optional
+        Told how many tasks are done, and of how many.
+
+    Raises
+    ------
+    InputError
+        If model and dataset do not belong together, nothing may be recommended, or `out` is there.
+    """
+    manifest = model_files.read_manifest(model)
+    model_files.check_same_ids(manifest, dataset, model)
+    side = side_named(settings.side)
+    model = storage.absolute(model)
+    allowed = allowed_rows(_ids(dataset, side.other), side.other, include, exclude)
+    wanted, unknown = (None, []) if only is None else _split(_ids(dataset, side), only)
+    with storage.staged_directory(out, manifest=MANIFEST, overwrite=overwrite) as staging:
+        others = executor.submit(
+            _read_others, model, dataset, side, allowed, key=f"candidates-{side.other.name}"
+        )
+        chunks = list(_chunks(dataset.table(side).partitions, wanted, settings.rows_at_once))
+        parts = [
+            executor.submit(
+                _recommend_chunk,
+                (model, dataset.path, staging),
+                place,
+                chunk,
+                others,
+                settings,
+                key=f"recommend-{side.name}-{place}",
+            )
+            for place, chunk in enumerate(chunks)
+        ]
+        if unknown:
+            parts.append(
+                executor.submit(
+                    _recommend_to_unknown,
+                    storage.join(staging, storage.part_name(len(chunks))),
+                    pa.array(unknown),
+                    others,
+                    settings,
+                    key=f"recommend-{side.name}-unknown",
+                )
+            )
+        written = rows = 0
+        progress(0, len(parts))
+        for done, (n_rows, n_written) in enumerate(executor.as_completed(parts), start=1):
+            rows, written = rows + n_rows, written + n_written
+            progress(done, len(parts))
+        made = Recommended(rows=rows, unknown=len(unknown), recommendations=written)
+        about = {"model": model, "settings": asdict(settings), **asdict(made)}
+        path = storage.join(staging, MANIFEST)
+        storage.write_manifest(path, about, format_version=FORMAT_VERSION)
+    return made
+
+
+def allowed_rows(
+    ids: pd.Index[Any], side: Side, include: Sequence[Any] | None, exclude: Sequence[Any]
+) -> np.ndarray | None:
+    """Return which rows may be recommended: bool, or None if all may.
+
+    Raises
+    ------
+    InputError
+        If none may.
+    """
+    if include is None and not exclude:
+        return None
+    allowed = np.ones(len(ids), bool) if include is None else ids.isin(pd.Index(include))
+    allowed &= ~ids.isin(pd.Index(exclude))
+    if not allowed.any():
+        raise InputError(f"none of the {len(ids):,} {side.name} may be recommended")
+    return np.asarray(allowed)
+
+
+def _ids(dataset: Dataset, side: Side) -> pd.Index[Any]:
+    return pd.Index(dataset.read_rows(side).column("id").to_pandas())
+
+
+def _split(ids: pd.Index[Any], wanted: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
+    """Return the rows of known ids, ascending, and the unknown ids in their order."""
+    distinct = list(dict.fromkeys(wanted))
+    rows = ids.get_indexer(pd.Index(distinct))
+    unknown = [one for one, row in zip(distinct, rows, strict=True) if row < 0]
+    return np.sort(rows[rows >= 0]), unknown
+
+
+def _chunks(
+    partitions: Sequence[Partition], wanted: np.ndarray | None, rows_at_once: int
+) -> list[_Chunk]:
+    chunks = []
+    for number, partition in enumerate(partitions):
+        for start in range(partition.start, partition.stop, rows_at_once):
+            rows = range(start, min(start + rows_at_once, partition.stop))
+            only = wanted
+            if wanted is not None:
+                only = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, rows.stop)]
+            if only is None or len(only):
+                chunks.append(_Chunk(number, partition, rows, only))
+    return chunks
+
+
+def _read_others(model: str, dataset: Dataset, side: Side, allowed: np.ndarray | None) -> _Others:
+    manifest = model_files.read_manifest(model)
+    rows = range(dataset.table(side.other).n_rows)
+    state, _ = model_files.read_state(model, side.other, rows, manifest.settings.dtype)
+    table = dataset.read_rows(side.other)
+    return _Others(
+        candidates(
+            state,
+            allowed=allowed,
+            typical_norm=typical_norm(state, dataset.table(side).n_rows),
+        ),
+        table.select(["id", *_title_column(side.other, table)]),
+        manifest.global_mean,
+        manifest.side(side).mean_bias,
+    )
+
+
+def typical_norm(state: State, n_searching: int) -> float:
+    """Guess the norm of the other side's factors: both sides weigh the same on the whole."""
+    return float(np.sqrt(np.square(state.factors, dtype=np.float64).sum() / n_searching))
+
+
+def _title_column(side: Side, table: pa.Table) -> list[str]:
+    return ["title"] if side is ITEMS and "title" in table.column_names else []
+
+
+def _recommend_chunk(
+    paths: tuple[str, str, str],
+    place: int,
+    chunk: _Chunk,
+    others: _Others,
+    settings: RecommendSettings,
+) -> tuple[int, int]:
+    """Write the best for some rows of a partition; return how many rows and recommendations."""
+    model, dataset, out = paths
+    side = side_named(settings.side)
+    dtype = others.candidates.weights.dtype.name
+    state, _ = model_files.read_state(model, side, chunk.rows, dtype)
+    ids = storage.read_parquet_rows(rows_path(dataset, side), chunk.rows, ["id"]).column("id")
+    rows = np.arange(chunk.rows.start, chunk.rows.stop) if chunk.only is None else chunk.only
+    within = rows - chunk.rows.start
+    seen = nothing_seen(len(rows))
+    if not settings.seen:
+        block = read_block(dataset, side, chunk.number, chunk.partition)
+        seen = rated_by(block, rows - chunk.partition.start)
+    best = top_k(
+        State(state.bias[within], state.factors[within]),
+        others.candidates,
+        settings.k,
+        seen=seen,
+        mean=others.mean,
+    )
+    path = storage.join(out, storage.part_name(place))
+    return len(rows), _write(path, side, ids.take(pa.array(within)), best, others)
+
+
+def _recommend_to_unknown(
+    path: str, ids: pa.Array, others: _Others, settings: RecommendSettings
+) -> tuple[int, int]:
+    """Write the best for ids that the model does not know: mean bias, no factors."""
+    weights = others.candidates.weights
+    one = State(
+        np.array([others.mean_bias], weights.dtype),
+        np.zeros((1, weights.shape[1] - 1), weights.dtype),
+    )
+    best = top_k(one, others.candidates, settings.k, mean=others.mean)
+    best = Best(*(np.repeat(values, len(ids), axis=0) for values in best))
+    return len(ids), _write(path, side_named(settings.side), ids, best, others)
+
+
+def rated_by(block: Block, rows: np.ndarray) -> Seen:
+    """Return what some rows of a block, counted from its first, have rated."""
+    counts = block.counts[rows]
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    places = np.arange(indptr[-1]) + np.repeat(block.indptr[rows] - indptr[:-1], counts)
+    return Seen(indptr, block.indices[places])
+
+
+def _write(path: str, side: Side, ids: Any, best: Best, others: _Others) -> int:
+    found = best.rows >= 0
+    row, place = np.nonzero(found)
+    other = others.ids.take(pa.array(best.rows[found]))
+    columns = {
+        f"{side.singular}_id": ids.take(pa.array(row)),
+        "rank": pa.array((place + 1).astype(np.int32)),
+        f"{side.other.singular}_id": other.column("id"),
+        "score": pa.array(best.scores[found]),
+    }
+    if "title" in other.column_names:
+        columns["title"] = other.column("title")
+    storage.write_parquet(path, pa.table(columns))
+    return len(row)

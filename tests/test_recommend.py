@@ -1,0 +1,172 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from data import generated, small_settings, write_csv
+
+from dask_als.cluster import DaskExecutor
+from dask_als.errors import InputError
+from dask_als.executor import SerialExecutor
+from dask_als.model import ALSModel
+from dask_als.prepare import Titles, prepare
+from dask_als.recommend import recommend
+from dask_als.settings import PrepareSettings, RecommendSettings
+from dask_als.side import ITEMS, SIDES, USERS
+from dask_als.train import train
+
+SERIAL = SerialExecutor()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A dataset with titles, its source's rows and a model."""
+    directory = tmp_path_factory.mktemp("recommend")
+    rows = generated(50, 40, 900, seed=4)
+    source = write_csv(directory / "r.csv", rows)
+    titles = write_csv(
+        directory / "t.csv", [(i, f"Film {i}") for i in range(1, 500)], ("movieId", "title")
+    )
+    dataset = prepare(
+        str(source),
+        str(directory / "d"),
+        SERIAL,
+        settings=PrepareSettings(partitions=3),
+        titles=Titles(str(titles)),
+    )
+    train(dataset, str(directory / "m"), small_settings(), SERIAL)
+    return dataset, rows, str(directory / "m")
+
+
+def brute_force(model, rows, side, k, *, seen=False, allowed=None):
+    """The k best of the other side for each id, from all scores, by id."""
+    loaded = ALSModel.load(model)
+    own, other = loaded.rows(side), loaded.rows(side.other)
+    rated = {}
+    for user, item, _ in rows:
+        one, two = (user, item) if side is USERS else (item, user)
+        rated.setdefault(one, set()).add(two)
+    result = {}
+    for row, identifier in enumerate(own.ids):
+        scores = []
+        for place, name in enumerate(other.ids):
+            if (not seen and name in rated[identifier]) or (allowed and name not in allowed):
+                continue
+            product = 0.0
+            pair = own.state.factors[row].tolist(), other.state.factors[place].tolist()
+            for a, b in zip(*pair, strict=True):
+                product += a * b
+            bias = float(own.state.bias[row]) + float(other.state.bias[place])
+            scores.append((-(loaded.manifest.global_mean + bias + product), place, name))
+        result[identifier] = [(name, -score) for score, _, name in sorted(scores)[:k]]
+    return result
+
+
+def read(out, side):
+    """What was written, by id, and that ranks count from 1."""
+    table = pd.concat([pq.read_table(path).to_pandas() for path in sorted(out.glob("part-*"))])
+    result = {}
+    for identifier, its in table.groupby(f"{side.singular}_id", sort=False):
+        assert its["rank"].tolist() == list(range(1, len(its) + 1))
+        result[identifier] = list(zip(its[f"{side.other.singular}_id"], its["score"], strict=True))
+    return result, table
+
+
+@pytest.mark.parametrize("side", SIDES, ids=["users", "items"])
+@pytest.mark.parametrize("seen", [False, True], ids=["unseen", "seen"])
+def test_everybody(data, side, seen, tmp_path):
+    dataset, rows, model = data
+    settings = RecommendSettings(side=side.name, k=5, seen=seen, rows_at_once=7)
+    made = recommend(model, dataset, str(tmp_path / "out"), SERIAL, settings)
+    found, table = read(tmp_path / "out", side)
+    expected = brute_force(model, rows, side, 5, seen=seen)
+    assert found == {one: best for one, best in expected.items() if best}
+    assert list(found) == [one for one, best in expected.items() if best]
+    assert (made.rows, made.recommendations) == (len(expected), len(table))
+    if side is USERS:
+        assert (table["title"] == "Film " + table["item_id"].astype(str)).all()
+
+
+def test_some_to_some(data, tmp_path):
+    dataset, rows, model = data
+    users, items = ALSModel.load(model).users.ids, ALSModel.load(model).items.ids
+    include, exclude = items[:20].tolist(), items[10:30].tolist()
+    made = recommend(
+        model,
+        dataset,
+        str(tmp_path / "out"),
+        SERIAL,
+        RecommendSettings(k=4),
+        only=[users[30], "nobody", users[2], users[30]],
+        include=include,
+        exclude=exclude,
+    )
+    parts = [pq.read_table(path).to_pandas() for path in sorted((tmp_path / "out").glob("part-*"))]
+    known = pd.concat(parts[:-1])
+    expected = brute_force(model, rows, USERS, 4, allowed=set(include) - set(exclude))
+    for user in (users[2], users[30]):
+        its = known[known["user_id"] == user]
+        assert list(zip(its["item_id"], its["score"], strict=True)) == expected[user]
+    assert (made.rows, made.unknown) == (3, 1)
+    best = ALSModel.load(model).recommend_to(USERS, "nobody", 4, include=include, exclude=exclude)
+    assert parts[-1]["item_id"].tolist() == best["item_id"].tolist()
+    assert parts[-1]["user_id"].tolist() == ["nobody"] * 4
+
+
+@pytest.mark.parametrize("side", SIDES, ids=["users", "items"])
+def test_a_model_in_memory_says_the_same_bits(data, side, tmp_path):
+    dataset, _, model = data
+    settings = RecommendSettings(side=side.name, k=6)
+    recommend(model, dataset, str(tmp_path / "out"), SERIAL, settings)
+    found, _ = read(tmp_path / "out", side)
+    loaded = ALSModel.load(model)
+    for identifier in loaded.rows(side).ids[:10]:
+        frame = loaded.recommend_to(side, identifier, 6)
+        pairs = zip(frame[f"{side.other.singular}_id"], frame["score"], strict=True)
+        assert list(pairs) == found.get(identifier, [])
+
+
+def test_a_cluster_writes_the_same(data, client, tmp_path):
+    dataset, _, model = data
+    executor, settings = DaskExecutor(client), RecommendSettings()
+    steps = []
+    recommend(model, dataset, str(tmp_path / "a"), SERIAL, settings)
+    recommend(
+        model,
+        dataset,
+        str(tmp_path / "b"),
+        executor,
+        settings,
+        progress=lambda *step: steps.append(step),
+    )
+    assert read(tmp_path / "a", USERS)[0] == read(tmp_path / "b", USERS)[0]
+    assert steps[-1] == (3, 3)
+
+
+def test_what_is_written_says_how_it_came_about(data, tmp_path):
+    dataset, _, model = data
+    recommend(model, dataset, str(tmp_path / "out"), SERIAL, RecommendSettings(k=3))
+    about = json.loads((tmp_path / "out" / "recommendations.json").read_text())
+    assert about["settings"]["k"] == 3
+    assert about["rows"] == 50
+    with pytest.raises(InputError, match="is there already"):
+        recommend(model, dataset, str(tmp_path / "out"), SERIAL, RecommendSettings(k=3))
+
+
+def test_nothing_may_be_recommended(data, tmp_path):
+    dataset, _, model = data
+    with pytest.raises(InputError, match="none of the 40 items may be recommended"):
+        recommend(model, dataset, str(tmp_path / "out"), SERIAL, RecommendSettings(), include=[-1])
+    assert not (tmp_path / "out").exists()
+
+
+def test_items_is_the_same_model_turned_round(data):
+    """An item's users: the score is that of the pair."""
+    _, _, model = data
+    loaded = ALSModel.load(model)
+    item = loaded.items.ids[3]
+    frame = loaded.recommend_to(ITEMS, item, 3, seen=True)
+    np.testing.assert_allclose(
+        frame["score"], [loaded.predict(user, item) for user in frame["user_id"]], rtol=1e-12
+    )
