@@ -67,14 +67,17 @@ def clean(raw: Raw, file: str, id_types: dict[str, pa.DataType]) -> Cleaned:
     """
     columns = {word: _plain(raw.table.column(word)) for word in raw.table.column_names}
     ids = {word: _readable_ids(columns[word]) for word in _ID_WORDS}
-    with np.errstate(over="ignore"):
-        rating = _numbers(columns["rating"], "ratings").astype(np.float32)
     # The first reason that applies is the one that is kept.
     reasons = [(_is_null(ids[word]), f"{word} id is missing or unreadable") for word in _ID_WORDS]
-    reasons += [
-        (_is_null(columns["rating"]), "rating is missing"),
-        (~np.isfinite(rating), "rating is not a finite number"),
-    ]
+    if "rating" in columns:
+        with np.errstate(over="ignore"):
+            rating = _numbers(columns["rating"], "ratings").astype(np.float32)
+        reasons += [
+            (_is_null(columns["rating"]), "rating is missing"),
+            (~np.isfinite(rating), "rating is not a finite number"),
+        ]
+    else:  # an event
+        rating = np.ones(raw.table.num_rows, np.float32)
     values = {**ids, "rating": pa.array(rating)}
     if "time" in columns:
         time = _times(columns["time"])

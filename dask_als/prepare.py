@@ -332,7 +332,7 @@ class _Plan:
         ((user, item),) = self.executor.gather([handle])
         raise InputError(
             f"{n_merged:,} ratings are of a pair of user and item that has another one, for "
-            f"instance user {user!r} and item {item!r}; use --duplicates last or mean"
+            f"instance user {user!r} and item {item!r}; use --duplicates last, mean or sum"
         )
 
     def write_items(self, ranges: dict[Side, list[range]]) -> None:

@@ -327,6 +327,8 @@ def write_user_part(
     columns = {name: values[kept] for name, values in read.items()}
     if settings.duplicates == "mean":
         columns["rating"] = pairs.mean(read["rating"])
+    elif settings.duplicates == "sum":
+        columns["rating"] = pairs.sum(read["rating"])
     duplicate = None
     if pairs.n_merged:
         first = pairs.several[0]

@@ -284,15 +284,17 @@ class Columns:
 
     Attributes
     ----------
-    user, item, rating : str
-        Columns of the ids and the number.
+    user, item : str
+        Columns of the ids.
+    rating : str or None
+        Column of the number; None counts every row as an event, a rating of 1.
     time : str or None
         Column of the time; None takes ``timestamp``, if it is there.
     """
 
     user: str = "userId"
     item: str = "movieId"
-    rating: str = "rating"
+    rating: str | None = "rating"
     time: str | None = None
 
     def __post_init__(self) -> None:
@@ -303,8 +305,8 @@ class Columns:
 
     def names(self) -> dict[str, str]:
         """Return our word -> the source's word, for the columns that are there."""
-        words = {"user": self.user, "item": self.item, "rating": self.rating}
-        return words if self.time is None else {**words, "time": self.time}
+        words = {"user": self.user, "item": self.item, "rating": self.rating, "time": self.time}
+        return {word: name for word, name in words.items() if name is not None}
 
     def within(self, there: tuple[str, ...]) -> Columns:
         """Return the same columns for a source that has these; the time may be found there."""
@@ -322,7 +324,7 @@ class PrepareSettings:
         Share of the ratings held out, 0 (none) to below 1.
     split : {"random", "latest"}
         Held out by a hash of ids and seed, or each user's last ratings by time.
-    duplicates : {"last", "mean", "error"}
+    duplicates : {"last", "mean", "sum", "error"}
         What becomes of several ratings of one item by one user.
     partitions : int or None
         Partitions of each side; None chooses by the number of ratings.
@@ -337,7 +339,7 @@ class PrepareSettings:
 
     test_fraction: float = 0.0
     split: Literal["random", "latest"] = "random"
-    duplicates: Literal["last", "mean", "error"] = "last"
+    duplicates: Literal["last", "mean", "sum", "error"] = "last"
     partitions: int | None = None
     seed: int = 0
 
@@ -346,10 +348,10 @@ class PrepareSettings:
         _require(in_range, "test_fraction", self.test_fraction, "at least 0 and below 1")
         _require(self.split in ("random", "latest"), "split", self.split, "random or latest")
         _require(
-            self.duplicates in ("last", "mean", "error"),
+            self.duplicates in ("last", "mean", "sum", "error"),
             "duplicates",
             self.duplicates,
-            "last, mean or error",
+            "last, mean, sum or error",
         )
         if self.partitions is not None:
             _require_whole("partitions", self.partitions, least=1, most=MOST_PARTITIONS)

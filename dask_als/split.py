@@ -129,13 +129,33 @@ class Pairs:
         ndarray of float32, shape (n_pairs,)
         """
         means = ratings[self.order[self.starts]]
-        if self.n_merged:
-            position, pair, ends = self._of_several()
-            ascending = ratings[position][np.lexsort((ratings[position], pair))]
-            counts = self.counts[self.several]
-            sums = np.add.reduceat(ascending.astype(np.float64), ends - counts)
-            means[self.several] = sums / counts
+        means[self.several] = self._sums_of_several(ratings) / self.counts[self.several]
         return means
+
+    def sum(self, ratings: np.ndarray) -> np.ndarray:
+        """Return the sum of each pair's ratings, the same in whatever order they come.
+
+        Parameters
+        ----------
+        ratings : ndarray of float32
+            In the order of the source.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_pairs,)
+        """
+        sums = ratings[self.order[self.starts]]
+        sums[self.several] = self._sums_of_several(ratings)
+        return sums
+
+    def _sums_of_several(self, ratings: np.ndarray) -> np.ndarray:
+        """Return the float64 sum of each pair that has several ratings, in ascending order."""
+        if not self.n_merged:
+            return np.empty(0)
+        position, pair, ends = self._of_several()
+        ascending = ratings[position][np.lexsort((ratings[position], pair))]
+        starts = ends - self.counts[self.several]
+        return np.add.reduceat(ascending.astype(np.float64), starts)
 
     def _of_several(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return position and pair of each rating that is not alone, and where the pairs end."""

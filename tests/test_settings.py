@@ -40,7 +40,7 @@ def test_train_settings_out_of_range_are_named(name, value):
         ("test_fraction", -0.1),
         ("test_fraction", float("nan")),
         ("split", "first"),
-        ("duplicates", "sum"),
+        ("duplicates", "first"),
         ("partitions", 0),
         ("partitions", 2**15),
         ("seed", -1),

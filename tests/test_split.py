@@ -130,3 +130,13 @@ def test_mixed_is_splitmix64s_finalizer():
     states = np.array([(1234567 + step * n) % 2**64 for n in (1, 2, 3)], dtype=np.uint64)
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert mixed(states).tolist() == expected
+
+
+def test_sums_of_pairs_do_not_depend_on_order():
+    user, item = np.array([0, 0, 1, 0], np.int32), np.array([2, 1, 2, 2], np.int32)
+    rating = np.array([1.5, 2, 7, 3], np.float32)
+    sums = sorted_pairs(user, item).sum(rating)
+    assert sums.dtype == np.float32
+    assert sums.tolist() == [2, 4.5, 7]
+    backward = sorted_pairs(user[::-1], item[::-1]).sum(rating[::-1])
+    assert backward.tolist() == sums.tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from dask_als.commands.computing import computing
@@ -26,21 +27,32 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.argument("dataset")
 @column_options
+@click.option(
+    "--events",
+    is_flag=True,
+    help="Each row is an event, not a rating; a pair's rating counts them.",
+)
 @click.option("--titles", help="CSV file of item titles.  [default: GroupLens' movies.csv beside]")
 @click.option("--title-col", default="title", help="Its column of titles.")
 @split_options
 @setting(
     PrepareSettings,
     "duplicates",
-    type=click.Choice(["last", "mean", "error"]),
-    help="What becomes of several ratings of one pair.",
+    type=click.Choice(["last", "mean", "sum", "error"]),
+    help="What becomes of several ratings of one pair; with --events, sum unless given.",
 )
 @click.option("--partitions", type=int, help="Of each side.  [default: one a million ratings]")
 @setting(PrepareSettings, "seed", help="Seed of the random split.")
 @overwrite_option
 @cluster_options
 def prepare(
-    source: str, dataset: str, titles: str | None, title_col: str, overwrite: bool, **options: Any
+    source: str,
+    dataset: str,
+    events: bool,
+    titles: str | None,
+    title_col: str,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
     r"""Make a DATASET of SOURCE: CSV (.csv, .gz, .zip) or Parquet; a file, a folder or a glob.
 
@@ -52,6 +64,10 @@ def prepare(
     from dask_als.prepare import Titles
     from dask_als.prepare import prepare as run
 
+    if events:
+        options["rating"] = None
+        if _is_default("duplicates"):
+            options["duplicates"] = "sum"
     columns = settings_of(Columns, options)
     settings = settings_of(PrepareSettings, options)
     screen = Console()
@@ -67,6 +83,10 @@ def prepare(
             progress=progress,
         )
     say_dataset(screen, made)
+
+
+def _is_default(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.DEFAULT
 
 
 def say_dataset(screen: Console, dataset: Dataset) -> None:
