@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from dask_als.explain import contributions
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.history import EpochFigures
 from dask_als.methods import fold_in_method_of
-from dask_als.model_files import ModelManifest
+from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
 from dask_als.recommend import allowed_rows
 from dask_als.settings import TrainSettings
@@ -197,15 +197,25 @@ class ALSModel:
         with storage.staged_directory(
             path, manifest=model_files.MANIFEST, overwrite=overwrite
         ) as staging:
-            for side in SIDES:
-                rows = self.rows(side)
-                table = pa.table({"id": pa.array(rows.ids), "count": rows.counts})
-                for number, part in enumerate(self.manifest.side(side).partitions):
-                    its = slice(part.start, part.stop)
-                    ids = table.slice(part.start, len(part.rows))
-                    model_files.write_part(staging, side, number, ids, rows.state[its])
+            users, items = (self._write_side(staging, side) for side in SIDES)
             model_files.write_history(staging, self.history)
-            model_files.write_manifest(staging, self.manifest)
+            model_files.write_manifest(staging, replace(self.manifest, users=users, items=items))
+
+    def _write_side(self, path: str, side: Side) -> ModelSide:
+        rows, about = self.rows(side), self.manifest.side(side)
+        table = pa.table({"id": pa.array(rows.ids), "count": rows.counts})
+        return about.written(
+            [
+                model_files.write_part(
+                    path,
+                    side,
+                    number,
+                    table.slice(part.start, len(part.rows)),
+                    rows.state[part.start : part.stop],
+                )
+                for number, part in enumerate(about.partitions)
+            ]
+        )
 
     @property
     def settings(self) -> TrainSettings:

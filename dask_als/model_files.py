@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,17 @@ class ModelSide:
     mean_bias : float
         The bias of rows without training ratings, and of unknown ids.
     partitions : tuple of Partition
-        The part files' rows and training ratings.
+        The part files' rows, training ratings and CRC-32.
     """
 
     digest: str
     mean_bias: float
     partitions: tuple[Partition, ...]
+
+    def written(self, checksums: Sequence[int]) -> ModelSide:
+        """Return what is said of the side once its parts are written."""
+        parts = zip(self.partitions, checksums, strict=True)
+        return replace(self, partitions=tuple(replace(part, crc32=crc) for part, crc in parts))
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def write_part(
     ids: pa.Table,
     state: State,
     bias_of_samples: np.ndarray | None = None,
-) -> None:
+) -> int:
     """Write one part: ids and counts of its rows, with their state.
 
     Parameters
@@ -116,6 +122,11 @@ def write_part(
         Of the same rows.
     bias_of_samples : ndarray, shape (n_rows, n_samples), optional
         For an average of samples, of which `state` has the factors of each, but one bias.
+
+    Returns
+    -------
+    int
+        The file's CRC-32.
     """
     columns = {
         "id": ids.column("id"),
@@ -128,6 +139,7 @@ def write_part(
     table = pa.table(columns)
     path = part_path(model, side, number)
     storage.write_parquet(path, table, dictionaries=["id", "count"])
+    return storage.crc32(path)
 
 
 def _lists(rows: np.ndarray) -> pa.FixedSizeListArray:
@@ -143,10 +155,9 @@ def write_dataset_part(
     state: State,
     bias_of_samples: np.ndarray | None = None,
 ) -> int:
-    """Write the part of a model that belongs to one partition of a dataset; return its number."""
+    """Write the part of a model that belongs to one partition of a dataset; see `write_part`."""
     ids = storage.read_parquet_rows(rows_path(dataset, side), partition.rows, ["id", "count"])
-    write_part(model, side, number, ids, state, bias_of_samples)
-    return number
+    return write_part(model, side, number, ids, state, bias_of_samples)
 
 
 def average_of_samples(samples: list[State]) -> State:
@@ -163,8 +174,9 @@ def average_of_samples(samples: list[State]) -> State:
 
 def write_manifest(directory: str, manifest: ModelManifest) -> None:
     """Write what completes the model."""
-    value = {"format_version": FORMAT_VERSION, "rank": manifest.rank, **asdict(manifest)}
-    storage.write_json(storage.join(directory, MANIFEST), value)
+    value = {"rank": manifest.rank, **asdict(manifest)}
+    path = storage.join(directory, MANIFEST)
+    storage.write_manifest(path, value, format_version=FORMAT_VERSION)
 
 
 def write_history(directory: str, history: list[EpochFigures]) -> None:
@@ -191,13 +203,7 @@ def read_manifest(model: str) -> ModelManifest:
     if not storage.exists(path):
         what = f"is not a model (no {MANIFEST})" if storage.exists(model) else "is not there"
         raise InputError(f"{model} {what}; make one with: dask-als train")
-    value = storage.read_json(path)
-    version = value.pop("format_version", None) if isinstance(value, dict) else None
-    if version != FORMAT_VERSION:
-        raise InputError(
-            f"{model} has model format version {version}, this release reads {FORMAT_VERSION}; "
-            "train it again"
-        )
+    value = storage.read_manifest(path, format_version=FORMAT_VERSION)
     try:
         return _manifest_from_json(value)
     except (TypeError, KeyError, AttributeError) as error:
@@ -226,7 +232,7 @@ def read_part(model: str, side: Side, number: int, partition: Partition) -> pa.T
         If the file is missing, damaged or not the one that belongs there.
     """
     path = part_path(model, side, number)
-    table = storage.read_parquet(path, ["id", "count", "bias", "factors"])
+    table = storage.read_parquet(path, ["id", "count", "bias", "factors"], crc32=partition.crc32)
     if table.num_rows != len(partition.rows):
         raise InputError(
             f"{path} holds {table.num_rows:,} rows, the model should have "
@@ -250,7 +256,8 @@ def read_samples(model: str, side: Side, number: int, partition: Partition) -> S
         Its biases have the shape (n_rows, n_samples).
     """
     factors = state_of(read_part(model, side, number, partition)).factors
-    table = storage.read_parquet(part_path(model, side, number), ["bias_of_samples"])
+    path = part_path(model, side, number)
+    table = storage.read_parquet(path, ["bias_of_samples"], crc32=partition.crc32)
     return State(_rows(table.column("bias_of_samples")), factors)
 
 

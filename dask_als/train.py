@@ -236,11 +236,12 @@ class Training:
             self.executor.submit(_side_figures, epoch.sides[side], key=f"side-figures-{side.name}")
             for side in SIDES
         ]
-        self.executor.gather(written)
+        checksums = self.executor.gather(written)
         by_side = dict(zip(SIDES, self.executor.gather(figures), strict=True))
         mean_biases = {side: mean_bias for side, (mean_bias, _) in by_side.items()}
         _, residual_precision = by_side[side_named(self.settings.first).other]
-        return self._completed(directory, epoch.figures, history, mean_biases, residual_precision)
+        sides = self._model_sides(mean_biases, checksums)
+        return self._completed(directory, epoch.figures, history, sides, residual_precision)
 
     def write_average(
         self,
@@ -250,6 +251,7 @@ class Training:
         directory: str,
     ) -> ModelManifest:
         """Write the average of models that were kept: the parts by the workers, then the rest."""
+        manifests = [model_files.read_manifest(sample) for sample in samples]
         written = [
             self.executor.submit(
                 _write_average_part,
@@ -257,15 +259,16 @@ class Training:
                 self.dataset.path,
                 side,
                 number,
-                partition,
-                samples,
+                [
+                    (path, manifest.side(side).partitions[number])
+                    for path, manifest in zip(samples, manifests, strict=True)
+                ],
                 key=f"average-{side.name}-{number}",
             )
             for side in SIDES
-            for number, partition in enumerate(self.dataset.table(side).partitions)
+            for number in range(len(self.dataset.table(side).partitions))
         ]
-        self.executor.gather(written)
-        manifests = [model_files.read_manifest(sample) for sample in samples]
+        checksums = self.executor.gather(written)
         mean_biases = {
             side: fmean(manifest.side(side).mean_bias for manifest in manifests) for side in SIDES
         }
@@ -273,8 +276,9 @@ class Training:
         residual_precision = 1 / fmean(
             1 / manifest.residual_precision for manifest in manifests if manifest.residual_precision
         )
+        sides = self._model_sides(mean_biases, checksums)
         return self._completed(
-            directory, figures, history, mean_biases, residual_precision, samples=len(samples)
+            directory, figures, history, sides, residual_precision, samples=len(samples)
         )
 
     def write_predictions(self, epoch: Epoch, directory: str) -> None:
@@ -297,16 +301,24 @@ class Training:
             for number in range(len(self._test_blocks))
         ]
 
+    def _model_sides(
+        self, mean_biases: dict[Side, float], checksums: list[int]
+    ) -> tuple[ModelSide, ModelSide]:
+        """Return what the manifest says of users and items, whose parts were written in order."""
+        users, items = (_model_side(self.dataset, side, mean_biases[side]) for side in SIDES)
+        n_users = len(users.partitions)
+        return users.written(checksums[:n_users]), items.written(checksums[n_users:])
+
     def _completed(
         self,
         directory: str,
         figures: EpochFigures,
         history: list[EpochFigures],
-        mean_biases: dict[Side, float],
+        sides: tuple[ModelSide, ModelSide],
         residual_precision: float | None,
         samples: int = 1,
     ) -> ModelManifest:
-        users, items = (_model_side(self.dataset, side, mean_biases[side]) for side in SIDES)
+        users, items = sides
         model_files.write_history(directory, history)
         manifest = ModelManifest(
             settings=self.settings,
@@ -740,12 +752,13 @@ def _write_solved_part(
 
 
 def _write_average_part(
-    model: str, dataset: str, side: Side, number: int, partition: Partition, samples: list[str]
+    model: str, dataset: str, side: Side, number: int, samples: list[tuple[str, Partition]]
 ) -> int:
     states = [
-        model_files.state_of(model_files.read_part(sample, side, number, partition))
-        for sample in samples
+        model_files.state_of(model_files.read_part(sample, side, number, its))
+        for sample, its in samples
     ]
+    partition = samples[0][1]
     state = model_files.average_of_samples(states)
     bias_of_samples = np.stack([sample.bias for sample in states], axis=1)
     return model_files.write_dataset_part(

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from data import generated, notebook_settings, small_settings, write_csv
 
+from dask_als import model_files
 from dask_als.dataset import read_block
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
@@ -222,10 +225,11 @@ def test_without_its_dataset(directory, tmp_path):
     """Scores need no dataset; what was seen, and titles, do."""
     for name in ("model", "dataset"):
         (tmp_path / name).symlink_to(directory / name)
-    manifest = (directory / "model" / "model.json").read_text()
     moved = tmp_path / "moved"
     __import__("shutil").copytree(directory / "model", moved)
-    (moved / "model.json").write_text(manifest.replace(str(directory / "dataset"), "/no/where"))
+    manifest = model_files.read_manifest(str(moved))
+    elsewhere = replace(manifest, dataset={**manifest.dataset, "path": "/no/where"})
+    model_files.write_manifest(str(moved), elsewhere)
     model = ALSModel.load(str(moved))
     user = model.users.ids[0]
     with pytest.raises(InputError, match="what users have rated is in /no/where"):

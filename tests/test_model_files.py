@@ -1,12 +1,16 @@
 import json
 import math
 import shutil
+import tempfile
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from data import generated, small_settings, write_csv
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dask_als import model_files
+from dask_als import model_files, storage
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
@@ -86,9 +90,9 @@ def test_what_is_no_model(tmp_path):
     [
         (lambda text: text.replace('"format_version": 1', '"format_version": 2'), "version 2"),
         (lambda text: text[:100], "not JSON"),
-        (lambda text: text.replace('"digest"', '"digist"'), "model.json is damaged"),
-        (lambda text: text.replace('"rank": 4', '"rank": -4'), "rank is -4"),
-        (lambda text: "[]", "version None"),
+        (lambda text: text.replace('"digest"', '"digist"'), "changed after it was written"),
+        (lambda text: text.replace('"samples": 1', '"samples": 2'), "its checksum differs"),
+        (lambda text: "[]", "not a JSON object"),
     ],
 )
 def test_a_manifest_that_was_edited(model, edit, reason):
@@ -96,6 +100,57 @@ def test_a_manifest_that_was_edited(model, edit, reason):
     path.write_text(edit(path.read_text()))
     with pytest.raises(InputError, match=reason):
         ALSModel.load(str(model))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda value: value["users"].update(digist=value["users"].pop("digest")), "is damaged"),
+        (lambda value: value["settings"].update(rank=-4), "rank is -4"),
+        (lambda value: value.pop("figures"), "is damaged: 'figures'"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense(model, edit, reason):
+    """One with the right checksum, by somebody who knows how."""
+    path = str(model / "model.json")
+    value = storage.read_manifest(path, format_version=1)
+    edit(value)
+    storage.write_manifest(path, value, format_version=1)
+    with pytest.raises(InputError, match=reason):
+        ALSModel.load(str(model))
+
+
+def test_swapped_parts(model):
+    one, other = (model / "users" / f"part-0000{n}.parquet" for n in (0, 1))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    with pytest.raises(InputError, match=r"users/part-00000.parquet .* CRC-32 differs"):
+        ALSModel.load(str(model))
+
+
+@given(data=st.data())
+def test_a_flipped_bit_anywhere(trained, data):
+    with tempfile.TemporaryDirectory() as directory:
+        model = shutil.copytree(trained, directory, dirs_exist_ok=True)
+        parts = sorted(Path(model).rglob("*.parquet"))
+        path = data.draw(st.sampled_from(parts))
+        content = bytearray(path.read_bytes())
+        bit = data.draw(st.integers(0, 8 * len(content) - 1))
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"{path.name} is damaged"):
+            ALSModel.load(str(model))
+
+
+def test_a_saved_model_is_checked_as_well(model, tmp_path):
+    saved = tmp_path / "saved"
+    ALSModel.load(str(model)).save(str(saved))
+    ALSModel.load(str(saved))
+    path = saved / "items" / "part-00000.parquet"
+    shutil.copy(saved / "items" / "part-00001.parquet", path)
+    with pytest.raises(InputError, match=r"items/part-00000.parquet .* CRC-32 differs"):
+        ALSModel.load(str(saved))
 
 
 def test_a_missing_part(model):
