@@ -9,6 +9,8 @@ import numpy as np
 from dask_als.draws import standard_normal
 from dask_als.side import ITEMS, Side
 
+PREDICTIONS_AT_ONCE = 1 << 14
+
 
 @dataclass(frozen=True)
 class Block:
@@ -30,6 +32,9 @@ class Block:
     indptr: np.ndarray
     indices: np.ndarray
     ratings: np.ndarray
+
+    def __sizeof__(self) -> int:
+        return self.indptr.nbytes + self.indices.nbytes + self.ratings.nbytes
 
     @property
     def counts(self) -> np.ndarray:
@@ -73,6 +78,9 @@ class State:
     bias: np.ndarray
     factors: np.ndarray
 
+    def __sizeof__(self) -> int:
+        return self.bias.nbytes + self.factors.nbytes
+
     def __getitem__(self, rows: slice) -> State:
         return State(self.bias[rows], self.factors[rows])
 
@@ -115,8 +123,12 @@ def predictions(
     -------
     ndarray of float64, shape (n,)
     """
-    products = np.einsum(
-        "nk,nk->n", users.factors[user_rows], items.factors[item_rows], dtype=np.float64
-    )
-    biases = users.bias[user_rows].astype(np.float64) + items.bias[item_rows]
-    return mean + biases + products
+    predicted = np.empty(len(user_rows))
+    # The factors that are gathered stay in the processor's cache, and take no memory to speak of.
+    for start in range(0, len(user_rows), PREDICTIONS_AT_ONCE):
+        chunk = slice(start, start + PREDICTIONS_AT_ONCE)
+        u, v = user_rows[chunk], item_rows[chunk]
+        products = np.einsum("nk,nk->n", users.factors[u], items.factors[v], dtype=np.float64)
+        biases = users.bias[u].astype(np.float64) + items.bias[v]
+        predicted[chunk] = mean + biases + products
+    return predicted

@@ -55,6 +55,9 @@ class SolvedPart:
     sums: Sums
     moments: Any = None
 
+    def __sizeof__(self) -> int:
+        return self.state.__sizeof__() + self.rated.nbytes
+
 
 @dataclass(frozen=True)
 class SolvedSide:
@@ -79,6 +82,9 @@ class SolvedSide:
     mean_bias: float
     shared: Any = None
     residual_precision: float | None = None
+
+    def __sizeof__(self) -> int:
+        return self.state.__sizeof__()
 
 
 def unsolved_part(state: State, rated: np.ndarray | None = None) -> SolvedPart:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_als.blocks import Block, State, random_state
+from dask_als.blocks import PREDICTIONS_AT_ONCE, Block, State, random_state
 from dask_als.dataset import Dataset, Partition
 from dask_als.errors import InputError
 from dask_als.executor import Shape
@@ -42,7 +42,7 @@ _BYTES_A_ROW = 8  # int64 of indptr
 _KEPT_A_RATING = 4
 # File, table and the int64 differences that check its order.
 _READ_BYTES_A_RATING = 44
-# Row numbers, products, biases and squares of held-out ratings, beside the gathered factors.
+# Row numbers, predictions and errors of held-out ratings, beside the gathered factors.
 _TEST_BYTES_A_RATING = 40
 # Draws, their concatenation and their quotient are float64.
 _START_BYTES_A_FACTOR = 24
@@ -316,7 +316,8 @@ def _kernel_bytes(settings: TrainSettings) -> int:
 
 
 def _test_bytes(n_ratings: int, settings: TrainSettings) -> int:
-    return n_ratings * (2 * settings.rank * _itemsize(settings) + _TEST_BYTES_A_RATING)
+    gathered = 2 * min(n_ratings, PREDICTIONS_AT_ONCE) * settings.rank * _itemsize(settings)
+    return gathered + n_ratings * _TEST_BYTES_A_RATING
 
 
 def _most(dataset: Dataset, shape: Shape, bytes_of: Callable[[Partition], int]) -> int:

@@ -1,7 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pytest
+from dask.sizeof import sizeof
 
+from dask_als import blocks
 from dask_als.blocks import State, block_of, concatenated, predictions, random_state, zero_state
+from dask_als.half_epoch import join_parts, unsolved_part
 from dask_als.side import ITEMS, USERS
 
 
@@ -79,3 +84,33 @@ def test_predictions():
     items = State(np.array([0.25]), np.array([[3.0, -1.0]]))
     found = predictions(users, items, np.array([0, 1]), np.array([0, 0]), mean=3.0)
     assert found.tolist() == [3.0 + 0.5 + 0.25 + 1.0, 3.0 - 1.0 + 0.25 - 1.0]
+
+
+def test_predictions_of_many_ratings_are_those_of_a_few(monkeypatch):
+    """Whatever is predicted at once, each has the same bits, and takes little memory."""
+    draw = np.random.default_rng(0)
+    users, items = (
+        State(draw.normal(size=n).astype("f4"), draw.normal(size=(n, 33)).astype("f4"))
+        for n in (200, 100)
+    )
+    own, other = (draw.integers(n, size=50_000) for n in (200, 100))
+    tracemalloc.start()
+    whole = predictions(users, items, own, other, mean=3.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    gathered_at_once = 2 * 50_000 * 33 * 4
+    assert peak - whole.nbytes < gathered_at_once / 2
+    monkeypatch.setattr(blocks, "PREDICTIONS_AT_ONCE", 7)
+    assert predictions(users, items, own, other, mean=3.0).tobytes() == whole.tobytes()
+
+
+def test_dask_sees_how_large_they_are():
+    """It weighs what moving a block costs, and what is on a worker."""
+    ratings = np.ones(1000, np.float32)
+    block = block_of(range(1000), np.arange(1000), np.zeros(1000, dtype=np.int32), ratings)
+    assert sizeof(block) == pytest.approx(4000 + 4000 + 8008, rel=0.01)
+    state = zero_state(range(1000), rank=9, dtype="float32")
+    assert sizeof(state) == pytest.approx(40_000, rel=0.01)
+    part = unsolved_part(state)
+    assert sizeof(part) == pytest.approx(41_000, rel=0.01)
+    assert sizeof(join_parts([part])) == pytest.approx(40_000, rel=0.01)

@@ -15,6 +15,7 @@ from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dask_als.blocks import PREDICTIONS_AT_ONCE
 from dask_als.cluster import ClusterSettings, DaskExecutor
 from dask_als.dataset import Dataset, Partition, SideTable
 from dask_als.errors import InputError
@@ -91,7 +92,7 @@ def test_a_large_test_block_weighs_while_it_is_predicted():
     dataset = dataset_of(100, 100, 1_000_000, n_test=1_000_000)
     memory = memory_of_a_worker(dataset, TrainSettings(rank=64), ONE)
     assert memory.phase == "epochs"
-    assert memory.temporaries == 1_000_000 * (2 * 64 * 4 + 40)
+    assert memory.temporaries == PREDICTIONS_AT_ONCE * 2 * 64 * 4 + 1_000_000 * 40
 
 
 def test_samples_weigh_where_their_average_is_written():
