@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from dask import delayed
+from dask import annotate, delayed
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from distributed import (
@@ -106,10 +106,15 @@ class DaskExecutor:
             memory=min(limits, default=None),
         )
 
-    def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
+    def submit(
+        self, function: Callable[..., Any], *args: Any, key: str, worker: str | None = None
+    ) -> Any:
         """Note a task down and return its handle; it starts when a result is waited for."""
         unique = f"{key}-{self._run}-{next(self._submitted)}"
-        handle = _Handle(delayed(function, pure=False)(*map(_known, args), dask_key_name=unique))
+        wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
+        with annotate(**wish):
+            task = delayed(function, pure=False)(*map(_known, args), dask_key_name=unique)
+        handle = _Handle(task)
         self._noted.append(handle)
         return handle
 

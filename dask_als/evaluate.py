@@ -288,8 +288,8 @@ def _submit_scorers(
         ),
         "biases alone": executor.submit(
             _bias_scorer,
-            biases[USERS],
-            biases[ITEMS],
+            biases[USERS][0],
+            biases[ITEMS][0],
             dataset.rating_mean,
             key="scorer-biases-alone",
         ),

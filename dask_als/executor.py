@@ -46,8 +46,14 @@ class Executor(Protocol):
         """The size of the cluster."""
         ...
 
-    def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
-        """Start a task and return its handle; the key names it to people."""
+    def submit(
+        self, function: Callable[..., Any], *args: Any, key: str, worker: str | None = None
+    ) -> Any:
+        """Start a task and return its handle.
+
+        The key names it to people. It runs on the given worker, or where that is gone or
+        another one would be idle, elsewhere.
+        """
         ...
 
     def gather(self, handles: list[Any]) -> list[Any]:
@@ -66,7 +72,9 @@ class SerialExecutor:
     workers = frozenset({"this process"})
     shape = Shape(workers=1, threads=1, memory=None)
 
-    def submit(self, function: Callable[..., Any], *args: Any, key: str) -> Any:
+    def submit(
+        self, function: Callable[..., Any], *args: Any, key: str, worker: str | None = None
+    ) -> Any:
         """Run the task; its result is its handle."""
         return function(*args)
 

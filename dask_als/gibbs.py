@@ -91,7 +91,7 @@ class Gibbs:
         """Wrap rows that training starts from."""
         rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
         sums = sums_of(State(state.bias * rated, state.factors), np.zeros(0), np.ones(len(rated)))
-        return SolvedPart(state, rated, sums, Moments(residual_precision=residual_precision))
+        return SolvedPart(state, rated, sums, (Moments(residual_precision=residual_precision),))
 
     def solve_part(
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
@@ -125,12 +125,13 @@ class Gibbs:
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         moments = Moments(grams, n_ratings=len(block.ratings))
         sums = sums_of(state, squared_error, np.ones(len(block.rows)))
-        return SolvedPart(state, block.counts > 0, sums, moments)
+        return SolvedPart(state, block.counts > 0, sums, (moments,))
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Put a side together and draw what its next half-epoch is drawn from."""
         joined = half_epoch.join_parts(parts)
-        grams = {n: gram for part in parts for n, gram in part.moments.grams.items()}
+        moments: list[Moments] = [its for part in parts for its in part.moments]
+        grams = {n: gram for its in moments for n, gram in its.grams.items()}
         n_rows = sum(int(part.rated.sum()) for part in parts)
         weight = self.settings.regularization(step.side).factor
         rng = self._generator(_PRIOR_STREAM, step)
@@ -145,18 +146,21 @@ class Gibbs:
         )
         prior = Prior(bias_precision, factor_mean, factor_precision)
         return replace(
-            joined, shared=prior, residual_precision=self._residual_precision(step, parts)
+            joined,
+            shared=prior,
+            residual_precision=self._residual_precision(step, moments, joined.sums.squared_error),
         )
 
-    def _residual_precision(self, step: HalfEpoch, parts: list[SolvedPart]) -> float:
+    def _residual_precision(
+        self, step: HalfEpoch, moments: list[Moments], squared_error: int
+    ) -> float:
         """Draw it given the errors; if they are not known, take what was kept, or the setting."""
-        n_ratings = sum(part.moments.n_ratings for part in parts)
+        n_ratings = sum(its.n_ratings for its in moments)
         if n_ratings:
             # A stream of its own: a draw that is kept takes no numbers when training goes on.
             rng = self._generator(_RESIDUAL_STREAM, step)
-            squared_error = sum(part.sums.squared_error for part in parts)
             return _gamma(rng, n_ratings, as_float(squared_error))
-        kept = parts[0].moments.residual_precision
+        kept = moments[0].residual_precision
         return self.settings.residual_precision if kept is None else kept
 
     def _generator(self, stream: int, step: HalfEpoch) -> np.random.Generator:

@@ -46,14 +46,14 @@ class SolvedPart:
     rated : ndarray of bool, shape (n_rows,)
         Rows that have training ratings.
     sums : Sums
-    moments : object
-        What the rows add to what the method's next half-epochs share.
+    moments : tuple
+        What the rows add to what the method's next half-epochs share, an object a partition.
     """
 
     state: State
     rated: np.ndarray
     sums: Sums
-    moments: Any = None
+    moments: tuple[Any, ...] = ()
 
     def __sizeof__(self) -> int:
         return self.state.__sizeof__() + self.rated.nbytes
@@ -143,15 +143,25 @@ def regularization_weights(block: Block, regularization: Regularization) -> np.n
     return np.ones(len(block.rows))
 
 
+def chunk_of(parts: list[SolvedPart]) -> SolvedPart:
+    """Put consecutive partitions together as if they were one."""
+    return SolvedPart(
+        concatenated([part.state for part in parts]),
+        np.concatenate([part.rated for part in parts]),
+        sum((part.sums for part in parts), NO_SUMS),
+        tuple(moments for part in parts for moments in part.moments),
+    )
+
+
 def join_parts(parts: list[SolvedPart]) -> SolvedSide:
     """Put a side's partitions together and give rows without ratings the mean bias."""
-    state = concatenated([part.state for part in parts])
-    rated = np.concatenate([part.rated for part in parts])
+    whole = chunk_of(parts)
+    state, rated = whole.state, whole.rated
     mean_bias = as_float(exact_sum(state.bias[rated])) / max(1, int(rated.sum()))
     if not rated.all():
         bias = np.where(rated, state.bias, state.bias.dtype.type(mean_bias))
         state = State(bias, state.factors)
-    return SolvedSide(state, sum((part.sums for part in parts), NO_SUMS), mean_bias)
+    return SolvedSide(state, whole.sums, mean_bias)
 
 
 def add_predictions(

@@ -39,9 +39,6 @@ class PartMoments:
     confidence: int
 
 
-NO_MOMENTS = PartMoments({}, 0)
-
-
 @dataclass(frozen=True)
 class SharedMoments:
     """What all rows of the next half-epoch share.
@@ -73,7 +70,7 @@ class ImplicitLeastSquares:
         """Wrap rows that training starts from; their biases count for nothing."""
         without = State(np.zeros_like(state.bias), state.factors)
         part = half_epoch.unsolved_part(without, rated)
-        return SolvedPart(part.state, part.rated, part.sums, NO_MOMENTS)
+        return SolvedPart(part.state, part.rated, part.sums)
 
     def solve_part(
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
@@ -98,14 +95,15 @@ class ImplicitLeastSquares:
             state=State(np.zeros(len(factors), factors.dtype), factors),
             rated=block.counts > 0,
             sums=Sums(exact_sum(squared_error), 0, exact_sum(weighted_norms)),
-            moments=PartMoments(grams, exact_sum(confidence)),
+            moments=(PartMoments(grams, exact_sum(confidence)),),
         )
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Put a side together, with its Gram matrix."""
         side = half_epoch.join_parts(parts)
-        grams = {number: gram for part in parts for number, gram in part.moments.grams.items()}
-        confidence = sum(part.moments.confidence for part in parts)
+        moments: list[PartMoments] = [its for part in parts for its in part.moments]
+        grams = {number: gram for its in moments for number, gram in its.grams.items()}
+        confidence = sum(its.confidence for its in moments)
         gram = gram_of_side(side.state.factors, grams)  # type: ignore[no-untyped-call]
         shared = SharedMoments(gram, confidence)
         return SolvedSide(side.state, side.sums, side.mean_bias, shared)

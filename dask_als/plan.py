@@ -25,6 +25,7 @@ from dask_als.half_epoch import (
     held_out_error,
 )
 from dask_als.methods import method_of
+from dask_als.placement import Placement
 from dask_als.ranges import default_partitions
 from dask_als.settings import TrainSettings
 from dask_als.side import SIDES, USERS, Side, side_named
@@ -174,7 +175,7 @@ def plan(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) 
         memory=memory,
         partitions={side.name: _n_partitions(dataset, side) for side in SIDES},
         best_partitions=best_partitions(dataset, settings, shape, speed),
-        tasks_per_epoch=tasks_per_epoch(dataset),
+        tasks_per_epoch=tasks_per_epoch(dataset, shape),
         epoch_seconds=epoch_seconds(dataset, settings, shape, speed),
         fits=_fits(memory, shape),
     )
@@ -340,11 +341,22 @@ def _working_threads(dataset: Dataset, shape: Shape) -> int:
 # --- tasks and time ---
 
 
-def tasks_per_epoch(dataset: Dataset) -> int:
+def tasks_per_epoch(dataset: Dataset, shape: Shape) -> int:
     """Return the tasks of an epoch: solve and join both sides, predict, and the figures."""
-    counts = [_n_partitions(dataset, side) for side in SIDES]
-    solves = sum(count + (count > 1) for count in counts)
-    return solves + _n_test_blocks(dataset) + 1
+    solves = sum(_n_partitions(dataset, side) for side in SIDES)
+    joins = sum(_tasks_of_a_join(_n_partitions(dataset, side), dataset, shape) for side in SIDES)
+    return solves + joins + _n_test_blocks(dataset) + 1
+
+
+def _tasks_of_a_join(n_partitions: int, dataset: Dataset, shape: Shape) -> int:
+    """Return the tasks that put a side together: a copy on each home, of a chunk from each."""
+    homes = Placement.on(map(str, range(shape.workers)), _most_partitions(dataset))
+    if n_partitions == 1:
+        return 0
+    if homes.n_homes == 1:
+        return 1
+    parts = homes.by_home([None] * n_partitions)
+    return homes.n_homes + sum(len(own) > 1 for _, own in parts)
 
 
 def row_flops(n_rows: int, n_ratings: int, rank: int) -> float:
@@ -365,12 +377,12 @@ def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed
     predicting += _test_bytes(dataset.n_test, settings) / _NEW_BYTES_A_SECOND
     testing = predicting / min(threads, max(1, _n_test_blocks(dataset)))
     state = sum(_state_bytes(dataset.table(side).n_rows, settings) for side in SIDES)
-    # The parts go to the worker that joins them, and the whole goes to all others.
-    sent = 2 * state * (shape.workers - 1) / shape.workers / _BYTES_A_SECOND
+    # Every home gets from each other what that has solved.
+    sent = state * (shape.workers - 1) / shape.workers / _BYTES_A_SECOND
     joined = [side for side in SIDES if _n_partitions(dataset, side) > 1]
     joining = sum(_state_bytes(dataset.table(side).n_rows, settings) for side in joined)
     stages = len(SIDES) + len(joined)
-    scheduling = tasks_per_epoch(dataset) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
+    scheduling = tasks_per_epoch(dataset, shape) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
     return solving + testing + sent + joining / _NEW_BYTES_A_SECOND + scheduling
 
 

@@ -33,15 +33,17 @@ from dask_als.half_epoch import (
     SolvedPart,
     SolvedSide,
     add_predictions,
+    chunk_of,
     error_of_average,
 )
 from dask_als.history import EpochFigures
 from dask_als.methods import Method, method_of, solve_side
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import rmse
+from dask_als.placement import Placement
 from dask_als.plan import check_fits
 from dask_als.settings import CheckpointSettings, StopSettings, TrainSettings
-from dask_als.side import ITEMS, SIDES, USERS, Side, side_named
+from dask_als.side import SIDES, USERS, Side, side_named
 from dask_als.stopping import best_epoch, reason_to_stop
 
 T = TypeVar("T")
@@ -63,14 +65,14 @@ class Epoch:
     Attributes
     ----------
     figures : EpochFigures
-    sides : dict of Side to handle
-        The solved sides, which stay where the workers hold them.
+    sides : dict of Side to list of handle
+        The solved sides, which stay where the workers hold them: a copy on each home.
     predictions : list of handle
         Of each block of held-out ratings, the sum over the epochs kept so far; empty before them.
     """
 
     figures: EpochFigures
-    sides: dict[Side, Any]
+    sides: dict[Side, list[Any]]
     predictions: list[Any] = field(default_factory=list)
 
 
@@ -166,15 +168,16 @@ class Training:
         self._mean = training_mean(dataset, settings)
         self._method = method_of(settings, self._mean)
         self._workers: frozenset[str] | None = None
+        self._placement = Placement(())
         self._blocks: dict[Side, list[Any]] = {}
-        self._test_blocks: list[Any] = []
+        self._test_blocks: dict[int, Any] = {}
         self.share_out()
 
     @property
     def longest_chain(self) -> int:
         """After how many epochs the chain of tasks is to be cut."""
         solves = sum(len(blocks) for blocks in self._blocks.values())
-        tasks_an_epoch = solves + len(self._test_blocks) + len(SIDES) + 1
+        tasks_an_epoch = solves + len(self._test_blocks) + len(SIDES) * self._placement.n_homes + 1
         return min(_MOST_EPOCHS_IN_A_CHAIN, max(1, _TASKS_IN_A_CHAIN // tasks_an_epoch))
 
     def share_out(self) -> None:
@@ -183,8 +186,10 @@ class Training:
         if workers == self._workers:
             return
         self._workers = workers
+        most = max(len(self.dataset.table(side).partitions) for side in SIDES)
+        self._placement = Placement.on(workers, most)
         # Dropped first: workers need not have room for all blocks twice.
-        self._blocks, self._test_blocks = {}, []
+        self._blocks, self._test_blocks = {}, {}
         self._blocks = {side: self._submit_blocks(side) for side in SIDES}
         self._test_blocks = self._submit_test_blocks()
 
@@ -226,14 +231,17 @@ class Training:
                 side,
                 number,
                 partition,
-                epoch.sides[side],
+                epoch.sides[side][self._home(side, number)],
                 key=f"write-{side.name}-{number}",
+                worker=self._worker(side, number),
             )
             for side in SIDES
             for number, partition in enumerate(self.dataset.table(side).partitions)
         ]
         figures = [
-            self.executor.submit(_side_figures, epoch.sides[side], key=f"side-figures-{side.name}")
+            self.executor.submit(
+                _side_figures, epoch.sides[side][0], key=f"side-figures-{side.name}"
+            )
             for side in SIDES
         ]
         checksums = self.executor.gather(written)
@@ -335,13 +343,21 @@ class Training:
         model_files.write_manifest(directory, manifest)
         return manifest
 
-    def sides_of(self, start: Start, epoch: int) -> dict[Side, Any]:
+    def _home(self, side: Side, number: int) -> int:
+        """Return the home of a partition."""
+        return self._placement.home(number, len(self.dataset.table(side).partitions))
+
+    def _worker(self, side: Side, number: int) -> str:
+        """Return the worker that is a partition's home."""
+        return self._placement.workers[self._home(side, number)]
+
+    def sides_of(self, start: Start, epoch: int) -> dict[Side, list[Any]]:
         """Return the handles of both sides as they are after an epoch, from where it was kept."""
         return {side: self._submit_start(HalfEpoch(side, epoch), start) for side in SIDES}
 
     def _submitted(
         self, start: Start, numbers: range, predicted: list[Any]
-    ) -> Iterator[tuple[int, dict[Side, Any], list[Any], Any]]:
+    ) -> Iterator[tuple[int, dict[Side, list[Any]], list[Any], Any]]:
         sides = self.sides_of(start, numbers.start - 1)
         first = side_named(self.settings.first)
         for number in numbers:
@@ -354,72 +370,107 @@ class Training:
                 errors = self._submit_errors(number, sides)
             yield number, sides, predicted, self._submit_figures(number, sides, errors)
 
-    def _submit_half_epoch(self, step: HalfEpoch, sides: dict[Side, Any]) -> Any:
-        own, fixed = sides[step.side], sides[step.side.other]
-        blocks, name = self._blocks[step.side], f"{step.side.name}-{step.epoch}"
+    def _submit_half_epoch(self, step: HalfEpoch, sides: dict[Side, list[Any]]) -> list[Any]:
+        side, name = step.side, f"{step.side.name}-{step.epoch}"
+        own, fixed = sides[side], sides[side.other]
+        blocks = self._blocks[side]
         if len(blocks) == 1:
             # One task after another less, which counts where an epoch takes milliseconds.
-            return self.executor.submit(
-                solve_side, self._method, step, *blocks, own, fixed, key=f"solve-{name}-0"
+            solved = self.executor.submit(
+                solve_side, self._method, step, *blocks, own[0], fixed[0], key=f"solve-{name}-0"
             )
+            return [solved] * self._placement.n_homes
         parts = [
             self.executor.submit(
-                self._method.solve_part, step, block, own, fixed, key=f"solve-{name}-{number}"
+                self._method.solve_part,
+                step,
+                block,
+                own[self._home(side, number)],
+                fixed[self._home(side, number)],
+                key=f"solve-{name}-{number}",
+                worker=self._worker(side, number),
             )
             for number, block in enumerate(blocks)
         ]
-        return self.executor.submit(self._method.join_parts, step, parts, key=f"broadcast-{name}")
+        return self._submit_join(step, parts, name)
 
-    def _submit_errors(self, epoch: int, sides: dict[Side, Any]) -> list[Any]:
+    def _submit_join(self, step: HalfEpoch, parts: list[Any], name: str) -> list[Any]:
+        """Put a side together on every home, of what each home has solved of it.
+
+        Each link carries each byte once, both ways at once. That a whole side is pulled from the
+        worker that joined it takes three to six times as long on 4 to 16 hosts (measured, see
+        tests/benchmarks/SCALING.md), and lasts longer with each one more.
+        """
+        workers = self._placement.workers
+        chunks: list[Any] = []
+        for home, own in self._placement.by_home(parts):
+            if len(workers) == 1 or len(own) == 1:
+                chunks += own
+                continue
+            key = f"chunk-{name}-{home}"
+            chunks.append(self.executor.submit(chunk_of, own, key=key, worker=workers[home]))
+        return [
+            self.executor.submit(
+                self._method.join_parts, step, chunks, key=f"broadcast-{name}-{home}", worker=worker
+            )
+            for home, worker in enumerate(workers)
+        ]
+
+    def _submit_errors(self, epoch: int, sides: dict[Side, list[Any]]) -> list[Any]:
         return [
             self.executor.submit(
                 self._method.held_out_error,
                 block,
-                sides[USERS],
-                sides[ITEMS],
+                *(sides[side][self._home(USERS, number)] for side in SIDES),
                 key=f"test-{epoch}-{number}",
+                worker=self._worker(USERS, number),
             )
-            for number, block in enumerate(self._test_blocks)
+            for number, block in self._test_blocks.items()
         ]
 
     def _submit_predictions(
-        self, epoch: int, sides: dict[Side, Any], before: list[Any]
+        self, epoch: int, sides: dict[Side, list[Any]], before: list[Any]
     ) -> list[Any]:
         return [
             self.executor.submit(
                 add_predictions,
                 block,
-                sides[USERS],
-                sides[ITEMS],
+                *(sides[side][self._home(USERS, number)] for side in SIDES),
                 self._mean,
-                before[number] if before else None,
+                before[position] if before else None,
                 key=f"predictions-{epoch}-{number}",
+                worker=self._worker(USERS, number),
             )
-            for number, block in enumerate(self._test_blocks)
+            for position, (number, block) in enumerate(self._test_blocks.items())
         ]
 
     def _submit_errors_of_average(self, epoch: int, predicted: list[Any]) -> list[Any]:
         n_kept = sum(self.settings.keeps(number) for number in range(1, epoch + 1))
         return [
             self.executor.submit(
-                error_of_average, block, total, n_kept, key=f"test-{epoch}-{number}"
+                error_of_average,
+                block,
+                total,
+                n_kept,
+                key=f"test-{epoch}-{number}",
+                worker=self._worker(USERS, number),
             )
-            for number, (block, total) in enumerate(zip(self._test_blocks, predicted, strict=True))
+            for (number, block), total in zip(self._test_blocks.items(), predicted, strict=True)
         ]
 
-    def _submit_figures(self, epoch: int, sides: dict[Side, Any], errors: list[Any]) -> Any:
+    def _submit_figures(self, epoch: int, sides: dict[Side, list[Any]], errors: list[Any]) -> Any:
         first = side_named(self.settings.first)
         return self.executor.submit(
             _epoch_figures,
-            sides[first],
-            sides[first.other],
+            sides[first][0],
+            sides[first.other][0],
             errors,
             (self.dataset.n_ratings, self.dataset.n_test),
             self._method,
             key=f"figures-{epoch}",
         )
 
-    def _submit_start(self, step: HalfEpoch, start: Start) -> Any:
+    def _submit_start(self, step: HalfEpoch, start: Start) -> list[Any]:
         name = step.side.name
         parts = [
             self.executor.submit(
@@ -430,10 +481,11 @@ class Training:
                 partition.rows,
                 self.settings,
                 key=f"start-{name}-{number}",
+                worker=self._worker(step.side, number),
             )
             for number, partition in enumerate(self.dataset.table(step.side).partitions)
         ]
-        return self.executor.submit(self._method.join_parts, step, parts, key=f"broadcast-{name}-0")
+        return self._submit_join(step, parts, f"{name}-{step.epoch}")
 
     def _submit_blocks(self, side: Side) -> list[Any]:
         return [
@@ -444,18 +496,25 @@ class Training:
                 number,
                 partition,
                 key=f"read-{side.name}-{number}",
+                worker=self._worker(side, number),
             )
             for number, partition in enumerate(self.dataset.table(side).partitions)
         ]
 
-    def _submit_test_blocks(self) -> list[Any]:
-        return [
-            self.executor.submit(
-                read_test_block, self.dataset.path, number, partition, key=f"read-test-{number}"
+    def _submit_test_blocks(self) -> dict[int, Any]:
+        """Return the blocks of held-out ratings, by the number of their partition of users."""
+        return {
+            number: self.executor.submit(
+                read_test_block,
+                self.dataset.path,
+                number,
+                partition,
+                key=f"read-test-{number}",
+                worker=self._worker(USERS, number),
             )
             for number, partition in enumerate(self.dataset.users.partitions)
             if partition.test_ratings
-        ]
+        }
 
 
 def train(

@@ -19,6 +19,7 @@ LAYERS = [
         "generate",
         "fetch",
         "interrupts",
+        "placement",
         "typed_tables",
     },
     {"blocks", "history", "cholesky", "csv_text", "job_file"},

@@ -188,12 +188,13 @@ def test_only_what_helps_is_advised():
 
 
 class CountingExecutor(SerialExecutor):
-    def __init__(self):
+    def __init__(self, workers=1):
         self.keys = []
+        self.workers = frozenset(f"worker-{n}" for n in range(workers))
 
-    def submit(self, function, *args, key):
+    def submit(self, function, *args, key, worker=None):
         self.keys.append(key)
-        return super().submit(function, *args, key=key)
+        return super().submit(function, *args, key=key, worker=worker)
 
 
 @pytest.fixture(scope="module")
@@ -204,16 +205,19 @@ def source(tmp_path_factory):
 
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("test_fraction", [0, 0.2])
-def test_tasks_are_those_that_training_submits(tmp_path, source, partitions, test_fraction):
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_tasks_are_those_that_training_submits(
+    tmp_path, source, partitions, test_fraction, workers
+):
     settings = PrepareSettings(partitions=partitions, test_fraction=test_fraction)
     dataset = prepare(source, str(tmp_path / "dataset"), SerialExecutor(), settings=settings)
-    executor = CountingExecutor()
+    executor = CountingExecutor(workers)
     training = Training(dataset, small_settings(), executor)
     list(training.stretch(random_start, range(1, 4)))
-    before = [key for key in executor.keys if key.startswith(("read", "start"))]
-    joined_before = 2
-    in_epochs = len(executor.keys) - len(before) - joined_before
-    assert in_epochs == 3 * tasks_per_epoch(dataset)
+    before = re.compile(r"read-|start-|(chunk|broadcast)-\w+-0-")
+    in_epochs = [key for key in executor.keys if not before.match(key)]
+    shape = Shape(workers, threads=1, memory=None)
+    assert len(in_epochs) == 3 * tasks_per_epoch(dataset, shape)
 
 
 def test_flops_of_rows():
@@ -235,11 +239,11 @@ def test_time_falls_with_threads_while_there_are_partitions():
 def test_time_grows_with_the_network():
     dataset = dataset_of(3_000_000, 20_000, 20_000_000, partitions=4)
     states = 3_020_000 * 65 * 4
-    one, two = (
-        epoch_seconds(dataset, TrainSettings(), shape, SPEED)
-        for shape in (Shape(1, 2, None), Shape(2, 1, None))
-    )
-    assert two - one == pytest.approx(states / 0.3e9, rel=1e-6)
+    settings, shapes = TrainSettings(), (Shape(1, 2, None), Shape(2, 1, None))
+    one, two = (epoch_seconds(dataset, settings, shape, SPEED) for shape in shapes)
+    more_tasks = tasks_per_epoch(dataset, shapes[1]) - tasks_per_epoch(dataset, shapes[0])
+    # Each of two workers gets the half of both sides that the other one solved.
+    assert two - one == pytest.approx(states / 2 / 0.3e9 + more_tasks * 0.001, rel=1e-6)
 
 
 def test_few_partitions_for_little_work_and_some_a_thread_for_much():

@@ -456,10 +456,10 @@ class Joining(SerialExecutor):
     def workers(self):
         return {"one", "two"} if self.epochs > 2 else {"one"}
 
-    def submit(self, function, *args, key):
+    def submit(self, function, *args, key, worker=None):
         if key.startswith("read-"):
             self.reads.append((self.epochs, key))
-        return super().submit(function, *args, key=key)
+        return super().submit(function, *args, key=key, worker=worker)
 
 
 def test_blocks_are_shared_out_to_those_who_joined(tmp_path, dataset, undisturbed):

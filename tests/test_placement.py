@@ -1,0 +1,30 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_als.placement import Placement
+
+
+@given(workers=st.integers(1, 40), partitions=st.integers(1, 200))
+def test_homes_are_even_and_consecutive(workers, partitions):
+    placement = Placement.on(frozenset(map(str, range(workers))), partitions)
+    assert placement.n_homes == min(workers, partitions)
+    homes = [placement.home(number, partitions) for number in range(partitions)]
+    assert homes == sorted(homes)
+    counts = [homes.count(home) for home in range(placement.n_homes)]
+    assert max(counts) - min(counts) <= 1
+    assert min(counts) >= 1
+    groups = placement.by_home(list(range(partitions)))
+    assert [part for _, group in groups for part in group] == list(range(partitions))
+    assert [home for home, group in groups for _ in group] == homes
+
+
+def test_a_side_of_fewer_partitions_leaves_homes_without():
+    placement = Placement.on({"c", "a", "b"}, 3)
+    assert placement.workers == ("a", "b", "c")
+    assert placement.by_home(["x", "y"]) == [(0, ["x"]), (1, ["y"])]
+
+
+@pytest.mark.parametrize("order", ["abc", "cba", "bca"])
+def test_the_same_workers_are_the_same_homes(order):
+    assert Placement.on(order, 3) == Placement.on("abc", 3)
