@@ -20,16 +20,16 @@ class Placement:
 
     Attributes
     ----------
-    workers : tuple of str
-        The name of each home.
+    workers : tuple of str or None
+        The name of each home; None is any worker.
     """
 
-    workers: tuple[str, ...]
+    workers: tuple[str | None, ...]
 
     @classmethod
     def on(cls, workers: Iterable[str], n_partitions: int) -> Placement:
-        """Make workers homes, no more of them than there are partitions."""
-        return cls(tuple(sorted(workers)[:n_partitions]))
+        """Make workers homes, no more of them than there are partitions; if all are lost, any."""
+        return cls(tuple(sorted(workers)[:n_partitions]) or (None,))
 
     @property
     def n_homes(self) -> int:

@@ -347,7 +347,7 @@ class Training:
         """Return the home of a partition."""
         return self._placement.home(number, len(self.dataset.table(side).partitions))
 
-    def _worker(self, side: Side, number: int) -> str:
+    def _worker(self, side: Side, number: int) -> str | None:
         """Return the worker that is a partition's home."""
         return self._placement.workers[self._home(side, number)]
 

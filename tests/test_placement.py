@@ -25,6 +25,12 @@ def test_a_side_of_fewer_partitions_leaves_homes_without():
     assert placement.by_home(["x", "y"]) == [(0, ["x"]), (1, ["y"])]
 
 
+def test_while_all_workers_are_lost_any_that_comes_is_home():
+    placement = Placement.on(set(), 3)
+    assert placement.workers == (None,)
+    assert placement.by_home(["x", "y"]) == [(0, ["x", "y"])]
+
+
 @pytest.mark.parametrize("order", ["abc", "cba", "bca"])
 def test_the_same_workers_are_the_same_homes(order):
     assert Placement.on(order, 3) == Placement.on("abc", 3)
