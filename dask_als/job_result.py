@@ -15,6 +15,7 @@ from typing import Any, Literal
 from dask_als import storage
 from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError, InputError
 from dask_als.job_file import Job
+from dask_als.output_lock import held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +105,20 @@ def recorded(job: Job, run_id: str | None = None) -> Iterator[JobResult]:
     Raises
     ------
     InputError
-        If the job's output cannot be written.
+        If the job's output cannot be written, or another run does.
     """
+    run_id = run_id or uuid.uuid4().hex[:12]
+    with held(job.output, run_id):
+        result = JobResult(run_id=run_id, job=job.name, path=storage.absolute(job.result))
+        yield from _written(result)
+
+
+def _written(result: JobResult) -> Iterator[JobResult]:
     start = time.monotonic()
-    result = JobResult(
-        run_id=run_id or uuid.uuid4().hex[:12], job=job.name, path=storage.absolute(job.result)
-    )
     try:
-        storage.make_directory(job.output)
         result.write()
     except OSError as error:
-        raise InputError(f"{job.output} cannot be written: {storage.first_line(error)}") from None
+        raise InputError(f"{result.path} cannot be written: {storage.first_line(error)}") from None
     try:
         yield result
         result.status, result.exit_code = "succeeded", 0
