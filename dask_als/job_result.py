@@ -32,6 +32,8 @@ class StepResult:
         Where its result is.
     reason : str
         Why it ran, or what it failed with.
+    replaced : list of str
+        Paths of what was there, and was replaced or removed.
     figures : dict
         Numbers that tell of its result.
     """
@@ -41,6 +43,7 @@ class StepResult:
     seconds: float
     path: str
     reason: str
+    replaced: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
 

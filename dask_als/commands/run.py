@@ -62,12 +62,14 @@ class _Shown:
     def __init__(self, screen: Console) -> None:
         self._screen = screen
 
-    def started(self, step: str, reason: str) -> None:
-        self._screen.print(f"{step}: {reason}", highlight=False, soft_wrap=True)
+    def started(self, step: str, reason: str, replaced: list[str]) -> None:
+        self._print(f"{step}: {reason}")
+        for path in replaced:
+            self._print(f"{step}: replaces {path}")
 
     def ended(self, step: StepResult) -> None:
         how = f"{step.seconds:.2f} s" if step.status == "done" else f"skipped, {step.reason}"
-        self._screen.print(f"{step.step}: {how}", highlight=False, soft_wrap=True)
+        self._print(f"{step.step}: {how}")
 
     def preparing(self) -> AbstractContextManager[Progress]:
         from dask_als import console
@@ -78,6 +80,14 @@ class _Shown:
         from dask_als import console
 
         return console.training(self._screen, n_epochs)
+
+    def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        from dask_als import console
+
+        return console.counting(self._screen, what)
+
+    def _print(self, line: str) -> None:
+        self._screen.print(line, highlight=False, soft_wrap=True)
 
 
 def _say(screen: Console, result: JobResult) -> None:
