@@ -60,6 +60,30 @@ def is_ready(pod):
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
+SOLVED = """
+import json
+from distributed import Client
+
+def solved(dask_worker):
+    # The keys are ("execute", span, start of the task's key, what took it, unit).
+    return sum(
+        value
+        for key, value in dask_worker.digests_total.items()
+        if isinstance(key, tuple) and key[0] == "execute" and key[2].startswith("solve")
+    )
+
+with Client("tcp://127.0.0.1:8786", timeout="60s") as client:
+    print(json.dumps(client.run(solved)))
+"""
+
+
+def solving_workers():
+    """Return how many workers of the one cluster that is there have solved something."""
+    (scheduler,) = there("pods", component="scheduler")
+    seconds = json.loads(kubectl("exec", name_of(scheduler), "--", "python", "-c", SOLVED))
+    return sum(value > 0 for value in seconds.values())
+
+
 def set_up(volume):
     """Make the namespace, with a volume that is a directory of this machine, the node."""
     volume.chmod(0o777)

@@ -107,8 +107,9 @@ def trains(job_id):
 
 
 def assert_nothing_is_left():
-    """Check that no cluster is there, and that its pods go."""
+    """Check that no cluster is there, nor who may reach it, and that its pods go."""
     assert not there("daskclusters.kubernetes.dask.org")
+    assert [cluster.name_of(policy) for policy in there("networkpolicies")] == ["nobody"]
     cluster.wait_for(lambda: not there("pods", component="worker"), seconds=90)
     cluster.wait_for(lambda: not there("pods", component="scheduler"), seconds=90)
 
@@ -151,10 +152,13 @@ def test_a_worker_is_deleted_and_more_come(volume, long_expected):
         "--type=merge",
         '--patch={"spec": {"worker": {"replicas": 3}}}',
     )
-    cluster.wait_for(
-        lambda: sum(map(cluster.is_ready, there("pods", component="worker"))) == 3, seconds=60
-    )
-    assert process.poll() is None, "it ended before the workers came: train longer"
+
+    def three_solve():
+        assert process.poll() is None, "it ended before the workers came: train longer"
+        ready = sum(map(cluster.is_ready, there("pods", component="worker")))
+        return ready == 3 and cluster.solving_workers() == 3
+
+    cluster.wait_for(three_solve, seconds=120)
     code, output = cluster.ended(process)
     assert code == 0, output
     assert cluster.numbers(volume / "disturbed") == long_expected
@@ -169,8 +173,8 @@ def test_a_job_gives_the_same_bits(volume, expected):
     assert status(job_id)["result"]["run_id"] == job_id
     assert job_id in cluster.done("list", f"--namespace={NAMESPACE}")
     cluster.wait_for(lambda: not there("daskclusters.kubernetes.dask.org"), seconds=60)
-    assert_nothing_is_left()
     cluster.done("delete", job_id, f"--namespace={NAMESPACE}")
+    assert_nothing_is_left()
     assert job_id not in cluster.done("list", f"--namespace={NAMESPACE}")
 
 
