@@ -1,4 +1,4 @@
-"""Hosts on a switch in one machine: network namespaces, each with a view of files of its own (root)."""
+"""Hosts on a switch in one machine: network namespaces, with files of their own (root)."""
 
 import os
 import shutil

@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import yaml
@@ -82,6 +84,65 @@ def solving_workers():
     (scheduler,) = there("pods", component="scheduler")
     seconds = json.loads(kubectl("exec", name_of(scheduler), "--", "python", "-c", SOLVED))
     return sum(value > 0 for value in seconds.values())
+
+
+LISTENS = 8000
+_KNOCK = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+
+
+def stranger(name):
+    """Return a pod that is no part of a job, and listens."""
+    container = {
+        "name": name,
+        "image": IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["python", "-m", "http.server", str(LISTENS)],
+        "readinessProbe": {"tcpSocket": {"port": LISTENS}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod = {
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 4321,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+    }
+    metadata = {"name": name, "labels": {"stranger": "yes"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
+
+
+def strangers():
+    """Return the pods of strangers."""
+    return [pod for pod in there("pods") if "stranger" in pod["metadata"].get("labels", {})]
+
+
+def reaches(pod, other, port):
+    """Whether a pod can connect to a port of another one."""
+    (address,) = (each["status"]["podIP"] for each in there("pods") if name_of(each) == other)
+    knock = ["kubectl", f"--namespace={NAMESPACE}", "exec", pod, "--", "python", "-c", _KNOCK]
+    return subprocess.run([*knock, address, str(port)], capture_output=True).returncode == 0
+
+
+def version():
+    """Return the server's version."""
+    found = json.loads(kubectl("version", "--output=json"))["serverVersion"]
+    return int(found["major"]), int(found["minor"].rstrip("+"))
+
+
+def own_address():
+    """Return the address by which pods reach this process: the one towards the API server."""
+    server = yaml.safe_load(kubectl("config", "view", "--minify"))["clusters"][0]["cluster"][
+        "server"
+    ]
+    url = urlsplit(server)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((url.hostname, url.port or 443))
+        return probe.getsockname()[0]
 
 
 def set_up(volume):

@@ -19,7 +19,12 @@ def other(tmp_path_factory):
         info = path / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\n{version}\n")
-    command = [str(Path(sys.executable).parent / "dask"), "worker", "--nthreads=1", "--no-dashboard"]
+    command = [
+        str(Path(sys.executable).parent / "dask"),
+        "worker",
+        "--nthreads=1",
+        "--no-dashboard",
+    ]
     with (
         LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
+import fsspec
 import kubernetes_cluster as cluster
 import pytest
+import yaml
 from kubernetes_cluster import IMAGE, NAMESPACE, REPOSITORY, there
 
 pytestmark = [
@@ -59,6 +62,27 @@ def long_expected(volume):
     long = [*OPTIONS, f"--epochs={LONG}", "--dashboard=:0"]
     cluster.done("train", volume / "ratings", model, *long)
     return cluster.numbers(model)
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """An S3 of this process, with the ratings, and what pods need to know of it."""
+    moto_server = pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[s3]'")
+    server = moto_server.ThreadedMotoServer(ip_address="0.0.0.0", port=0, verbose=False)
+    server.start()
+    address = f"http://{cluster.own_address()}:{server.get_host_and_port()[1]}"
+    keys = {"key": "test", "secret": "test", "endpoint_url": address}
+    files = fsspec.filesystem("s3", **keys, client_kwargs={"region_name": "us-east-1"})
+    files.mkdir("films")
+    files.put(str(cluster.RATINGS), "films/ml-latest-small", recursive=True)
+    environ = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    yield SimpleNamespace(files=files, environ=environ)
+    server.stop()
 
 
 def size(volume, workers):
@@ -178,6 +202,28 @@ def test_a_job_gives_the_same_bits(volume, expected):
     assert job_id not in cluster.done("list", f"--namespace={NAMESPACE}")
 
 
+def test_the_printed_manifests_are_the_job(volume, expected):
+    manifests = cluster.done("submit", *job(volume, "applied"), "--dry-run")
+    job_id = next(yaml.safe_load_all(manifests))["metadata"]["name"]
+    cluster.kubectl("apply", "--filename=-", text=manifests)
+    cluster.wait_for(lambda: status(job_id)["state"] == "Succeeded", seconds=240)
+    assert cluster.numbers(volume / "applied" / "model") == expected
+
+
+def test_a_job_without_a_volume(volume, expected, s3):
+    changes = {
+        "source.path": "s3://films/ml-latest-small",
+        "output": "s3://films/o",
+        "cluster.kubernetes.volume_claim": "",
+        **{f"cluster.kubernetes.environment.{name}": value for name, value in s3.environ.items()},
+    }
+    settings = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    code, output = cluster.ended(cluster.dask_als("submit", *job(volume, "", *settings), "--wait"))
+    assert code == 0, output
+    s3.files.get("films/o/model", str(volume / "from-s3"), recursive=True)
+    assert cluster.numbers(volume / "from-s3") == expected
+
+
 def test_a_job_that_fails_says_why(volume):
     arguments = [*job(volume, "failing"), "--set=source.path=nothing-there"]
     code, output = cluster.ended(cluster.dask_als("submit", *arguments, "--wait"))
@@ -224,6 +270,31 @@ def test_a_job_that_is_stopped_leaves_no_pod(volume):
     cluster.done("stop", job_id, f"--namespace={NAMESPACE}")
     assert not [pod for pod in there("pods") if cluster.name_of(pod).startswith(job_id)]
     assert status(job_id)["state"] == "Stopped"
+
+
+def test_strangers_reach_no_pod_of_a_job(volume):
+    job_id = submit(volume, "guarded", f"train.epochs={LONG}")
+    cluster.create(*(cluster.stranger(name) for name in ("stranger", "listener")))
+    cluster.wait_for(lambda: all(map(cluster.is_ready, cluster.strangers())), seconds=120)
+    cluster.wait_for(lambda: trains(job_id), seconds=180)
+    if cluster.reaches("stranger", "listener", cluster.LISTENS):
+        cluster.done("stop", job_id, f"--namespace={NAMESPACE}")
+        pytest.skip("this cluster accepts network policies, but does not enforce them")
+    # What it trains with shows that its own pods reach each other.
+    for component, port in (("scheduler", 8786), ("worker", 8788), ("job-runner", 8787)):
+        pod = cluster.name_of(there("pods", component=component)[0])
+        assert not cluster.reaches("stranger", pod, port)
+    cluster.done("stop", job_id, f"--namespace={NAMESPACE}")
+
+
+def test_a_pod_with_rights_is_not_let_in(volume):
+    container = {"name": "c", "image": IMAGE, "securityContext": {"privileged": True}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mighty"}}
+    pod["spec"] = {"containers": [container], "hostNetwork": True}
+    if cluster.version() < (1, 25):
+        pytest.skip("Kubernetes before 1.25 does not enforce pod security levels")
+    with pytest.raises(AssertionError, match="violates PodSecurity"):
+        cluster.create(pod)
 
 
 def test_the_accounts_rights(volume):
