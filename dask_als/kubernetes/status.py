@@ -131,9 +131,7 @@ def _of_success(message: str) -> Found:
     try:
         result = json.loads(message)
     except ValueError:
-        if (
-            len(message.encode()) >= _MOST_OF_A_MESSAGE
-        ):  # Kubernetes keeps the end of it
+        if len(message.encode()) >= _MOST_OF_A_MESSAGE:  # Kubernetes keeps the end of it
             return {"state": State.SUCCEEDED, "exit_code": 0}
         said = "its runner ended well, but without a result"
         return {"state": State.FAILED, "exit_code": 0, "message": said}
