@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from dask_als import dataset as dataset_files
 from dask_als import model_files, recommend, storage
@@ -205,7 +205,13 @@ def _digest(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def _in_directory(path: str, manifest: str) -> dict[str, str]:
+class _Paths(TypedDict):
+    path: str
+    whole: str
+    note: str
+
+
+def _in_directory(path: str, manifest: str) -> _Paths:
     return {
         "path": path,
         "whole": storage.join(path, manifest),
