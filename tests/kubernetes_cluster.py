@@ -45,10 +45,11 @@ def create(*manifests):
     kubectl("create", "--filename=-", text=json.dumps(many))
 
 
-def there(kind, *, component=None):
-    """Return the objects of a kind in the namespace."""
-    selector = [f"--selector=dask.org/component={component}"] if component else []
-    return json.loads(kubectl("get", kind, "--output=json", *selector))["items"]
+def there(kind, **labels):
+    """Return the objects of a kind in the namespace: all, or those of a component or a job."""
+    keys = {"component": "dask.org/component", "job": "dask-als/job"}
+    selector = ",".join(f"{keys[name]}={value}" for name, value in labels.items())
+    return json.loads(kubectl("get", kind, "--output=json", f"--selector={selector}"))["items"]
 
 
 def name_of(found):
@@ -195,7 +196,7 @@ def dask_als(*arguments, umask=0):
     )
 
 
-def ended(process, *, seconds=300):
+def ended(process, *, seconds=600):
     """Return exit code and output of a command that has ended."""
     output, _ = process.communicate(timeout=seconds)
     return process.returncode, output
