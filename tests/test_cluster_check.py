@@ -7,7 +7,7 @@ import fsspec
 import pytest
 from distributed import Client, LocalCluster
 
-from dask_als.cluster_check import check_storage, check_versions
+from dask_als.cluster_check import check_files, check_storage, check_versions
 from dask_als.errors import InputError
 
 
@@ -70,3 +70,12 @@ def test_storage_that_a_worker_does_not_share(other):
     with pytest.raises(InputError, match=said):
         check_storage(other, "memory://alone")
     assert not fsspec.filesystem("memory").find("/alone")
+
+
+def test_files_that_a_worker_sees_or_not(other, tmp_path):
+    (worker,) = other.scheduler_info()["workers"]
+    (tmp_path / "r.csv").write_text("")
+    check_files(other, [str(tmp_path / "r.csv")])
+    fsspec.filesystem("memory").pipe("/mine/r.csv", b"")
+    with pytest.raises(InputError, match=rf"^the worker at {worker} does not see memory:/+mine/r"):
+        check_files(other, [str(tmp_path / "r.csv"), "memory://mine/r.csv"])

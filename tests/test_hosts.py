@@ -85,6 +85,17 @@ def test_storage_that_a_host_does_not_share(network, job, tmp_path):
     assert "a directory that all hosts mount, or an object store" in said
 
 
+def test_a_source_that_a_host_does_not_see(network, job, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (tmp_path / "shared" / "r.csv").rename(source / "r.csv")
+    job.write_text(job.read_text().replace(f"{tmp_path}/shared/r.csv", f"{source}/r.csv"))
+    start_worker(network, "one", own=source)
+    code, output = run(network, job)
+    assert code == 2, output
+    assert f"does not see {source}/r.csv; put it where all hosts" in output.splitlines()[-1]
+
+
 def test_a_host_with_another_version(network, job, tmp_path):
     info = tmp_path / "other" / "numpy-1.0.dist-info"
     info.mkdir(parents=True)

@@ -41,15 +41,16 @@ def run(
     from dask_als.job_file import read_job
     from dask_als.job_result import recorded
     from dask_als.run_job import run_job
+    from dask_als.source import open_source
 
     job = read_job(job_file, changes)
     screen = Console(stderr=as_json)
     size = {**asdict(job.cluster.local), "kubernetes": job.cluster.kubernetes}
-    with (
-        recorded(job, run_id) as result,
-        computing(screen, {**size, **options}, shared=job.output) as executor,
-    ):
-        run_job(job, executor, result, watcher=_Shown(screen))
+    with recorded(job, run_id) as result:
+        seen = list(open_source(job.source.path).files) if "prepare" in job.steps else []
+        cluster = {**size, **options}
+        with computing(screen, cluster, shared=job.output, seen=seen) as executor:
+            run_job(job, executor, result, watcher=_Shown(screen))
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:
