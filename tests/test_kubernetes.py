@@ -264,10 +264,13 @@ def test_a_job_whose_worker_and_runner_are_deleted_goes_on(volume, long_expected
     assert cluster.numbers(volume / "long" / "model") == long_expected
 
 
-def test_a_job_that_is_stopped_leaves_no_pod(volume):
+def test_a_job_keeps_others_off_its_output_and_stopped_leaves_no_pod(volume):
     job_id = submit(volume, "stopped", f"train.epochs={LONG}")
     cluster.wait_for(lambda: trains(job_id), seconds=240)
     assert status(job_id)["state"] == "Running"
+    code, output = cluster.ended(cluster.dask_als("submit", *job(volume, "stopped"), "--wait"))
+    assert code == 2, output
+    assert f"{volume}/stopped is in use by run {job_id} on " in output
     cluster.done("stop", job_id, f"--namespace={NAMESPACE}")
     assert not there("pods", job=job_id)
     assert status(job_id)["state"] == "Stopped"

@@ -1,6 +1,7 @@
 """``dask-als run``, as a person or a runner's pod uses it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,9 @@ def test_what_it_says(folder):
     lines = out.splitlines()
     assert "prepare: not made yet" in lines
     assert [line for line in lines if line.startswith("epoch    3/3  objective")]
+    assert any(line.startswith("prepare: users 40, items ") for line in lines)
+    evaluated = [line for line in lines if line.startswith("evaluate: ratings ")]
+    assert re.search(r"rmse \(model 0\.\d{4}, global mean \d", evaluated[0])
     for name in ("dataset", "model", "evaluation.json", "recommendations", "result.json"):
         assert any(line.endswith(f"/o/{name}") for line in lines)
         assert (folder / "o" / name).exists()

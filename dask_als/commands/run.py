@@ -71,6 +71,7 @@ class _Shown:
     def ended(self, step: StepResult) -> None:
         how = f"{step.seconds:.2f} s" if step.status == "done" else f"skipped, {step.reason}"
         self._print(f"{step.step}: {how}")
+        self._print(f"{step.step}: {_in_words(step.figures)}")
 
     def preparing(self) -> AbstractContextManager[Progress]:
         from dask_als import console
@@ -89,6 +90,19 @@ class _Shown:
 
     def _print(self, line: str) -> None:
         self._screen.print(line, highlight=False, soft_wrap=True)
+
+
+def _in_words(figures: dict[str, Any]) -> str:
+    """Return named numbers, and groups of them, as text."""
+    words = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            words.append(f"{name} ({_in_words(value)})")
+        elif value is not None:
+            words.append(
+                f"{name} {value:,.4f}" if isinstance(value, float) else f"{name} {value:,}"
+            )
+    return ", ".join(words)
 
 
 def _say(screen: Console, result: JobResult) -> None:
