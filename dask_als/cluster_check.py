@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from distributed import Client
@@ -68,6 +69,30 @@ def check_storage(client: Client, directory: str) -> None:
                 )
     finally:
         storage.remove(probe)
+
+
+def check_files(client: Client, paths: Sequence[str]) -> None:
+    """Check that each worker sees files that this process sees.
+
+    Raises
+    ------
+    InputError
+        If one does not; it names the worker and the file.
+    """
+    wanted = [storage.absolute(path) for path in paths]
+    for worker, missing in client.run(_unseen, wanted, on_error="return").items():
+        if isinstance(missing, BaseException):  # Of an object store that refuses, for one.
+            missing = f"one of {', '.join(wanted)} ({storage.first_line(missing)})"
+        if missing is not None:
+            raise InputError(
+                f"the worker at {worker} does not see {missing}; put it where all hosts see it at "
+                "the same path, or on an object store like s3://"
+            )
+
+
+def _unseen(paths: list[str]) -> str | None:
+    """Return the first path that is not there; runs on a worker."""
+    return next((path for path in paths if not storage.exists(path)), None)
 
 
 def _answer(path: str) -> str:

@@ -3,7 +3,7 @@
 ::
 
     name = "movielens"
-    steps = ["prepare", "train", "evaluate"]
+    steps = ["prepare", "train", "evaluate", "recommend"]
     output = "movielens"                # all that the job makes goes into this directory
 
     [source]
@@ -11,6 +11,8 @@
 
     [prepare]                           # fields of PrepareSettings
     [train]                             # fields of TrainSettings
+    [evaluate]                          # fields of EvaluateSettings
+    [recommend]                         # fields of RecommendSettings
     [checkpoint]                        # fields of CheckpointPolicy
     [cluster.local]                     # workers, threads, memory
     [cluster.kubernetes]                # image, workers, threads, memory, ...
@@ -32,14 +34,16 @@ from dask_als.errors import InputError
 from dask_als.settings import (
     CheckpointPolicy,
     Columns,
+    EvaluateSettings,
     KubernetesSize,
     LocalSize,
     PrepareSettings,
+    RecommendSettings,
     TrainSettings,
 )
 from dask_als.typed_tables import from_table, to_table
 
-STEPS = ("prepare", "train", "evaluate")
+STEPS = ("prepare", "train", "evaluate", "recommend")
 """All steps there are, in the order in which they run."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -89,6 +93,8 @@ class Job:
     source : SourceSettings
     prepare : PrepareSettings
     train : TrainSettings
+    evaluate : EvaluateSettings
+    recommend : RecommendSettings
     checkpoint : CheckpointPolicy
     cluster : ClusterSizes
 
@@ -104,6 +110,8 @@ class Job:
     steps: tuple[str, ...] = STEPS
     prepare: PrepareSettings = PrepareSettings()
     train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    recommend: RecommendSettings = RecommendSettings()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     cluster: ClusterSizes = field(default_factory=ClusterSizes)
 
@@ -143,6 +151,11 @@ class Job:
     def evaluation(self) -> str:
         """The file of the evaluation's figures."""
         return storage.join(self.output, "evaluation.json")
+
+    @property
+    def recommendations(self) -> str:
+        """The directory of the recommendations."""
+        return storage.join(self.output, "recommendations")
 
     @property
     def result(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from dask_als import storage
 from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError, InputError
 from dask_als.job_file import Job
+from dask_als.output_lock import held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class StepResult:
         Where its result is.
     reason : str
         Why it ran, or what it failed with.
+    replaced : list of str
+        Paths of what was there, and was replaced or removed.
     figures : dict
         Numbers that tell of its result.
     """
@@ -40,6 +43,7 @@ class StepResult:
     seconds: float
     path: str
     reason: str
+    replaced: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,17 +108,20 @@ def recorded(job: Job, run_id: str | None = None) -> Iterator[JobResult]:
     Raises
     ------
     InputError
-        If the job's output cannot be written.
+        If the job's output cannot be written, or another run does.
     """
+    run_id = run_id or uuid.uuid4().hex[:12]
+    with held(job.output, run_id):
+        result = JobResult(run_id=run_id, job=job.name, path=storage.absolute(job.result))
+        yield from _written(result)
+
+
+def _written(result: JobResult) -> Iterator[JobResult]:
     start = time.monotonic()
-    result = JobResult(
-        run_id=run_id or uuid.uuid4().hex[:12], job=job.name, path=storage.absolute(job.result)
-    )
     try:
-        storage.make_directory(job.output)
         result.write()
     except OSError as error:
-        raise InputError(f"{job.output} cannot be written: {storage.first_line(error)}") from None
+        raise InputError(f"{result.path} cannot be written: {storage.first_line(error)}") from None
     try:
         yield result
         result.status, result.exit_code = "succeeded", 0

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from dask_als import dataset as dataset_files
-from dask_als import model_files, storage
-from dask_als.checkpoint import check_continues, complete_checkpoints, remove_checkpoints
-from dask_als.dataset import open_dataset
+from dask_als import model_files, recommend, storage
+from dask_als.checkpoint import check_continues, clear_checkpoints, complete_checkpoints
+from dask_als.dataset import Dataset, open_dataset, rows_path
 from dask_als.errors import InputError
-from dask_als.evaluate import baselines
+from dask_als.evaluate import evaluate
 from dask_als.executor import Executor
 from dask_als.history import EpochFigures
 from dask_als.job_file import Job
@@ -26,6 +26,7 @@ from dask_als.job_result import JobResult, StepResult, in_a_line
 from dask_als.model_files import read_manifest
 from dask_als.prepare import Progress, Titles, prepare
 from dask_als.settings import CheckpointSettings
+from dask_als.side import ITEMS
 from dask_als.source import open_source
 from dask_als.train import train
 
@@ -33,8 +34,8 @@ from dask_als.train import train
 class Watcher(Protocol):
     """Is told how a job goes."""
 
-    def started(self, step: str, reason: str) -> None:
-        """Hear that a step begins, and why it has to run."""
+    def started(self, step: str, reason: str, replaced: list[str]) -> None:
+        """Hear that a step begins, why it has to run, and the paths of what it will replace."""
         ...
 
     def ended(self, step: StepResult) -> None:
@@ -49,11 +50,15 @@ class Watcher(Protocol):
         """Give what is told of each epoch."""
         ...
 
+    def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Give what is told how many partitions, or tasks, are done, and of how many."""
+        ...
+
 
 class Unwatched:
     """A watcher that says nothing."""
 
-    def started(self, step: str, reason: str) -> None:
+    def started(self, step: str, reason: str, replaced: list[str]) -> None:
         """Say nothing."""
 
     def ended(self, step: StepResult) -> None:
@@ -68,6 +73,11 @@ class Unwatched:
     def training(self, n_epochs: int) -> Iterator[Callable[[EpochFigures], None]]:
         """Show nothing."""
         yield lambda figures: None
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Show nothing."""
+        yield lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,8 @@ class _Step:
         Makes it.
     figures : callable
         Job -> numbers that tell of what is there.
+    also_removed : callable
+        Job -> paths of what else will be of no use any more, and is removed.
     """
 
     path: str
@@ -96,6 +108,7 @@ class _Step:
     inputs: Callable[[Job], dict[str, Any]]
     run: Callable[[Job, Executor, Watcher], None]
     figures: Callable[[Job], dict[str, Any]]
+    also_removed: Callable[[Job], list[str]] = lambda job: []
 
 
 def run_job(
@@ -125,7 +138,7 @@ def _run_step(
     name: str, job: Job, executor: Executor, watcher: Watcher, result: JobResult
 ) -> StepResult:
     step, start = _steps(job)[name], time.monotonic()
-    path = storage.absolute(step.path)
+    path, replaced = storage.absolute(step.path), []
     try:
         inputs = step.inputs(job)
         reason = _why_it_must_run(step, inputs)
@@ -138,7 +151,9 @@ def _run_step(
                 reason="nothing has changed",
                 figures=step.figures(job),
             )
-        watcher.started(name, reason)
+        replaced = [path] if storage.exists(step.whole) else []
+        replaced += step.also_removed(job)
+        watcher.started(name, reason, replaced)
         step.run(job, executor, watcher)
         made = {"step": name, "inputs": inputs, "sha256": _digest(step.whole)}
         storage.replace_json(step.note, made)
@@ -159,6 +174,7 @@ def _run_step(
         seconds=_since(start),
         path=path,
         reason=reason,
+        replaced=replaced,
         figures=step.figures(job),
     )
 
@@ -189,7 +205,13 @@ def _digest(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def _in_directory(path: str, manifest: str) -> dict[str, str]:
+class _Paths(TypedDict):
+    path: str
+    whole: str
+    note: str
+
+
+def _in_directory(path: str, manifest: str) -> _Paths:
     return {
         "path": path,
         "whole": storage.join(path, manifest),
@@ -210,6 +232,7 @@ def _steps(job: Job) -> dict[str, _Step]:
             inputs=_train_inputs,
             run=_train,
             figures=_train_figures,
+            also_removed=_useless_checkpoints,
         ),
         "evaluate": _Step(
             path=job.evaluation,
@@ -217,7 +240,13 @@ def _steps(job: Job) -> dict[str, _Step]:
             note=f"{job.evaluation.removesuffix('.json')}.step.json",
             inputs=_evaluate_inputs,
             run=_evaluate,
-            figures=lambda job: dict(storage.read_json(job.evaluation)),
+            figures=_evaluate_figures,
+        ),
+        "recommend": _Step(
+            **_in_directory(job.recommendations, recommend.MANIFEST),
+            inputs=_recommend_inputs,
+            run=_recommend,
+            figures=_recommend_figures,
         ),
     }
 
@@ -256,15 +285,20 @@ def _train_inputs(job: Job) -> dict[str, Any]:
     return {"dataset": open_dataset(job.dataset).fingerprint, **job.train.to_json()}
 
 
+def _useless_checkpoints(job: Job) -> list[str]:
+    """Return the directory of the checkpoints, if they are of the job as it was before a change."""
+    try:
+        for newest in complete_checkpoints(job.checkpoints)[-1:]:
+            check_continues(newest, open_dataset(job.dataset), job.train)
+    except InputError:
+        return [storage.absolute(job.checkpoints)]
+    return []
+
+
 def _train(job: Job, executor: Executor, watcher: Watcher) -> None:
     dataset = open_dataset(job.dataset)
-    found = complete_checkpoints(job.checkpoints)
-    try:
-        for checkpoint in found[-1:]:
-            check_continues(checkpoint, dataset, job.train)
-    except InputError:
-        # They are of the job as it was before it was changed.
-        remove_checkpoints(job.checkpoints, keep=0)
+    if _useless_checkpoints(job):
+        clear_checkpoints(job.checkpoints, overwrite=True)
     with watcher.training(job.train.epochs) as on_epoch:
         train(
             dataset,
@@ -287,6 +321,11 @@ def _evaluate_inputs(job: Job) -> dict[str, Any]:
     dataset = open_dataset(job.dataset)
     if not dataset.n_test:
         raise InputError(f"{dataset.path} has no held-out ratings; set prepare.test_fraction")
+    return {**_trained(job, dataset), **asdict(job.evaluate)}
+
+
+def _trained(job: Job, dataset: Dataset) -> dict[str, str]:
+    """Return what tells a model, and the dataset it goes with, from others."""
     return {
         "dataset": dataset.fingerprint,
         "model": _digest(storage.join(job.model, model_files.MANIFEST)),
@@ -294,7 +333,40 @@ def _evaluate_inputs(job: Job) -> dict[str, Any]:
 
 
 def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
-    manifest = read_manifest(job.model)
-    without = baselines(open_dataset(job.dataset), manifest.settings, executor)
-    figures = {"test_rmse": manifest.figures.test_rmse, "baselines": asdict(without)}
-    storage.replace_json(job.evaluation, figures)
+    dataset = open_dataset(job.dataset)
+    with watcher.counting("partitions") as progress:
+        found = evaluate(job.model, dataset, executor, job.evaluate, progress=progress)
+    storage.replace_json(job.evaluation, found.to_json())
+
+
+def _evaluate_figures(job: Job) -> dict[str, Any]:
+    """Return the figures that are asked for first; the file has the others."""
+    found = storage.read_json(job.evaluation)
+    rmse = {name: errors["rmse"] for name, errors in found["errors"].items()}
+    ndcg = {name: ranking["ndcg"] for name, ranking in found["ranking"].items()}
+    return {"ratings": found["n_test"], "rmse": rmse, "ndcg": ndcg}
+
+
+def _recommend_inputs(job: Job) -> dict[str, Any]:
+    dataset = open_dataset(job.dataset)
+    # Titles are not in the fingerprint, but in what is written.
+    titles = _digest(rows_path(dataset.path, ITEMS))
+    return {**_trained(job, dataset), "titles": titles, **asdict(job.recommend)}
+
+
+def _recommend(job: Job, executor: Executor, watcher: Watcher) -> None:
+    with watcher.counting("tasks") as progress:
+        recommend.recommend(
+            job.model,
+            open_dataset(job.dataset),
+            job.recommendations,
+            executor,
+            job.recommend,
+            overwrite=True,
+            progress=progress,
+        )
+
+
+def _recommend_figures(job: Job) -> dict[str, Any]:
+    made = storage.read_json(storage.join(job.recommendations, recommend.MANIFEST))
+    return {name: made[name] for name in ("rows", "recommendations")}

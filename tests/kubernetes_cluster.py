@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import yaml
@@ -43,10 +45,11 @@ def create(*manifests):
     kubectl("create", "--filename=-", text=json.dumps(many))
 
 
-def there(kind, *, component=None):
-    """Return the objects of a kind in the namespace."""
-    selector = [f"--selector=dask.org/component={component}"] if component else []
-    return json.loads(kubectl("get", kind, "--output=json", *selector))["items"]
+def there(kind, **labels):
+    """Return the objects of a kind in the namespace: all, or those of a component or a job."""
+    keys = {"component": "dask.org/component", "job": "dask-als/job"}
+    selector = ",".join(f"{keys[name]}={value}" for name, value in labels.items())
+    return json.loads(kubectl("get", kind, "--output=json", f"--selector={selector}"))["items"]
 
 
 def name_of(found):
@@ -58,6 +61,89 @@ def is_ready(pod):
     """Whether a pod is ready."""
     conditions = {found["type"]: found["status"] for found in pod["status"].get("conditions", [])}
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+SOLVED = """
+import json
+from distributed import Client
+
+def solved(dask_worker):
+    # The keys are ("execute", span, start of the task's key, what took it, unit).
+    return sum(
+        value
+        for key, value in dask_worker.digests_total.items()
+        if isinstance(key, tuple) and key[0] == "execute" and key[2].startswith("solve")
+    )
+
+with Client("tcp://127.0.0.1:8786", timeout="60s") as client:
+    print(json.dumps(client.run(solved)))
+"""
+
+
+def solving_workers():
+    """Return how many workers of the one cluster that is there have solved something."""
+    (scheduler,) = there("pods", component="scheduler")
+    seconds = json.loads(kubectl("exec", name_of(scheduler), "--", "python", "-c", SOLVED))
+    return sum(value > 0 for value in seconds.values())
+
+
+LISTENS = 8000
+_KNOCK = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+
+
+def stranger(name):
+    """Return a pod that is no part of a job, and listens."""
+    container = {
+        "name": name,
+        "image": IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["python", "-m", "http.server", str(LISTENS)],
+        "readinessProbe": {"tcpSocket": {"port": LISTENS}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod = {
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 4321,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+    }
+    metadata = {"name": name, "labels": {"stranger": "yes"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
+
+
+def strangers():
+    """Return the pods of strangers."""
+    return [pod for pod in there("pods") if "stranger" in pod["metadata"].get("labels", {})]
+
+
+def reaches(pod, other, port):
+    """Whether a pod can connect to a port of another one."""
+    (address,) = (each["status"]["podIP"] for each in there("pods") if name_of(each) == other)
+    knock = ["kubectl", f"--namespace={NAMESPACE}", "exec", pod, "--", "python", "-c", _KNOCK]
+    return subprocess.run([*knock, address, str(port)], capture_output=True).returncode == 0
+
+
+def version():
+    """Return the server's version."""
+    found = json.loads(kubectl("version", "--output=json"))["serverVersion"]
+    return int(found["major"]), int(found["minor"].rstrip("+"))
+
+
+def own_address():
+    """Return the address by which pods reach this process: the one towards the API server."""
+    server = yaml.safe_load(kubectl("config", "view", "--minify"))["clusters"][0]["cluster"][
+        "server"
+    ]
+    url = urlsplit(server)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((url.hostname, url.port or 443))
+        return probe.getsockname()[0]
 
 
 def set_up(volume):
@@ -110,7 +196,7 @@ def dask_als(*arguments, umask=0):
     )
 
 
-def ended(process, *, seconds=300):
+def ended(process, *, seconds=600):
     """Return exit code and output of a command that has ended."""
     output, _ = process.communicate(timeout=seconds)
     return process.returncode, output

@@ -13,13 +13,9 @@ SMALLEST = 'name = "a"\noutput = "o"\nsource.path = "r.csv"\nsteps = ["prepare",
 
 def test_where_things_go():
     job = job_from_toml(SMALLEST)
-    assert (job.dataset, job.model, job.checkpoints, job.evaluation, job.result) == (
-        "o/dataset",
-        "o/model",
-        "o/checkpoints",
-        "o/evaluation.json",
-        "o/result.json",
-    )
+    assert (job.dataset, job.model, job.checkpoints) == ("o/dataset", "o/model", "o/checkpoints")
+    assert (job.evaluation, job.recommendations) == ("o/evaluation.json", "o/recommendations")
+    assert job.result == "o/result.json"
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
@@ -69,6 +65,8 @@ def test_changes():
         ("output.x=1", "--set output.x=1: output is no table"),
         ("train.ranks=3", "train.ranks is not known; the nearest is train.rank"),
         ("train.rank=0", r"\[train\] rank is 0; it must be a whole number"),
+        ("recommend.k=0", r"\[recommend\] k is 0"),
+        ("evaluate.relevant=4", "evaluate.relevant is not known; .* evaluate.relevant_from"),
         ("checkpoint.every=0", r"\[checkpoint\] checkpoint-every is 0"),
         ("cluster.local.workers=0", r"\[cluster.local\] workers is 0"),
         ("cluster.kubernetes.threads=0", r"\[cluster.kubernetes\] threads is 0"),

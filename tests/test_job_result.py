@@ -48,8 +48,17 @@ def test_a_failure(job, error, code, text):
 
 
 def test_each_run_has_its_own_name(job):
-    with recorded(job) as one, recorded(job) as other:
+    with recorded(job) as one:
+        pass
+    with recorded(job) as other:
         assert one.run_id != other.run_id
+
+
+def test_a_run_leaves_the_result_of_another_that_is_at_work(job):
+    with recorded(job) as one:
+        with pytest.raises(InputError, match=f"in use by run {one.run_id}"), recorded(job):
+            pass
+        assert written(job)["run_id"] == one.run_id
 
 
 def test_an_output_that_cannot_be_written(job, tmp_path):

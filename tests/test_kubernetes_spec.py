@@ -112,6 +112,12 @@ def test_who_reaches_the_pods_of_a_cluster():
     }
 
 
+def test_a_cluster_for_a_client_elsewhere_has_the_policies_of_a_job():
+    *policies, dask_cluster = spec.cluster("films-1", SIZE)
+    assert policies == spec.network_policies("films-1", SIZE, {})
+    assert (dask_cluster["kind"], dask_cluster["metadata"]["name"]) == ("DaskCluster", "films-1")
+
+
 def test_no_attempt_takes_an_earlier_ones_name():
     names = [spec.attempt_name("films-1", number) for number in (1, 2, 3)]
     assert len(set(names)) == 3

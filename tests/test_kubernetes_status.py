@@ -48,6 +48,7 @@ def ended(code, message="", **more):
 
 
 WELL = json.dumps({"status": "succeeded", "steps": []})
+CUT = json.dumps({"status": "succeeded", "steps": ["long"] * 1000})[-4096:]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,7 @@ WELL = json.dumps({"status": "succeeded", "steps": []})
         (runner({"running": {}}), "Running", None, ""),
         (runner(ended(0, WELL), phase="Succeeded"), "Succeeded", 0, ""),
         (runner(ended(0, ""), phase="Succeeded"), "Failed", 0, "without a result"),
+        (runner(ended(0, CUT), phase="Succeeded"), "Succeeded", 0, ""),
         (runner(ended(1, "a\nlast line\n"), phase="Failed"), "Failed", 1, "last line"),
         (runner(ended(137, reason="OOMKilled"), phase="Failed"), "Failed", 137, "OOMKilled"),
         (runner(ended(137), phase="Failed", leaving=True), "Lost", None, "deleted"),

@@ -3,18 +3,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 from data import MOVIELENS, content, generated, notebook_settings, small_settings, write_csv
 
+from dask_als import output_lock
 from dask_als.checkpoint import complete_checkpoints
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError
+from dask_als.evaluate import evaluate
 from dask_als.executor import SerialExecutor
-from dask_als.job_file import Job, SourceSettings, read_job
+from dask_als.job_file import STEPS, Job, SourceSettings, read_job
 from dask_als.job_result import recorded
 from dask_als.prepare import prepare
 from dask_als.run_job import Unwatched, run_job
-from dask_als.settings import CheckpointPolicy, PrepareSettings
+from dask_als.settings import CheckpointPolicy, EvaluateSettings, PrepareSettings, RecommendSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()
@@ -47,8 +50,8 @@ def reasons(result):
     return {step.step: step.reason for step in result.steps if step.status == "done"}
 
 
-ALL_DONE = {"prepare": "done", "train": "done", "evaluate": "done"}
-ALL_SKIPPED = {"prepare": "skipped", "train": "skipped", "evaluate": "skipped"}
+ALL_DONE = dict.fromkeys(STEPS, "done")
+ALL_SKIPPED = dict.fromkeys(STEPS, "skipped")
 
 
 @pytest.fixture
@@ -71,11 +74,69 @@ def test_the_same_bits_as_by_hand(job, undisturbed, client, cluster):
 def test_what_the_result_says(job):
     result = run(job)
     assert json.loads(Path(job.result).read_text()) == result.to_json()
-    prepared, trained, evaluated = (step.figures for step in result.steps)
+    prepared, trained, evaluated, recommended = (step.figures for step in result.steps)
     assert (prepared["users"], prepared["rows"]) == (40, 900)
     assert trained["epoch"] == 6
-    assert evaluated["test_rmse"] == trained["test_rmse"]
-    assert set(evaluated["baselines"]) == {"global_mean", "biases"}
+    assert evaluated["rmse"]["model"] == pytest.approx(trained["test_rmse"], rel=1e-12)
+    assert set(evaluated["rmse"]) == {"model", "global mean", "biases alone"}
+    assert set(evaluated["ndcg"]) == {"model", "biases alone", "most popular"}
+    items, users = (pq.read_table(f"{job.dataset}/{name}.parquet") for name in ("items", "users"))
+    unrated = [items.num_rows - count for count in users["count"].to_pylist()]
+    assert recommended == {"rows": 40, "recommendations": sum(min(10, n) for n in unrated)}
+
+
+def test_the_settings_of_evaluation_and_recommendations(job):
+    run(job)
+    other = replace(job, evaluate=EvaluateSettings(k=3), recommend=RecommendSettings(k=2))
+    result = run(other)
+    assert reasons(result) == {"evaluate": "changed: k", "recommend": "changed: k"}
+    assert json.loads(Path(job.evaluation).read_text())["settings"]["k"] == 3
+    parts = [pq.read_table(part) for part in Path(job.recommendations).glob("part-*")]
+    assert {rank for part in parts for rank in part["rank"].to_pylist()} == {1, 2}
+
+
+def test_the_evaluation_is_that_of_the_command(job):
+    run(job)
+    by_hand = evaluate(job.model, open_dataset(job.dataset), SERIAL, job.evaluate)
+    assert json.loads(Path(job.evaluation).read_text()) == by_hand.to_json()
+
+
+def test_what_is_replaced_is_said(job):
+    assert {step.step: step.replaced for step in run(job).steps} == {name: [] for name in STEPS}
+    more = replace(job, train=replace(job.train, epochs=8))
+    assert replaced(run(more))["train"] == [job.model]
+    other = replace(job, train=replace(job.train, rank=3))
+    hearing = Hearing()
+    assert replaced(run(other, watcher=hearing)) == {
+        "prepare": [],
+        "train": [job.model, job.checkpoints],
+        "evaluate": [job.evaluation],
+        "recommend": [job.recommendations],
+    }
+    assert hearing.heard["train"] == [job.model, job.checkpoints]
+
+
+class Hearing(Unwatched):
+    """Notes down what is replaced."""
+
+    def __init__(self):
+        self.heard = {}
+
+    def started(self, step, reason, replaced):
+        self.heard[step] = replaced
+
+
+def replaced(result):
+    return {step.step: step.replaced for step in result.steps}
+
+
+def test_other_titles_are_recommended(job, tmp_path):
+    item = generated(40, 50, 900)[0][1]
+    titles = write_csv(tmp_path / "t.csv", [(item, "One")], header=("movieId", "title"))
+    titled = replace(job, source=replace(job.source, titles=str(titles)))
+    run(titled)
+    write_csv(titles, [(item, "Another")], header=("movieId", "title"))
+    assert reasons(run(titled)) == {"prepare": "changed: files", "recommend": "changed: titles"}
 
 
 def test_nothing_is_done_twice(job):
@@ -88,7 +149,11 @@ def test_nothing_is_done_twice(job):
 def test_only_what_has_changed_is_done_again(job):
     run(job)
     other = replace(job, train=replace(job.train, rank=3))
-    assert reasons(run(other)) == {"train": "changed: rank", "evaluate": "changed: model"}
+    assert reasons(run(other)) == {
+        "train": "changed: rank",
+        "evaluate": "changed: model",
+        "recommend": "changed: model",
+    }
     split = replace(job, prepare=replace(job.prepare, seed=1), train=other.train)
     result = run(split)
     assert how(result) == ALL_DONE
@@ -190,9 +255,10 @@ def test_nothing_is_held_out(job):
         run(replace(plain, steps=("evaluate",)))
 
 
-def test_on_an_object_store(job, undisturbed):
+def test_on_an_object_store(job, undisturbed, monkeypatch):
     """Dataset, checkpoints, model and result; also what was broken off."""
     far = replace(job, output="memory://run-job/o")
+    monkeypatch.setattr(output_lock, "_SECONDS_TO_SETTLE", 0.01)
     with pytest.raises(Stop):
         run(far, watcher=Stopping(at=5))
     assert complete_checkpoints(far.checkpoints)[-1].endswith("/epoch-00004")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def computing(
-    screen: Console, options: dict[str, Any], *, shared: str | None = None
+    screen: Console,
+    options: dict[str, Any],
+    *,
+    shared: str | None = None,
+    seen: Sequence[str] = (),
 ) -> Iterator[DaskExecutor]:
     """Connect to the cluster that the options name, and say where its dashboard is.
 
@@ -28,9 +32,11 @@ def computing(
     ----------
     shared : str, optional
         A directory of this process that all workers must be able to read and write.
+    seen : sequence of str, optional
+        Files that all workers must be able to read.
     """
     from dask_als.cluster import DaskExecutor, connected
-    from dask_als.cluster_check import check_storage, check_versions
+    from dask_als.cluster_check import check_files, check_storage, check_versions
 
     settings = cluster_settings(options)
     with connected(settings) as client:
@@ -39,6 +45,7 @@ def computing(
             check_versions(client)
             if shared is not None:
                 check_storage(client, shared)
+            check_files(client, seen)
         yield DaskExecutor(client, patience=settings.worker_timeout)
 
 

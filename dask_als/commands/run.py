@@ -41,15 +41,16 @@ def run(
     from dask_als.job_file import read_job
     from dask_als.job_result import recorded
     from dask_als.run_job import run_job
+    from dask_als.source import open_source
 
     job = read_job(job_file, changes)
     screen = Console(stderr=as_json)
     size = {**asdict(job.cluster.local), "kubernetes": job.cluster.kubernetes}
-    with (
-        recorded(job, run_id) as result,
-        computing(screen, {**size, **options}, shared=job.output) as executor,
-    ):
-        run_job(job, executor, result, watcher=_Shown(screen))
+    with recorded(job, run_id) as result:
+        seen = list(open_source(job.source.path).files) if "prepare" in job.steps else []
+        cluster = {**size, **options}
+        with computing(screen, cluster, shared=job.output, seen=seen) as executor:
+            run_job(job, executor, result, watcher=_Shown(screen))
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:
@@ -62,12 +63,15 @@ class _Shown:
     def __init__(self, screen: Console) -> None:
         self._screen = screen
 
-    def started(self, step: str, reason: str) -> None:
-        self._screen.print(f"{step}: {reason}", highlight=False, soft_wrap=True)
+    def started(self, step: str, reason: str, replaced: list[str]) -> None:
+        self._print(f"{step}: {reason}")
+        for path in replaced:
+            self._print(f"{step}: replaces {path}")
 
     def ended(self, step: StepResult) -> None:
         how = f"{step.seconds:.2f} s" if step.status == "done" else f"skipped, {step.reason}"
-        self._screen.print(f"{step.step}: {how}", highlight=False, soft_wrap=True)
+        self._print(f"{step.step}: {how}")
+        self._print(f"{step.step}: {_in_words(step.figures)}")
 
     def preparing(self) -> AbstractContextManager[Progress]:
         from dask_als import console
@@ -78,6 +82,27 @@ class _Shown:
         from dask_als import console
 
         return console.training(self._screen, n_epochs)
+
+    def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        from dask_als import console
+
+        return console.counting(self._screen, what)
+
+    def _print(self, line: str) -> None:
+        self._screen.print(line, highlight=False, soft_wrap=True)
+
+
+def _in_words(figures: dict[str, Any]) -> str:
+    """Return named numbers, and groups of them, as text."""
+    words = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            words.append(f"{name} ({_in_words(value)})")
+        elif value is not None:
+            words.append(
+                f"{name} {value:,.4f}" if isinstance(value, float) else f"{name} {value:,}"
+            )
+    return ", ".join(words)
 
 
 def _say(screen: Console, result: JobResult) -> None:

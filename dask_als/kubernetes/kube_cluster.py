@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import kr8s
 from dask_kubernetes.operator import KubeCluster
@@ -12,7 +12,7 @@ from kr8s.objects import object_from_spec
 
 from dask_als.errors import JobError
 from dask_als.kubernetes import spec
-from dask_als.kubernetes.api import api_of
+from dask_als.kubernetes.api import api_of, create, delete
 from dask_als.settings import KubernetesSize
 
 
@@ -26,20 +26,20 @@ def kube_cluster(size: KubernetesSize) -> Iterator[KubeCluster]:
         If Kubernetes cannot be reached or the cluster does not start.
     """
     name = f"dask-als-{uuid.uuid4().hex[:6]}"
-    manifest = spec.cluster(name, size)
+    *policies, dask_cluster = spec.cluster(name, size)
     api = api_of(size.namespace)
-    try:
-        yield _started(manifest, size)
-    finally:
+    with ExitStack() as made:
+        for policy in policies:
+            made.callback(delete, create(policy, api))
         # Not by the KubeCluster: one that failed to start, or whose client is lost, does not.
-        with suppress(kr8s.NotFoundError):
-            object_from_spec(manifest, api=api, allow_unknown_type=True).delete()
+        made.callback(delete, object_from_spec(dask_cluster, api=api, allow_unknown_type=True))
+        yield _started(dask_cluster, size)
 
 
-def _started(manifest: spec.Manifest, size: KubernetesSize) -> KubeCluster:
+def _started(dask_cluster: spec.Manifest, size: KubernetesSize) -> KubeCluster:
     try:
         return KubeCluster(
-            custom_cluster_spec=manifest,
+            custom_cluster_spec=dask_cluster,
             namespace=size.namespace,
             shutdown_on_close=False,
             resource_timeout=180,

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
 import kr8s
-from kr8s.objects import APIObject, Pod, object_from_spec
+from kr8s.objects import APIObject, Pod
 
 from dask_als.errors import InputError, JobError
 from dask_als.job_file import job_from_toml
 from dask_als.kubernetes import spec
-from dask_als.kubernetes.api import PASSING, api_of
-from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED, Manifest
+from dask_als.kubernetes.api import api_of, ask, create, delete
+from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
 from dask_als.kubernetes.status import JobStatus, State, judged
 from dask_als.settings import KubernetesSize
 
-T = TypeVar("T")
-_SECONDS_OF_PATIENCE = 120.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _KINDS = (
     "daskjobs.kubernetes.dask.org",
@@ -49,7 +45,7 @@ class Jobs:
     def submit(self, job_id: str, job_toml: str, size: KubernetesSize) -> None:
         """Send a job; it starts by itself."""
         for manifest in (spec.record(job_id, job_toml, size), *spec.attempt(job_id, 1, size)):
-            self._create(manifest)
+            create(manifest, self._api)
 
     def resume(self, job_id: str) -> None:
         """Start a job that is lost, failed or stopped anew; it goes on from its checkpoint.
@@ -65,9 +61,9 @@ class Jobs:
         record, number = self._record(job_id), status.attempt + 1
         size = job_from_toml(record.raw["data"]["job.toml"]).cluster.kubernetes
         self._remove_running(job_id)
-        self._ask(lambda: record.annotate({ATTEMPT_LABEL: str(number), STOPPED: None}))
+        ask(lambda: record.annotate({ATTEMPT_LABEL: str(number), STOPPED: None}))
         for manifest in spec.attempt(job_id, number, size):
-            self._create(manifest)
+            create(manifest, self._api)
 
     def all(self) -> list[JobStatus]:
         """Return all jobs, the newest first."""
@@ -141,22 +137,21 @@ class Jobs:
             return
         record = self._record(job_id)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._ask(lambda: record.annotate({STOPPED: now}))
+        ask(lambda: record.annotate({STOPPED: now}))
         self._remove_running(job_id, timeout=timeout)
 
     def delete(self, job_id: str) -> None:
         """Stop a job, and forget it; files that it wrote are kept."""
         record = self._record(job_id)
         self._remove_running(job_id)
-        self._ask(record.delete)
+        ask(record.delete)
 
     def _remove_running(self, job_id: str, *, timeout: float = 120.0) -> None:
         deadline = time.monotonic() + timeout
         selector = {JOB_LABEL: job_id}
         for kind in _KINDS:
             for found in self._get(kind, selector):
-                with suppress(kr8s.NotFoundError):
-                    self._ask(found.delete)
+                delete(found)
         while pods := self._get("pods", selector):
             if time.monotonic() > deadline:
                 names = ", ".join(pod.name for pod in pods)
@@ -175,45 +170,15 @@ class Jobs:
             return list(pod.logs(timestamps=True, since_time=since or None))
 
         try:
-            return self._ask(read)
+            return ask(read)
         except (kr8s.NotFoundError, InputError):  # it is gone, or its container has not started
             return []
 
-    def _create(self, manifest: Manifest) -> None:
-        found = object_from_spec(manifest, api=self._api, allow_unknown_type=True)
-
-        def create() -> None:
-            try:
-                found.create()
-            except kr8s.ServerError as error:
-                # Our names are unique: it is there since a try whose answer was lost.
-                if error.response is None or error.response.status_code != httpx.codes.CONFLICT:
-                    raise
-
-        self._ask(create)
-
     def _get(self, kind: str, selector: dict[str, str]) -> list[APIObject]:
-        return self._ask(lambda: list(self._api.get(kind, label_selector=selector)))  # type: ignore[arg-type]
+        return ask(lambda: list(self._api.get(kind, label_selector=selector)))  # type: ignore[arg-type]
 
     def _raw(self, kind: str, selector: dict[str, str]) -> list[dict[str, Any]]:
         return [found.raw.to_dict() for found in self._get(kind, selector)]
-
-    def _ask(self, question: Callable[[], T]) -> T:
-        """Ask Kubernetes; what may pass is asked again for a while (dask-kubernetes#975)."""
-        deadline = time.monotonic() + _SECONDS_OF_PATIENCE
-        while True:
-            try:
-                return question()
-            except kr8s.ServerError as error:
-                code = error.response.status_code if error.response is not None else 0
-                if code < 500 and code != 429:
-                    raise InputError(f"Kubernetes refused it: {error}") from error
-                said = error
-            except PASSING as error:
-                said = error  # type: ignore[assignment]
-            if time.monotonic() > deadline:
-                raise JobError(f"Kubernetes does not answer: {said}") from said
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _job_of(found: dict[str, Any]) -> str | None:

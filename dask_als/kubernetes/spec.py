@@ -67,14 +67,18 @@ def attempt(job_id: str, number: int, size: KubernetesSize) -> list[Manifest]:
     return [*network_policies(name, size, labels), job]
 
 
-def cluster(name: str, size: KubernetesSize) -> Manifest:
-    """Return a DaskCluster without a job, for a client that runs elsewhere."""
-    return {
+def cluster(name: str, size: KubernetesSize) -> list[Manifest]:
+    """Return a DaskCluster without a job, for a client elsewhere, and first who may reach its pods.
+
+    The client comes in by a forwarded port, which no network policy concerns.
+    """
+    dask_cluster = {
         "apiVersion": _API,
         "kind": "DaskCluster",
         "metadata": _metadata(name, size, {}),
         "spec": _cluster_spec(name, size),
     }
+    return [*network_policies(name, size, {}), dask_cluster]
 
 
 def network_policies(name: str, size: KubernetesSize, labels: dict[str, str]) -> list[Manifest]:

@@ -1,0 +1,134 @@
+"""Who may write into a directory: one run at a time, by a lock, or a lease on object stores."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dask_als import storage
+from dask_als.errors import InputError
+
+NAME = ".in-use"
+"""The file in a directory that says who uses it, or used it last."""
+
+_SECONDS_BETWEEN_BEATS = 5.0
+_SECONDS_OF_SILENCE = 20.0
+_SECONDS_TO_SETTLE = 1.0
+
+
+@contextmanager
+def held(directory: str, run_id: str) -> Iterator[None]:
+    """Hold a directory, which is made if it is not there, for one run and the block.
+
+    A run that was killed holds nothing. Its lock goes with its process; where there are no locks,
+    on object stores, the next run looks for 20 seconds whether the file that says who is at work
+    still changes. A run of the same id is the same job resumed, and does not wait.
+
+    Raises
+    ------
+    InputError
+        If another run holds the directory, or it cannot be written.
+    """
+    path = storage.join(directory, NAME)
+    about = {
+        "run_id": run_id,
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with ExitStack() as stack:
+        try:
+            storage.make_directory(directory)
+            filesystem, inner = storage.file_system(path)
+            is_local = isinstance(filesystem, LocalFileSystem)
+            stack.callback(_lock(inner, about) if is_local else _lease(path, about))
+        except OSError as error:
+            said = storage.first_line(error)
+            raise InputError(f"{directory} cannot be written: {said}") from None
+        yield
+
+
+def _lock(path: str, about: dict[str, Any]) -> Callable[[], None]:
+    """Take the lock of a local file; return what gives it back."""
+    file = open(path, "a+")  # noqa: SIM115 (it is open as long as the lock is held)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read()
+        file.close()
+        raise _in_use(path, json.loads(holder or "{}")) from None
+    except OSError:
+        pass  # There are file systems without locks.
+    file.truncate(0)
+    file.write(json.dumps(about))
+    file.flush()
+    return file.close
+
+
+def _lease(path: str, about: dict[str, Any]) -> Callable[[], None]:
+    """Write a file that changes as long as it is not given back; return what gives it back."""
+    holder = _read(path)
+    if holder and holder.get("run_id") != about["run_id"] and _changes(path, holder):
+        raise _in_use(path, holder)
+    storage.replace_json(path, about)
+    # Of two that found nobody, the one that wrote first now reads of the other.
+    time.sleep(_SECONDS_TO_SETTLE)
+    holder = _read(path)
+    if holder != about:
+        raise _in_use(path, holder)
+    given_back = threading.Event()
+    beating = threading.Thread(target=_beat, args=(path, about, given_back), daemon=True)
+    beating.start()
+
+    def give_back() -> None:
+        given_back.set()
+        beating.join()
+        storage.remove(path)
+
+    return give_back
+
+
+def _beat(path: str, about: dict[str, Any], given_back: threading.Event) -> None:
+    beats = 0
+    while not given_back.wait(_SECONDS_BETWEEN_BEATS):
+        beats += 1
+        with suppress(OSError):  # It may pass, and nobody takes over before some beats are missed.
+            storage.replace_json(path, {**about, "beats": beats})
+
+
+def _changes(path: str, before: dict[str, Any]) -> bool:
+    deadline = time.monotonic() + _SECONDS_OF_SILENCE
+    while time.monotonic() < deadline:
+        time.sleep(_SECONDS_TO_SETTLE)
+        now = _read(path)
+        if now != before:
+            return bool(now)  # An empty one was given back meanwhile.
+    return False
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Return who holds a lease; nobody if there is no such file."""
+    try:
+        return dict(storage.read_json(path))
+    except InputError:
+        if storage.exists(path):
+            raise
+        return {}
+
+
+def _in_use(path: str, holder: dict[str, Any]) -> InputError:
+    directory = path.removesuffix(f"/{NAME}")
+    return InputError(
+        f"{directory} is in use by run {holder.get('run_id', 'unknown')} on "
+        f"{holder.get('host', 'unknown')}, since {holder.get('since', 'unknown')}; "
+        "wait for its end, or choose another output"
+    )
