@@ -1,8 +1,13 @@
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from data import MOVIELENS, content, generated, small_settings, write_csv
 
 from dask_als.blocks import State, block_of
+from dask_als.cluster import DaskExecutor
+from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
 from dask_als.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
 from dask_als.half_epoch import HalfEpoch, SolvedSide
@@ -11,7 +16,13 @@ from dask_als.model import ALSModel
 from dask_als.model_files import read_manifest
 from dask_als.objective import NO_SUMS
 from dask_als.prepare import prepare
-from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
+from dask_als.settings import (
+    CheckpointSettings,
+    Columns,
+    PrepareSettings,
+    StopSettings,
+    TrainSettings,
+)
 from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
@@ -89,6 +100,89 @@ def test_the_model_predicts_the_mean_of_the_samples(tmp_path):
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert model.manifest.rank == 12
     assert model.rows(USERS).state.factors.shape[1] == 12
+
+
+def test_dask_comes_to_the_bits_of_one_process(tmp_path, client):
+    dataset = prepared(tmp_path, partitions=3)
+    for name, executor in {"serial": SerialExecutor(), "dask": DaskExecutor(client)}.items():
+        train(dataset, str(tmp_path / name), SETTINGS, executor)
+    assert bits(tmp_path / "serial") == bits(tmp_path / "dask")
+
+
+def test_more_samples_later_come_to_the_same_bits(tmp_path):
+    dataset, directory = prepared(tmp_path), str(tmp_path / "checkpoints")
+    for samples in (3, 6):
+        train(
+            dataset,
+            str(tmp_path / f"model-{samples}"),
+            replace(SETTINGS, samples=samples, epochs=None),
+            SerialExecutor(),
+            checkpoints=CheckpointSettings(directory=directory, every=2, resume=True),
+        )
+    whole = replace(SETTINGS, samples=6, epochs=None)
+    train(dataset, str(tmp_path / "whole"), whole, SerialExecutor())
+    assert bits(tmp_path / "model-6") == bits(tmp_path / "whole")
+
+
+def test_what_is_drawn_cannot_be_set(tmp_path):
+    dataset = prepared(tmp_path)
+    results = []
+    for number, precision, weight in [(1, 1.0, 1.0), (2, 5.0, 7.0)]:
+        settings = replace(SETTINGS, residual_precision=precision, bias_regularization=weight)
+        train(dataset, str(tmp_path / f"m-{number}"), settings, SerialExecutor())
+        states, history, *_ = content(str(tmp_path / f"m-{number}"))
+        results.append((states, history))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("stopping", [StopSettings(flat=1e-3), StopSettings(patience=2)])
+def test_samples_do_not_come_to_rest(tmp_path, stopping):
+    dataset, model = prepared(tmp_path), tmp_path / "model"
+    with pytest.raises(InputError, match="fewer --samples"):
+        train(dataset, str(model), SETTINGS, SerialExecutor(), stopping=stopping)
+    assert not model.exists()
+
+
+@pytest.mark.parametrize(("last", "samples"), [(1, 1), (4, 2)])
+def test_a_callback_ends_training_with_the_samples_so_far(tmp_path, last, samples):
+    """If that is during the burn-in, with the epoch's own model."""
+    dataset, kept = prepared(tmp_path), str(tmp_path / "kept")
+    train(
+        dataset,
+        str(tmp_path / "model"),
+        SETTINGS,
+        SerialExecutor(),
+        checkpoints=CheckpointSettings(directory=kept),
+        callbacks=[lambda epoch: epoch.figures.epoch == last],
+    )
+    model = ALSModel.load(str(tmp_path / "model"))
+    assert len(model.history) == last
+    assert model.manifest.samples == samples
+    assert model.manifest.rank == 4 * samples
+
+
+def test_a_callback_can_save_a_sample(tmp_path):
+    dataset, kept = prepared(tmp_path), tmp_path / "kept"
+    train(
+        dataset,
+        str(tmp_path / "model"),
+        SETTINGS,
+        SerialExecutor(),
+        checkpoints=CheckpointSettings(directory=str(kept)),
+        callbacks=[lambda epoch: epoch.save(str(tmp_path / f"at-{epoch.figures.epoch}")) and False],
+    )
+    assert bits(tmp_path / "at-4") == bits(kept / "sample-00004")
+
+
+def test_samples_start_from_a_model_that_is_none(tmp_path):
+    dataset, model = prepared(tmp_path), str(tmp_path / "model")
+    train(dataset, str(tmp_path / "als"), small_settings(), SerialExecutor())
+    started = str(tmp_path / "started")
+    train(dataset, started, SETTINGS, SerialExecutor(), initial_model=str(tmp_path / "als"))
+    train(dataset, model, SETTINGS, SerialExecutor())
+    assert bits(started) != bits(model)
+    with pytest.raises(InputError, match="average of samples"):
+        train(dataset, str(tmp_path / "m"), SETTINGS, SerialExecutor(), initial_model=model)
 
 
 def test_a_gamma_draw_has_the_moments_of_the_posterior():
@@ -221,9 +315,10 @@ def test_joint_distribution(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(MOVIELENS is None, reason="needs ../shared/data/ml-latest-small")
-def test_the_defaults_beat_least_squares(tmp_path):
-    errors = []
+def test_the_defaults_beat_least_squares(tmp_path, capsys):
+    errors, seconds = [], []
     for seed in range(5):
+        start = time.monotonic()
         dataset = prepare(
             str(MOVIELENS),
             str(tmp_path / f"dataset-{seed}"),
@@ -234,4 +329,10 @@ def test_the_defaults_beat_least_squares(tmp_path):
         model = tmp_path / f"model-{seed}"
         manifest = train(dataset, str(model), TrainSettings(method="gibbs"), SerialExecutor())
         errors.append(manifest.figures.test_rmse)
+        seconds.append(time.monotonic() - start)
+        with capsys.disabled():
+            print(f"\nsplit {seed}: held-out RMSE {errors[-1]:.4f}, {seconds[-1]:.1f} s", end="")
+    with capsys.disabled():
+        print(f"\nmean: held-out RMSE {np.mean(errors):.4f}")
     assert np.mean(errors) <= 0.838
+    assert max(seconds) < 60
