@@ -4,11 +4,16 @@
 
 Both solve the same equations exactly, in float32: confidences 1 + alpha r, implicit by its Cholesky
 solver. The difference of two such trainings says nothing of which is off, so both are also compared
-with a training of ours in float64 (which the tests compare with plain loops, to 1e-9). All figures
-are the largest difference of any factor, as a share of the largest factor of that side.
+with a training of ours in float64 (which the tests compare with plain loops, to 1e-9). Figures of
+users and items are the largest difference of any factor, as a share of the largest factor of that
+side; those of predictions the largest difference of any u·v, where a preference is 1. Rounding adds
+up over epochs, so the first one compares the solvers, and the later ones their precision as well.
 
-implicit is installed into ``.venv-peers``. Prints a JSON object; exit code 1 if, after any number
-of epochs, the two differ by more than 1e-4.
+implicit is installed into ``.venv-peers``. Prints a JSON object; exit code 1 if the two differ by
+more than 1e-4 in any figure of the first epoch, or ours by more from float64 in any figure at all.
+
+On ml-latest-small, rank 64: the two differ by up to 9.4e-6 after an epoch, 8.9e-5 after 5 and
+1.2e-4 after 15; ours from float64 by at most 2.7e-5, implicit by 1.2e-4.
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from dask_als.side import ITEMS, SIDES
 from dask_als.train import train
 
 WANTED = 1e-4
+MOST_USERS = 2_000
 SERIAL = SerialExecutor()
 
 
@@ -57,7 +63,14 @@ def main() -> None:
             compared(dataset, Path(folder), epochs, arguments) for epochs in arguments.epochs
         ]
     print(json.dumps({**vars(arguments), "epochs": agreement}, indent=2))
-    sys.exit(any(its["implicit - ours"][side.name] > WANTED for its in agreement for side in SIDES))
+    judged = [
+        value
+        for its in agreement
+        for pair in ("implicit - ours", "ours - float64")
+        for value in its[pair].values()
+        if its["epochs"] == 1 or pair == "ours - float64"
+    ]
+    sys.exit(max(judged) > WANTED)
 
 
 def compared(dataset: Dataset, folder: Path, epochs: int, arguments: argparse.Namespace) -> dict:
@@ -70,14 +83,18 @@ def compared(dataset: Dataset, folder: Path, epochs: int, arguments: argparse.Na
         "ours - float64": (ours, exact),
         "implicit - float64": (theirs, exact),
     }
-    return {"epochs": epochs} | {
-        name: {
-            side.name: float(np.abs(one[side.name] - other[side.name]).max() / largest)
-            for side in SIDES
-            for largest in [np.abs(exact[side.name]).max()]
-        }
-        for name, (one, other) in pairs.items()
+    return {"epochs": epochs} | {name: differences(*both) for name, both in pairs.items()}
+
+
+def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, float]:
+    """Give the largest differences of factors, by side, and of predictions."""
+    found = {
+        name: float(np.abs(one[name] - other[name]).max() / np.abs(other[name]).max())
+        for name in other
     }
+    some = slice(MOST_USERS)
+    predicted = [its["users"][some] @ its["items"].T for its in (one, other)]
+    return found | {"predictions": float(np.abs(predicted[0] - predicted[1]).max())}
 
 
 def factors_of_ours(
