@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from data import generated, small_settings, write_csv
 from pyarrow import parquet
 
+from dask_als.cli import cli
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
@@ -110,3 +112,17 @@ def test_a_model_without_samples_has_none(made, tmp_path):
         recommend(str(tmp_path / "m"), dataset, str(tmp_path / "out"), SERIAL, settings)
     assert not (tmp_path / "out").exists()
     assert json.loads((tmp_path / "m" / "model.json").read_text())["samples"] == 1
+
+
+def test_the_command(made):
+    _, path, _ = made
+    model = ALSModel.load(path)
+    user = model.users.ids[3]
+    arguments = ["recommend", path, model.manifest.dataset["path"], "--to", str(user), "-k", "3"]
+    ended = CliRunner().invoke(cli, [*arguments, "--std", "--json"], catch_exceptions=False)
+    assert ended.exit_code == 0
+    shown = json.loads(ended.stdout)
+    frame = model.recommend(user, k=3, std=True)
+    assert [row["std"] for row in shown] == pytest.approx(frame["std"].tolist(), rel=1e-9)
+    without = CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False)
+    assert all("std" not in row for row in json.loads(without.stdout))
