@@ -252,6 +252,57 @@ def tiny_from_the_prior(rng):
     return rng.gamma(1.0), sides
 
 
+def tiny_pairs(rng):
+    """Choose pairs of users and items, at least one of each; sorted by user, then item."""
+    pairs = np.argwhere(rng.random((6, 5)) < 0.6)
+    return np.unique(np.concatenate([pairs, [(i, i % 5) for i in range(6)]]), axis=0).T
+
+
+def as_solved(alpha, drawn):
+    """Return what half-epochs take for alpha and both sides."""
+    return {
+        side: SolvedSide(State(bias, factors), NO_SUMS, 0.0, Prior(gamma, mu, precision), alpha)
+        for side, (bias, factors, gamma, mu, precision) in zip(SIDES, drawn, strict=True)
+    }
+
+
+def as_drawn(sides):
+    """Return alpha and both sides, as `tiny_from_the_prior`."""
+    return sides[ITEMS].residual_precision, [
+        (
+            s.state.bias,
+            s.state.factors,
+            s.shared.bias_precision,
+            s.shared.factor_mean,
+            s.shared.factor_precision,
+        )
+        for s in sides.values()
+    ]
+
+
+def after_an_epoch(method, epoch, sides, rated):
+    """Return both sides after a half-epoch of each."""
+    users, items, ratings = rated
+    by_item = np.lexsort((users, items))
+    order = {
+        USERS: (users, items, ratings),
+        ITEMS: tuple(values[by_item] for values in (items, users, ratings)),
+    }
+    sides = dict(sides)
+    for side in SIDES:
+        row, column, values = order[side]
+        block = block_of(range(TINY_ROWS[side]), row, column.astype(np.int32), values)
+        step = HalfEpoch(side, epoch)
+        sides[side] = solve_side(method, step, block, sides[side], sides[side.other])
+    return sides
+
+
+def predictions_of(sides):
+    """Return what is predicted for all pairs."""
+    u, v = sides[USERS].state, sides[ITEMS].state
+    return 3.0 + u.bias[:, None] + v.bias + u.factors @ v.factors.T
+
+
 @pytest.mark.slow
 def test_joint_distribution(monkeypatch):
     """The sampler leaves the model's joint distribution as it is.
@@ -262,55 +313,103 @@ def test_joint_distribution(monkeypatch):
     """
     monkeypatch.setattr("dask_als.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
     rng = np.random.default_rng(5)
-    pairs = np.argwhere(rng.random((6, 5)) < 0.6)
-    pairs = np.unique(np.concatenate([pairs, [(i, i % 5) for i in range(6)]]), axis=0)
-    users, items = pairs.T
-    by_item = np.lexsort((users, items))
-
+    users, items = tiny_pairs(rng)
     direct = [
         (np.log(alpha), *statistics_of(sides))
         for alpha, sides in (tiny_from_the_prior(rng) for _ in range(5_000))
     ]
 
     method = method_of(TINY, 3.0)
-    alpha, drawn = tiny_from_the_prior(rng)
-    sides = {
-        side: SolvedSide(State(bias, factors), NO_SUMS, 0.0, Prior(gamma, mu, precision), alpha)
-        for side, (bias, factors, gamma, mu, precision) in zip(SIDES, drawn, strict=True)
-    }
+    sides = as_solved(*tiny_from_the_prior(rng))
     chain = []
     for epoch in range(1, 6_001):
-        u, v = sides[USERS].state, sides[ITEMS].state
-        means = 3.0 + u.bias[users] + v.bias[items] + (u.factors[users] * v.factors[items]).sum(1)
+        means = predictions_of(sides)[users, items]
         ratings = rng.normal(means, sides[ITEMS].residual_precision ** -0.5).astype(np.float32)
-        order = {
-            USERS: (users, items, ratings),
-            ITEMS: tuple(values[by_item] for values in (items, users, ratings)),
-        }
-        for side in SIDES:
-            row, column, values = order[side]
-            block = block_of(range(TINY_ROWS[side]), row, column.astype(np.int32), values)
-            step = HalfEpoch(side, epoch)
-            sides[side] = solve_side(method, step, block, sides[side], sides[side.other])
-        state = [
-            (
-                s.state.bias,
-                s.state.factors,
-                s.shared.bias_precision,
-                s.shared.factor_mean,
-                s.shared.factor_precision,
-            )
-            for s in sides.values()
-        ]
-        chain.append((np.log(sides[ITEMS].residual_precision), *statistics_of(state)))
+        sides = after_an_epoch(method, epoch, sides, (users, items, ratings))
+        alpha, state = as_drawn(sides)
+        chain.append((np.log(alpha), *statistics_of(state)))
 
     direct, chain = np.array(direct), np.array(chain)
-    batches = chain.reshape(30, 200, -1).mean(axis=1)
-    error = np.sqrt(batches.var(axis=0, ddof=1) / 30 + direct.var(axis=0) / len(direct))
+    error = np.hypot(error_of_mean(chain), direct.std(axis=0) / np.sqrt(len(direct)))
     scores = (chain.mean(axis=0) - direct.mean(axis=0)) / error
     assert np.abs(scores).max() < 4.5, scores
     # What is compared must be known well enough to tell a wrong sampler.
     assert (error < 0.2 * direct.std(axis=0)).all()
+
+
+def error_of_mean(chain):
+    """Return the standard error of the mean of a chain's columns, from the means of 30 batches."""
+    batches = chain.reshape(30, len(chain) // 30, -1).mean(axis=1)
+    return batches.std(axis=0, ddof=1) / np.sqrt(30)
+
+
+def drawn_side(rng, rows, y, fixed_bias, fixed_factors, alpha, gamma, mu, precision):
+    """Draw a side's rows in NumPy alone: bias and factors of a row at once, not by turns."""
+    inner = np.zeros((3, 3))
+    inner[0, 0], inner[1:, 1:] = gamma, precision
+    bias, factors = np.empty(len(rows)), np.empty((len(rows), 2))
+    for row, (its, others) in enumerate(rows):
+        design = np.column_stack([np.ones(len(its)), fixed_factors[others]])
+        covariance = np.linalg.inv(alpha * design.T @ design + inner)
+        target = alpha * design.T @ (y[its] - fixed_bias[others]) + inner @ [0.0, *mu]
+        bias[row], *factors[row] = rng.multivariate_normal(covariance @ target, covariance)
+    return bias, factors
+
+
+def drawn_prior(rng, bias, factors):
+    """Draw what a side's rows are drawn from, in NumPy alone."""
+    n, mean = len(factors), factors.mean(axis=0)
+    gamma = rng.gamma(1 + n / 2) / (1 + (bias**2).sum() / 2)
+    inverse = PRIOR_ROWS_OF_TINY / (6.0 * np.sqrt(2 / 16)) * np.eye(2)
+    inverse += (factors - mean).T @ (factors - mean) + n / (n + 1) * np.outer(mean, mean)
+    normal = rng.multivariate_normal(
+        np.zeros(2), np.linalg.inv(inverse), size=2 + PRIOR_ROWS_OF_TINY + n
+    )
+    precision = normal.T @ normal
+    mu = rng.multivariate_normal(n * mean / (n + 1), np.linalg.inv((n + 1) * precision))
+    return gamma, mu, precision
+
+
+@pytest.mark.slow
+def test_marginal_moments(monkeypatch):
+    """Given ratings, predictions and precisions have the moments that another sampler finds."""
+    monkeypatch.setattr("dask_als.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
+    rng = np.random.default_rng(11)
+    users, items = tiny_pairs(rng)
+    ratings = rng.normal(3.0 + 0.8 * (users % 3) - 0.5 * (items % 2), 0.6).astype(np.float32)
+    alpha, drawn = tiny_from_the_prior(rng)
+
+    ours, method, sides = [], method_of(TINY, 3.0), as_solved(alpha, drawn)
+    for epoch in range(1, 9_101):
+        sides = after_an_epoch(method, epoch, sides, (users, items, ratings))
+        precisions = [sides[ITEMS].residual_precision]
+        precisions += [sides[side].shared.bias_precision for side in SIDES]
+        ours.append((*np.log(precisions), *predictions_of(sides).ravel()))
+
+    theirs, y = [], ratings - 3.0
+    (b, u, *user_prior), (c, v, *item_prior) = drawn
+    by_user = [(its, items[its]) for its in (np.flatnonzero(users == row) for row in range(6))]
+    by_item = [(its, users[its]) for its in (np.flatnonzero(items == row) for row in range(5))]
+    for _ in range(9_100):
+        b, u = drawn_side(rng, by_user, y, c, v, alpha, *user_prior)
+        user_prior = drawn_prior(rng, b, u)
+        c, v = drawn_side(rng, by_item, y, b, u, alpha, *item_prior)
+        item_prior = drawn_prior(rng, c, v)
+        predicted = b[:, None] + c + u @ v.T
+        error = y - predicted[users, items]
+        alpha = rng.gamma(1 + len(y) / 2) / (1 + error @ error / 2)
+        precisions = alpha, user_prior[0], item_prior[0]
+        theirs.append((*np.log(precisions), *(3.0 + predicted).ravel()))
+
+    # The first hundred are still near to what the chains start from.
+    chains = [np.array(chain)[100:] for chain in (ours, theirs)]
+    centre = chains[1].mean(axis=0)
+    for power in (1, 2):
+        moments = [(chain - centre) ** power for chain in chains]
+        error = np.hypot(*(error_of_mean(values) for values in moments))
+        scores = (moments[0].mean(axis=0) - moments[1].mean(axis=0)) / error
+        assert np.abs(scores).max() < 4.5, scores
+        assert (error < 0.2 * moments[1].std(axis=0)).all()
 
 
 @pytest.mark.slow
