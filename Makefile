@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-recommend
+.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend
 
 env: $(VENV)/installed
 
@@ -39,6 +39,9 @@ bench: env
 
 bench-small: env
 	$(BIN)/python tests/benchmarks/run_benchmarks.py --small
+
+bench-implicit: env
+	$(BIN)/python tests/benchmarks/implicit_agreement.py
 
 bench-recommend: env
 	$(BIN)/python tests/benchmarks/recommend.py

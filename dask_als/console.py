@@ -15,6 +15,7 @@ from rich.table import Table
 from dask_als.evaluate import Errors, Evaluation, Ranking
 from dask_als.history import EpochFigures
 from dask_als.plan import Plan, in_words
+from dask_als.uncertainty import Calibration
 
 STAGES = ("read", "shuffle", "by user", "by item", "check")
 
@@ -123,9 +124,12 @@ def described_plan(plan: Plan, title: str) -> Table:
         "its limit": f"{in_words(shape.memory)}{'' if plan.fits else ': too little'}"
         if shape.memory
         else "none",
+        "the model on disk": in_words(plan.disk.model),
+        "checkpoints and samples": in_words(plan.disk.checkpoints),
         "partitions": f"{have}; best {plan.best_partitions}",
         "tasks an epoch": f"{plan.tasks_per_epoch:,}",
         "seconds an epoch": f"{plan.epoch_seconds:.3g}",
+        "seconds in all": f"{plan.training_seconds:.3g}",
     }
     return table_of(pd.DataFrame({"needs": list(rows), "about": list(rows.values())}), title)
 
@@ -140,13 +144,25 @@ def described_evaluation(evaluation: Evaluation) -> list[tuple[str, pd.DataFrame
         f"Lists of {evaluation.settings.k} for {evaluation.n_lists:,} users; a relevant item has "
         f"{evaluation.held_out_popularity:,.0f} training ratings on average"
     )
-    return [
+    tables = [
         (
             f"Errors on {evaluation.n_test:,} held-out ratings{cold if evaluation.n_cold else ''}",
             _figures_by_name(evaluation.errors),
         ),
         (lists, _figures_by_name(evaluation.ranking)),
     ]
+    if evaluation.calibration is not None:
+        title = (
+            "Share of held-out ratings in their intervals; a rating's standard deviation is "
+            f"{evaluation.calibration.deviation:.3f} on average"
+        )
+        tables.append((title, _intervals(evaluation.calibration)))
+    return tables
+
+
+def _intervals(calibration: Calibration) -> pd.DataFrame:
+    columns = {f"{its.level:.0%}": [its.coverage] for its in calibration.intervals}
+    return pd.DataFrame(columns, index=["model"]).rename_axis("").reset_index()
 
 
 def _figures_by_name(figures: Mapping[str, Errors | Ranking]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from dask_als.settings import EvaluateSettings, TrainSettings
 from dask_als.side import ITEMS, USERS, Side
 from dask_als.top_k import Candidates, candidates, top_k
 from dask_als.train import Epoch, Training, zero_start
+from dask_als.uncertainty import Calibration, calibration
 
 COMPARED = ("model", "global mean", "biases alone", "most popular")
 _BIAS_EPOCHS = 15
@@ -111,6 +112,8 @@ class Evaluation:
         By what predicts: ``model``, ``global mean``, ``biases alone``.
     ranking : dict of str to Ranking
         By what ranks: ``model``, ``biases alone``, ``most popular``.
+    calibration : Calibration or None
+        Of a model of samples.
     """
 
     settings: EvaluateSettings
@@ -122,6 +125,7 @@ class Evaluation:
     held_out_popularity: float
     errors: dict[str, Errors]
     ranking: dict[str, Ranking]
+    calibration: Calibration | None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -241,7 +245,8 @@ def evaluate(
         if partition.test_ratings
     ]
     figures = _summed(executor.as_completed(parts), len(parts), progress)
-    return _evaluation(figures, dataset, settings)
+    of_samples = calibration(model, dataset, executor) if manifest.samples > 1 else None
+    return _evaluation(figures, of_samples, dataset, settings)
 
 
 def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Baselines:
@@ -438,7 +443,12 @@ def _summed(
     return total
 
 
-def _evaluation(figures: _PartFigures, dataset: Dataset, settings: EvaluateSettings) -> Evaluation:
+def _evaluation(
+    figures: _PartFigures,
+    calibration: Calibration | None,
+    dataset: Dataset,
+    settings: EvaluateSettings,
+) -> Evaluation:
     sums = figures.sums
     return Evaluation(
         settings=settings,
@@ -454,6 +464,7 @@ def _evaluation(figures: _PartFigures, dataset: Dataset, settings: EvaluateSetti
             for name in COMPARED
             if name in figures.items and sums["lists"]
         },
+        calibration=calibration,
     )
 
 

@@ -34,6 +34,9 @@ from dask_als.side import ITEMS
 # Rows that the prior of the factors' precision is worth.
 PRIOR_ROWS = 3000.0
 
+# What the first half-epoch takes for the residual precision, which is drawn only after it.
+_FIRST_RESIDUAL_PRECISION = 1.0
+
 # Streams of random numbers, one a side; 0 and 1 are the rows', see `blocks.random_state`.
 _PRIOR_STREAM = 2
 _RESIDUAL_STREAM = 4
@@ -154,14 +157,14 @@ class Gibbs:
     def _residual_precision(
         self, step: HalfEpoch, moments: list[Moments], squared_error: int
     ) -> float:
-        """Draw it given the errors; if they are not known, take what was kept, or the setting."""
+        """Draw it given the errors; if they are not known, take what was kept, if anything."""
         n_ratings = sum(its.n_ratings for its in moments)
         if n_ratings:
             # A stream of its own: a draw that is kept takes no numbers when training goes on.
             rng = self._generator(_RESIDUAL_STREAM, step)
             return _gamma(rng, n_ratings, as_float(squared_error))
         kept = moments[0].residual_precision
-        return self.settings.residual_precision if kept is None else kept
+        return _FIRST_RESIDUAL_PRECISION if kept is None else kept
 
     def _generator(self, stream: int, step: HalfEpoch) -> np.random.Generator:
         stream += int(step.side is ITEMS)

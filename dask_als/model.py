@@ -22,6 +22,7 @@ from dask_als.methods import fold_in_method_of
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
 from dask_als.recommend import allowed_rows
+from dask_als.samples import standard_deviations
 from dask_als.settings import TrainSettings
 from dask_als.side import ITEMS, SIDES, USERS, Side
 from dask_als.top_k import Seen, candidates, top_k
@@ -46,6 +47,8 @@ class ModelRows:
         Biases and factors of each row.
     mean_bias : float
         The bias of an unknown id.
+    biases_of_samples : ndarray, shape (n_rows, n_samples), or None
+        Of an average of samples.
     """
 
     side: Side
@@ -53,6 +56,7 @@ class ModelRows:
     counts: np.ndarray
     state: State
     mean_bias: float
+    biases_of_samples: np.ndarray | None = None
 
     def rows(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Return the row of each id, -1 for unknown ones."""
@@ -96,6 +100,16 @@ class ModelRows:
             np.zeros((1, self.state.factors.shape[1]), dtype=self.state.factors.dtype),
         )
         return concatenated([self.state, last])
+
+    @cached_property
+    def samples_with_unknown(self) -> State:
+        """What `standard_deviations` takes, with a last row, as `with_unknown`."""
+        assert self.biases_of_samples is not None, "the model was checked to have samples"
+        last = model_files.mean_biases_of_samples(self.counts, self.biases_of_samples)
+        return State(
+            np.concatenate([self.biases_of_samples, last[None, :]], dtype=np.float64),
+            self.with_unknown.factors,
+        )
 
 
 @dataclass(frozen=True)
@@ -212,6 +226,9 @@ class ALSModel:
                     number,
                     table.slice(part.start, len(part.rows)),
                     rows.state[part.start : part.stop],
+                    None
+                    if rows.biases_of_samples is None
+                    else rows.biases_of_samples[part.start : part.stop],
                 )
                 for number, part in enumerate(about.partitions)
             ]
@@ -226,7 +243,7 @@ class ALSModel:
         """Return one side."""
         return self.users if side is USERS else self.items
 
-    def predict(self, users: Any, items: Any) -> Any:
+    def predict(self, users: Any, items: Any, *, std: bool = False) -> Any:
         """Predict ratings.
 
         An unknown user or item counts as one with the mean bias and no factors.
@@ -235,11 +252,19 @@ class ALSModel:
         ----------
         users, items : id or sequence of ids
             Pairs; a single id goes with all of the other.
+        std : bool, optional
+            Whether the standard deviation of each rating is returned, too.
 
         Returns
         -------
         float or ndarray of float64
-            Of the same length; a float for two single ids.
+            Of the same length; a float for two single ids. With `std`, a pair of them: predictions
+            and standard deviations (`dask_als.samples`).
+
+        Raises
+        ------
+        InputError
+            If standard deviations are asked of a model that is not an average of samples.
         """
         single = [np.ndim(ids) == 0 for ids in (users, items)]
         user_rows = self.users.rows(np.atleast_1d(np.asarray(users)))
@@ -252,9 +277,26 @@ class ALSModel:
             item_rows,
             mean=self.manifest.global_mean,
         )
-        return float(predicted[0]) if all(single) else predicted
+        found: tuple[Any, ...] = (predicted,)
+        if std:
+            found = predicted, self._deviations(user_rows, item_rows)
+        if all(single):
+            found = tuple(float(values[0]) for values in found)
+        return found if std else found[0]
 
-    def recommend(self, user: Any, k: int = 10, *, seen: bool = False) -> pd.DataFrame:
+    def _deviations(self, user_rows: np.ndarray, item_rows: np.ndarray) -> np.ndarray:
+        precision = model_files.check_has_samples(self.manifest, "the model")
+        return standard_deviations(
+            self.users.samples_with_unknown,
+            self.items.samples_with_unknown,
+            user_rows,
+            item_rows,
+            residual_precision=precision,
+        )
+
+    def recommend(
+        self, user: Any, k: int = 10, *, seen: bool = False, std: bool = False
+    ) -> pd.DataFrame:
         """Return the items with the highest predicted ratings for a user.
 
         An unknown user gets the items with the highest biases.
@@ -265,18 +307,22 @@ class ALSModel:
         k : int, optional
         seen : bool, optional
             Whether items that the user has rated may be among them.
+        std : bool, optional
+            Whether the standard deviation of each rating is given, too.
 
         Returns
         -------
         pandas.DataFrame
-            Columns ``rank`` (from 1), ``item_id``, ``score`` and, if the dataset has it, ``title``.
+            Columns ``rank`` (from 1), ``item_id``, ``score``, with `std` ``std``, and, if the
+            dataset has it, ``title``.
 
         Raises
         ------
         InputError
-            If seen items are to be left out and the dataset is no longer there.
+            If seen items are to be left out and the dataset is no longer there, or if standard
+            deviations are asked of a model that is not an average of samples.
         """
-        return self.recommend_to(USERS, user, k, seen=seen)
+        return self.recommend_to(USERS, user, k, seen=seen, std=std)
 
     def recommend_to(
         self,
@@ -285,6 +331,7 @@ class ALSModel:
         k: int = 10,
         *,
         seen: bool = False,
+        std: bool = False,
         include: Sequence[Any] | None = None,
         exclude: Sequence[Any] = (),
     ) -> pd.DataFrame:
@@ -295,7 +342,7 @@ class ALSModel:
         side : Side
             Of the one who gets recommendations, of the other side.
         identifier : id
-        k, seen : optional
+        k, seen, std : optional
         include, exclude : sequence of ids, optional
             What may, and what may not be recommended.
         """
@@ -307,9 +354,19 @@ class ALSModel:
         allowed = allowed_rows(other.ids, side.other, include, exclude)
         state = own.with_unknown
         one = State(state.bias[[row]], state.factors[[row]])
-        return self.best_for(side, one, k, without=without, allowed=allowed)
+        found, scores = self._best_rows(side, one, k, without=without, allowed=allowed)
+        columns = {"score": scores}
+        if std:
+            pairs = {side: np.full(len(found), row), side.other: found}
+            columns["std"] = self._deviations(pairs[USERS], pairs[ITEMS])
+        return self._ranked(side.other, found, **columns)
 
-    def best_for(
+    def best_for(self, side: Side, one: State, k: int, *, without: np.ndarray) -> pd.DataFrame:
+        """Return the rows of the other side with the highest predicted ratings for one row."""
+        found, scores = self._best_rows(side, one, k, without=without)
+        return self._ranked(side.other, found, score=scores)
+
+    def _best_rows(
         self,
         side: Side,
         one: State,
@@ -317,8 +374,8 @@ class ALSModel:
         *,
         without: np.ndarray,
         allowed: np.ndarray | None = None,
-    ) -> pd.DataFrame:
-        """Return the rows of the other side with the highest predicted ratings for one row."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best rows of the other side, and their predicted ratings."""
         if k < 1:
             raise InputError(f"k is {k}; it must be at least 1")
         others = candidates(self.rows(side.other).state, allowed=allowed)
@@ -327,9 +384,7 @@ class ALSModel:
             one, others, min(k, len(others.rows)), seen=seen, mean=self.manifest.global_mean
         )
         found = best.rows[0] >= 0
-        described = self._described(side.other, best.rows[0][found], score=best.scores[0][found])
-        described.insert(0, "rank", np.arange(1, len(described) + 1))
-        return described
+        return best.rows[0][found], best.scores[0][found]
 
     def rated_items(self, user: Any) -> pd.DataFrame:
         """Return a user's training ratings, the highest first: item_id, rating and title."""
@@ -492,9 +547,7 @@ class ALSModel:
         scores[without] = -np.inf
         allowed = len(scores) - len(np.unique(without))
         order = np.argsort(-scores, kind="stable")[: min(k, allowed)]
-        described = self._described(side, order, score=scores[order])
-        described.insert(0, "rank", np.arange(1, len(order) + 1))
-        return described
+        return self._ranked(side, order, score=scores[order])
 
     def similar(
         self,
@@ -517,6 +570,11 @@ class ALSModel:
         without = rows.counts < least_ratings
         without[row] = True
         return self.best(side, scores, k, without=np.flatnonzero(without))
+
+    def _ranked(self, side: Side, rows: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
+        described = self._described(side, rows, **columns)
+        described.insert(0, "rank", np.arange(1, len(rows) + 1))
+        return described
 
     def _described(self, side: Side, rows: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
         described = pd.DataFrame({f"{side.singular}_id": self.rows(side).ids[rows], **columns})
@@ -556,7 +614,7 @@ def _recently_read_block(
 def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
     its = manifest.side(side)
     tables = [
-        model_files.read_part(path, side, number, partition)
+        model_files.read_part(path, side, number, partition, model_files.columns_of(manifest))
         for number, partition in enumerate(its.partitions)
     ]
     table = pa.concat_tables(tables)
@@ -566,6 +624,7 @@ def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
         table.column("count").to_numpy(),
         model_files.state_of(table),
         its.mean_bias,
+        model_files.biases_of_samples(table) if manifest.samples > 1 else None,
     )
 
 

@@ -31,6 +31,9 @@ FORMAT_VERSION = 1
 MANIFEST = "model.json"
 HISTORY = "history.jsonl"
 
+_COLUMNS = ("id", "count", "bias", "factors")
+_BIAS_OF_SAMPLES = "bias_of_samples"
+
 
 @dataclass(frozen=True)
 class ModelSide:
@@ -135,7 +138,7 @@ def write_part(
         "factors": _lists(state.factors),
     }
     if bias_of_samples is not None:
-        columns["bias_of_samples"] = _lists(bias_of_samples)
+        columns[_BIAS_OF_SAMPLES] = _lists(bias_of_samples)
     table = pa.table(columns)
     path = part_path(model, side, number)
     storage.write_parquet(path, table, dictionaries=["id", "count"])
@@ -223,8 +226,14 @@ def _side_from_json(value: dict[str, Any]) -> ModelSide:
     return ModelSide(partitions=partitions, **value)
 
 
-def read_part(model: str, side: Side, number: int, partition: Partition) -> pa.Table:
-    """Read one part of a model: id, count, bias, factors.
+def read_part(
+    model: str,
+    side: Side,
+    number: int,
+    partition: Partition,
+    columns: Sequence[str] = _COLUMNS,
+) -> pa.Table:
+    """Read one part of a model: by default id, count, bias, factors.
 
     Raises
     ------
@@ -232,7 +241,7 @@ def read_part(model: str, side: Side, number: int, partition: Partition) -> pa.T
         If the file is missing, damaged or not the one that belongs there.
     """
     path = part_path(model, side, number)
-    table = storage.read_parquet(path, ["id", "count", "bias", "factors"], crc32=partition.crc32)
+    table = storage.read_parquet(path, list(columns), crc32=partition.crc32)
     if table.num_rows != len(partition.rows):
         raise InputError(
             f"{path} holds {table.num_rows:,} rows, the model should have "
@@ -247,18 +256,9 @@ def state_of(table: pa.Table) -> State:
     return State(bias, _rows(table.column("factors")))
 
 
-def read_samples(model: str, side: Side, number: int, partition: Partition) -> State:
-    """Read one part of an average of samples, with the bias of each.
-
-    Returns
-    -------
-    State
-        Its biases have the shape (n_rows, n_samples).
-    """
-    factors = state_of(read_part(model, side, number, partition)).factors
-    path = part_path(model, side, number)
-    table = storage.read_parquet(path, ["bias_of_samples"], crc32=partition.crc32)
-    return State(_rows(table.column("bias_of_samples")), factors)
+def biases_of_samples(table: pa.Table) -> np.ndarray:
+    """Return the biases of each sample, shape (n_rows, n_samples), of a part that has them."""
+    return _rows(table.column(_BIAS_OF_SAMPLES))
 
 
 def _rows(lists: pa.ChunkedArray) -> np.ndarray:
@@ -277,16 +277,60 @@ def read_state(model: str, side: Side, rows: range, dtype: str) -> tuple[State, 
     ndarray of bool, shape (len(rows),)
         Which rows have training ratings.
     """
+    table = _read_rows(model, side, rows, _COLUMNS)
+    state = state_of(table)
+    state = State(state.bias.astype(dtype), state.factors.astype(dtype))
+    return state, table.column("count").to_numpy() > 0
+
+
+def read_biases_of_samples(model: str, side: Side, rows: range) -> np.ndarray:
+    """Read the biases of a range of rows of an average of samples; see `biases_of_samples`."""
+    return biases_of_samples(_read_rows(model, side, rows, [_BIAS_OF_SAMPLES]))
+
+
+def read_mean_biases_of_samples(model: str, side: Side) -> np.ndarray:
+    """Read what each sample takes for the bias of an unknown id; float64, shape (n_samples,)."""
+    rows = range(read_manifest(model).side(side).partitions[-1].stop)
+    table = _read_rows(model, side, rows, ["count", _BIAS_OF_SAMPLES])
+    return mean_biases_of_samples(table.column("count").to_numpy(), biases_of_samples(table))
+
+
+def mean_biases_of_samples(counts: np.ndarray, biases: np.ndarray) -> np.ndarray:
+    """Return the mean of each sample's biases over the rows with training ratings."""
+    rated: np.ndarray = biases[counts > 0]
+    return rated.mean(axis=0, dtype=np.float64)
+
+
+def _read_rows(model: str, side: Side, rows: range, columns: Sequence[str]) -> pa.Table:
+    """Read a range of rows, from whichever parts hold them."""
     tables: list[pa.Table] = []
     first = 0
     for number, partition in enumerate(read_manifest(model).side(side).partitions):
         if partition.start < rows.stop and rows.start < partition.stop:
             first = first if tables else partition.start
-            tables.append(read_part(model, side, number, partition))
-    table = pa.concat_tables(tables).slice(rows.start - first, len(rows))
-    state = state_of(table.combine_chunks())
-    state = State(state.bias.astype(dtype), state.factors.astype(dtype))
-    return state, table.column("count").to_numpy() > 0
+            tables.append(read_part(model, side, number, partition, columns))
+    return pa.concat_tables(tables).slice(rows.start - first, len(rows)).combine_chunks()
+
+
+def columns_of(manifest: ModelManifest) -> Sequence[str]:
+    """Return the columns of a model's parts."""
+    return (*_COLUMNS, _BIAS_OF_SAMPLES) if manifest.samples > 1 else _COLUMNS
+
+
+def check_has_samples(manifest: ModelManifest, model: str) -> float:
+    """Check that a model is an average of samples, and return its residual precision.
+
+    Raises
+    ------
+    InputError
+        If it is not one, and so knows no standard deviations.
+    """
+    if manifest.samples == 1 or manifest.residual_precision is None:
+        raise InputError(
+            f"{model} is not an average of samples, so it knows no standard deviations; "
+            "train one with --method gibbs"
+        )
+    return manifest.residual_precision
 
 
 def check_same_ids(manifest: ModelManifest, dataset: Dataset, model: str) -> None:

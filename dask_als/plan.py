@@ -1,4 +1,4 @@
-"""What a training will need, before it runs: memory of a worker, tasks, and time.
+"""What a training will need, before it runs: memory of a worker, room on disk, tasks, and time.
 
 An estimate from a dataset's manifest, the settings and the shape of a cluster. It reads no ratings
 and runs nothing but, for the time, the kernel on a small block made up for it.
@@ -27,7 +27,7 @@ from dask_als.half_epoch import (
 from dask_als.methods import method_of
 from dask_als.placement import Placement
 from dask_als.ranges import default_partitions
-from dask_als.settings import TrainSettings
+from dask_als.settings import CheckpointPolicy, TrainSettings
 from dask_als.side import SIDES, USERS, Side, side_named
 
 # A worker that has imported all, loaded the kernel and trained on next to nothing, and what the
@@ -65,6 +65,15 @@ _GATHERED_A_SECOND = 5e9
 
 # Written by one thread to memory that is new to the process.
 _NEW_BYTES_A_SECOND = 2e9
+
+# A model's parts as files: ids and counts beside the numbers, which compress little.
+_WRITTEN_BYTES_A_ROW = 8
+_COMPRESSED = 0.93
+# One thread: pages, their compression and the file's checksum; back from there into arrays.
+_WRITTEN_A_SECOND = 0.15e9
+_READ_A_SECOND = 0.5e9
+# Directories, manifest and history.
+_SECONDS_A_MODEL = 0.03
 
 # Shorter tasks are mostly the scheduler's; more of them than threads even out.
 _SECONDS_OF_A_GOOD_TASK = 0.1
@@ -108,6 +117,23 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Disk:
+    """Bytes on disk, besides the dataset.
+
+    Attributes
+    ----------
+    model : int
+        The model that is written at the end.
+    checkpoints : int
+        What is there besides before: the newest checkpoints, as many as are kept by default, and
+        with gibbs all samples. Without --checkpoint they are removed at the end.
+    """
+
+    model: int
+    checkpoints: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Speed:
     """What one thread does in a second.
 
@@ -132,22 +158,28 @@ class Plan:
     shape : Shape
         The cluster's.
     memory : Memory
+    disk : Disk
     partitions : dict of str to int
         Of each side, as the dataset has them.
     best_partitions : int
         Of each side, for this job and cluster.
     tasks_per_epoch : int
     epoch_seconds : float
+        Of all epochs alike; samples are written besides.
+    training_seconds : float
+        Of all epochs, and of writing samples and model.
     fits : bool
         Whether the workers' memory limit is enough.
     """
 
     shape: Shape
     memory: Memory
+    disk: Disk
     partitions: dict[str, int]
     best_partitions: int
     tasks_per_epoch: int
     epoch_seconds: float
+    training_seconds: float
     fits: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -173,10 +205,12 @@ def plan(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) 
     return Plan(
         shape=shape,
         memory=memory,
+        disk=disk_bytes(dataset, settings),
         partitions={side.name: _n_partitions(dataset, side) for side in SIDES},
         best_partitions=best_partitions(dataset, settings, shape, speed),
         tasks_per_epoch=tasks_per_epoch(dataset, shape),
         epoch_seconds=epoch_seconds(dataset, settings, shape, speed),
+        training_seconds=training_seconds(dataset, settings, shape, speed),
         fits=_fits(memory, shape),
     )
 
@@ -338,6 +372,25 @@ def _working_threads(dataset: Dataset, shape: Shape) -> int:
     return _threads_on(_most_partitions(dataset), shape)
 
 
+# --- disk ---
+
+
+def disk_bytes(dataset: Dataset, settings: TrainSettings) -> Disk:
+    """Estimate the room that model, checkpoints and samples take."""
+    state = sum(_written_bytes(dataset, side, settings) for side in SIDES)
+    # The newest is written before the oldest is removed.
+    checkpoints = CheckpointPolicy().keep + 1
+    samples = settings.n_kept if settings.method == "gibbs" else 0
+    return Disk(model=settings.n_kept * state, checkpoints=(checkpoints + samples) * state)
+
+
+def _written_bytes(dataset: Dataset, side: Side, settings: TrainSettings) -> int:
+    """Return the size of a side's part files, of one epoch."""
+    n_rows = dataset.table(side).n_rows
+    numbers = int(_COMPRESSED * _state_bytes(n_rows, settings))
+    return numbers + n_rows * _WRITTEN_BYTES_A_ROW
+
+
 # --- tasks and time ---
 
 
@@ -384,6 +437,27 @@ def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed
     stages = len(SIDES) + len(joined)
     scheduling = tasks_per_epoch(dataset, shape) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
     return solving + testing + sent + joining / _NEW_BYTES_A_SECOND + scheduling
+
+
+def training_seconds(
+    dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed
+) -> float:
+    """Estimate how long all epochs take, and what is written: samples, and the model."""
+    epochs = settings.epochs * epoch_seconds(dataset, settings, shape, speed)
+    threads = shape.workers * shape.threads
+    # On the busiest thread.
+    state = sum(
+        _state_bytes(dataset.table(side).n_rows, settings)
+        * _rounds(_n_partitions(dataset, side), threads)
+        for side in SIDES
+    )
+    tasks = sum(_n_partitions(dataset, side) for side in SIDES) + len(SIDES)
+    overhead = _SECONDS_A_MODEL + tasks * _SECONDS_A_TASK + 2 * _SECONDS_A_STAGE
+    model = overhead + settings.n_kept * state / _WRITTEN_A_SECOND
+    if settings.method != "gibbs":
+        return epochs + model
+    samples = settings.n_kept * (overhead + state / _WRITTEN_A_SECOND + state / _READ_A_SECOND)
+    return epochs + samples + model
 
 
 def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> int:

@@ -4,7 +4,8 @@
 
     OUT/
       recommendations.json     settings, model, counts; written last
-      part-00000.parquet …     user_id, rank (from 1), item_id, score, title if known
+      part-00000.parquet …     user_id, rank (from 1), item_id, score, std if asked for, title if
+                               known
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dask_als.blocks import Block, State
 from dask_als.dataset import Dataset, Partition, read_block, rows_path
 from dask_als.errors import InputError
 from dask_als.executor import Executor
+from dask_als.samples import standard_deviations
 from dask_als.settings import RecommendSettings
 from dask_als.side import ITEMS, Side, side_named
 from dask_als.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
@@ -59,12 +61,15 @@ class _Others:
         ``id`` and, if known, ``title`` of each row.
     mean, mean_bias : float
         The global mean, and the bias of an unknown searching row.
+    samples : State or None
+        If standard deviations are wanted: what they are made of, in the candidates' order.
     """
 
     candidates: Candidates
     ids: pa.Table
     mean: float
     mean_bias: float
+    samples: State | None
 
 
 @dataclass(frozen=True)
@@ -121,17 +126,20 @@ def recommend(
     Raises
     ------
     InputError
-        If model and dataset do not belong together, nothing may be recommended, or `out` is there.
+        If model and dataset do not belong together, nothing may be recommended, `out` is there, or
+        standard deviations are asked of a model that is not an average of samples.
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
+    if settings.std:
+        model_files.check_has_samples(manifest, model)
     side = side_named(settings.side)
     model = storage.absolute(model)
     allowed = allowed_rows(_ids(dataset, side.other), side.other, include, exclude)
     wanted, unknown = (None, []) if only is None else _split(_ids(dataset, side), only)
     with storage.staged_directory(out, manifest=MANIFEST, overwrite=overwrite) as staging:
         others = executor.submit(
-            _read_others, model, dataset, side, allowed, key=f"candidates-{side.other.name}"
+            _read_others, model, dataset, settings, allowed, key=f"candidates-{side.other.name}"
         )
         chunks = list(_chunks(dataset.table(side).partitions, wanted, settings.rows_at_once))
         parts = [
@@ -150,6 +158,7 @@ def recommend(
             parts.append(
                 executor.submit(
                     _recommend_to_unknown,
+                    model,
                     storage.join(staging, storage.part_name(len(chunks))),
                     pa.array(unknown),
                     others,
@@ -215,20 +224,27 @@ def _chunks(
     return chunks
 
 
-def _read_others(model: str, dataset: Dataset, side: Side, allowed: np.ndarray | None) -> _Others:
+def _read_others(
+    model: str, dataset: Dataset, settings: RecommendSettings, allowed: np.ndarray | None
+) -> _Others:
+    side = side_named(settings.side)
     manifest = model_files.read_manifest(model)
     rows = range(dataset.table(side.other).n_rows)
     state, _ = model_files.read_state(model, side.other, rows, manifest.settings.dtype)
     table = dataset.read_rows(side.other)
+    found = candidates(
+        state, allowed=allowed, typical_norm=typical_norm(state, dataset.table(side).n_rows)
+    )
+    samples = None
+    if settings.std:
+        biases = model_files.read_biases_of_samples(model, side.other, rows)
+        samples = State(biases[found.rows], found.weights[:, :-1])
     return _Others(
-        candidates(
-            state,
-            allowed=allowed,
-            typical_norm=typical_norm(state, dataset.table(side).n_rows),
-        ),
+        found,
         table.select(["id", *_title_column(side.other, table)]),
         manifest.global_mean,
         manifest.side(side).mean_bias,
+        samples,
     )
 
 
@@ -267,12 +283,17 @@ def _recommend_chunk(
         seen=seen,
         mean=others.mean,
     )
+    deviations = None
+    if settings.std:
+        biases = model_files.read_biases_of_samples(model, side, chunk.rows)
+        samples = State(biases[within], state.factors[within])
+        deviations = _deviations(model, samples, best, others)
     path = storage.join(out, storage.part_name(place))
-    return len(rows), _write(path, side, ids.take(pa.array(within)), best, others)
+    return len(rows), _write(path, side, ids.take(pa.array(within)), best, deviations, others)
 
 
 def _recommend_to_unknown(
-    path: str, ids: pa.Array, others: _Others, settings: RecommendSettings
+    model: str, path: str, ids: pa.Array, others: _Others, settings: RecommendSettings
 ) -> tuple[int, int]:
     """Write the best for ids that the model does not know: mean bias, no factors."""
     weights = others.candidates.weights
@@ -281,8 +302,28 @@ def _recommend_to_unknown(
         np.zeros((1, weights.shape[1] - 1), weights.dtype),
     )
     best = top_k(one, others.candidates, settings.k, mean=others.mean)
+    side, deviations = side_named(settings.side), None
+    if settings.std:
+        biases = model_files.read_mean_biases_of_samples(model, side)
+        deviations = _deviations(model, State(biases[None, :], one.factors), best, others)
+        deviations = np.repeat(deviations, len(ids), axis=0)
     best = Best(*(np.repeat(values, len(ids), axis=0) for values in best))
-    return len(ids), _write(path, side_named(settings.side), ids, best, others)
+    return len(ids), _write(path, side, ids, best, deviations, others)
+
+
+def _deviations(model: str, own: State, best: Best, others: _Others) -> np.ndarray:
+    """Return the standard deviation of what is best for each row, of the shape of `best`."""
+    assert others.samples is not None, "standard deviations are wanted"
+    found = best.rows >= 0
+    deviations = np.full(best.scores.shape, np.nan)
+    deviations[found] = standard_deviations(
+        own,
+        others.samples,
+        np.nonzero(found)[0],
+        others.candidates.place[best.rows[found]],
+        residual_precision=model_files.check_has_samples(model_files.read_manifest(model), model),
+    )
+    return deviations
 
 
 def rated_by(block: Block, rows: np.ndarray) -> Seen:
@@ -293,7 +334,9 @@ def rated_by(block: Block, rows: np.ndarray) -> Seen:
     return Seen(indptr, block.indices[places])
 
 
-def _write(path: str, side: Side, ids: Any, best: Best, others: _Others) -> int:
+def _write(
+    path: str, side: Side, ids: Any, best: Best, deviations: np.ndarray | None, others: _Others
+) -> int:
     found = best.rows >= 0
     row, place = np.nonzero(found)
     other = others.ids.take(pa.array(best.rows[found]))
@@ -303,6 +346,8 @@ def _write(path: str, side: Side, ids: Any, best: Best, others: _Others) -> int:
         f"{side.other.singular}_id": other.column("id"),
         "score": pa.array(best.scores[found]),
     }
+    if deviations is not None:
+        columns["std"] = pa.array(deviations[found])
     if "title" in other.column_names:
         columns["title"] = other.column("title")
     storage.write_parquet(path, pa.table(columns))

@@ -20,6 +20,7 @@ from dask_als.history import EpochFigures
 from dask_als.model import ALSModel
 from dask_als.report_data import Errors, Scale
 from dask_als.side import ITEMS, SIDES, USERS
+from dask_als.uncertainty import Calibration
 
 _COLORS = {USERS: "#1f6f8b", ITEMS: "#d1603d"}
 _INK, _FAINT = "#2b2f36", "#d9dde3"
@@ -45,7 +46,9 @@ class Plot:
     drawing: Any
 
 
-def report(model: ALSModel, errors: Errors | None, *, name: str) -> str:
+def report(
+    model: ALSModel, errors: Errors | None, *, name: str, calibration: Calibration | None = None
+) -> str:
     """Return a model's report as a page of HTML.
 
     Parameters
@@ -55,8 +58,12 @@ def report(model: ALSModel, errors: Errors | None, *, name: str) -> str:
         On the ratings of its dataset; None leaves out the plots that need them, and says so.
     name : str
         What the page calls the model.
+    calibration : Calibration, optional
+        Of a model of samples, on held-out ratings.
     """
     plots = _plots(model, errors)
+    if calibration is not None:
+        plots.append(_calibration_plot(calibration))
     script, blocks = components([plot.drawing for plot in plots])
     page = Environment(autoescape=True, trim_blocks=True).from_string(
         files("dask_als").joinpath("report.html").read_text(encoding="utf-8")
@@ -234,6 +241,30 @@ def _predictions_plot(errors: Errors, scale: Scale, which: str) -> Plot:
     drawing.line([scale.low, scale.high], [scale.low, scale.high], color=_INK, line_dash="dashed")
     words = f"On {which}: each column is the distribution of predictions for ratings of its height."
     return Plot("Predictions against ratings", words, drawing)
+
+
+def _calibration_plot(calibration: Calibration) -> Plot:
+    labels = [f"{its.level:.0%}" for its in calibration.intervals]
+    data = {
+        "label": labels,
+        "level": [its.level for its in calibration.intervals],
+        "coverage": [its.coverage for its in calibration.intervals],
+    }
+    tooltips = [("should lie within", "@level{0%}"), ("lie within", "@coverage{0.0%}")]
+    drawing = _empty("interval", "share of held-out ratings", tooltips, x_range=labels)
+    drawing.vbar("label", top="coverage", width=0.6, source=data, color=_COLORS[USERS])
+    drawing.scatter("label", "level", source=data, marker="dash", size=60, color=_INK, line_width=3)
+    drawing.y_range.start = 0
+    drawing.xgrid.grid_line_color = None
+    shares = ", ".join(
+        f"{its.coverage:.1%} in the {its.level:.0%} interval" for its in calibration.intervals
+    )
+    words = (
+        "How many held-out ratings lie in their predicted intervals; the dashes are how many "
+        f"should. Here {shares}. A rating's standard deviation is {calibration.deviation:.2f} on "
+        "average."
+    )
+    return Plot("Calibration", words, drawing)
 
 
 def _biases_plot(model: ALSModel) -> Plot:

@@ -13,6 +13,8 @@ from dask_als.side import SIDES, Side, SideName
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64
 GIBBS_RANK = 32
+# The default of a whole number that depends on other settings and is there once they are made.
+BY_METHOD: Any = None
 DEFAULT_TIME = "timestamp"
 MOST_PARTITIONS = 2**15 - 1
 
@@ -82,6 +84,8 @@ class TrainSettings:
         The side that each epoch solves first.
     method : {"als", "gibbs"}
         How a half-epoch comes from its normal equations to new biases and factors, see `methods`.
+        With gibbs, residual precision and bias regularization are drawn, not set: what is set
+        here holds for folding in, and for the baselines of an evaluation.
     burn_in, samples : int
         With gibbs, the first epochs, which are not kept, and those after them, which are.
     feedback : {"explicit", "implicit"}
@@ -100,8 +104,8 @@ class TrainSettings:
         If a value is out of its range.
     """
 
-    rank: int = None  # type: ignore[assignment]
-    epochs: int = None  # type: ignore[assignment]
+    rank: int = BY_METHOD
+    epochs: int = BY_METHOD
     residual_precision: float = 1.0
     bias_regularization: float = 3.0
     factor_regularization: float = 12.0
@@ -485,6 +489,8 @@ class RecommendSettings:
         Whether what has a training rating may be among them.
     rows_at_once : int
         The most rows that a task searches for; its memory grows with them.
+    std : bool
+        Whether the standard deviation of each rating is given, too; of a model of samples.
 
     Raises
     ------
@@ -496,6 +502,7 @@ class RecommendSettings:
     k: int = 10
     seen: bool = False
     rows_at_once: int = 65_536
+    std: bool = False
 
     def __post_init__(self) -> None:
         _require(self.side in ("users", "items"), "side", self.side, "users or items")

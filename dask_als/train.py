@@ -92,7 +92,7 @@ class TrainedEpoch:
     _write: Callable[[str], ModelManifest] = field(repr=False)
 
     def save(self, directory: str) -> ModelManifest:
-        """Write the model as it is after this epoch, by the workers.
+        """Write the model as it is after this epoch, by the workers; with gibbs, its sample.
 
         Raises
         ------
@@ -553,18 +553,15 @@ def train(
     Raises
     ------
     InputError
-        If `model` is there already, something does not belong to the dataset, patience has no
-        held-out ratings to go by, or the workers have too little memory.
+        If `model` is there already, something does not belong to the dataset, `stopping` does not
+        go with the method or has no held-out ratings to go by, or the workers have too little
+        memory.
     JobError
         If workers, or the whole cluster, were lost and did not come back.
     """
     if initial_model is not None:
         check_start(initial_model, dataset, settings)
-    if stopping.patience is not None and not dataset.n_test:
-        raise InputError(
-            f"patience needs held-out ratings and {dataset.path} has none; "
-            "prepare it with --test-fraction 0.1"
-        )
+    _check_stopping(stopping, dataset, settings)
     check_fits(dataset, settings, executor.shape)
     with storage.staged_directory(
         model, manifest=model_files.MANIFEST, overwrite=overwrite
@@ -588,6 +585,20 @@ def train(
             raise type(lost)(f"{lost}; {_how_to_go_on(checkpoints)}") from lost
         storage.remove(own)
         return manifest
+
+
+def _check_stopping(stopping: StopSettings, dataset: Dataset, settings: TrainSettings) -> None:
+    if settings.method == "gibbs" and stopping != StopSettings():
+        raise InputError(
+            "--stop-when-flat and --patience stop epochs that come to rest, and those of gibbs are "
+            f"samples, which do not; leave them out, and give fewer --samples than "
+            f"{settings.samples} for a shorter training"
+        )
+    if stopping.patience is not None and not dataset.n_test:
+        raise InputError(
+            f"patience needs held-out ratings and {dataset.path} has none; "
+            "prepare it with --test-fraction 0.1"
+        )
 
 
 def _how_to_go_on(checkpoints: CheckpointSettings | None) -> str:

@@ -1,9 +1,4 @@
-"""How sure a model of samples is of its predictions, and whether it is right about that.
-
-The samples' predictions of a pair differ; their variance is what the model does not know about the
-pair's mean. A rating varies around that mean with the inverse of the residual precision. Rows
-without training ratings have each sample's mean bias, so what is said of them is too sure.
-"""
+"""Whether a model of samples is right about how sure it is: calibration on held-out ratings."""
 
 from __future__ import annotations
 
@@ -12,15 +7,32 @@ from statistics import NormalDist
 
 import numpy as np
 
-from dask_als import model_files
-from dask_als.blocks import State, concatenated
+from dask_als import model_files, storage
+from dask_als.blocks import State, predictions
 from dask_als.dataset import Dataset, Partition, read_test_block
 from dask_als.errors import InputError
+from dask_als.exact_sum import as_float, exact_sum
 from dask_als.executor import Executor
-from dask_als.model_files import ModelManifest
+from dask_als.samples import standard_deviations
 from dask_als.side import SIDES, Side
 
-_PAIRS_AT_ONCE = 4096
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How many held-out ratings lie in the central intervals that a model predicts for them.
+
+    Attributes
+    ----------
+    level : float
+        The share that should lie within.
+    coverage : float
+        The share that does.
+    """
+
+    level: float
+    coverage: float
 
 
 @dataclass(frozen=True)
@@ -29,52 +41,39 @@ class Calibration:
 
     Attributes
     ----------
-    level : float
-        The share that should lie within.
-    coverage : float
-        The share that does.
+    intervals : tuple of Interval
+        One for each of `LEVELS`: prediction and rating differ by at most so many standard
+        deviations as a Normal number would at this level.
     deviation : float
         The mean standard deviation of a rating.
     """
 
-    level: float
-    coverage: float
+    intervals: tuple[Interval, ...]
     deviation: float
 
 
-def predictions_of_samples(
-    users: State, items: State, user_rows: np.ndarray, item_rows: np.ndarray, *, mean: float
-) -> np.ndarray:
-    """Return what each sample predicts.
+@dataclass(frozen=True)
+class _Sampled:
+    """A side of a model of samples.
 
-    Parameters
+    Attributes
     ----------
-    users, items : State
-        With the biases of all samples, shape (n_rows, n_samples), and their factors as a model has
-        them, side by side and divided by the root of `n_samples`.
-    user_rows, item_rows : ndarray of int, shape (n,)
-    mean : float
-        The global mean.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, n_samples)
+    state : State
+        As any model's.
+    biases : ndarray, shape (n_rows, n_samples)
+        Of each sample.
     """
-    n_samples = users.bias.shape[1]
-    by_sample = (len(user_rows), n_samples, -1)
-    products = np.einsum(
-        "nsk,nsk->ns",
-        users.factors[user_rows].reshape(by_sample),
-        items.factors[item_rows].reshape(by_sample),
-        dtype=np.float64,
-    )
-    biases = users.bias[user_rows].astype(np.float64) + items.bias[item_rows]
-    return mean + biases + n_samples * products
+
+    state: State
+    biases: np.ndarray
+
+    @property
+    def samples(self) -> State:
+        """What `standard_deviations` takes."""
+        return State(self.biases, self.state.factors)
 
 
-def calibration(
-    model: str, dataset: Dataset, executor: Executor, *, level: float = 0.9
-) -> Calibration:
+def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration:
     """Measure the calibration of a model of samples on a dataset's held-out ratings.
 
     Raises
@@ -85,57 +84,70 @@ def calibration(
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
-    if manifest.samples == 1 or manifest.residual_precision is None:
-        raise InputError(f"{model} is no model of samples; train one with --method gibbs")
+    residual_precision = model_files.check_has_samples(manifest, model)
     if not dataset.n_test:
         raise InputError(
             f"{dataset.path} holds out no ratings; prepare it with --test-fraction 0.1"
         )
-    found = executor.gather(
-        [
-            executor.submit(
-                _calibration_of_block,
-                model,
-                dataset.path,
-                number,
-                partition,
-                level,
-                key=f"calibration-{number}",
-            )
-            for number, partition in enumerate(dataset.users.partitions)
-            if partition.test_ratings
-        ]
-    )
-    within, deviations = (sum(values) for values in zip(*found, strict=True))
-    return Calibration(level, within / dataset.n_test, deviations / dataset.n_test)
-
-
-def _calibration_of_block(
-    model: str, dataset: str, number: int, partition: Partition, level: float
-) -> tuple[int, float]:
-    """Return how many held-out ratings lie within, and the sum of their standard deviations."""
-    manifest = model_files.read_manifest(model)
-    users, items = (_all_samples(model, manifest, side) for side in SIDES)
-    block = read_test_block(dataset, number, partition)
-    rows, width = block.row_of_rating, NormalDist().inv_cdf((1 + level) / 2)
-    within, deviations = 0, 0.0
-    for first in range(0, len(rows), _PAIRS_AT_ONCE):
-        some = slice(first, first + _PAIRS_AT_ONCE)
-        predicted = predictions_of_samples(
-            users, items, rows[some], block.indices[some], mean=manifest.global_mean
+    sides = [
+        executor.submit(
+            _read_side,
+            storage.absolute(model),
+            side,
+            range(dataset.table(side).n_rows),
+            manifest.settings.dtype,
+            key=f"samples-{side.name}",
         )
-        assert manifest.residual_precision is not None, "the model is one of samples"
-        variance = predicted.var(axis=1) + 1 / manifest.residual_precision
-        deviation = np.sqrt(variance)
-        error = np.abs(block.ratings[some] - predicted.mean(axis=1))
-        within += int((error <= width * deviation).sum())
-        deviations += float(deviation.sum())
-    return within, deviations
-
-
-def _all_samples(model: str, manifest: ModelManifest, side: Side) -> State:
-    parts = [
-        model_files.read_samples(model, side, number, partition)
-        for number, partition in enumerate(manifest.side(side).partitions)
+        for side in SIDES
     ]
-    return concatenated(parts)
+    parts = [
+        executor.submit(
+            _calibration_of_part,
+            dataset.path,
+            number,
+            partition,
+            *sides,
+            (manifest.global_mean, residual_precision),
+            key=f"calibration-{number}",
+        )
+        for number, partition in enumerate(dataset.users.partitions)
+        if partition.test_ratings
+    ]
+    within = [0] * len(LEVELS)
+    deviations = 0
+    for its_within, its_deviations in executor.as_completed(parts):
+        within = [sum(counts) for counts in zip(within, its_within, strict=True)]
+        deviations += its_deviations
+    return Calibration(
+        tuple(
+            Interval(level, count / dataset.n_test)
+            for level, count in zip(LEVELS, within, strict=True)
+        ),
+        as_float(deviations) / dataset.n_test,
+    )
+
+
+def _read_side(model: str, side: Side, rows: range, dtype: str) -> _Sampled:
+    state, _ = model_files.read_state(model, side, rows, dtype)
+    return _Sampled(state, model_files.read_biases_of_samples(model, side, rows))
+
+
+def _calibration_of_part(
+    dataset: str,
+    number: int,
+    partition: Partition,
+    users: _Sampled,
+    items: _Sampled,
+    known: tuple[float, float],
+) -> tuple[list[int], int]:
+    """Return how many ratings lie within each interval, and the exact sum of their deviations."""
+    mean, residual_precision = known
+    block = read_test_block(dataset, number, partition)
+    rows = block.row_of_rating, block.indices
+    predicted = predictions(users.state, items.state, *rows, mean=mean)
+    deviation = standard_deviations(
+        users.samples, items.samples, *rows, residual_precision=residual_precision
+    )
+    surprise = np.abs(block.ratings - predicted) / deviation
+    widths = [NormalDist().inv_cdf((1 + level) / 2) for level in LEVELS]
+    return [int((surprise <= width).sum()) for width in widths], exact_sum(deviation)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from data import generated, write_csv
+from data import content, generated, write_csv
 
 from dask_als.cli import COMMANDS, cli, main
 
@@ -337,6 +337,35 @@ def test_interrupted(tmp_path, source, run, when):
         assert time.monotonic() - start < SOON
         time.sleep(0.02)
     assert set(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [3, 8, 21])
+def test_samples_after_an_interrupt_come_to_the_same_bits(tmp_path, source, run, epoch):
+    """Ctrl-C during the burn-in, and between samples, with and without a checkpoint after them."""
+    run("prepare", source, tmp_path / "d", "--test-fraction", 0.1, "--partitions", 2)
+    gibbs = ("--method", "gibbs", "--rank", 8, "--burn-in", 5, "--samples", 95)
+    kept = ("--checkpoint", tmp_path / "kept", "--checkpoint-every", 10)
+    command = (tmp_path / "d", tmp_path / "m", *gibbs, *kept)
+    process = subprocess.Popen(
+        [*DASK_ALS, "train", *map(str, command), "--dashboard", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while f"epoch {epoch:>4}/100" not in process.stdout.readline():
+            assert process.poll() is None, process.stderr.read()
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert not (tmp_path / "m").exists()
+    assert run("train", *command, "--resume")[0] == 0
+    assert run("train", tmp_path / "d", tmp_path / "whole", *gibbs)[0] == 0
+    assert content(str(tmp_path / "m")) == content(str(tmp_path / "whole"))
 
 
 def test_generate_writes_what_prepare_reads(tmp_path, run):

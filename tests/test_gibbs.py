@@ -1,8 +1,13 @@
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from data import MOVIELENS, content, generated, small_settings, write_csv
 
 from dask_als.blocks import State, block_of
+from dask_als.cluster import DaskExecutor
+from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
 from dask_als.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
 from dask_als.half_epoch import HalfEpoch, SolvedSide
@@ -11,7 +16,13 @@ from dask_als.model import ALSModel
 from dask_als.model_files import read_manifest
 from dask_als.objective import NO_SUMS
 from dask_als.prepare import prepare
-from dask_als.settings import CheckpointSettings, Columns, PrepareSettings, TrainSettings
+from dask_als.settings import (
+    CheckpointSettings,
+    Columns,
+    PrepareSettings,
+    StopSettings,
+    TrainSettings,
+)
 from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
@@ -91,6 +102,89 @@ def test_the_model_predicts_the_mean_of_the_samples(tmp_path):
     assert model.rows(USERS).state.factors.shape[1] == 12
 
 
+def test_dask_comes_to_the_bits_of_one_process(tmp_path, client):
+    dataset = prepared(tmp_path, partitions=3)
+    for name, executor in {"serial": SerialExecutor(), "dask": DaskExecutor(client)}.items():
+        train(dataset, str(tmp_path / name), SETTINGS, executor)
+    assert bits(tmp_path / "serial") == bits(tmp_path / "dask")
+
+
+def test_more_samples_later_come_to_the_same_bits(tmp_path):
+    dataset, directory = prepared(tmp_path), str(tmp_path / "checkpoints")
+    for samples in (3, 6):
+        train(
+            dataset,
+            str(tmp_path / f"model-{samples}"),
+            replace(SETTINGS, samples=samples, epochs=None),
+            SerialExecutor(),
+            checkpoints=CheckpointSettings(directory=directory, every=2, resume=True),
+        )
+    whole = replace(SETTINGS, samples=6, epochs=None)
+    train(dataset, str(tmp_path / "whole"), whole, SerialExecutor())
+    assert bits(tmp_path / "model-6") == bits(tmp_path / "whole")
+
+
+def test_what_is_drawn_cannot_be_set(tmp_path):
+    dataset = prepared(tmp_path)
+    results = []
+    for number, precision, weight in [(1, 1.0, 1.0), (2, 5.0, 7.0)]:
+        settings = replace(SETTINGS, residual_precision=precision, bias_regularization=weight)
+        train(dataset, str(tmp_path / f"m-{number}"), settings, SerialExecutor())
+        states, history, *_ = content(str(tmp_path / f"m-{number}"))
+        results.append((states, history))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("stopping", [StopSettings(flat=1e-3), StopSettings(patience=2)])
+def test_samples_do_not_come_to_rest(tmp_path, stopping):
+    dataset, model = prepared(tmp_path), tmp_path / "model"
+    with pytest.raises(InputError, match="fewer --samples"):
+        train(dataset, str(model), SETTINGS, SerialExecutor(), stopping=stopping)
+    assert not model.exists()
+
+
+@pytest.mark.parametrize(("last", "samples"), [(1, 1), (4, 2)])
+def test_a_callback_ends_training_with_the_samples_so_far(tmp_path, last, samples):
+    """If that is during the burn-in, with the epoch's own model."""
+    dataset, kept = prepared(tmp_path), str(tmp_path / "kept")
+    train(
+        dataset,
+        str(tmp_path / "model"),
+        SETTINGS,
+        SerialExecutor(),
+        checkpoints=CheckpointSettings(directory=kept),
+        callbacks=[lambda epoch: epoch.figures.epoch == last],
+    )
+    model = ALSModel.load(str(tmp_path / "model"))
+    assert len(model.history) == last
+    assert model.manifest.samples == samples
+    assert model.manifest.rank == 4 * samples
+
+
+def test_a_callback_can_save_a_sample(tmp_path):
+    dataset, kept = prepared(tmp_path), tmp_path / "kept"
+    train(
+        dataset,
+        str(tmp_path / "model"),
+        SETTINGS,
+        SerialExecutor(),
+        checkpoints=CheckpointSettings(directory=str(kept)),
+        callbacks=[lambda epoch: epoch.save(str(tmp_path / f"at-{epoch.figures.epoch}")) and False],
+    )
+    assert bits(tmp_path / "at-4") == bits(kept / "sample-00004")
+
+
+def test_samples_start_from_a_model_that_is_none(tmp_path):
+    dataset, model = prepared(tmp_path), str(tmp_path / "model")
+    train(dataset, str(tmp_path / "als"), small_settings(), SerialExecutor())
+    started = str(tmp_path / "started")
+    train(dataset, started, SETTINGS, SerialExecutor(), initial_model=str(tmp_path / "als"))
+    train(dataset, model, SETTINGS, SerialExecutor())
+    assert bits(started) != bits(model)
+    with pytest.raises(InputError, match="average of samples"):
+        train(dataset, str(tmp_path / "m"), SETTINGS, SerialExecutor(), initial_model=model)
+
+
 def test_a_gamma_draw_has_the_moments_of_the_posterior():
     rng = np.random.default_rng(0)
     draws = np.array([_gamma(rng, 18, 6.0) for _ in range(20_000)])
@@ -158,6 +252,57 @@ def tiny_from_the_prior(rng):
     return rng.gamma(1.0), sides
 
 
+def tiny_pairs(rng):
+    """Choose pairs of users and items, at least one of each; sorted by user, then item."""
+    pairs = np.argwhere(rng.random((6, 5)) < 0.6)
+    return np.unique(np.concatenate([pairs, [(i, i % 5) for i in range(6)]]), axis=0).T
+
+
+def as_solved(alpha, drawn):
+    """Return what half-epochs take for alpha and both sides."""
+    return {
+        side: SolvedSide(State(bias, factors), NO_SUMS, 0.0, Prior(gamma, mu, precision), alpha)
+        for side, (bias, factors, gamma, mu, precision) in zip(SIDES, drawn, strict=True)
+    }
+
+
+def as_drawn(sides):
+    """Return alpha and both sides, as `tiny_from_the_prior`."""
+    return sides[ITEMS].residual_precision, [
+        (
+            s.state.bias,
+            s.state.factors,
+            s.shared.bias_precision,
+            s.shared.factor_mean,
+            s.shared.factor_precision,
+        )
+        for s in sides.values()
+    ]
+
+
+def after_an_epoch(method, epoch, sides, rated):
+    """Return both sides after a half-epoch of each."""
+    users, items, ratings = rated
+    by_item = np.lexsort((users, items))
+    order = {
+        USERS: (users, items, ratings),
+        ITEMS: tuple(values[by_item] for values in (items, users, ratings)),
+    }
+    sides = dict(sides)
+    for side in SIDES:
+        row, column, values = order[side]
+        block = block_of(range(TINY_ROWS[side]), row, column.astype(np.int32), values)
+        step = HalfEpoch(side, epoch)
+        sides[side] = solve_side(method, step, block, sides[side], sides[side.other])
+    return sides
+
+
+def predictions_of(sides):
+    """Return what is predicted for all pairs."""
+    u, v = sides[USERS].state, sides[ITEMS].state
+    return 3.0 + u.bias[:, None] + v.bias + u.factors @ v.factors.T
+
+
 @pytest.mark.slow
 def test_joint_distribution(monkeypatch):
     """The sampler leaves the model's joint distribution as it is.
@@ -168,62 +313,111 @@ def test_joint_distribution(monkeypatch):
     """
     monkeypatch.setattr("dask_als.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
     rng = np.random.default_rng(5)
-    pairs = np.argwhere(rng.random((6, 5)) < 0.6)
-    pairs = np.unique(np.concatenate([pairs, [(i, i % 5) for i in range(6)]]), axis=0)
-    users, items = pairs.T
-    by_item = np.lexsort((users, items))
-
+    users, items = tiny_pairs(rng)
     direct = [
         (np.log(alpha), *statistics_of(sides))
         for alpha, sides in (tiny_from_the_prior(rng) for _ in range(5_000))
     ]
 
     method = method_of(TINY, 3.0)
-    alpha, drawn = tiny_from_the_prior(rng)
-    sides = {
-        side: SolvedSide(State(bias, factors), NO_SUMS, 0.0, Prior(gamma, mu, precision), alpha)
-        for side, (bias, factors, gamma, mu, precision) in zip(SIDES, drawn, strict=True)
-    }
+    sides = as_solved(*tiny_from_the_prior(rng))
     chain = []
     for epoch in range(1, 6_001):
-        u, v = sides[USERS].state, sides[ITEMS].state
-        means = 3.0 + u.bias[users] + v.bias[items] + (u.factors[users] * v.factors[items]).sum(1)
+        means = predictions_of(sides)[users, items]
         ratings = rng.normal(means, sides[ITEMS].residual_precision ** -0.5).astype(np.float32)
-        order = {
-            USERS: (users, items, ratings),
-            ITEMS: tuple(values[by_item] for values in (items, users, ratings)),
-        }
-        for side in SIDES:
-            row, column, values = order[side]
-            block = block_of(range(TINY_ROWS[side]), row, column.astype(np.int32), values)
-            step = HalfEpoch(side, epoch)
-            sides[side] = solve_side(method, step, block, sides[side], sides[side.other])
-        state = [
-            (
-                s.state.bias,
-                s.state.factors,
-                s.shared.bias_precision,
-                s.shared.factor_mean,
-                s.shared.factor_precision,
-            )
-            for s in sides.values()
-        ]
-        chain.append((np.log(sides[ITEMS].residual_precision), *statistics_of(state)))
+        sides = after_an_epoch(method, epoch, sides, (users, items, ratings))
+        alpha, state = as_drawn(sides)
+        chain.append((np.log(alpha), *statistics_of(state)))
 
     direct, chain = np.array(direct), np.array(chain)
-    batches = chain.reshape(30, 200, -1).mean(axis=1)
-    error = np.sqrt(batches.var(axis=0, ddof=1) / 30 + direct.var(axis=0) / len(direct))
+    error = np.hypot(error_of_mean(chain), direct.std(axis=0) / np.sqrt(len(direct)))
     scores = (chain.mean(axis=0) - direct.mean(axis=0)) / error
     assert np.abs(scores).max() < 4.5, scores
     # What is compared must be known well enough to tell a wrong sampler.
     assert (error < 0.2 * direct.std(axis=0)).all()
 
 
+def error_of_mean(chain):
+    """Return the standard error of the mean of a chain's columns, from the means of 30 batches."""
+    batches = chain.reshape(30, len(chain) // 30, -1).mean(axis=1)
+    return batches.std(axis=0, ddof=1) / np.sqrt(30)
+
+
+def drawn_side(rng, rows, y, fixed_bias, fixed_factors, alpha, gamma, mu, precision):
+    """Draw a side's rows in NumPy alone: bias and factors of a row at once, not by turns."""
+    inner = np.zeros((3, 3))
+    inner[0, 0], inner[1:, 1:] = gamma, precision
+    bias, factors = np.empty(len(rows)), np.empty((len(rows), 2))
+    for row, (its, others) in enumerate(rows):
+        design = np.column_stack([np.ones(len(its)), fixed_factors[others]])
+        covariance = np.linalg.inv(alpha * design.T @ design + inner)
+        target = alpha * design.T @ (y[its] - fixed_bias[others]) + inner @ [0.0, *mu]
+        bias[row], *factors[row] = rng.multivariate_normal(covariance @ target, covariance)
+    return bias, factors
+
+
+def drawn_prior(rng, bias, factors):
+    """Draw what a side's rows are drawn from, in NumPy alone."""
+    n, mean = len(factors), factors.mean(axis=0)
+    gamma = rng.gamma(1 + n / 2) / (1 + (bias**2).sum() / 2)
+    inverse = PRIOR_ROWS_OF_TINY / (6.0 * np.sqrt(2 / 16)) * np.eye(2)
+    inverse += (factors - mean).T @ (factors - mean) + n / (n + 1) * np.outer(mean, mean)
+    normal = rng.multivariate_normal(
+        np.zeros(2), np.linalg.inv(inverse), size=2 + PRIOR_ROWS_OF_TINY + n
+    )
+    precision = normal.T @ normal
+    mu = rng.multivariate_normal(n * mean / (n + 1), np.linalg.inv((n + 1) * precision))
+    return gamma, mu, precision
+
+
+@pytest.mark.slow
+def test_marginal_moments(monkeypatch):
+    """Given ratings, predictions and precisions have the moments that another sampler finds."""
+    monkeypatch.setattr("dask_als.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
+    rng = np.random.default_rng(11)
+    users, items = tiny_pairs(rng)
+    ratings = rng.normal(3.0 + 0.8 * (users % 3) - 0.5 * (items % 2), 0.6).astype(np.float32)
+    alpha, drawn = tiny_from_the_prior(rng)
+
+    ours, method, sides = [], method_of(TINY, 3.0), as_solved(alpha, drawn)
+    for epoch in range(1, 9_101):
+        sides = after_an_epoch(method, epoch, sides, (users, items, ratings))
+        precisions = [sides[ITEMS].residual_precision]
+        precisions += [sides[side].shared.bias_precision for side in SIDES]
+        ours.append((*np.log(precisions), *predictions_of(sides).ravel()))
+
+    theirs, y = [], ratings - 3.0
+    (b, u, *user_prior), (c, v, *item_prior) = drawn
+    by_user = [(its, items[its]) for its in (np.flatnonzero(users == row) for row in range(6))]
+    by_item = [(its, users[its]) for its in (np.flatnonzero(items == row) for row in range(5))]
+    for _ in range(9_100):
+        b, u = drawn_side(rng, by_user, y, c, v, alpha, *user_prior)
+        user_prior = drawn_prior(rng, b, u)
+        c, v = drawn_side(rng, by_item, y, b, u, alpha, *item_prior)
+        item_prior = drawn_prior(rng, c, v)
+        predicted = b[:, None] + c + u @ v.T
+        error = y - predicted[users, items]
+        alpha = rng.gamma(1 + len(y) / 2) / (1 + error @ error / 2)
+        precisions = alpha, user_prior[0], item_prior[0]
+        theirs.append((*np.log(precisions), *(3.0 + predicted).ravel()))
+
+    # The first hundred are still near to what the chains start from.
+    chains = [np.array(chain)[100:] for chain in (ours, theirs)]
+    centre = chains[1].mean(axis=0)
+    for power in (1, 2):
+        moments = [(chain - centre) ** power for chain in chains]
+        error = np.hypot(*(error_of_mean(values) for values in moments))
+        scores = (moments[0].mean(axis=0) - moments[1].mean(axis=0)) / error
+        assert np.abs(scores).max() < 4.5, scores
+        assert (error < 0.2 * moments[1].std(axis=0)).all()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(MOVIELENS is None, reason="needs ../shared/data/ml-latest-small")
-def test_the_defaults_beat_least_squares(tmp_path):
-    errors = []
+def test_the_defaults_beat_least_squares(tmp_path, capsys):
+    errors, seconds = [], []
     for seed in range(5):
+        start = time.monotonic()
         dataset = prepare(
             str(MOVIELENS),
             str(tmp_path / f"dataset-{seed}"),
@@ -234,4 +428,10 @@ def test_the_defaults_beat_least_squares(tmp_path):
         model = tmp_path / f"model-{seed}"
         manifest = train(dataset, str(model), TrainSettings(method="gibbs"), SerialExecutor())
         errors.append(manifest.figures.test_rmse)
+        seconds.append(time.monotonic() - start)
+        with capsys.disabled():
+            print(f"\nsplit {seed}: held-out RMSE {errors[-1]:.4f}, {seconds[-1]:.1f} s", end="")
+    with capsys.disabled():
+        print(f"\nmean: held-out RMSE {np.mean(errors):.4f}")
     assert np.mean(errors) <= 0.838
+    assert max(seconds) < 60

@@ -4,6 +4,7 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -36,7 +37,7 @@ from dask_als.plan import (
     tasks_per_epoch,
 )
 from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings, TrainSettings
+from dask_als.settings import CheckpointSettings, PrepareSettings, TrainSettings
 from dask_als.train import Training, random_start, train
 
 MIB = 1 << 20
@@ -273,6 +274,78 @@ def test_a_plan_has_it_all_and_is_plain_json():
     assert value["fits"] is (made.memory.peak <= USABLE * shape.memory)
 
 
+# --- disk, and the time of all ---
+
+
+def test_samples_take_room_until_the_model_is_written():
+    dataset = dataset_of(100_000, 20_000, 1_000_000, partitions=2)
+    als = plan(dataset, TrainSettings(rank=32), ONE, SPEED)
+    gibbs = plan(dataset, TrainSettings(method="gibbs", rank=32, samples=40), ONE, SPEED)
+    # 33 float32 a row, a little compressed, with id and count.
+    state = als.disk.model
+    assert state == pytest.approx(120_000 * (33 * 4 + 2), rel=0.05)
+    assert gibbs.disk.model == pytest.approx(40 * state, rel=1e-6)
+    assert gibbs.disk.checkpoints - als.disk.checkpoints == pytest.approx(40 * state, rel=1e-6)
+
+
+def test_samples_take_time():
+    dataset = dataset_of(100_000, 20_000, 1_000_000, partitions=2)
+    few, many = (
+        plan(dataset, TrainSettings(method="gibbs", samples=samples), ONE, SPEED)
+        for samples in (10, 40)
+    )
+    assert few.epoch_seconds == many.epoch_seconds
+    more = many.training_seconds - few.training_seconds - 30 * few.epoch_seconds
+    # At least a gigabyte written twice, and read once.
+    assert 5 < more < 20
+    als = plan(dataset, TrainSettings(epochs=10), ONE, SPEED)
+    assert als.training_seconds == pytest.approx(10 * als.epoch_seconds, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_time_and_room_of_a_training_by_samples(tmp_path, partitions):
+    ratings = str(tmp_path / "ratings")
+    write_ratings(GenerateSettings(n_users=60_000, n_items=20_000, n_ratings=2_000_000), ratings)
+    prepare_settings = PrepareSettings(partitions=partitions, test_fraction=0.1)
+    dataset = prepare(ratings, str(tmp_path / "d"), SerialExecutor(), settings=prepare_settings)
+    settings = TrainSettings(method="gibbs", rank=32, burn_in=4, samples=20)
+    kept = tmp_path / "kept"
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            memory_limit=0,
+            dashboard_address=":0",
+            host="127.0.0.1",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        executor = DaskExecutor(client)
+        # Kernels are loaded, and their first runs are slow.
+        warm = replace(settings, epochs=None, burn_in=1, samples=1)
+        train(dataset, str(tmp_path / "warm"), warm, executor)
+        made = plan(dataset, settings, executor.shape, measured_speed(dataset, settings))
+        start = time.monotonic()
+        checkpoints = CheckpointSettings(directory=str(kept))
+        train(dataset, str(tmp_path / "model"), settings, executor, checkpoints=checkpoints)
+        seconds = time.monotonic() - start
+    model, samples = (room(tmp_path / "model"), room(kept))
+    print(
+        f"\n{partitions} partitions: {made.training_seconds:.1f} s estimated, {seconds:.1f} taken; "
+        f"model {made.disk.model / MIB:.0f} MiB estimated, {model / MIB:.0f} there; "
+        f"checkpoints {made.disk.checkpoints / MIB:.0f} and {samples / MIB:.0f} MiB"
+    )
+    assert made.disk.model == pytest.approx(model, rel=0.1)
+    assert made.disk.checkpoints == pytest.approx(samples, rel=0.15)
+    # A machine that does other things as well takes longer.
+    assert 0.5 * seconds <= made.training_seconds <= 1.4 * seconds
+
+
+def room(directory):
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
 # --- shapes of clusters ---
 
 
@@ -310,7 +383,7 @@ def test_plan_prints_a_table_or_json(tmp_path, source):
     options = ["--rank", 4, "--workers", 2, "--threads", 1, "--memory", "1GiB"]
     ended = dask_als("plan", dataset, *options)
     assert ended.returncode == 0, ended.stderr
-    for words in ("a worker at its peak", "1.0 GiB", "tasks an epoch", "seconds an epoch"):
+    for words in ("a worker at its peak", "1.0 GiB", "tasks an epoch", "seconds in all"):
         assert words in ended.stdout
     value = json.loads(dask_als("plan", dataset, *options, "--json").stdout)
     assert value["shape"] == {"workers": 2, "threads": 1, "memory": 1 << 30}

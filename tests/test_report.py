@@ -1,7 +1,7 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +15,7 @@ from dask_als.report import report, write_report
 from dask_als.report_data import measure_errors
 from dask_als.settings import PrepareSettings
 from dask_als.train import train
+from dask_als.uncertainty import calibration
 
 SERIAL = SerialExecutor()
 HEADINGS = [
@@ -157,3 +158,21 @@ _COLORS_OF_PLOTS = """
   return colored;
 })
 """
+
+
+def test_a_model_of_samples_shows_its_calibration(model, tmp_path):
+    dataset = ALSModel.load(model).dataset
+    settings = small_settings(method="gibbs", epochs=None, burn_in=2, samples=4)
+    train(dataset, str(tmp_path / "m"), settings, SERIAL)
+    out = tmp_path / "page.html"
+    ended = CliRunner().invoke(
+        cli,
+        ["report", str(tmp_path / "m"), "--out", str(out), "--json", "--dashboard", "127.0.0.1:0"],
+    )
+    assert ended.exit_code == 0, ended.output
+    shown = json.loads(ended.stdout)["calibration"]
+    found = calibration(str(tmp_path / "m"), dataset, SERIAL)
+    assert shown == json.loads(json.dumps(asdict(found)))
+    page = out.read_text(encoding="utf-8")
+    assert "Calibration" in headings(page)
+    assert f"{found.intervals[2].coverage:.1%} in the 90% interval" in page

@@ -6,41 +6,43 @@ from data import generated, small_settings, write_csv
 
 from dask_als.dataset import read_test_block
 from dask_als.errors import InputError
+from dask_als.evaluate import evaluate
 from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import CheckpointSettings, Columns, PrepareSettings
+from dask_als.settings import CheckpointSettings, EvaluateSettings, PrepareSettings
 from dask_als.train import train
 from dask_als.uncertainty import calibration
 
 SERIAL = SerialExecutor()
+# Of the standard Normal distribution, from a table.
+HALF_WIDTHS = {0.5: 0.6744898, 0.8: 1.2815516, 0.9: 1.6448536, 0.95: 1.9599640}
 
 
-def trained(tmp_path, **settings):
+def prepared(tmp_path, partitions=2):
     source = write_csv(tmp_path / "ratings.csv", generated(60, 40, 1_200))
-    dataset = prepare(
-        str(source),
-        str(tmp_path / "dataset"),
-        SERIAL,
-        columns=Columns(),
-        settings=PrepareSettings(test_fraction=0.25, partitions=2),
-    )
-    checkpoints = CheckpointSettings(directory=str(tmp_path / "kept"))
-    train(dataset, str(tmp_path / "m"), small_settings(**settings), SERIAL, checkpoints=checkpoints)
-    return dataset, tmp_path / "m"
+    settings = PrepareSettings(test_fraction=0.25, partitions=partitions)
+    return prepare(str(source), str(tmp_path / f"dataset-{partitions}"), SERIAL, settings=settings)
+
+
+def trained(tmp_path, dataset, name="m", **settings):
+    kept = CheckpointSettings(directory=str(tmp_path / f"kept-{name}"))
+    model = str(tmp_path / name)
+    train(dataset, model, small_settings(**settings), SERIAL, checkpoints=kept)
+    return model
+
+
+GIBBS = {"method": "gibbs", "epochs": None, "burn_in": 3, "samples": 6}
 
 
 def test_intervals_are_those_of_the_samples(tmp_path):
-    dataset, model = trained(tmp_path, method="gibbs", epochs=None, burn_in=3, samples=6)
-    samples = [ALSModel.load(str(tmp_path / "kept" / f"sample-{n:05d}")) for n in range(4, 10)]
-    alphas = [
-        json.loads((tmp_path / "kept" / f"sample-{n:05d}" / "model.json").read_text())[
-            "residual_precision"
-        ]
-        for n in range(4, 10)
-    ]
-    variance_of_ratings = np.mean([1 / alpha for alpha in alphas])
-    within, deviations = [], []
+    dataset = prepared(tmp_path)
+    model = trained(tmp_path, dataset, **GIBBS)
+    paths = [tmp_path / "kept-m" / f"sample-{n:05d}" for n in range(4, 10)]
+    samples = [ALSModel.load(str(path)) for path in paths]
+    manifests = [json.loads((path / "model.json").read_text()) for path in paths]
+    variance_of_ratings = np.mean([1 / its["residual_precision"] for its in manifests])
+    surprises, deviations = [], []
     for number, partition in enumerate(dataset.users.partitions):
         block = read_test_block(dataset.path, number, partition)
         for user, item, rating in zip(
@@ -53,16 +55,40 @@ def test_intervals_are_those_of_the_samples(tmp_path):
                 + s.users.state.factors[user] @ s.items.state.factors[item]
                 for s in samples
             ]
-            deviation = np.sqrt(np.var(predicted) + variance_of_ratings)
-            within.append(abs(rating - np.mean(predicted)) <= 1.6448536 * deviation)
-            deviations.append(deviation)
-    found = calibration(str(model), dataset, SERIAL)
-    assert found.level == 0.9
-    assert found.coverage == pytest.approx(np.mean(within), abs=1e-12)
+            deviations.append(np.sqrt(np.var(predicted) + variance_of_ratings))
+            surprises.append(abs(rating - np.mean(predicted)) / deviations[-1])
+    found = calibration(model, dataset, SERIAL)
+    assert {its.level: its.coverage for its in found.intervals} == {
+        level: pytest.approx(np.mean(np.array(surprises) <= width), abs=1e-12)
+        for level, width in HALF_WIDTHS.items()
+    }
     assert found.deviation == pytest.approx(np.mean(deviations), rel=1e-5)
 
 
+def test_partitions_do_not_show(tmp_path):
+    found = []
+    for partitions in (1, 2, 7):
+        dataset = prepared(tmp_path, partitions)
+        model = trained(tmp_path, dataset, f"m-{partitions}", **GIBBS)
+        found.append(calibration(model, dataset, SERIAL))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_model_of_samples_is_evaluated_with_its_calibration(tmp_path):
+    dataset = prepared(tmp_path)
+    model, plain = (
+        trained(tmp_path, dataset, **GIBBS),
+        trained(tmp_path, dataset, "plain"),
+    )
+    evaluation = evaluate(model, dataset, SERIAL, EvaluateSettings())
+    assert evaluation.calibration == calibration(model, dataset, SERIAL)
+    # What the history says of the running average is what its model does.
+    shown = ALSModel.load(model).history[-1].test_rmse
+    assert evaluation.errors["model"].rmse == pytest.approx(shown, rel=1e-6)
+    assert evaluate(plain, dataset, SERIAL, EvaluateSettings()).calibration is None
+
+
 def test_a_model_without_samples_knows_no_intervals(tmp_path):
-    dataset, model = trained(tmp_path)
+    dataset = prepared(tmp_path)
     with pytest.raises(InputError, match="--method gibbs"):
-        calibration(str(model), dataset, SERIAL)
+        calibration(trained(tmp_path, dataset), dataset, SERIAL)

@@ -47,6 +47,13 @@ if TYPE_CHECKING:
 )
 @click.option("--include", metavar="FILE", help="Recommend these alone: an id a line.")
 @click.option("--exclude", metavar="FILE", help="Do not recommend these: an id a line.")
+@setting(
+    RecommendSettings,
+    "std",
+    "--std",
+    is_flag=True,
+    help="Give the standard deviation of each rating, too; of a model trained by gibbs.",
+)
 @setting(RecommendSettings, "rows_at_once", help="Rows of a task: fewer need less memory.")
 @overwrite_option
 @json_option
@@ -127,7 +134,9 @@ def _print_one(
 
     side = side_named(settings.side)
     identifier = model.rows(side).parse(to)
-    frame = model.recommend_to(side, identifier, settings.k, seen=settings.seen, **lists)
+    frame = model.recommend_to(
+        side, identifier, settings.k, seen=settings.seen, std=settings.std, **lists
+    )
     if as_json:
         click.echo(frame.to_json(orient="records", indent=2))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -30,22 +31,30 @@ def report(model: str, out: str, dataset: str | None, as_json: bool, **options: 
     from dask_als.report import report as make_page
     from dask_als.report import write_report
     from dask_als.report_data import measure_errors
+    from dask_als.uncertainty import calibration
 
     screen = Console(stderr=as_json)
     path = storage.absolute(model)
     loaded = ALSModel.load(path, dataset)
-    errors = None
+    errors = calibrated = None
     if loaded.dataset is not None and loaded.settings.feedback == "explicit":
         with (
             computing(screen, options) as executor,
             console.counting(screen, "predict") as progress,
         ):
             errors = measure_errors(loaded, path, loaded.dataset, executor, progress=progress)
-    write_report(out, make_page(loaded, errors, name=model))
+            if loaded.manifest.samples > 1 and loaded.dataset.n_test:
+                calibrated = calibration(path, loaded.dataset, executor)
+    write_report(out, make_page(loaded, errors, name=model, calibration=calibrated))
     if as_json:
         names = ("least", "most", "ratings", "rmse")
         rows = [] if errors is None else errors.by_popularity()
         by_popularity = [dict(zip(names, row, strict=True)) for row in rows]
-        click.echo(json.dumps({"report": out, "by_popularity": by_popularity}, indent=2))
+        value = {
+            "report": out,
+            "by_popularity": by_popularity,
+            "calibration": calibrated and asdict(calibrated),
+        }
+        click.echo(json.dumps(value, indent=2))
         return
     screen.print(f"report   {storage.absolute(out)}", highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 
@@ -14,13 +15,14 @@ from dask.distributed import Client, LocalCluster
 from dask_als import ALS
 
 
-def train(arguments: Arguments) -> Training:
+def train(arguments: Arguments, **method: Any) -> Training:
     """Prepare and train on a local cluster; give each epoch's seconds.
 
     This is the one place where the benchmark meets the package. `arguments` has ``data`` (a
-    Parquet folder with userId, movieId and rating), ``rank``, ``epochs`` and ``threads``.
+    Parquet folder with userId, movieId and rating), ``rank``, ``epochs`` and ``threads``; `method`
+    are more of the settings.
     """
-    settings = {"workers": 1, "threads_per_worker": arguments.threads, "dtype": "float32"}
+    settings = {"workers": 1, "threads_per_worker": arguments.threads, "dtype": "float32", **method}
     with (
         LocalCluster(
             n_workers=settings["workers"],
@@ -30,21 +32,27 @@ def train(arguments: Arguments) -> Training:
         Client(cluster) as client,
     ):
         als = ALS(
-            rank=arguments.rank, epochs=arguments.epochs, dtype=settings["dtype"], client=client
+            rank=arguments.rank,
+            epochs=arguments.epochs,
+            dtype=settings["dtype"],
+            client=client,
+            **method,
         )
         history = als.fit(str(arguments.data)).history
     return Training(settings, [figures.seconds for figures in history])
 
 
-if __name__ == "__main__":
-    run(
-        Peer(
-            name="dask_als",
-            package="dask-als",
-            model="explicit ratings, biases",
-            solver="exact",
-            dtype="float32",
-            timed_by="the seconds in its history",
-        ),
-        train,
+def peer(name: str, model: str) -> Peer:
+    """Describe this package by the kind of model it trains."""
+    return Peer(
+        name=name,
+        package="dask-als",
+        model=model,
+        solver="exact",
+        dtype="float32",
+        timed_by="the seconds in its history",
     )
+
+
+if __name__ == "__main__":
+    run(peer("dask_als", "explicit ratings, biases"), train)

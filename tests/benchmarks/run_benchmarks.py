@@ -43,7 +43,9 @@ class Contender:
 
 
 OURS = Contender("dask_als", "dask_als_epoch.py")
-PEERS = [
+OTHERS = [
+    Contender("dask_als-gibbs", "dask_als_gibbs.py"),
+    Contender("dask_als-implicit", "dask_als_implicit.py"),
     Contender("spark", "peers/spark_als.py", "pyspark"),
     Contender("cmfrec-cholesky", "peers/cmfrec_cholesky.py", "cmfrec"),
     Contender("implicit-cholesky", "peers/implicit_cholesky.py", "implicit"),
@@ -100,7 +102,7 @@ def main() -> None:
     """Make the data, install the peers, run the rounds and write the tables."""
     options = parse()
     workloads = options.workloads or (SMALL if options.small else ALL)
-    contenders = [c for c in [OURS, *PEERS] if not options.peers or c.name in options.peers]
+    contenders = [c for c in [OURS, *OTHERS] if not options.peers or c.name in options.peers]
     options.build.mkdir(parents=True, exist_ok=True)
     folders = {w.data: ratings_folder(w.data, options.build) for w in workloads}
     not_installed = install([c.package for c in contenders if c.package])
@@ -150,7 +152,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="small data, one repeat")
     parser.add_argument("--workloads", nargs="+", type=Workload.parse, metavar="DATA:RANK")
-    parser.add_argument("--peers", nargs="+", choices=[c.name for c in [OURS, *PEERS]])
+    parser.add_argument("--peers", nargs="+", choices=[c.name for c in [OURS, *OTHERS]])
     parser.add_argument("--epochs", type=int, help="epochs of a run (3; 20 of ml-small)")
     parser.add_argument("--repeats", type=int, help="rounds (default 3; 1 with --small)")
     parser.add_argument("--threads", type=int, default=2, help="threads and cores of each run")

@@ -1,0 +1,16 @@
+"""dask_als drawing samples: every epoch is kept, so each includes the writing of the one before."""
+
+from __future__ import annotations
+
+from dask_als_epoch import peer, train
+
+from common import Arguments, Training, run  # isort: skip
+
+
+def train_samples(arguments: Arguments) -> Training:
+    """Train without a burn-in."""
+    return train(arguments, method="gibbs", burn_in=0, samples=arguments.epochs)
+
+
+if __name__ == "__main__":
+    run(peer("dask_als, gibbs", "samples of ratings, biases"), train_samples)

@@ -1,0 +1,15 @@
+"""dask_als on the ratings as confidences: what implicit trains."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from dask_als_epoch import peer, train
+
+from common import run  # isort: skip
+
+if __name__ == "__main__":
+    run(
+        peer("dask_als, implicit", "implicit feedback, no biases"),
+        partial(train, feedback="implicit"),
+    )
