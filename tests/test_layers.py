@@ -15,13 +15,16 @@ LAYERS = [
         "ranges",
         "split",
         "gram",
-        "executor",
         "generate",
         "fetch",
         "interrupts",
         "typed_tables",
     },
-    {"blocks", "history", "cholesky", "csv_text", "job_file"},
+    {"blocks", "history", "cholesky", "csv_text", "job_file", "monitor.times"},
+    {"monitor.run"},
+    {"executor", "monitor.metrics", "monitor.page"},
+    {"monitor.plugin"},
+    {"monitor.watcher"},
     {"objective", "source", "dataset", "kernels", "job_result", "stopping", "top_k"},
     {"clean", "half_epoch", "model_files", "gibbs_kernel", "implicit_kernel"},
     {"gibbs", "implicit", "recommend"},
@@ -57,8 +60,16 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
+PARTS = ("dask_als.commands.", "dask_als.kubernetes.", "dask_als.monitor.")
 DASK = {"dask", "distributed"}
-KNOW_DASK = {"cluster", "cluster_check", "estimator"}
+KNOW_DASK = {
+    "cluster",
+    "cluster_check",
+    "estimator",
+    "monitor.page",
+    "monitor.plugin",
+    "monitor.watcher",
+}
 
 
 def imports(module):
@@ -70,9 +81,7 @@ def imports(module):
             ours |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "dask_als.kubernetes":
             ours |= {f"kubernetes.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith(
-            ("dask_als.commands.", "dask_als.kubernetes.")
-        ):
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith(PARTS):
             ours.add(node.module.removeprefix("dask_als."))
         elif isinstance(node, ast.ImportFrom) and node.module.startswith("dask_als."):
             ours.add(node.module.split(".")[1])
