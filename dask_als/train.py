@@ -590,6 +590,8 @@ class _Run:
         if found:
             check_continues(found[-1], self.dataset, self.settings)
             self.go_on_from(found[-1])
+            for figures in self.history:
+                self.watch(figures)
             self.check_best_is_kept(found[-1])
         while True:
             try:

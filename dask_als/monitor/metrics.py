@@ -78,13 +78,12 @@ class RunMetrics(Collector):
             info.add_metric([run], _described(state))
             for name, labels, value in _values(state, now):
                 gauges[name].add_metric([run, *labels], value)
-            for side in state.partitions:
-                ended = [half for half in state.half_epochs if half.side == side]
-                halves.add_metric([run, side], len(ended))
+            for side, total in state.totals.items():
+                halves.add_metric([run, side], total.half_epochs)
                 for phase in _PHASES:
-                    spent = sum(getattr(half, phase) for half in ended)
-                    seconds.add_metric([run, side, phase], spent)
-            ratings.add_metric([run], len(state.half_epochs) * state.info.n_ratings)
+                    seconds.add_metric([run, side, phase], getattr(total, phase))
+            ended = sum(total.half_epochs for total in state.totals.values())
+            ratings.add_metric([run], ended * state.info.n_ratings)
         yield info
         yield from gauges.values()
         yield from (halves, seconds, ratings)
@@ -113,7 +112,7 @@ def _values(state: RunState, now: float) -> Iterator[tuple[str, list[str], Any]]
             yield "rmse", ["test"], last.test_rmse
         yield "epoch_duration_seconds", [], last.seconds
         yield "remaining_seconds", [], state.seconds_left(now)
-    for half in state.half_epochs[-2:]:
+    for half in state.last_half_epochs:
         yield "slowest_partition_seconds", [half.side], half.slowest
         yield "mean_partition_seconds", [half.side], half.mean
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from bokeh.document import Document
 from bokeh.models import (
+    BasicTickFormatter,
     ColumnDataSource,
     CustomJSTickFormatter,
     Div,
     FactorRange,
     HoverTool,
+    InlineStyleSheet,
     NumeralTickFormatter,
 )
 from bokeh.palettes import Category10
@@ -25,9 +27,9 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from dask_als.monitor.run import RunState
 
 _MILLISECONDS_BETWEEN_UPDATES = 500
-_MOST_HALF_EPOCHS = 40
 _MOST_EPOCHS = 1_000
 _HEIGHT = 280
+_LEAST_SECONDS = 1e-6
 _PHASES = {"solving": "#2c7fb8", "waiting": "#fdae61", "overhead": "#bdbdbd"}
 _WORKER_COLORS = Category10[10]
 _TRAIN, _TEST = "#2c7fb8", "#d95f02"
@@ -65,8 +67,7 @@ class _Page:
         self._halves = ColumnDataSource({name: [] for name in ("half", "rate", *_PHASES)})
         names = ("partition", "seconds", "worker", "ratings", "color")
         self._partitions = ColumnDataSource({name: [] for name in names})
-        self._summary = Div(name="summary", sizing_mode="stretch_width")
-        self._about = Div(name="about", sizing_mode="stretch_width")
+        self._summary, self._about = _text("summary"), _text("about")
         times = _times(self._halves)
         partitions = _partitions(self._partitions)
         self._half_names, self._partition_names = times.x_range, partitions.x_range
@@ -113,52 +114,55 @@ class _Page:
         }
 
     def _show_half_epochs(self, state: RunState) -> None:
-        shown = state.half_epochs[-_MOST_HALF_EPOCHS:]
-        names = [f"{half.epoch} {half.side}" for half in shown]
         # Epochs trained again after a loss would be there twice.
-        last = dict(zip(names, shown, strict=True))
+        last = {f"{half.epoch} {half.side}": half for half in state.half_epochs}
+        n_ratings = state.info.n_ratings
         self._half_names.factors = list(last)
         self._halves.data = {
             "half": list(last),
-            "rate": [state.info.n_ratings / half.seconds for half in last.values()],
+            "rate": [n_ratings / max(half.seconds, _LEAST_SECONDS) for half in last.values()],
             **{phase: [getattr(half, phase) for half in last.values()] for phase in _PHASES},
         }
 
     def _show_partitions(self, state: RunState) -> None:
-        solved = [
-            (side, state.partitions[side][number])
-            for side in state.partitions
-            for number in sorted(state.partitions[side])
-        ]
-        workers = sorted({partition.took.worker for _, partition in solved})
-        names = [(side, str(partition.number)) for side, partition in solved]
+        solved = [(half.side, part) for half in state.last_half_epochs for part in half.partitions]
+        workers = sorted({part.worker for _, part in solved})
+        names = [(side, str(part.number)) for side, part in solved]
         self._partition_names.factors = names
         self._partitions.data = {
             "partition": names,
-            "seconds": [partition.seconds for _, partition in solved],
-            "worker": [partition.took.worker for _, partition in solved],
-            "ratings": [state.info.partitions[side][part.number] for side, part in solved],
+            "seconds": [part.solving for _, part in solved],
+            "worker": [part.worker for _, part in solved],
+            "ratings": [part.ratings for _, part in solved],
             "color": [
-                _WORKER_COLORS[workers.index(partition.took.worker) % len(_WORKER_COLORS)]
-                for _, partition in solved
+                _WORKER_COLORS[workers.index(part.worker) % len(_WORKER_COLORS)]
+                for _, part in solved
             ],
         }
 
 
-def _plot(name: str, title: str, **options: Any) -> Any:
-    return figure(
+def _text(name: str) -> Div:
+    # Bokeh would make it as narrow as its content.
+    whole_width = InlineStyleSheet(css=".bk-clearfix { display: block; }")
+    return Div(name=name, sizing_mode="stretch_width", margin=0, stylesheets=[whole_width])
+
+
+def _plot(name: str, **options: Any) -> Any:
+    plot = figure(
         name=name,
-        title=title,
         height=_HEIGHT,
         sizing_mode="stretch_width",
         tools="",
         toolbar_location=None,
         **options,
     )
+    plot.axis.minor_tick_line_color = None
+    plot.yaxis.formatter = BasicTickFormatter(use_scientific=False)
+    return plot
 
 
 def _rmse(source: ColumnDataSource) -> Any:
-    plot = _plot("rmse", "RMSE by epoch")
+    plot = _plot("rmse")
     for column, color, label in (("train", _TRAIN, "training"), ("test", _TEST, "held out")):
         plot.line("epoch", column, source=source, color=color, line_width=2, legend_label=label)
         plot.scatter("epoch", column, source=source, color=color, size=4)
@@ -167,18 +171,17 @@ def _rmse(source: ColumnDataSource) -> Any:
             tooltips=[("epoch", "@epoch"), ("training", "@train{0.0000}"), ("held out", "@test")]
         )
     )
-    plot.legend.location = "top_right"
-    plot.legend.background_fill_alpha = 0.6
+    _legend_above(plot)
     _whole_epochs(plot)
     return plot
 
 
 def _objective(source: ColumnDataSource) -> Any:
-    plot = _plot("objective", "Objective by epoch: the penalized log joint, which rises")
+    plot = _plot("objective")
     plot.line("epoch", "objective", source=source, color=_TRAIN, line_width=2)
     plot.scatter("epoch", "objective", source=source, color=_TRAIN, size=4)
     plot.add_tools(HoverTool(tooltips=[("epoch", "@epoch"), ("objective", "@objective{0,0.00}")]))
-    plot.yaxis.formatter = NumeralTickFormatter(format="0.[0]a")
+    plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
     _whole_epochs(plot)
     return plot
 
@@ -189,7 +192,7 @@ def _whole_epochs(plot: Any) -> None:
 
 
 def _times(source: ColumnDataSource) -> Any:
-    plot = _plot("times", "Half-epochs: seconds of a thread, on average", x_range=FactorRange())
+    plot = _plot("times", x_range=FactorRange())
     plot.vbar_stack(
         list(_PHASES),
         x="half",
@@ -211,17 +214,13 @@ def _times(source: ColumnDataSource) -> Any:
     plot.xaxis.formatter = CustomJSTickFormatter(
         code="const [epoch, side] = tick.split(' '); return side == 'users' ? epoch : ''"
     )
-    plot.xaxis.major_tick_line_color = None
+    _bars(plot)
     _legend_above(plot)
     return plot
 
 
 def _partitions(source: ColumnDataSource) -> Any:
-    plot = _plot(
-        "partitions",
-        "Partitions when last solved: seconds; a colour is a worker",
-        x_range=FactorRange(),
-    )
+    plot = _plot("partitions", x_range=FactorRange())
     plot.vbar("partition", top="seconds", width=0.8, source=source, color="color")
     plot.add_tools(
         HoverTool(
@@ -233,14 +232,18 @@ def _partitions(source: ColumnDataSource) -> Any:
             ]
         )
     )
-    plot.y_range.start = 0
     plot.xaxis.major_label_text_font_size = "0px"
-    plot.xaxis.major_tick_line_color = None
+    _bars(plot)
     return plot
 
 
-def _legend_above(plot: Any) -> None:
+def _bars(plot: Any) -> None:
     plot.y_range.start = 0
+    plot.xaxis.major_tick_line_color = None
+    plot.xgrid.grid_line_color = None
+
+
+def _legend_above(plot: Any) -> None:
     legend = plot.legend[0]
     legend.orientation = "horizontal"
     legend.padding = legend.margin = 2
@@ -287,19 +290,21 @@ def _about(state: RunState) -> str:
         "held-out ratings": f"{info.n_test:,}",
         "partitions": " and ".join(f"{len(p)} of {side}" for side, p in info.partitions.items()),
     }
-    return (
-        '<div style="display:flex;flex-wrap:wrap;gap:2em">'
-        f"{_table('Data', data)}{_table('Settings', info.settings)}</div>"
-    )
+    given = {name: value for name, value in info.settings.items() if value is not None}
+    return _list("Data", data) + '<div style="height:12px"></div>' + _list("Settings", given)
 
 
-def _table(title: str, values: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><td style="color:#666;padding-right:1.2em">{escape(name.replace("_", " "))}</td>'
-        f'<td style="overflow-wrap:anywhere">{escape(str(value))}</td></tr>'
+def _list(title: str, values: Mapping[str, Any]) -> str:
+    cells = "".join(
+        f'<div style="overflow-wrap:anywhere"><span style="color:#666">'
+        f"{escape(name.replace('_', ' '))}</span> {escape(str(value))}</div>"
         for name, value in values.items()
     )
-    return f'<div><b>{title}</b><table style="font-size:13px">{rows}</table></div>'
+    columns = "repeat(auto-fill, minmax(min(100%, 250px), 1fr))"
+    return (
+        f'<b style="font-size:15px">{title}</b><div style="display:grid;'
+        f'grid-template-columns:{columns};gap:2px 20px;font-size:13px">{cells}</div>'
+    )
 
 
 def _name(path: str) -> str:

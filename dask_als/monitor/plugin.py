@@ -17,8 +17,11 @@ from dask_als.history import EpochFigures
 from dask_als.monitor.metrics import METRICS
 from dask_als.monitor.run import RunInfo, RunState
 
+HANDLER = "dask_als_tell"
+"""How a driver calls `tell`."""
+
 _MENU = "training"
-_SECONDS_FOR_LAST_LOOKS = 1.5
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
@@ -36,7 +39,7 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
     """
 
     def __init__(self, run: str, tasks: str, client: str, info: RunInfo) -> None:
-        self.name = handler_name(run)
+        self.name = f"dask-als-{run}"
         self._run = run
         self._client = client
         self._state = RunState(info, tasks)
@@ -45,9 +48,13 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
     def start(self, scheduler: Any) -> None:
         """Begin to watch."""
         self._scheduler = scheduler
-        scheduler.handlers[self.name] = self.tell
+        _WATCHING[self._run] = self
         METRICS.show(self._run, self._state)
-        _board_of(scheduler).put_up(self._run, self._state)
+        try:
+            _board_of(scheduler).put_up(self._run, self._state)
+        except BaseException:
+            self._end()
+            raise
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **about: Any) -> None:
         """Take in what becomes of a task."""
@@ -55,20 +62,22 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
             self._state.task_ended(key, about["worker"], about["startstops"], self._threads)
 
     def tell(self, epochs: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
-        """Take in the figures of epochs; return how far the training is.
+        """Take in the figures of epochs; return how far it is, and half-epochs that have ended.
 
         Parameters
         ----------
         last : bool
-            Whether the training has ended; the plugin goes, and half-epochs are returned as well.
+            Whether the training has ended, with which the plugin goes.
         """
         for figures in epochs:
             self._state.told(EpochFigures(**figures))
+        progress = self._state.progress()
         if last:
             self._end()
-            return {"half_epochs": [half.to_json() for half in self._state.half_epochs]}
-        progress = self._state.progress()
-        return {"progress": None if progress is None else vars(progress)}
+        return {
+            "progress": None if progress is None else vars(progress),
+            "half_epochs": [half.to_json() for half in self._state.take_half_epochs()],
+        }
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """End with the client."""
@@ -84,16 +93,20 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
         self._state.is_over = True
         METRICS.hide(self._run)
         _board_of(self._scheduler).take_down(self._run)
-        self._scheduler.handlers.pop(self.name, None)
         self._scheduler.plugins.pop(self.name, None)
+        _WATCHING.pop(self._run, None)
 
     def _threads(self) -> Mapping[str, int]:
         return {address: its.nthreads for address, its in self._scheduler.workers.items()}
 
 
-def handler_name(run: str) -> str:
-    """Return the name by which the scheduler knows the plugin of a training, and its handler."""
-    return f"dask-als-{run}"
+def tell(run: str, epochs: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
+    """Answer a driver: `WatchPlugin.tell` of the training that it watches."""
+    return _WATCHING[run].tell(epochs, last=last)
+
+
+# By the name of the run, on all schedulers of this process.
+_WATCHING: dict[str, WatchPlugin] = {}
 
 
 class _Board:
@@ -107,13 +120,18 @@ class _Board:
 
     def put_up(self, run: str, state: RunState) -> None:
         self._runs[run] = state
+        # Not a method of a plugin: Dask never forgets a handler.
+        self._scheduler.handlers[HANDLER] = tell
         dashboard = self._dashboard()
         if self._page is None and dashboard is not None:
             self._open(dashboard.prefix)
 
     def take_down(self, run: str) -> None:
         self._runs.pop(run, None)
-        if not self._runs and self._page is not None:
+        if self._runs:
+            return
+        self._scheduler.handlers.pop(HANDLER, None)
+        if self._page is not None:
             self._close()
 
     def _dashboard(self) -> Any:
@@ -147,8 +165,18 @@ class _Board:
         page, self._page = self._page, None
         self._menu.remove(_MENU)
         self._scheduler.http_application.applications.remove(page)
-        # A browser that is looking gets to see the end.
-        IOLoop.current().call_later(_SECONDS_FOR_LAST_LOOKS, page.stop)
+        _stop_unseen(page)
+
+
+def _stop_unseen(page: Any) -> None:
+    """Stop serving a page that is taken down when no browser shows it any more.
+
+    Until then a browser sees the end of the training, and the next ones.
+    """
+    if page.get_sessions(f"/{_MENU}"):
+        IOLoop.current().call_later(_SECONDS_BETWEEN_LOOKS, _stop_unseen, page)
+    else:
+        page.stop()
 
 
 _BOARDS: WeakKeyDictionary[Any, _Board] = WeakKeyDictionary()

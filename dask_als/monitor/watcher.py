@@ -12,8 +12,8 @@ from typing import Any
 from distributed import Client
 
 from dask_als.history import EpochFigures
-from dask_als.monitor.plugin import WatchPlugin, handler_name
-from dask_als.monitor.run import HalfEpoch, Listener, Progress, RunInfo
+from dask_als.monitor.plugin import HANDLER, WatchPlugin
+from dask_als.monitor.run import HalfEpochTimes, Listener, Progress, RunInfo
 
 _SECONDS_BETWEEN_BATCHES = 0.25
 _MOST_SECONDS_OF_A_BATCH = 5.0
@@ -42,7 +42,7 @@ def watched(
         # A scheduler without this package, of another version of it, or that takes no plugins.
         yield lambda figures: None
         return
-    teller = _Teller(client, handler_name(run), listener)
+    teller = _Teller(client, run, listener)
     teller.start()
     try:
         yield teller.note
@@ -53,10 +53,10 @@ def watched(
 class _Teller(threading.Thread):
     """Tells the scheduler of epochs a few times a second, and the listener of what it answers."""
 
-    def __init__(self, client: Client, handler: str, listener: Listener) -> None:
+    def __init__(self, client: Client, run: str, listener: Listener) -> None:
         super().__init__(name="dask-als-teller", daemon=True)
         self._client = client
-        self._handler = handler
+        self._watched_run = run
         self._listener = listener
         self._noted: deque[dict[str, Any]] = deque()
         self._ended = threading.Event()
@@ -68,23 +68,20 @@ class _Teller(threading.Thread):
     def run(self) -> None:
         """Tell until the end."""
         while not self._ended.wait(_SECONDS_BETWEEN_BATCHES):
-            answer = self._tell(last=False)
-            if answer.get("progress"):
-                self._listener.progress(Progress(**answer["progress"]))
+            self._tell(last=False)
 
     def end(self) -> None:
         """Tell the rest."""
         self._ended.set()
         self.join()
-        answer = self._tell(last=True)
-        halves = answer.get("half_epochs", [])
-        self._listener.half_epochs([HalfEpoch(**half) for half in halves])
+        self._tell(last=True)
 
-    def _tell(self, *, last: bool) -> dict[str, Any]:
+    def _tell(self, *, last: bool) -> None:
         epochs = [self._noted.popleft() for _ in range(len(self._noted))]
         try:
             answer: dict[str, Any] = self._client.sync(
-                getattr(self._client.scheduler, self._handler),
+                getattr(self._client.scheduler, HANDLER),
+                run=self._watched_run,
                 epochs=epochs,
                 last=last,
                 callback_timeout=_MOST_SECONDS_OF_A_BATCH,
@@ -92,5 +89,8 @@ class _Teller(threading.Thread):
         except Exception:
             # The scheduler is gone or slow: whoever waits for results will say so.
             self._noted.extendleft(reversed(epochs))
-            return {}
-        return answer
+            return
+        for half in answer["half_epochs"]:
+            self._listener.half_epoch(HalfEpochTimes.from_json(half))
+        if answer["progress"] and not last:
+            self._listener.progress(Progress(**answer["progress"]))
