@@ -143,7 +143,7 @@ class _Page:
 
 def _text(name: str) -> Div:
     # Bokeh would make it as narrow as its content.
-    whole_width = InlineStyleSheet(css=".bk-clearfix { display: block; }")
+    whole_width = InlineStyleSheet(css=".bk-clearfix { display: block !important; }")
     return Div(name=name, sizing_mode="stretch_width", margin=0, stylesheets=[whole_width])
 
 
@@ -275,7 +275,8 @@ def _summary(state: RunState) -> str:
     )
     return (
         f'<div style="font-size:15px;margin-bottom:6px"><b>{_name(info.model)}</b> on '
-        f'{_name(info.dataset)}</div><div style="display:flex;flex-wrap:wrap">{shown}</div>'
+        f"{_name(info.dataset)}</div>"
+        f'<div style="display:flex;flex-wrap:wrap;row-gap:8px">{shown}</div>'
     )
 
 
@@ -300,7 +301,7 @@ def _list(title: str, values: Mapping[str, Any]) -> str:
         f"{escape(name.replace('_', ' '))}</span> {escape(str(value))}</div>"
         for name, value in values.items()
     )
-    columns = "repeat(auto-fill, minmax(min(100%, 250px), 1fr))"
+    columns = "repeat(auto-fill, minmax(min(100%, 270px), 1fr))"
     return (
         f'<b style="font-size:15px">{title}</b><div style="display:grid;'
         f'grid-template-columns:{columns};gap:2px 20px;font-size:13px">{cells}</div>'
