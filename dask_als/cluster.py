@@ -13,7 +13,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,9 @@ from distributed.utils import silence_logging_cmgr
 from dask_als import interrupts
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 from dask_als.executor import Shape
+from dask_als.history import EpochFigures
+from dask_als.monitor.run import Listener, RunInfo
+from dask_als.monitor.watcher import watched
 from dask_als.settings import KubernetesSize
 
 _ANY_PORT = "127.0.0.1:0"
@@ -168,6 +171,12 @@ class DaskExecutor:
                     yield result
                 time.sleep(_SECONDS_BETWEEN_BATCHES)
                 watch.look()
+
+    def watched(
+        self, run: RunInfo, listener: Listener
+    ) -> AbstractContextManager[Callable[[EpochFigures], None]]:
+        """Show a training on the scheduler's dashboard and among its metrics for the block."""
+        return watched(self._client, self._run, run, listener)
 
     @contextmanager
     def _losses_told(self) -> Iterator[None]:

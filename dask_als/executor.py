@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from dask_als.history import EpochFigures
+from dask_als.monitor.run import Listener, RunInfo
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class Executor(Protocol):
         """Yield the results of tasks as they end, in any order."""
         ...
 
+    def watched(
+        self, run: RunInfo, listener: Listener
+    ) -> AbstractContextManager[Callable[[EpochFigures], None]]:
+        """Let people watch a training for a block; what it gives is told of every epoch."""
+        ...
+
 
 class SerialExecutor:
     """Runs each task at once in this process: the twin of the distributed one, for tests."""
@@ -85,6 +95,12 @@ class SerialExecutor:
     def as_completed(self, handles: list[Any]) -> Iterator[Any]:
         """Yield the results in order."""
         yield from handles
+
+    def watched(
+        self, run: RunInfo, listener: Listener
+    ) -> AbstractContextManager[Callable[[EpochFigures], None]]:
+        """Let nobody watch."""
+        return nullcontext(lambda figures: None)
 
 
 def reduce_by_tree(

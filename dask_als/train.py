@@ -39,6 +39,7 @@ from dask_als.half_epoch import (
 from dask_als.history import EpochFigures
 from dask_als.methods import Method, method_of, solve_side
 from dask_als.model_files import ModelManifest, ModelSide
+from dask_als.monitor.run import Listener, RunInfo
 from dask_als.objective import rmse
 from dask_als.placement import Placement
 from dask_als.plan import check_fits
@@ -485,7 +486,7 @@ class Training:
             )
             for number, partition in enumerate(self.dataset.table(step.side).partitions)
         ]
-        return self._submit_join(step, parts, f"{name}-{step.epoch}")
+        return self._submit_join(step, parts, f"{name}-0")
 
     def _submit_blocks(self, side: Side) -> list[Any]:
         return [
@@ -529,6 +530,7 @@ def train(
     overwrite: bool = False,
     on_epoch: Callable[[EpochFigures], None] = lambda figures: None,
     callbacks: Sequence[Callback] = (),
+    listener: Listener = Listener(),
 ) -> ModelManifest:
     """Train on a dataset and write the model.
 
@@ -549,6 +551,8 @@ def train(
     callbacks : sequence of callable, optional
         Each is given a `TrainedEpoch` after every epoch; one that returns true ends the training.
         An epoch that has to be trained again, after workers were lost, is told again.
+    listener : Listener, optional
+        Told of half-epochs, where the cluster can be watched.
 
     Raises
     ------
@@ -563,9 +567,12 @@ def train(
         check_start(initial_model, dataset, settings)
     _check_stopping(stopping, dataset, settings)
     check_fits(dataset, settings, executor.shape)
-    with storage.staged_directory(
-        model, manifest=model_files.MANIFEST, overwrite=overwrite
-    ) as staging:
+    with (
+        storage.staged_directory(
+            model, manifest=model_files.MANIFEST, overwrite=overwrite
+        ) as staging,
+        executor.watched(_run_info(dataset, model, settings), listener) as watch,
+    ):
         own = storage.join(staging, "checkpoints")
         if checkpoints is not None and not checkpoints.resume:
             clear_checkpoints(checkpoints.directory, overwrite=overwrite)
@@ -576,6 +583,7 @@ def train(
             checkpoints=checkpoints or CheckpointSettings(directory=own, every=settings.epochs),
             stopping=stopping,
             on_epoch=on_epoch,
+            watch=watch,
             callbacks=callbacks,
             start=random_start if initial_model is None else start_from_model(initial_model),
         )
@@ -601,6 +609,22 @@ def _check_stopping(stopping: StopSettings, dataset: Dataset, settings: TrainSet
         )
 
 
+def _run_info(dataset: Dataset, model: str, settings: TrainSettings) -> RunInfo:
+    return RunInfo(
+        model=storage.absolute(model),
+        dataset=dataset.path,
+        n_users=dataset.users.n_rows,
+        n_items=dataset.items.n_rows,
+        n_ratings=dataset.n_ratings,
+        n_test=dataset.n_test,
+        partitions={
+            side.name: tuple(partition.ratings for partition in dataset.table(side).partitions)
+            for side in SIDES
+        },
+        settings=settings.to_json(),
+    )
+
+
 def _how_to_go_on(checkpoints: CheckpointSettings | None) -> str:
     if checkpoints is None:
         return "nothing was kept; with --checkpoint DIR, --resume could go on from there"
@@ -620,6 +644,7 @@ class _Run:
     checkpoints: CheckpointSettings
     stopping: StopSettings
     on_epoch: Callable[[EpochFigures], None]
+    watch: Callable[[EpochFigures], None]
     callbacks: Sequence[Callback]
     start: Start
     history: list[EpochFigures] = field(default_factory=list)
@@ -635,6 +660,8 @@ class _Run:
         if found:
             check_continues(found[-1], self.dataset, self.settings)
             self.go_on_from(found[-1])
+            for figures in self.history:
+                self.watch(figures)
             self.check_best_is_kept(found[-1])
         while True:
             try:
@@ -681,6 +708,7 @@ class _Run:
         if self.settings.keeps(epoch.figures.epoch):
             sample = sample_path(self.checkpoints.directory, epoch.figures.epoch)
             self.write_epoch(training, replace(epoch, predictions=[]), sample)
+        self.watch(epoch.figures)
         self.on_epoch(epoch.figures)
         if self.callbacks:
             history = list(self.history)

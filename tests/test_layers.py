@@ -15,7 +15,6 @@ LAYERS = [
         "ranges",
         "split",
         "gram",
-        "executor",
         "generate",
         "fetch",
         "interrupts",
@@ -23,7 +22,11 @@ LAYERS = [
         "output_lock",
         "typed_tables",
     },
-    {"blocks", "history", "cholesky", "csv_text", "job_file"},
+    {"blocks", "history", "cholesky", "csv_text", "job_file", "monitor.times"},
+    {"monitor.run"},
+    {"executor", "monitor.metrics", "monitor.page"},
+    {"monitor.plugin"},
+    {"monitor.watcher"},
     {"objective", "source", "dataset", "kernels", "job_result", "stopping", "top_k"},
     {"clean", "half_epoch", "model_files", "gibbs_kernel", "implicit_kernel", "samples"},
     {"gibbs", "implicit", "recommend"},
@@ -61,8 +64,16 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
+PARTS = ("dask_als.commands.", "dask_als.kubernetes.", "dask_als.monitor.")
 DASK = {"dask", "distributed"}
-KNOW_DASK = {"cluster", "cluster_check", "estimator"}
+KNOW_DASK = {
+    "cluster",
+    "cluster_check",
+    "estimator",
+    "monitor.page",
+    "monitor.plugin",
+    "monitor.watcher",
+}
 
 
 def imports(module):
@@ -74,9 +85,7 @@ def imports(module):
             ours |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "dask_als.kubernetes":
             ours |= {f"kubernetes.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith(
-            ("dask_als.commands.", "dask_als.kubernetes.")
-        ):
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith(PARTS):
             ours.add(node.module.removeprefix("dask_als."))
         elif isinstance(node, ast.ImportFrom) and node.module.startswith("dask_als."):
             ours.add(node.module.split(".")[1])

@@ -1,0 +1,193 @@
+"""The part of watching that lives on the scheduler: it sees tasks end, and serves page and metrics.
+
+Each training brings a plugin of its own and takes it away again; the page is there as long as
+there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from distributed import SchedulerPlugin
+from tornado.ioloop import IOLoop
+
+from dask_als.history import EpochFigures
+from dask_als.monitor.metrics import METRICS
+from dask_als.monitor.run import RunInfo, RunState
+
+HANDLER = "dask_als_tell"
+"""How a driver calls `tell`."""
+
+_MENU = "training"
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
+    """Watches one training.
+
+    Parameters
+    ----------
+    run : str
+        A name that no other training has.
+    tasks : str
+        The mark of its tasks' keys.
+    client : str
+        Whose training it is; it ends with its client.
+    info : RunInfo
+    """
+
+    def __init__(self, run: str, tasks: str, client: str, info: RunInfo) -> None:
+        self.name = f"dask-als-{run}"
+        self._run = run
+        self._client = client
+        self._state = RunState(info, tasks)
+        self._scheduler: Any = None
+
+    def start(self, scheduler: Any) -> None:
+        """Begin to watch."""
+        self._scheduler = scheduler
+        _WATCHING[self._run] = self
+        METRICS.show(self._run, self._state)
+        try:
+            _board_of(scheduler).put_up(self._run, self._state)
+        except BaseException:
+            self._end()
+            raise
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **about: Any) -> None:
+        """Take in what becomes of a task."""
+        if finish == "memory" and start == "processing" and isinstance(key, str):
+            self._state.task_ended(
+                key, about["worker"], about["startstops"], self._threads, self._copies(key)
+            )
+
+    def tell(self, epochs: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
+        """Take in the figures of epochs; return how far it is, and half-epochs that have ended.
+
+        Parameters
+        ----------
+        last : bool
+            Whether the training has ended, with which the plugin goes.
+        """
+        for figures in epochs:
+            self._state.told(EpochFigures(**figures))
+        progress = self._state.progress()
+        if last:
+            self._end()
+        return {
+            "progress": None if progress is None else vars(progress),
+            "half_epochs": [half.to_json() for half in self._state.take_half_epochs()],
+        }
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """End with the client."""
+        if client == self._client and not self._state.is_over:
+            self._end()
+
+    async def close(self) -> None:
+        """End with the scheduler."""
+        if not self._state.is_over:
+            self._end()
+
+    def _end(self) -> None:
+        self._state.is_over = True
+        METRICS.hide(self._run)
+        _board_of(self._scheduler).take_down(self._run)
+        self._scheduler.plugins.pop(self.name, None)
+        _WATCHING.pop(self._run, None)
+
+    def _copies(self, key: str) -> int:
+        """Return how many tasks put together what this one does: all that need the same."""
+        needed = next(iter(self._scheduler.tasks[key].dependencies), None)
+        return 1 if needed is None else len(needed.dependents)
+
+    def _threads(self) -> Mapping[str, int]:
+        return {address: its.nthreads for address, its in self._scheduler.workers.items()}
+
+
+def tell(run: str, epochs: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
+    """Answer a driver: `WatchPlugin.tell` of the training that it watches."""
+    return _WATCHING[run].tell(epochs, last=last)
+
+
+# By the name of the run, on all schedulers of this process.
+_WATCHING: dict[str, WatchPlugin] = {}
+
+
+class _Board:
+    """The page of a scheduler: there while something is trained, if there is a dashboard."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self._runs: dict[str, RunState] = {}
+        self._page: Any = None
+        self._menu: list[str] = []
+
+    def put_up(self, run: str, state: RunState) -> None:
+        self._runs[run] = state
+        # Not a method of a plugin: Dask never forgets a handler.
+        self._scheduler.handlers[HANDLER] = tell
+        dashboard = self._dashboard()
+        if self._page is None and dashboard is not None:
+            self._open(dashboard.prefix)
+
+    def take_down(self, run: str) -> None:
+        self._runs.pop(run, None)
+        if self._runs:
+            return
+        self._scheduler.handlers.pop(HANDLER, None)
+        if self._page is not None:
+            self._close()
+
+    def _dashboard(self) -> Any:
+        # By name: Bokeh is not imported where there is no dashboard.
+        for application in self._scheduler.http_application.applications:
+            if type(application).__name__ == "DaskBokehTornado":
+                return application
+        return None
+
+    def _open(self, prefix: str) -> None:
+        # Where there is a dashboard, Bokeh is there, and imported.
+        from distributed.dashboard.core import BokehApplication
+        from distributed.dashboard.scheduler import template_variables
+
+        from dask_als.monitor.page import document
+
+        variables = template_variables(self._scheduler)
+        self._page = BokehApplication(
+            {f"/{_MENU}": lambda scheduler, extra, doc: document(self._runs, extra, doc)},
+            self._scheduler,
+            prefix=prefix,
+            template_variables=variables,
+        )
+        self._page.initialize(IOLoop.current())
+        self._page.start()
+        self._scheduler.http_application.add_application(self._page)
+        self._menu = variables["pages"]
+        self._menu.append(_MENU)
+
+    def _close(self) -> None:
+        page, self._page = self._page, None
+        self._menu.remove(_MENU)
+        self._scheduler.http_application.applications.remove(page)
+        _stop_unseen(page)
+
+
+def _stop_unseen(page: Any) -> None:
+    """Stop serving a page that is taken down when no browser shows it any more.
+
+    Until then a browser sees the end of the training, and the next ones.
+    """
+    if page.get_sessions(f"/{_MENU}"):
+        IOLoop.current().call_later(_SECONDS_BETWEEN_LOOKS, _stop_unseen, page)
+    else:
+        page.stop()
+
+
+_BOARDS: WeakKeyDictionary[Any, _Board] = WeakKeyDictionary()
+
+
+def _board_of(scheduler: Any) -> _Board:
+    return _BOARDS.setdefault(scheduler, _Board(scheduler))

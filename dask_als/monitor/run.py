@@ -1,0 +1,353 @@
+"""A training as it is seen from outside: what it is, and what has come of it so far."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dask_als.history import EpochFigures
+from dask_als.monitor.times import Interval, split_time
+
+_EPOCHS_OF_AN_ESTIMATE = 5
+_HALF_EPOCHS_SHOWN = 40
+_MOST_HALF_EPOCHS_TO_TELL = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What is trained, on what.
+
+    Attributes
+    ----------
+    model, dataset : str
+        Paths.
+    n_users, n_items, n_ratings, n_test : int
+    partitions : dict of str to tuple of int
+        For ``users`` and ``items``, the ratings of each partition.
+    settings : dict
+        Of the training, as plain JSON values.
+    """
+
+    model: str
+    dataset: str
+    n_users: int
+    n_items: int
+    n_ratings: int
+    n_test: int
+    partitions: dict[str, tuple[int, ...]]
+    settings: dict[str, Any]
+
+    @property
+    def epochs(self) -> int:
+        """How many are to be trained at most."""
+        return int(self.settings["epochs"])
+
+
+@dataclass(frozen=True)
+class PartitionTimes:
+    """What a partition took in a half-epoch, in seconds.
+
+    Attributes
+    ----------
+    number : int
+    worker : str
+        Who solved it.
+    ratings : int
+    start : float
+        When its solving began, in seconds since 1970.
+    solving, waiting : float
+        In the solver; for the data of the other side.
+    """
+
+    number: int
+    worker: str
+    ratings: int
+    start: float
+    solving: float
+    waiting: float
+
+
+@dataclass(frozen=True)
+class HalfEpochTimes:
+    """Where the time of a half-epoch went, in seconds.
+
+    Attributes
+    ----------
+    epoch : int
+    side : str
+        The one that was solved.
+    start : float
+        When the half-epoch before ended, in seconds since 1970.
+    seconds : float
+        From then to its own end.
+    solving, waiting, overhead : float
+        Of a thread, on average: in the solver; waiting for data; the rest, which may be spent on
+        held-out ratings. They add up to seconds.
+    partitions : tuple of PartitionTimes
+    """
+
+    epoch: int
+    side: str
+    start: float
+    seconds: float
+    solving: float
+    waiting: float
+    overhead: float
+    partitions: tuple[PartitionTimes, ...]
+
+    @property
+    def slowest(self) -> float:
+        """Seconds of solving the slowest partition."""
+        return max(partition.solving for partition in self.partitions)
+
+    @property
+    def mean(self) -> float:
+        """Seconds of solving a partition, on average."""
+        return sum(partition.solving for partition in self.partitions) / len(self.partitions)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> HalfEpochTimes:
+        """Return what `to_json` was made of."""
+        partitions = tuple(PartitionTimes(**partition) for partition in values["partitions"])
+        return cls(**{**values, "partitions": partitions})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an epoch is.
+
+    Attributes
+    ----------
+    epoch : int
+    side : str
+        The one that is solved now.
+    half : int
+        0 or 1: the half-epochs of this epoch that have ended.
+    done, total : int
+        Partitions of the side.
+    """
+
+    epoch: int
+    side: str
+    half: int
+    done: int
+    total: int
+
+    @property
+    def epochs(self) -> float:
+        """Epochs that are done, with the part of this one."""
+        return self.epoch - 1 + (self.half + self.done / self.total) / 2
+
+
+def _ignore(_: object) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Who wants to know more of a training than its epochs, if the cluster can tell it.
+
+    Both are called a few times a second from a thread of their own.
+
+    Attributes
+    ----------
+    progress : callable
+        Told a `Progress`.
+    half_epoch : callable
+        Told the `HalfEpochTimes` of each half-epoch that has ended.
+    """
+
+    progress: Callable[[Progress], None] = _ignore
+    half_epoch: Callable[[HalfEpochTimes], None] = _ignore
+
+
+@dataclass
+class Totals:
+    """What all half-epochs of a side come to: how many they were, and seconds."""
+
+    half_epochs: int = 0
+    solving: float = 0.0
+    waiting: float = 0.0
+    overhead: float = 0.0
+
+    def add(self, half: HalfEpochTimes) -> None:
+        """Add one."""
+        self.half_epochs += 1
+        self.solving += half.solving
+        self.waiting += half.waiting
+        self.overhead += half.overhead
+
+
+@dataclass
+class _Pending:
+    """A half-epoch on the way."""
+
+    partitions: dict[int, PartitionTimes] = field(default_factory=dict)
+    waiting: list[Interval] = field(default_factory=list)
+    joined: set[str] = field(default_factory=set)
+
+
+class RunState:
+    """What is known of a training: put together of its tasks and the figures of its epochs.
+
+    Parameters
+    ----------
+    info : RunInfo
+    tasks : str
+        The mark of its tasks' keys.
+    """
+
+    def __init__(self, info: RunInfo, tasks: str) -> None:
+        self.info = info
+        self.history: list[EpochFigures] = []
+        # The last ones, and what all of them come to: memory does not grow with half-epochs.
+        self.half_epochs: deque[HalfEpochTimes] = deque(maxlen=_HALF_EPOCHS_SHOWN)
+        self.totals = {side: Totals() for side in info.partitions}
+        self.is_over = False
+        self._key = re.compile(rf"(solve|chunk|broadcast)-(users|items)-(\d+)-(\d+)-{tasks}-\d+$")
+        self._pending: dict[tuple[int, str], _Pending] = {}
+        self._untold: deque[HalfEpochTimes] = deque(maxlen=_MOST_HALF_EPOCHS_TO_TELL)
+        self._stopped: float | None = None
+        self._told = time.time()
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch whose figures are known; 0 before the first."""
+        return self.history[-1].epoch if self.history else 0
+
+    @property
+    def version(self) -> tuple[int, int, bool]:
+        """Changes with everything that is shown."""
+        ended = sum(total.half_epochs for total in self.totals.values())
+        return self.epoch, ended, self.is_over
+
+    @property
+    def last_half_epochs(self) -> list[HalfEpochTimes]:
+        """The last one of each side."""
+        by_side = {half.side: half for half in self.half_epochs}
+        return [by_side[side] for side in self.info.partitions if side in by_side]
+
+    @property
+    def ratings_per_second(self) -> float | None:
+        """Ratings solved in a second of the last epoch: each of them once for either side."""
+        last = self.last_half_epochs
+        seconds = sum(half.seconds for half in last)
+        return len(last) * self.info.n_ratings / seconds if seconds else None
+
+    def told(self, figures: EpochFigures) -> None:
+        """Take in the figures of an epoch; one told again takes all after it back."""
+        while self.history and self.history[-1].epoch >= figures.epoch:
+            self.history.pop()
+        self.history.append(figures)
+        self._told = time.time()
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return about how long the epochs that are left will take."""
+        if not self.history:
+            return None
+        last = [figures.seconds for figures in self.history[-_EPOCHS_OF_AN_ESTIMATE:]]
+        left = self.info.epochs - self.epoch
+        return max(0.0, left * sum(last) / len(last) - (now - self._told))
+
+    def progress(self) -> Progress | None:
+        """Return how far the half-epoch is that is solved now."""
+        if not self._pending:
+            return None
+        (epoch, side), pending = next(iter(self._pending.items()))
+        half = int(side != self.info.settings["first"])
+        return Progress(epoch, side, half, len(pending.partitions), len(self.info.partitions[side]))
+
+    def take_half_epochs(self) -> list[HalfEpochTimes]:
+        """Return the half-epochs that have ended since this was asked for last."""
+        taken = list(self._untold)
+        self._untold.clear()
+        return taken
+
+    def task_ended(
+        self,
+        key: str,
+        worker: str,
+        startstops: list[dict[str, Any]],
+        threads: Callable[[], Mapping[str, int]],
+        copies: int = 1,
+    ) -> None:
+        """Take in a task that ended.
+
+        Parameters
+        ----------
+        worker : str
+            Who ran it.
+        startstops : list of dict
+            Its ``action``, ``start`` and ``stop``, as Dask reports them.
+        threads : callable
+            Returns the threads of each worker.
+        copies : int
+            Of a side that is put together: on how many workers it is.
+        """
+        match = self._key.match(key)
+        if match is None:
+            return
+        kind, side, epoch, number = match.groups()
+        if int(epoch) == 0:
+            # What a stretch starts from is there: reading and writing before it is no half-epoch.
+            self._pending.clear()
+            self._stopped = max(times["stop"] for times in startstops)
+            return
+        half = int(epoch), side
+        pending = self._pending.setdefault(half, _Pending())
+        took = {"compute": (0.0, 0.0), "transfer": (0.0, 0.0)}
+        for times in startstops:
+            if times["action"] in took:
+                took[times["action"]] = times["start"], times["stop"]
+            if times["action"] == "transfer":
+                pending.waiting.append(Interval(worker, times["start"], times["stop"]))
+        if kind == "solve":
+            start, stop = took["compute"]
+            began, arrived = took["transfer"]
+            pending.partitions[int(number)] = PartitionTimes(
+                number=int(number),
+                worker=worker,
+                ratings=self.info.partitions[side][int(number)],
+                start=start,
+                solving=stop - start,
+                waiting=arrived - began,
+            )
+        if kind == "broadcast":
+            pending.joined.add(number)
+        if len(pending.joined) == copies or len(self.info.partitions[side]) == 1:
+            self._half_ended(half, max(times["stop"] for times in startstops), threads())
+
+    def _half_ended(self, half: tuple[int, str], stop: float, threads: Mapping[str, int]) -> None:
+        pending = self._pending.pop(half)
+        if not pending.partitions:
+            return
+        partitions = tuple(pending.partitions[number] for number in sorted(pending.partitions))
+        solving = [
+            Interval(part.worker, part.start, part.start + part.solving) for part in partitions
+        ]
+        start = min(interval.start for interval in [*solving, *pending.waiting])
+        if self._stopped is not None:
+            start = self._stopped
+        self._stopped = stop
+        solved, waited = split_time(start, stop, threads, solving=solving, waiting=pending.waiting)
+        seconds = max(stop - start, solved + waited)
+        ended = HalfEpochTimes(
+            *half,
+            start=start,
+            seconds=seconds,
+            solving=solved,
+            waiting=waited,
+            overhead=seconds - solved - waited,
+            partitions=partitions,
+        )
+        self.half_epochs.append(ended)
+        self._untold.append(ended)
+        self.totals[half[1]].add(ended)

@@ -1,0 +1,96 @@
+"""The part of watching that lives beside the driver: figures go to the scheduler, in batches."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from distributed import Client
+
+from dask_als.history import EpochFigures
+from dask_als.monitor.plugin import HANDLER, WatchPlugin
+from dask_als.monitor.run import HalfEpochTimes, Listener, Progress, RunInfo
+
+_SECONDS_BETWEEN_BATCHES = 0.25
+_MOST_SECONDS_OF_A_BATCH = 5.0
+
+
+@contextmanager
+def watched(
+    client: Client, tasks: str, info: RunInfo, listener: Listener
+) -> Iterator[Callable[[EpochFigures], None]]:
+    """Have the scheduler watch a training for the block; without effect if it cannot.
+
+    Parameters
+    ----------
+    tasks : str
+        The mark of the training's tasks' keys.
+
+    Yields
+    ------
+    callable
+        To be told the figures of each epoch; returns at once.
+    """
+    run = uuid.uuid4().hex[:8]
+    try:
+        client.register_plugin(WatchPlugin(run, tasks, client.id, info))
+    except Exception:
+        # A scheduler without this package, of another version of it, or that takes no plugins.
+        yield lambda figures: None
+        return
+    teller = _Teller(client, run, listener)
+    teller.start()
+    try:
+        yield teller.note
+    finally:
+        teller.end()
+
+
+class _Teller(threading.Thread):
+    """Tells the scheduler of epochs a few times a second, and the listener of what it answers."""
+
+    def __init__(self, client: Client, run: str, listener: Listener) -> None:
+        super().__init__(name="dask-als-teller", daemon=True)
+        self._client = client
+        self._watched_run = run
+        self._listener = listener
+        self._noted: deque[dict[str, Any]] = deque()
+        self._ended = threading.Event()
+
+    def note(self, figures: EpochFigures) -> None:
+        """Note an epoch down for the next batch."""
+        self._noted.append(figures.to_json())
+
+    def run(self) -> None:
+        """Tell until the end."""
+        while not self._ended.wait(_SECONDS_BETWEEN_BATCHES):
+            self._tell(last=False)
+
+    def end(self) -> None:
+        """Tell the rest."""
+        self._ended.set()
+        self.join()
+        self._tell(last=True)
+
+    def _tell(self, *, last: bool) -> None:
+        epochs = [self._noted.popleft() for _ in range(len(self._noted))]
+        try:
+            answer: dict[str, Any] = self._client.sync(
+                getattr(self._client.scheduler, HANDLER),
+                run=self._watched_run,
+                epochs=epochs,
+                last=last,
+                callback_timeout=_MOST_SECONDS_OF_A_BATCH,
+            )
+        except Exception:
+            # The scheduler is gone or slow: whoever waits for results will say so.
+            self._noted.extendleft(reversed(epochs))
+            return
+        for half in answer["half_epochs"]:
+            self._listener.half_epoch(HalfEpochTimes.from_json(half))
+        if answer["progress"] and not last:
+            self._listener.progress(Progress(**answer["progress"]))

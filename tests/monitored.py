@@ -1,0 +1,64 @@
+"""What the tests of watching share: a training as the scheduler would see it."""
+
+from dask_als.history import EpochFigures
+from dask_als.monitor.run import RunInfo, RunState
+from dask_als.settings import TrainSettings
+
+TASKS = "abcd1234"
+WORKER, OTHER = "tcp://one:1", "tcp://two:2"
+THREADS = {WORKER: 1, OTHER: 1}
+
+
+def info(**changes):
+    """Return two partitions of users and one of items, 10 epochs at most."""
+    values = {
+        "model": "/models/mine",
+        "dataset": "s3://bucket/movies",
+        "n_users": 7,
+        "n_items": 3,
+        "n_ratings": 100,
+        "n_test": 9,
+        "partitions": {"users": (40, 60), "items": (100,)},
+        "settings": TrainSettings(rank=4, epochs=10).to_json(),
+    }
+    return RunInfo(**{**values, **changes})
+
+
+def figures(epoch, test_rmse=0.9, seconds=2.0):
+    """Return figures of an epoch."""
+    return EpochFigures(epoch, -1000.0 / epoch, 0.8 / epoch, test_rmse, seconds)
+
+
+def end(state, key, worker, *, compute, transfer=None, copies=1):
+    """Tell of the end of a task, as Dask does."""
+    actions = {"transfer": transfer, "compute": compute}
+    startstops = [
+        {"action": action, "start": times[0], "stop": times[1]}
+        for action, times in actions.items()
+        if times
+    ]
+    state.task_ended(f"{key}-{TASKS}-17", worker, startstops, lambda: THREADS, copies)
+
+
+def train_an_epoch(state, epoch=1, start=100.0):
+    """Tell of an epoch that takes four seconds: three of users, one of items."""
+    end(state, f"solve-users-{epoch}-0", WORKER, compute=(start, start + 1))
+    end(
+        state,
+        f"solve-users-{epoch}-1",
+        OTHER,
+        transfer=(start, start + 0.5),
+        compute=(start + 0.5, start + 2.5),
+    )
+    for home, (worker, seconds) in enumerate(((WORKER, 2.75), (OTHER, 3))):
+        key, compute = f"broadcast-users-{epoch}-{home}", (start + 2.5, start + seconds)
+        end(state, key, worker, compute=compute, copies=2)
+    end(state, f"solve-items-{epoch}-0", WORKER, compute=(start + 3, start + 4))
+
+
+def started(**changes):
+    """Return the state of a training whose first factors are there at second 100."""
+    state = RunState(info(**changes), TASKS)
+    end(state, "broadcast-users-0-0", WORKER, compute=(98.0, 99.0))
+    end(state, "broadcast-items-0-0", OTHER, compute=(99.0, 100.0))
+    return state

@@ -1,0 +1,113 @@
+import pytest
+from monitored import OTHER, TASKS, WORKER, end, figures, started, train_an_epoch
+
+from dask_als.monitor.run import HalfEpochTimes, Progress
+
+
+def test_where_the_time_of_a_half_epoch_goes():
+    state = started()
+    train_an_epoch(state)
+    users, items = state.half_epochs
+    assert (users.epoch, users.side, users.start, users.seconds) == (1, "users", 100, 3)
+    # Two threads: they solve 1 + 2 of 6 seconds and wait half a one.
+    assert (users.solving, users.waiting, users.overhead) == pytest.approx((1.5, 0.25, 1.25))
+    assert (users.slowest, users.mean) == (2, 1.5)
+    assert (items.side, items.seconds, items.solving) == ("items", 1, 0.5)
+
+
+def test_partitions_with_their_workers():
+    state = started()
+    train_an_epoch(state)
+    first, second = state.last_half_epochs[0].partitions
+    assert (first.worker, first.ratings, first.solving, first.waiting) == (WORKER, 40, 1, 0)
+    assert (second.worker, second.ratings, second.solving, second.waiting) == (OTHER, 60, 2, 0.5)
+    assert second.start == 100.5
+
+
+def test_what_is_not_of_this_training_is_no_half_epoch():
+    state = started()
+    startstops = [{"action": "compute", "start": 0.0, "stop": 1.0}]
+    for key in (
+        "solve-users-1-0-ffff0000-3",
+        f"read-users-1-{TASKS}-3",
+        f"test-1-0-{TASKS}-4",
+        f"figures-1-{TASKS}-5",
+        "solve-users-1-0",
+    ):
+        state.task_ended(key, WORKER, startstops, dict)
+    assert state.progress() is None
+    assert state.version == (0, 0, False)
+
+
+def test_how_far_an_epoch_is():
+    state = started()
+    end(state, "solve-users-3-1", WORKER, compute=(100, 101))
+    assert state.progress() == Progress(3, "users", half=0, done=1, total=2)
+    assert state.progress().epochs == 2.25
+    end(state, "broadcast-users-3-0", WORKER, compute=(101, 102))
+    assert state.progress() is None
+
+
+def test_the_second_half_of_an_epoch_that_solves_items_first():
+    state = started(settings={"epochs": 10, "first": "items"})
+    end(state, "solve-users-1-0", WORKER, compute=(100, 101))
+    assert state.progress().half == 1
+
+
+def test_half_epochs_are_told_once_and_as_plain_values():
+    state = started()
+    train_an_epoch(state)
+    users, items = state.take_half_epochs()
+    assert state.take_half_epochs() == []
+    assert HalfEpochTimes.from_json(users.to_json()) == users
+    assert items == state.half_epochs[-1]
+
+
+def test_memory_does_not_grow_with_epochs():
+    state = started()
+    for epoch in range(1, 2001):
+        train_an_epoch(state, epoch, start=100 + 4.0 * (epoch - 1))
+    assert len(state.half_epochs) == 40
+    assert len(state.take_half_epochs()) == 1000
+    assert state.totals["users"].half_epochs == 2000
+    assert state.totals["users"].solving == pytest.approx(3000)
+    assert state._pending == {}
+
+
+def test_reading_and_writing_between_stretches_is_no_half_epoch():
+    state = started()
+    train_an_epoch(state)
+    end(state, "broadcast-users-0-0", WORKER, compute=(150.0, 200.0))
+    train_an_epoch(state, 2, start=200.0)
+    assert [half.seconds for half in state.half_epochs] == [3, 1, 3, 1]
+
+
+def test_an_epoch_that_is_told_again_takes_back_those_after_it():
+    state = started()
+    for epoch in (1, 2, 3, 2):
+        state.told(figures(epoch))
+    assert [its.epoch for its in state.history] == [1, 2]
+    assert state.epoch == 2
+
+
+def test_the_time_to_the_end():
+    state = started()
+    assert state.seconds_left(0.0) is None
+    for epoch in (1, 2):
+        state.told(figures(epoch, seconds=float(epoch)))
+    assert state.seconds_left(state._told) == pytest.approx(8 * 1.5)
+    assert state.seconds_left(state._told + 2) == pytest.approx(10)
+    assert state.seconds_left(state._told + 99) == 0
+
+
+def test_ratings_a_second():
+    state = started()
+    assert state.ratings_per_second is None
+    train_an_epoch(state)
+    assert state.ratings_per_second == pytest.approx(200 / 4)
+
+
+def test_a_side_of_one_partition_has_no_task_that_joins():
+    state = started()
+    end(state, "solve-items-1-0", WORKER, compute=(100, 104))
+    assert [half.side for half in state.half_epochs] == ["items"]
