@@ -32,7 +32,7 @@ _N_IN_THE_PLANE = 400
 _N_LABELLED = 14
 _N_POLARIZING = 15
 _N_OF_BIASES = 60
-_LONGEST_NAME = 30
+_LONGEST_NAME = 26
 
 
 @dataclass(frozen=True)
