@@ -176,14 +176,15 @@ def forget_peak():
     Path("/proc/self/clear_refs").write_text("5")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_memory_is_bounded_by_a_setting(tmp_path):
-    """A worker process takes, for 500 of 30,000 users at once, a small part of all it writes."""
-    n_users, k = 30_000, 100
+    """A worker process takes, for 1,000 of 40,000 users at once, a small part of all it writes."""
+    n_users, k = 40_000, 100
     rows = pa.table(
         {
             "userId": np.repeat(np.arange(n_users), 3),
-            "movieId": np.arange(3 * n_users) % 2_000,
+            "movieId": np.arange(3 * n_users) % 300,
             "rating": np.arange(3 * n_users) % 5 + 1.0,
         }
     )
@@ -205,8 +206,8 @@ def test_memory_is_bounded_by_a_setting(tmp_path):
             (peak,) = client.run(resident, "VmHWM").values()
             return peak - before
 
-        grown(500)  # Kernels and libraries stay.
-        few, all_at_once = grown(500), grown(n_users)
+        grown(1_000)  # Kernels and libraries stay.
+        few, all_at_once = grown(1_000), grown(n_users)
     written = n_users * k * (8 + 4 + 8 + 8)
     assert few < written / 4
     assert all_at_once > written
