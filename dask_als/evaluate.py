@@ -109,7 +109,7 @@ class Evaluation:
         Mean number of training ratings of a relevant held-out item: what `Ranking.popularity`
         compares with.
     errors : dict of str to Errors
-        By what predicts: ``model``, ``global mean``, ``biases alone``.
+        By what predicts: ``model`` (if of explicit feedback), ``global mean``, ``biases alone``.
     ranking : dict of str to Ranking
         By what ranks: ``model``, ``biases alone``, ``most popular``.
     calibration : Calibration or None
@@ -308,10 +308,12 @@ def _model_scorer(model: str, n_users: int, n_items: int) -> Scorer:
     manifest = model_files.read_manifest(model)
     dtype = manifest.settings.dtype
     items, _ = model_files.read_state(model, ITEMS, range(n_items), dtype)
+    # Preferences are no ratings.
+    predicts = manifest.settings.feedback == "explicit"
     return Scorer(
         manifest.global_mean,
         partial(_read_users, model, dtype),
-        items,
+        items if predicts else None,
         candidates(items, typical_norm=typical_norm(items, n_users)),
     )
 

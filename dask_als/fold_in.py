@@ -1,11 +1,14 @@
 """Factors for new users, or items, from their ratings, by the kernel that training uses.
 
-::
+What is written is a model, so that every command takes it::
 
     OUT/
-      fold_in.json                   model, counts; written last
-      users/part-00000.parquet …     id, count, bias, factors, as in a model (or items/)
-      ratings/                       the ratings, prepared: with those rejected, and why
+      model.json                     as the model's, with the folded side in place of its own
+      users/part-00000.parquet …     id, count, bias, factors of what was folded in (or items/)
+      items/part-00000.parquet …     the model's other side as it is (or users/)
+      history.jsonl                  the model's
+      fold_in.json                   which model, and counts
+      ratings/                       the ratings as a dataset, its other side in the model's order
 
 A row that the model knows starts from its factors there, which its bias depends on: it gets what
 the next half-epoch would give it. All others start from 0.
@@ -14,26 +17,26 @@ the next half-epoch would give it. All others start from 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from dask_als import model_files, storage
-from dask_als.blocks import Block, State, block_of, concatenated, zero_state
+from dask_als.blocks import State, concatenated, zero_state
 from dask_als.dataset import Dataset, Partition, read_block, rows_path
-from dask_als.errors import InputError
 from dask_als.executor import Executor
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.methods import fold_in_method_of
+from dask_als.model import dataset_of
+from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
-from dask_als.prepare import prepare
+from dask_als.prepare import KnownRows, prepare
 from dask_als.settings import Columns, PrepareSettings
-from dask_als.side import Side
+from dask_als.side import ITEMS, Side
 
-FORMAT_VERSION = 1
-MANIFEST = "fold_in.json"
+ABOUT = "fold_in.json"
 RATINGS = "ratings"
 
 
@@ -69,8 +72,6 @@ class _Trained:
         Of the folded side, with a last row of zeros for what is new.
     own_ids : pandas.Index
     fixed : SolvedSide
-    place : ndarray of int32
-        Where rows of the ratings' other side stand in the model; -1 for unknown ones.
     mean_bias : float
         For rows without a rating that counts.
     """
@@ -78,7 +79,6 @@ class _Trained:
     own: State
     own_ids: pd.Index[int]
     fixed: SolvedSide
-    place: np.ndarray
     mean_bias: float
 
 
@@ -104,7 +104,7 @@ def fold_in(
     model : str
         A model directory that all workers see.
     out : str
-        The directory to write.
+        The model directory to write.
     side : Side
         What is folded in.
     columns : Columns, optional
@@ -121,19 +121,22 @@ def fold_in(
         If ratings or model cannot be read, no rating is of anything the model knows, or `out` is
         there already.
     """
-    model_files.read_manifest(model)
+    manifest = model_files.read_manifest(model)
     model = storage.absolute(model)
-    with storage.staged_directory(out, manifest=MANIFEST, overwrite=overwrite) as staging:
+    with storage.staged_directory(
+        out, manifest=model_files.MANIFEST, overwrite=overwrite
+    ) as staging:
         dataset = prepare(
             ratings,
             storage.join(staging, RATINGS),
             executor,
             columns=columns,
             settings=PrepareSettings(partitions=partitions),
+            known=_known_rows(model, manifest, side.other, executor),
             progress=preparing,
         )
-        trained = executor.submit(_read_trained, model, dataset, side, key=f"model-{side.name}")
-        parts = [
+        trained = executor.submit(_read_trained, model, side, key=f"model-{side.name}")
+        solved = [
             executor.submit(
                 _fold_in_part,
                 (model, dataset.path, staging),
@@ -145,43 +148,86 @@ def fold_in(
             )
             for number, partition in enumerate(dataset.table(side).partitions)
         ]
-        rows = known = used = 0
-        progress(0, len(parts))
-        for done, counts in enumerate(executor.as_completed(parts), start=1):
-            rows, known, used = rows + counts[0], known + counts[1], used + counts[2]
-            progress(done, len(parts))
-        if not used:
-            raise InputError(f"none of the ratings is of {side.other.name} that {model} knows")
-        folded = Folded(rows, known, used, dataset.n_ratings - used)
+        copied = [
+            executor.submit(
+                storage.copy,
+                *(model_files.part_path(place, side.other, number) for place in (model, staging)),
+                key=f"copy-{side.other.name}-{number}",
+            )
+            for number in range(len(manifest.side(side.other).partitions))
+        ]
+        _wait([*solved, *copied], executor, progress)
+        parts = executor.gather(solved)
+        folded = Folded(
+            rows=dataset.table(side).n_rows,
+            known=sum(known for known, _ in parts),
+            ratings=dataset.n_ratings,
+            ratings_of_unknown=dataset.source["unknown"],
+        )
         about = {"model": model, "side": side.name, **asdict(folded)}
-        path = storage.join(staging, MANIFEST)
-        storage.write_manifest(path, about, format_version=FORMAT_VERSION)
+        storage.write_json(storage.join(staging, ABOUT), about)
+        model_files.write_history(staging, model_files.read_history(model))
+        checksums = [checksum for _, checksum in parts]
+        model_files.write_manifest(
+            staging, _folded_manifest(manifest, dataset, side, out, checksums)
+        )
     return folded
 
 
-def renumbered(block: Block, place: np.ndarray) -> Block:
-    """Give columns of a block other numbers, and leave out those whose number is -1."""
-    columns = place[block.indices]
-    keep = columns >= 0
-    row, columns, ratings = block.row_of_rating[keep], columns[keep], block.ratings[keep]
-    order = np.lexsort((columns, row))
-    return block_of(block.rows, row[order], columns[order], ratings[order])
+def _wait(handles: list[object], executor: Executor, progress: Callable[[int, int], None]) -> None:
+    progress(0, len(handles))
+    for done, _ in enumerate(executor.as_completed(handles), start=1):
+        progress(done, len(handles))
 
 
-def _read_trained(model: str, dataset: Dataset, side: Side) -> _Trained:
+def _known_rows(model: str, manifest: ModelManifest, side: Side, executor: Executor) -> KnownRows:
+    """Return the model's rows of the side that stays, with titles if its dataset is still there."""
+    dataset = dataset_of(manifest, model, None) if side is ITEMS else None
+    titled = dataset if dataset is not None and dataset.has_titles else None
+    first = model_files.read_ids(model, side, 0, manifest.side(side).partitions[0])
+    return KnownRows(
+        side,
+        executor.submit(_read_known, model, side, titled, key=f"known-{side.name}"),
+        first.schema.field("id").type,
+        has_titles=titled is not None,
+    )
+
+
+def _read_known(model: str, side: Side, titled: Dataset | None) -> pa.Table:
+    if titled is not None:
+        return titled.read_rows(side)
+    partitions = model_files.read_manifest(model).side(side).partitions
+    return pa.concat_tables(
+        [model_files.read_ids(model, side, n, part) for n, part in enumerate(partitions)]
+    )
+
+
+def _folded_manifest(
+    manifest: ModelManifest, dataset: Dataset, side: Side, out: str, checksums: list[int]
+) -> ModelManifest:
+    table = dataset.table(side)
+    partitions = tuple(
+        Partition(part.start, part.stop, part.ratings, crc32=checksum)
+        for part, checksum in zip(table.partitions, checksums, strict=True)
+    )
+    folded = ModelSide(table.digest, manifest.side(side).mean_bias, partitions)
+    path = storage.join(storage.absolute(out), RATINGS)
+    its_dataset = {"path": path, "fingerprint": dataset.fingerprint}
+    return replace(manifest, dataset=its_dataset).with_side(side, folded)
+
+
+def _read_trained(model: str, side: Side) -> _Trained:
     manifest = model_files.read_manifest(model)
     settings = manifest.settings
     own_ids, own, _ = _read_side(model, side)
-    fixed_ids, state, rated = _read_side(model, side.other)
+    _, state, rated = _read_side(model, side.other)
     method = fold_in_method_of(settings, manifest.global_mean)
     step = HalfEpoch(side.other, settings.epochs)
-    ids = pd.Index(dataset.read_rows(side.other).column("id").to_pandas())
     nothing = zero_state(range(1), rank=manifest.rank, dtype=settings.dtype)
     return _Trained(
         own=concatenated([own, nothing]),
         own_ids=own_ids,
         fixed=method.join_parts(step, [method.start_part(state, rated)]),
-        place=fixed_ids.get_indexer(ids).astype(np.int32),
         mean_bias=manifest.side(side).mean_bias,
     )
 
@@ -198,16 +244,14 @@ def _read_side(model: str, side: Side) -> tuple[pd.Index[int], State, np.ndarray
 
 def _fold_in_part(
     paths: tuple[str, str, str], side: Side, number: int, partition: Partition, trained: _Trained
-) -> tuple[int, int, int]:
-    """Solve and write one partition; return its rows, those known, and the ratings used."""
+) -> tuple[int, int]:
+    """Solve and write one partition; return how many of its rows are known, and a CRC-32."""
     model, dataset, out = paths
     manifest = model_files.read_manifest(model)
     stored = read_block(dataset, side, number, partition)
-    block = renumbered(
-        Block(range(len(stored.rows)), stored.indptr, stored.indices, stored.ratings),
-        trained.place,
-    )
-    ids = storage.read_parquet_rows(rows_path(dataset, side), partition.rows, ["id"])
+    # Its own state is not the whole side's, but has these rows alone.
+    block = replace(stored, rows=range(len(stored.rows)))
+    ids = storage.read_parquet_rows(rows_path(dataset, side), partition.rows, ["id", "count"])
     rows = trained.own_ids.get_indexer(pd.Index(ids.column("id").to_pandas()))
     own = State(trained.own.bias[rows], trained.own.factors[rows])
     solved = fold_in_method_of(manifest.settings, manifest.global_mean).solve_part(
@@ -217,6 +261,5 @@ def _fold_in_part(
         trained.fixed,
     )
     bias = np.where(solved.rated, solved.state.bias, own.bias.dtype.type(trained.mean_bias))
-    table = ids.append_column("count", pa.array(block.counts))
-    model_files.write_part(out, side, number, table, State(bias, solved.state.factors))
-    return len(rows), int((rows >= 0).sum()), len(block.indices)
+    checksum = model_files.write_part(out, side, number, ids, State(bias, solved.state.factors))
+    return int((rows >= 0).sum()), checksum

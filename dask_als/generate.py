@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -215,10 +215,16 @@ def true_factors(settings: GenerateSettings) -> TrueFactors:
     )
 
 
-def write_ratings(settings: GenerateSettings, path: str | os.PathLike[str]) -> None:
+def write_ratings(
+    settings: GenerateSettings,
+    path: str | os.PathLike[str],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Write all ratings: a CSV file if `path` ends with ``.csv``, else a folder of Parquet files.
 
     The output appears under its name when it is whole; a run that breaks leaves nothing behind.
+    `progress` is told how many ratings are written, of how many.
 
     Raises
     ------
@@ -227,10 +233,9 @@ def write_ratings(settings: GenerateSettings, path: str | os.PathLike[str]) -> N
     """
     path = Path(path)
     with _appearing_whole(path) as partial:
-        if path.suffix == ".csv":
-            _write_csv(settings, partial)
-        else:
-            _write_parquet(settings, partial)
+        write = _write_csv if path.suffix == ".csv" else _write_parquet
+        for chunk in write(settings, partial):
+            progress(chunk.stop_rating, settings.n_ratings)
 
 
 # What the chunks have in common ------------------------------------------------------------------
@@ -443,15 +448,19 @@ def _appearing_whole(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _write_parquet(settings: GenerateSettings, folder: Path) -> None:
+def _write_parquet(settings: GenerateSettings, folder: Path) -> Iterator[Chunk]:
+    """Write a file for each chunk, and yield the chunks that are written."""
     folder.mkdir()
     for chunk in chunks(settings):
         file = folder / f"part-{chunk.number:05d}.parquet"
         pyarrow.parquet.write_table(generate_chunk(settings, chunk), file)
+        yield chunk
 
 
-def _write_csv(settings: GenerateSettings, file: Path) -> None:
+def _write_csv(settings: GenerateSettings, file: Path) -> Iterator[Chunk]:
+    """Write one file, and yield the chunks that are written."""
     options = pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none")
     with pyarrow.csv.CSVWriter(file, SCHEMA, write_options=options) as writer:
         for chunk in chunks(settings):
             writer.write_table(generate_chunk(settings, chunk))
+            yield chunk

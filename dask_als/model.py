@@ -198,7 +198,7 @@ class ALSModel:
         manifest = model_files.read_manifest(path)
         users, items = (_read_rows(path, manifest, side) for side in SIDES)
         history = model_files.read_history(path)
-        return cls(manifest, users, items, history, _find_dataset(manifest, path, dataset))
+        return cls(manifest, users, items, history, dataset_of(manifest, path, dataset))
 
     def save(self, path: str, *, overwrite: bool = False) -> None:
         """Write a model directory.
@@ -628,8 +628,14 @@ def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
     )
 
 
-def _find_dataset(manifest: ModelManifest, model: str, path: str | None) -> Dataset | None:
-    """Open the dataset that a model was trained on, if it is there."""
+def dataset_of(manifest: ModelManifest, model: str, path: str | None) -> Dataset | None:
+    """Open the dataset that a model was trained on, if it is there.
+
+    Raises
+    ------
+    InputError
+        If `path` names another one.
+    """
     asked = path or manifest.dataset["path"]
     if path is None and not is_dataset(asked):
         return None

@@ -101,6 +101,10 @@ class ModelManifest:
         """Return what is known of one side."""
         return self.users if side is USERS else self.items
 
+    def with_side(self, side: Side, its: ModelSide) -> ModelManifest:
+        """Return it with another side in place of its own."""
+        return replace(self, users=its) if side is USERS else replace(self, items=its)
+
 
 def part_path(model: str, side: Side, number: int) -> str:
     """Return the path of one part of a model."""
@@ -248,6 +252,12 @@ def read_part(
             f"{len(partition.rows):,} there; train it again"
         )
     return table
+
+
+def read_ids(model: str, side: Side, number: int, partition: Partition) -> pa.Table:
+    """Read ``id`` and ``count`` of one part."""
+    path = part_path(model, side, number)
+    return storage.read_parquet(path, ["id", "count"], crc32=partition.crc32)
 
 
 def state_of(table: pa.Table) -> State:

@@ -38,6 +38,25 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class KnownRows:
+    """The rows of one side, decided elsewhere: ratings of other rows are left out.
+
+    Attributes
+    ----------
+    side : Side
+    rows : handle of pyarrow.Table
+        ``id``, ``count`` and, if known, ``title``, in the order of the indices.
+    id_type : pyarrow.DataType
+    has_titles : bool
+    """
+
+    side: Side
+    rows: Any
+    id_type: pa.DataType
+    has_titles: bool
+
+
+@dataclass(frozen=True)
 class Titles:
     """A CSV file of item titles that the user names.
 
@@ -60,6 +79,7 @@ def prepare(
     columns: Columns = Columns(),
     settings: PrepareSettings = PrepareSettings(),
     titles: Titles | None = None,
+    known: KnownRows | None = None,
     overwrite: bool = False,
     progress: Progress = lambda stage, done, total: None,
 ) -> Dataset:
@@ -77,6 +97,8 @@ def prepare(
     settings : PrepareSettings, optional
     titles : Titles, optional
         By default those in GroupLens' own layout, if the source has it.
+    known : KnownRows, optional
+        The rows of one side and their order; by default those of the source, by their ids.
     overwrite : bool, optional
         Whether a dataset that is there is replaced.
     progress : callable, optional
@@ -94,9 +116,11 @@ def prepare(
         raise InputError(
             f"the split 'latest' needs a time column; {source_path} has {listed(source.columns)}"
         )
-    title_file = _title_file(source, columns, titles)
+    title_file = None
+    if known is None or known.side is not ITEMS:
+        title_file = _title_file(source, columns, titles)
     with storage.staged_directory(path, manifest=MANIFEST, overwrite=overwrite) as staging:
-        plan = _Plan(executor, progress, settings, columns, staging)
+        plan = _Plan(executor, progress, settings, columns, known, staging)
         return plan.run(source, title_file, path)
 
 
@@ -138,12 +162,14 @@ class _Plan:
         progress: Progress,
         settings: PrepareSettings,
         columns: Columns,
+        known: KnownRows | None,
         staging: str,
     ) -> None:
         self.executor = executor
         self.progress = progress
         self.settings = settings
         self.columns = columns
+        self.known = known
         self.staging = staging
         self.work = storage.join(staging, "work")
 
@@ -156,10 +182,17 @@ class _Plan:
             raise InputError(
                 f"{source.path} has no usable rating; {self.why_none(n_rows, summaries)}"
             )
-        ids = {side: self.merge_ids(chunks, summaries, side) for side in SIDES}
+        self.refuse_other_types(summaries)
+        ids = {side: self.all_ids(chunks, summaries, side) for side in SIDES}
         del chunks
         ranges = self.plan_ranges(ids, n_rows - n_rejected)
-        self.shuffle(summaries, ids, ranges)
+        n_unknown = self.shuffle(summaries, ids, ranges)
+        if n_unknown == n_rows - n_rejected:
+            assert self.known is not None, "all other rows are known"
+            raise InputError(
+                f"none of the {n_unknown:,} ratings in {source.path} is of a known "
+                f"{self.known.side.singular}"
+            )
         user_parts = self.write_users(summaries, ids, ranges)
         self.refuse_duplicates(user_parts, ids)
         n_train = sum(part.n_train for part in user_parts)
@@ -176,6 +209,7 @@ class _Plan:
             "test": sum(part.n_test for part in user_parts),
             "rejected": n_rejected,
             "duplicates": sum(part.n_merged for part in user_parts),
+            "unknown": n_unknown,
         }
         _check_nothing_lost(counts, users, items, tests)
         dataset = Dataset(
@@ -190,7 +224,7 @@ class _Plan:
             fingerprint=_fingerprint(users, items, tests),
             split=self.settings.split_json(),
             source={"path": storage.absolute(source.path), **counts},
-            has_titles=titles is not None,
+            has_titles=titles is not None or (self.known is not None and self.known.has_titles),
         )
         dataset.write_manifest(self.staging)
         return dataset
@@ -227,7 +261,7 @@ class _Plan:
             ]
             self.completed("read", handles)
             summaries.update(zip(numbers, self.executor.gather(handles), strict=True))
-            id_types = _agreed_id_types(summaries.values())
+            id_types = _agreed_id_types(summaries.values(), self.known)
             numbers = [number for number, its in summaries.items() if not _has_types(its, id_types)]
             attempt += 1
         return [chunks[number] for number in sorted(chunks)], [
@@ -244,8 +278,21 @@ class _Plan:
                     return f"all {n_rows:,} rows were rejected, the first because {reason.as_py()}"
         return "it has no rows"
 
-    def merge_ids(self, chunks: list[Any], summaries: list[ChunkSummary], side: Side) -> Any:
+    def refuse_other_types(self, summaries: list[ChunkSummary]) -> None:
+        """Raise InputError if ids are not of the type that the known ones have."""
+        if self.known is None:
+            return
+        found = _agreed_id_types(summaries, self.known)[self.known.side.singular]
+        if found != self.known.id_type:
+            raise InputError(
+                f"ids of {self.known.side.name} are {found} in these ratings, "
+                f"{self.known.id_type} where they are known"
+            )
+
+    def all_ids(self, chunks: list[Any], summaries: list[ChunkSummary], side: Side) -> Any:
         """Return the handle of all ids of a side."""
+        if self.known is not None and side is self.known.side:
+            return self.known.rows
         tables = [
             self.executor.submit(tasks.chunk_ids, chunk, side, key=f"ids-{side.name}-{number}")
             for number, (chunk, its) in enumerate(zip(chunks, summaries, strict=True))
@@ -271,8 +318,8 @@ class _Plan:
         summaries: list[ChunkSummary],
         ids: dict[Side, Any],
         ranges: dict[Side, list[range]],
-    ) -> None:
-        """Bring all rows on their way to the partitions of users."""
+    ) -> int:
+        """Bring all rows on their way to the partitions of users; return how many are left out."""
         by_name = {side.name: handle for side, handle in ids.items()}
         handles = [
             self.executor.submit(
@@ -286,6 +333,7 @@ class _Plan:
             for block in _blocks(summaries)
         ]
         self.completed("shuffle", handles)
+        return sum(self.executor.gather(handles))
 
     def write_users(
         self,
@@ -423,11 +471,15 @@ def _blocks(summaries: list[ChunkSummary]) -> list[BlockNumber]:
     ]
 
 
-def _agreed_id_types(summaries: Iterable[ChunkSummary]) -> dict[str, pa.DataType]:
+def _agreed_id_types(
+    summaries: Iterable[ChunkSummary], known: KnownRows | None
+) -> dict[str, pa.DataType]:
     """Return one type for the ids of each side, by the side's word."""
     agreed = {}
     for side in SIDES:
         kinds = frozenset(kind for chunk in summaries for kind in chunk.id_types[side.name])
+        if known is not None and side is known.side:
+            kinds |= {known.id_type}
         if kinds:
             agreed[side.singular] = tasks.common_id_type(kinds)
     return agreed
@@ -468,7 +520,7 @@ def _check_nothing_lost(
         ("for testing", sum(part.n_ratings for part in tests), counts["test"]),
         (
             "in all",
-            counts["train"] + counts["test"] + counts["rejected"] + counts["duplicates"],
+            sum(counts.values()) - counts["rows"],
             counts["rows"],
         ),
     ]

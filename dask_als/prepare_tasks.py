@@ -264,20 +264,31 @@ def id_hashes(ids: pa.Table) -> np.ndarray:
 
 def shuffle_block(
     block: BlockNumber, ids: dict[str, pa.Table], ranges: list[range], work: str
-) -> None:
-    """Replace a block's ids by indices and sort its rows by the users' partitions, in order."""
+) -> int:
+    """Replace a block's ids by indices and sort its rows by the users' partitions, in order.
+
+    Returns
+    -------
+    int
+        Rows left out, as one of their ids is not among those given.
+    """
     batch = storage.read_batch(usable_path(work, block), 0)
     columns = {
         side.singular: _indices(batch.column(side.singular), ids[side.name]) for side in SIDES
     }
     for name in batch.schema.names[len(SIDES) :]:
         columns[name] = batch.column(name).to_numpy()
+    is_known = np.logical_and.reduce([columns[side.singular] >= 0 for side in SIDES])
+    if not is_known.all():
+        columns = {name: values[is_known] for name, values in columns.items()}
     _write_shuffled(to_users_path(work, block), columns, USERS, ranges)
+    return len(is_known) - int(is_known.sum())
 
 
 def _indices(ids: pa.DictionaryArray, all_ids: pa.Table) -> np.ndarray:
-    known = pc.index_in(ids.dictionary, value_set=all_ids["id"].combine_chunks())
-    return known.to_numpy()[ids.indices.to_numpy()]
+    """Return the index of each id, -1 if it is not among them."""
+    found = pc.index_in(ids.dictionary, value_set=all_ids["id"].combine_chunks())
+    return found.fill_null(-1).to_numpy()[ids.indices.to_numpy()]
 
 
 def _write_shuffled(
@@ -399,10 +410,20 @@ def finish_side(
     titles: TitleFile | None,
     dataset: str,
 ) -> CheckedSide:
-    """Write a side's ids with their counts of training ratings, and sum up its partitions."""
+    """Write a side's ids with their counts of training ratings, and sum up its partitions.
+
+    Parameters
+    ----------
+    ids : pyarrow.Table
+        ``id`` and, if known already, ``title``.
+    titles : TitleFile or None
+        Where titles are to be looked up.
+    """
     counts = np.concatenate([part.counts for part in parts])
     table = pa.table({"id": ids["id"], "count": pa.array(counts, pa.int64())})
-    if titles is not None:
+    if "title" in ids.column_names:
+        table = table.append_column("title", ids["title"])
+    elif titles is not None:
         table = table.append_column("title", _titles_of(ids["id"], read_titles(titles)))
     path = rows_path(dataset, side)
     storage.write_parquet(path, table, row_group_size=1 << 16)

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper
+from bokeh.models import (
+    ColumnDataSource,
+    FixedTicker,
+    HoverTool,
+    LinearColorMapper,
+    NumeralTickFormatter,
+)
 from bokeh.models.annotations import LabelSet
 from bokeh.palettes import Blues256
 from bokeh.plotting import figure
@@ -16,7 +22,6 @@ from bokeh.resources import Resources
 from jinja2 import Environment
 
 from dask_als import report_data, storage
-from dask_als.history import EpochFigures
 from dask_als.model import ALSModel
 from dask_als.report_data import Errors, Scale
 from dask_als.side import ITEMS, SIDES, USERS
@@ -27,7 +32,8 @@ _INK, _FAINT = "#2b2f36", "#d9dde3"
 _N_IN_THE_PLANE = 400
 _N_LABELLED = 14
 _N_POLARIZING = 15
-_LONGEST_NAME = 30
+_N_OF_BIASES = 60
+_LONGEST_NAME = 26
 
 
 @dataclass(frozen=True)
@@ -75,14 +81,16 @@ def report(
         plots=list(zip(plots, blocks, strict=True)),
         bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
         script=script,
-        left_out=_why_without_errors(model) if errors is None else None,
+        left_out=_left_out(model) if errors is None else None,
     )
 
 
-def _why_without_errors(model: ALSModel) -> str:
+def _left_out(model: ALSModel) -> str:
+    """Say which plots there are none of without errors, and why."""
+    what = "Errors by popularity, and predictions against ratings, are left out"
     if model.settings.feedback == "implicit":
-        return "implicit feedback has no ratings to predict"
-    return "the dataset that this model was trained on is not there"
+        return f"{what}: implicit feedback has no ratings to predict. Nor has it biases."
+    return f"{what}: the dataset that this model was trained on is not there."
 
 
 def write_report(path: str, page: str) -> None:
@@ -112,14 +120,16 @@ def _number(value: float | None) -> str:
 
 
 def _plots(model: ALSModel, errors: Errors | None) -> list[Plot]:
-    plots = [_objective_plot(model.history), _rmse_plot(model.history), _counts_plot(model)]
+    plots = [_objective_plot(model), _rmse_plot(model), _counts_plot(model)]
     if errors is not None:
         manifest = model.manifest
         held_out = model.dataset is not None and model.dataset.n_test > 0
         which = "held-out ratings" if held_out else "ratings it was trained on"
         scale = Scale(manifest.rating_min, manifest.rating_max)
         plots += [_popularity_plot(errors, which), _predictions_plot(errors, scale, which)]
-    return [*plots, _biases_plot(model), _plane_plot(model), _polarizing_plot(model)]
+    if model.settings.feedback == "explicit":
+        plots.append(_biases_plot(model))
+    return [*plots, _plane_plot(model), _polarizing_plot(model)]
 
 
 def _empty(x: str, y: str, tooltips: list[tuple[str, str]], **options: Any) -> Any:
@@ -146,28 +156,36 @@ def _empty(x: str, y: str, tooltips: list[tuple[str, str]], **options: Any) -> A
     return drawing
 
 
-def _add_legend_style(drawing: Any, location: str) -> None:
-    drawing.legend.location = location
-    drawing.legend.background_fill_alpha = 0.8
-    drawing.legend.border_line_color = None
-    drawing.legend.label_text_color = _INK
+def _lift_legend(drawing: Any) -> None:
+    """Put the legend above the axes, where it covers nothing."""
+    (legend,) = drawing.legend
+    legend.orientation = "horizontal"
+    legend.padding = legend.margin = 0
+    legend.spacing = 16
+    legend.border_line_color = None
+    legend.label_text_color = _INK
+    drawing.add_layout(legend, "above")
 
 
-def _objective_plot(history: list[EpochFigures]) -> Plot:
+def _objective_plot(model: ALSModel) -> Plot:
     data = {
-        "epoch": [figures.epoch for figures in history],
-        "objective": [figures.objective for figures in history],
+        "epoch": [figures.epoch for figures in model.history],
+        "objective": [figures.objective for figures in model.history],
     }
     drawing = _empty(
         "epoch", "objective", [("epoch", "@epoch"), ("objective", "@objective{0,0.0}")]
     )
-    drawing.yaxis.formatter.use_scientific = False
+    drawing.yaxis.formatter = NumeralTickFormatter(format="0,0")
     drawing.line("epoch", "objective", source=data, color=_INK, line_width=2)
     drawing.scatter("epoch", "objective", source=data, color=_INK, size=5)
-    return Plot("Objective", "What training raises, after each epoch.", drawing)
+    words = "What training raises, after each epoch."
+    if model.settings.method == "gibbs":
+        words = "Log density of the ratings given each epoch's sample: it levels off, and sways."
+    return Plot("Objective", words, drawing)
 
 
-def _rmse_plot(history: list[EpochFigures]) -> Plot:
+def _rmse_plot(model: ALSModel) -> Plot:
+    history = model.history
     drawing = _empty("epoch", "RMSE", [("epoch", "@epoch"), ("RMSE", "@rmse{0.0000}")])
     lines: dict[str, tuple[list[float | None], str]] = {
         "training": ([figures.train_rmse for figures in history], _COLORS[USERS]),
@@ -179,8 +197,13 @@ def _rmse_plot(history: list[EpochFigures]) -> Plot:
         data = {"epoch": [figures.epoch for figures in history], "rmse": values}
         drawing.line("epoch", "rmse", source=data, color=color, line_width=2, legend_label=label)
         drawing.scatter("epoch", "rmse", source=data, color=color, size=5, legend_label=label)
-    _add_legend_style(drawing, "right")
+    _lift_legend(drawing)
     words = "Root mean squared error by epoch. Where the held-out line rises, the model overfits."
+    if model.settings.method == "gibbs":
+        words = (
+            "Root mean squared error of each epoch's sample; held out, from epoch "
+            f"{model.settings.burn_in + 1} on, that of their mean."
+        )
     return Plot("Error by epoch", words, drawing)
 
 
@@ -193,7 +216,7 @@ def _counts_plot(model: ALSModel) -> Plot:
         options = {"source": data, "color": _COLORS[side], "legend_label": side.name}
         drawing.line("position", "ratings", line_width=2, **options)
         drawing.scatter("position", "ratings", size=4, **options)
-    _add_legend_style(drawing, "bottom_left")
+    _lift_legend(drawing)
     words = (
         "Training ratings of the most active user, or the most rated item, the second, and so on."
     )
@@ -270,9 +293,13 @@ def _calibration_plot(calibration: Calibration) -> Plot:
 def _biases_plot(model: ALSModel) -> Plot:
     tooltips = [("bias", "@left{0.00} to @right{0.00}"), ("share", "@share{0.0%}")]
     drawing = _empty("bias", "share of the rows", tooltips)
+    biases = {
+        side: rows.state.bias[rows.counts > 0]
+        for side, rows in ((side, model.rows(side)) for side in SIDES)
+    }
+    edges = np.histogram_bin_edges(np.concatenate(list(biases.values())), _N_OF_BIASES)
     for side in SIDES:
-        rows = model.rows(side)
-        shares, edges = report_data.histogram(rows.state.bias[rows.counts > 0])
+        shares = np.histogram(biases[side], edges)[0] / max(1, len(biases[side]))
         data: dict[str, Any] = {"left": edges[:-1], "right": edges[1:], "share": shares}
         drawing.quad(
             "left",
@@ -286,7 +313,7 @@ def _biases_plot(model: ALSModel) -> Plot:
             legend_label=side.name,
         )
     drawing.y_range.start = 0
-    _add_legend_style(drawing, "top_right")
+    _lift_legend(drawing)
     words = "How much higher or lower than the mean users rate and items are rated."
     return Plot("Biases", words, drawing)
 
@@ -323,6 +350,8 @@ def _plane_plot(model: ALSModel) -> Plot:
             source=source,
             text_font_size="11px",
             text_color=_INK,
+            background_fill_color="#ffffff",
+            background_fill_alpha=0.7,
             text_align="align",
             x_offset="offset",
             y_offset=3,
@@ -360,14 +389,14 @@ def _polarizing_plot(model: ALSModel) -> Plot:
 
 
 def _spread_out(x: np.ndarray, y: np.ndarray) -> set[int]:
-    """Choose points far from the middle whose labels do not cover one another."""
+    """Choose points far from the middle, one a line, so that labels do not cover one another."""
     width, height = max(np.ptp(x), 1e-9), max(np.ptp(y), 1e-9)
     far = np.hypot((x - np.median(x)) / width, (y - np.median(y)) / height)
     chosen: list[int] = []
     for i in np.argsort(-far, kind="stable").tolist():
         if len(chosen) == _N_LABELLED:
             break
-        if all(abs(y[i] - y[j]) > 0.05 * height or abs(x[i] - x[j]) > 0.45 * width for j in chosen):
+        if all(abs(y[i] - y[j]) > 0.055 * height for j in chosen):
             chosen.append(i)
     return set(chosen)
 

@@ -20,7 +20,6 @@ N_LEVELS = 10
 N_PREDICTED = 60
 _MOST_DOUBLINGS = 48
 _MOST_POINTS_OF_A_CURVE = 200
-_N_HISTOGRAM = 60
 
 
 @dataclass(frozen=True)
@@ -208,14 +207,6 @@ def counts_by_position(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     positions = np.unique(np.geomspace(1, len(descending), _MOST_POINTS_OF_A_CURVE).round())
     positions = positions.astype(np.int64)
     return positions, descending[positions - 1]
-
-
-def histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return shares of the values in classes, and the classes' edges."""
-    if not len(values):
-        return np.zeros(1), np.array([0.0, 1.0])
-    counts, edges = np.histogram(values, _N_HISTOGRAM)
-    return counts / len(values), edges
 
 
 def well_known(model: ALSModel, side: Side, *, at_least: int = 10) -> np.ndarray:

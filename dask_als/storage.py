@@ -123,6 +123,19 @@ def _reading(path: str) -> Iterator[None]:
         raise InputError(f"{path} is damaged: {first_line(error)}") from None
 
 
+def copy(source: str, target: str) -> None:
+    """Copy a file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    content = _content(source)
+    with opened(target, "wb") as file:
+        file.write(content)
+
+
 def write_json(path: str, value: object) -> None:
     """Write a JSON file, indented, with a line end."""
     with opened(path, "w") as file:

@@ -169,6 +169,17 @@ def test_cold_users_and_items_are_counted_and_scored(tmp_path):
     assert found.errors["model"].rmse_cold == pytest.approx(np.sqrt(np.mean(np.square(errors))))
 
 
+def test_a_model_of_implicit_feedback_ranks_and_predicts_no_ratings(dataset, tmp_path):
+    path = str(tmp_path / "m")
+    train(dataset, path, small_settings(feedback="implicit", dtype="float64"), SERIAL)
+    found = evaluate(path, dataset, SERIAL, EvaluateSettings(k=5))
+    assert set(found.errors) == {"global mean", "biases alone"}
+    _, means, coverage, _ = by_hand(dataset, path, -1, 5)
+    for name, value in means.items():
+        assert getattr(found.ranking["model"], name) == pytest.approx(value, abs=1e-9)
+    assert found.ranking["model"].coverage == coverage
+
+
 def test_nothing_held_out(tmp_path):
     source = write_csv(tmp_path / "r.csv", generated(10, 10, 50))
     dataset = prepare(str(source), str(tmp_path / "d"), SERIAL)

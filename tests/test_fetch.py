@@ -1,7 +1,5 @@
 import hashlib
-import http.server
 import io
-import threading
 import zipfile
 
 import pytest
@@ -25,32 +23,6 @@ def archive():
         )
         file.writestr("ml-25m/README.txt", "read me")
     return buffer.getvalue()
-
-
-@pytest.fixture
-def site(tmp_path):
-    """Serve a folder on loopback; return the folder and its address."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(folder))
-
-        def log_message(self, *arguments):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(autouse=True)
-def without_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.mark.parametrize("form", ["{md5}  ml-25m.zip\n", "MD5 (ml-25m.zip) = {md5}\n"])

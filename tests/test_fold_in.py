@@ -1,19 +1,22 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from data import generated, read_state, small_settings, write_csv
 from oracle import Oracle
 
 from dask_als.cluster import DaskExecutor
+from dask_als.dataset import open_dataset
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
 from dask_als.fold_in import fold_in
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings, TrainSettings
-from dask_als.side import SIDES, USERS
+from dask_als.prepare import Titles, prepare
+from dask_als.recommend import recommend
+from dask_als.settings import PrepareSettings, RecommendSettings, TrainSettings
+from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
 SERIAL = SerialExecutor()
@@ -25,7 +28,14 @@ def data(tmp_path_factory):
     directory = tmp_path_factory.mktemp("fold-in")
     rows = generated(50, 40, 900, seed=4)
     source = str(write_csv(directory / "r.csv", rows))
-    dataset = prepare(source, str(directory / "d"), SERIAL, settings=PrepareSettings(partitions=3))
+    titles = [(item, f"Film {item}") for item in range(500)]
+    dataset = prepare(
+        source,
+        str(directory / "d"),
+        SERIAL,
+        settings=PrepareSettings(partitions=3),
+        titles=Titles(str(write_csv(directory / "t.csv", titles, ("movieId", "title")))),
+    )
     model = str(directory / "m")
     train(dataset, model, SETTINGS, SERIAL)
     return rows, source, model
@@ -89,6 +99,56 @@ def test_new_users_get_what_the_model_in_memory_gives(data, tmp_path):
     assert json.loads((tmp_path / "out" / "fold_in.json").read_text())["rows"] == 3
 
 
+def test_what_is_written_is_a_model_that_recommends(data, tmp_path):
+    """To the new users: what they have not rated, of all items of the model, with titles."""
+    _, _, model = data
+    loaded = ALSModel.load(model)
+    items = loaded.items.ids
+    its = {9002: {items[7]: 5.0, items[2]: 1.0}, 9001: {items[30]: 4.0, items[0]: 2.0}}
+    rows = [(user, item, value) for user, those in its.items() for item, value in those.items()]
+    source = str(write_csv(tmp_path / "new.csv", [*rows, (9003, 777_777, 3.0)]))
+    new = str(tmp_path / "new")
+    fold_in(source, model, new, SERIAL, USERS, partitions=2)
+    dataset = open_dataset(f"{new}/ratings")
+    settings = RecommendSettings(k=6)
+    made = recommend(new, dataset, str(tmp_path / "out"), SERIAL, settings)
+    assert (made.rows, made.unknown) == (3, 0)
+    parts = sorted((tmp_path / "out").glob("part-*"))
+    found = pd.concat([pq.read_table(path).to_pandas() for path in parts])
+    for user in (9001, 9002, 9003):
+        mine = found[found["user_id"] == user].drop(columns="user_id").reset_index(drop=True)
+        expected = loaded.fold_in(its.get(user, {})).recommend(6)
+        pd.testing.assert_frame_equal(mine, expected, check_dtype=False)
+    folded = ALSModel.load(new)
+    assert folded.items.ids.tolist() == items.tolist()
+    assert folded.items.counts.tolist() == loaded.items.counts.tolist()
+    assert folded.rated_items(9001)["title"].tolist() == [f"Film {items[30]}", f"Film {items[0]}"]
+    explained = folded.explain(9001, items[5])
+    assert set(explained["item_id"]) == set(its[9001])
+
+
+def test_new_items(data, tmp_path):
+    """The other way round, from a source with titles of its own."""
+    _, _, model = data
+    loaded = ALSModel.load(model)
+    users = loaded.users.ids
+    its = {users[4]: 5.0, users[20]: 3.0}
+    source = str(write_csv(tmp_path / "new.csv", [(user, 9001, r) for user, r in its.items()]))
+    fold_in(source, model, str(tmp_path / "new"), SERIAL, ITEMS)
+    folded = ALSModel.load(str(tmp_path / "new"))
+    assert folded.users.ids.tolist() == users.tolist()
+    expected = loaded.fold_in_item(its)
+    assert folded.predict(users[4], 9001) == pytest.approx(expected.scores[4], rel=1e-9)
+    assert folded.recommend(users[9]).to_dict("list")["item_id"] == [9001]
+    assert folded.recommend(users[4]).empty
+
+
+def test_ids_of_another_kind(data, tmp_path):
+    source = str(write_csv(tmp_path / "new.csv", [(9001, "a film", 5.0)]))
+    with pytest.raises(InputError, match="ids of items are string in these ratings, int64 where"):
+        fold_in(source, data[2], str(tmp_path / "out"), SERIAL, USERS)
+
+
 def test_a_model_of_samples(tmp_path):
     """Its factors lie side by side, so what is folded in has as many."""
     source = str(write_csv(tmp_path / "r.csv", generated(50, 40, 900, seed=4)))
@@ -117,6 +177,6 @@ def test_a_cluster_gives_the_same_bits(data, client, tmp_path):
 
 def test_nothing_that_the_model_knows(data, tmp_path):
     source = str(write_csv(tmp_path / "new.csv", [(9001, 777_777, 5.0)]))
-    with pytest.raises(InputError, match=r"none of the ratings is of items that .* knows"):
+    with pytest.raises(InputError, match=r"none of the 1 ratings in .*new.csv is of a known item"):
         fold_in(source, data[2], str(tmp_path / "out"), SERIAL, USERS)
     assert not (tmp_path / "out").exists()

@@ -1,10 +1,14 @@
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data import generated, small_settings, write_csv
+from distributed import Client, LocalCluster
 
 from dask_als.cluster import DaskExecutor
 from dask_als.errors import InputError
@@ -159,6 +163,54 @@ def test_nothing_may_be_recommended(data, tmp_path):
     with pytest.raises(InputError, match="none of the 40 items may be recommended"):
         recommend(model, dataset, str(tmp_path / "out"), SERIAL, RecommendSettings(), include=[-1])
     assert not (tmp_path / "out").exists()
+
+
+def resident(what):
+    """VmRSS, what this process holds, or VmHWM, the most it held, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{what}:")[2].split()[0]) * 1024
+
+
+def forget_peak():
+    """Let VmHWM start again from what is held now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_memory_is_bounded_by_a_setting(tmp_path):
+    """A worker process takes, for 1,000 of 40,000 users at once, a small part of all it writes."""
+    n_users, k = 40_000, 100
+    rows = pa.table(
+        {
+            "userId": np.repeat(np.arange(n_users), 3),
+            "movieId": np.arange(3 * n_users) % 300,
+            "rating": np.arange(3 * n_users) % 5 + 1.0,
+        }
+    )
+    pq.write_table(rows, tmp_path / "r.parquet")
+    dataset = prepare(str(tmp_path / "r.parquet"), str(tmp_path / "d"), SERIAL)
+    model, out = str(tmp_path / "m"), str(tmp_path / "out")
+    train(dataset, model, small_settings(epochs=1), SERIAL)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+
+        def grown(rows_at_once):
+            client.run(forget_peak)
+            (before,) = client.run(resident, "VmRSS").values()
+            settings = RecommendSettings(k=k, rows_at_once=rows_at_once)
+            made = recommend(model, dataset, out, DaskExecutor(client), settings, overwrite=True)
+            assert made.recommendations == n_users * k
+            (peak,) = client.run(resident, "VmHWM").values()
+            return peak - before
+
+        grown(1_000)  # Kernels and libraries stay.
+        few, all_at_once = grown(1_000), grown(n_users)
+    written = n_users * k * (8 + 4 + 8 + 8)
+    assert few < written / 4
+    assert all_at_once > written
 
 
 def test_items_is_the_same_model_turned_round(data):

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 from click.testing import CliRunner
 from data import generated, small_settings, write_csv
+from playwright.sync_api import sync_playwright
 
 from dask_als.cli import cli
 from dask_als.executor import SerialExecutor
@@ -13,7 +14,7 @@ from dask_als.model import ALSModel
 from dask_als.prepare import Titles, prepare
 from dask_als.report import report, write_report
 from dask_als.report_data import measure_errors
-from dask_als.settings import PrepareSettings
+from dask_als.settings import PrepareSettings, TrainSettings
 from dask_als.train import train
 from dask_als.uncertainty import calibration
 
@@ -29,7 +30,9 @@ HEADINGS = [
     "Polarizing items",
 ]
 NEED_RATINGS = HEADINGS[3:5]
+OF_IMPLICIT = [heading for heading in HEADINGS if heading not in (*NEED_RATINGS, "Biases")]
 CHROMIUM = shutil.which("chromium")
+GIBBS = TrainSettings(method="gibbs", rank=3, burn_in=2, samples=3)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +55,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(model):
+    return page_of(model)
+
+
+def page_of(model):
     loaded = ALSModel.load(model)
-    errors = measure_errors(loaded, model, loaded.dataset, SERIAL)
+    errors = None
+    if loaded.settings.feedback == "explicit":
+        errors = measure_errors(loaded, model, loaded.dataset, SERIAL)
     return report(loaded, errors, name="<i>mine</i>")
 
 
@@ -88,8 +97,16 @@ def test_a_model_of_implicit_feedback_has_no_errors_of_ratings(model, tmp_path):
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     with open(out, encoding="utf-8") as file:
         page = file.read()
-    assert headings(page) == [heading for heading in HEADINGS if heading not in NEED_RATINGS]
+    assert headings(page) == OF_IMPLICIT
     assert "implicit feedback has no ratings to predict" in page
+
+
+def test_a_model_of_samples_says_what_its_lines_are(model, tmp_path):
+    dataset, path = ALSModel.load(model).dataset, str(tmp_path / "gibbs")
+    train(dataset, path, GIBBS, SERIAL)
+    page = page_of(path)
+    assert headings(page) == HEADINGS
+    assert "held out, from epoch 3 on, that of their mean" in page
 
 
 def test_its_figures_are_those_of_the_model_not_of_the_last_epoch(model):
@@ -113,18 +130,37 @@ def test_the_command(model, tmp_path):
         assert headings(file.read()) == HEADINGS
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-@pytest.mark.parametrize("width", [1300, 390])
-def test_a_browser_draws_every_plot(page, tmp_path, width):
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser'")
-    file = tmp_path / "report.html"
-    write_report(str(file), page)
-    complaints, requests = [], []
-    with playwright.sync_playwright() as driver:
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as driver:
         # Chromium's own sandbox does not work as root, as in a container.
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": width, "height": 900})
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+@pytest.mark.parametrize(
+    ("width", "media", "settings", "expected"),
+    [
+        (1300, "screen", None, HEADINGS),
+        (390, "screen", None, HEADINGS),
+        (794, "print", None, HEADINGS),
+        (1300, "screen", GIBBS, HEADINGS),
+        (390, "screen", small_settings(feedback="implicit"), OF_IMPLICIT),
+    ],
+    ids=["wide", "phone", "print", "gibbs", "implicit"],
+)
+def test_a_browser_draws_every_plot(model, tmp_path, browser, width, media, settings, expected):
+    if settings is not None:
+        dataset, model = ALSModel.load(model).dataset, str(tmp_path / "model")
+        train(dataset, model, settings, SERIAL)
+    file = tmp_path / "report.html"
+    write_report(str(file), page_of(model))
+    complaints, requests = [], []
+    with browser.new_page(viewport={"width": width, "height": 900}) as tab:
+        tab.emulate_media(media=media)
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on(
             "console",
@@ -135,11 +171,10 @@ def test_a_browser_draws_every_plot(page, tmp_path, width):
         tab.wait_for_function("window.Bokeh && Bokeh.documents[0] && Bokeh.documents[0].is_idle")
         colors = tab.evaluate(_COLORS_OF_PLOTS)
         overflow = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-        browser.close()
     assert complaints == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     assert overflow <= 0
-    assert len(colors) == len(HEADINGS)
+    assert len(colors) == len(expected)
     # An empty plot has axes and grid alone, which are grey.
     assert min(colors) > 100
 

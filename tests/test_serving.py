@@ -1,11 +1,15 @@
 """A model's and recommendations' files are plain Parquet: DuckDB and Polars read them."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import duckdb
 import numpy as np
 import polars as pl
 import pytest
 from data import generated, small_settings, write_csv
-from usearch.index import Index
 
 from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
@@ -15,6 +19,7 @@ from dask_als.settings import RecommendSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()
+EXAMPLE = Path(__file__).parents[1] / "examples" / "vector_index.py"
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +58,11 @@ def test_polars_reads_factors_and_recommendations(directory):
 
 
 def test_a_vector_index_finds_nearly_the_same(directory):
-    """With the bias as one more dimension, the largest inner products are the best items."""
-    users, items = (
-        pl.read_parquet(f"{directory}/m/{side}/*.parquet") for side in ("users", "items")
-    )
-    vectors = np.column_stack([items["factors"].to_numpy(), items["bias"].to_numpy()])
-    queries = np.column_stack([users["factors"].to_numpy(), np.ones(users.height, np.float32)])
-    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32")
-    index.add(np.arange(len(vectors)), vectors)
-    found = items["id"].to_numpy()[index.search(queries, 10).keys]
-    exact = pl.read_parquet(f"{directory}/r/*.parquet")
-    shared = [
-        len(set(mine) & set(exact.filter(pl.col("user_id") == user)["item_id"])) / 10
-        for user, mine in zip(users["id"], found, strict=True)
-    ]
-    assert np.mean(shared) > 0.9
+    """The example, as its first lines say to run it."""
+    arguments = [sys.executable, str(EXAMPLE), str(directory / "m"), str(directory / "r")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    share, users = re.fullmatch(
+        r"([\d.]+)% of the best 10 of (\d+) users found by the index\n", done.stdout
+    ).groups()
+    assert float(share) > 90
+    assert int(users) == 60

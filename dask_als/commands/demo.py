@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,15 @@ import click
 from rich.console import Console
 
 from dask_als.commands.computing import computing
-from dask_als.commands.options import cluster_options, column_options, settings_of, train_options
-from dask_als.commands.prepare import say_dataset
-from dask_als.commands.train import say_model, train_shown
+from dask_als.commands.options import (
+    cluster_options,
+    column_options,
+    json_option,
+    settings_of,
+    train_options,
+)
+from dask_als.commands.prepare import dataset_json, say_dataset
+from dask_als.commands.train import model_json, say_model, train_shown
 from dask_als.settings import Columns, PrepareSettings, TrainSettings
 
 
@@ -26,12 +33,14 @@ from dask_als.settings import Columns, PrepareSettings, TrainSettings
 )
 @column_options
 @train_options
+@json_option
 @cluster_options
 def demo(
     ratings: str | None,
     titles: str | None,
     directory: str,
     recommend_to: str | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     r"""Prepare, train, compare and recommend, on a sample of MovieLens.
@@ -49,7 +58,7 @@ def demo(
 
     columns = settings_of(Columns, options)
     settings = settings_of(TrainSettings, options)
-    screen = Console()
+    screen = Console(stderr=as_json)
     folder = Path(directory)
     if ratings is None:
         ratings, titles = demonstration.write_sample(folder)
@@ -70,13 +79,20 @@ def demo(
         manifest = train_shown(screen, executor, dataset, model_path, settings, overwrite=True)
         without_factors = baselines(dataset, settings, executor)
     model = ALSModel.load(model_path)
-    screen.print(
-        console.table_of(
-            demonstration.comparison(manifest.figures, without_factors, settings),
-            f"Root mean squared error on {dataset.n_test:,} held-out ratings",
-        )
-    )
-    for title, frame in demonstration.recommendations(model, recommend_to):
+    compared = demonstration.comparison(manifest.figures, without_factors, settings)
+    tables = [
+        (f"Root mean squared error on {dataset.n_test:,} held-out ratings", compared),
+        *demonstration.recommendations(model, recommend_to),
+    ]
+    if as_json:
+        said = {
+            "dataset": dataset_json(dataset),
+            "model": model_json(model_path, manifest),
+            "tables": {title: json.loads(its.to_json(orient="records")) for title, its in tables},
+        }
+        click.echo(json.dumps(said, indent=2))
+        return
+    for title, frame in tables:
         screen.print(console.table_of(frame, title))
     say_model(screen, model_path, manifest)
     screen.print(f"dataset  {dataset.path}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import click
 from rich.console import Console
 
-from dask_als.commands.options import debug_option
+from dask_als.commands.options import debug_option, json_option
 
 
 @click.command()
 @click.argument("name")
 @click.option("--to", default=".", help="Directory to put the archive in.")
 @click.option("--base-url", help="Where NAME.zip is.  [default: GroupLens' site]")
+@json_option
 @debug_option
-def fetch(name: str, to: str, base_url: str | None) -> None:
+def fetch(name: str, to: str, base_url: str | None, as_json: bool) -> None:
     r"""Download NAME (ml-latest-small, ml-25m or ml-32m) from GroupLens.
 
     \b
@@ -24,7 +28,11 @@ def fetch(name: str, to: str, base_url: str | None) -> None:
     from dask_als.fetch import GROUPLENS
     from dask_als.fetch import fetch as run
 
-    fetched = run(name, to, base_url=base_url or GROUPLENS, progress=console.Download(Console()))
+    bar = console.Download(Console(stderr=as_json))
+    fetched = run(name, to, base_url=base_url or GROUPLENS, progress=bar)
+    if as_json:
+        click.echo(json.dumps(asdict(fetched), indent=2))
+        return
     checked = f"MD5 {fetched.md5}" if fetched.md5 else "no checksum is published; the zip is whole"
     click.echo(f"{fetched.path} ({checked})")
     click.echo(f"next: dask-als prepare {fetched.path} DATASET --test-fraction 0.1")

@@ -23,7 +23,7 @@ from dask_als.settings import Columns
 @click.command("fold-in")
 @click.argument("ratings")
 @click.argument("model")
-@click.option("--out", required=True, metavar="DIR", help="Directory to write, as Parquet.")
+@click.option("--out", required=True, metavar="DIR", help="The model to write.")
 @click.option(
     "--for",
     "side",
@@ -49,11 +49,13 @@ def fold_in(
     r"""Give users, or items, new to a MODEL their factors from RATINGS, without training.
 
     RATINGS are read as by prepare. Users that the model knows get what the next half-epoch would
-    give them for these ratings.
+    give them for these ratings. What is written is a model of these users and all items, and in
+    it, as "ratings", the dataset that goes with it.
 
     \b
     Example:
-        dask-als fold-in ratings.csv MODEL --out DIR
+        dask-als fold-in ratings.csv MODEL --out NEW
+        dask-als recommend NEW NEW/ratings --out DIR
     """
     from dask_als import console
     from dask_als.fold_in import fold_in as run

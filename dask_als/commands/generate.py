@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import click
+from rich.console import Console
 
-from dask_als.commands.options import debug_option
+from dask_als.commands.options import debug_option, json_option
 
 
 @click.command()
@@ -18,10 +20,17 @@ from dask_als.commands.options import debug_option
 @click.option("--like", type=click.Choice(["ml-latest-small", "ml-25m"]), help="Take its counts.")
 @click.option("--rank", default=8, help="Length of the true factors.")
 @click.option("--noise", default=0.7, help="Standard deviation of what factors do not explain.")
-@click.option("--seed", default=0)
+@click.option("--seed", default=0, help="Seed of all that is random.")
+@json_option
 @debug_option
 def generate(
-    output: str, like: str | None, users: int, items: int, ratings: int, **options: Any
+    output: str,
+    like: str | None,
+    users: int,
+    items: int,
+    ratings: int,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     r"""Write ratings in the shape of MovieLens to OUTPUT: a folder of Parquet, or a .csv file.
 
@@ -29,6 +38,7 @@ def generate(
     Example:
         dask-als generate ratings.csv --like ml-latest-small
     """
+    from dask_als import console
     from dask_als import generate as generator
 
     shapes = {
@@ -37,5 +47,9 @@ def generate(
         None: generator.GenerateSettings(n_users=users, n_items=items, n_ratings=ratings),
     }
     settings = dataclasses.replace(shapes[like], **options)
-    generator.write_ratings(settings, output)
+    with console.counting(Console(stderr=as_json), "ratings") as progress:
+        generator.write_ratings(settings, output, progress=progress)
+    if as_json:
+        click.echo(json.dumps({"output": output, **dataclasses.asdict(settings)}, indent=2))
+        return
     click.echo(f"{settings.n_ratings:,} ratings are in {output}")

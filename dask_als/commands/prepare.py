@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from dask_als.commands.computing import computing
 from dask_als.commands.options import (
     cluster_options,
     column_options,
+    json_option,
     overwrite_option,
     setting,
     settings_of,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--partitions", type=int, help="Of each side.  [default: one a million ratings]")
 @setting(PrepareSettings, "seed", help="Seed of the random split.")
 @overwrite_option
+@json_option
 @cluster_options
 def prepare(
     source: str,
@@ -52,6 +55,7 @@ def prepare(
     titles: str | None,
     title_col: str,
     overwrite: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     r"""Make a DATASET of SOURCE: CSV (.csv, .gz, .zip) or Parquet; a file, a folder or a glob.
@@ -70,7 +74,7 @@ def prepare(
             options["duplicates"] = "sum"
     columns = settings_of(Columns, options)
     settings = settings_of(PrepareSettings, options)
-    screen = Console()
+    screen = Console(stderr=as_json)
     with computing(screen, options) as executor, console.preparing(screen) as progress:
         made = run(
             source,
@@ -82,11 +86,25 @@ def prepare(
             overwrite=overwrite,
             progress=progress,
         )
+    if as_json:
+        click.echo(json.dumps(dataset_json(made), indent=2))
+        return
     say_dataset(screen, made)
 
 
 def _is_default(option: str) -> bool:
     return click.get_current_context().get_parameter_source(option) is ParameterSource.DEFAULT
+
+
+def dataset_json(dataset: Dataset) -> dict[str, Any]:
+    """Return where a dataset is, its size, and what became of the rows of its source."""
+    return {
+        "dataset": dataset.path,
+        "users": dataset.users.n_rows,
+        "items": dataset.items.n_rows,
+        "fingerprint": dataset.fingerprint,
+        "source": dataset.source,
+    }
 
 
 def say_dataset(screen: Console, dataset: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from dask_als.commands.options import (
     checkpoint_options,
     checkpoint_settings,
     cluster_options,
+    json_option,
     overwrite_option,
     settings_of,
     stop_options,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 @stop_options
 @checkpoint_options
 @overwrite_option
+@json_option
 @cluster_options
 def train(
     dataset: str,
@@ -40,6 +43,7 @@ def train(
     init_from: str | None,
     checkpoint: str | None,
     overwrite: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     r"""Train a MODEL on a DATASET.
@@ -54,7 +58,7 @@ def train(
     stopping = settings_of(StopSettings, options)
     checkpoints = checkpoint_settings(checkpoint, options)
     opened = open_dataset(dataset)
-    screen = Console()
+    screen = Console(stderr=as_json)
     with computing(screen, options) as executor:
         manifest = train_shown(
             screen,
@@ -67,6 +71,9 @@ def train(
             stopping=stopping,
             overwrite=overwrite,
         )
+    if as_json:
+        click.echo(json.dumps(model_json(model, manifest), indent=2))
+        return
     say_model(screen, model, manifest)
 
 
@@ -84,6 +91,13 @@ def train_shown(
 
     with console.training(screen, settings.epochs) as on_epoch:
         return run(dataset, model, settings, executor, on_epoch=on_epoch, **options)
+
+
+def model_json(path: str, manifest: ModelManifest) -> dict[str, Any]:
+    """Return where a model is, and how good."""
+    from dask_als import storage
+
+    return {"model": storage.absolute(path), **manifest.figures.to_json()}
 
 
 def say_model(screen: Console, path: str, manifest: ModelManifest) -> None:

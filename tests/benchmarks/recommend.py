@@ -1,6 +1,6 @@
 """Time the top 10 for all users of 20 million ratings, beside implicit and Spark.
 
-    python tests/benchmarks/recommend.py [--repeats 3] [--spark-users 10000]
+    python tests/benchmarks/recommend.py [--repeats 3] [--spark-users 2000]
 
 All recommend from the same factors: a model of ours, rank 64, two epochs. implicit has no biases,
 so they are two more columns there, as it has it for its own models with biases. Timed is the call
@@ -9,23 +9,27 @@ alone, on both cores: our tasks, which read the partitions and write Parquet; im
 ``recommendForUserSubset`` on a sample of users, extrapolated, as all users take too long. implicit
 and we leave out what users have rated; Spark cannot.
 
-implicit and Spark are installed into ``.venv-peers``. Prints a JSON object.
+implicit and Spark are installed into ``.venv-peers``. Writes ``recommend.json`` and
+``recommend.md`` to ``build/benchmarks``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmark_data import BUILD, GENERATED, generated_dataset
-from machine import environment, say
-from peers_venv import HERE, install, python_of_peers
+from machine import Watch, describe, environment, say, sgemm_gflops
+from peers_venv import HERE, install, python_of_peers, reason
 
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.dataset import Dataset
@@ -34,56 +38,134 @@ from dask_als.settings import RecommendSettings, TrainSettings
 from dask_als.train import train
 
 K = 10
+RANK = 64
 PARTITIONS = 20
 
 
 def main() -> None:
+    """Run all contenders and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", choices=GENERATED, default="20m")
-    parser.add_argument("--spark-users", type=int, default=10_000)
-    arguments = parser.parse_args()
-    dataset = generated_dataset(GENERATED[arguments.data], PARTITIONS)
-    model = BUILD / "models" / f"{arguments.data}-64"
-    results = {"data": arguments.data, "users": dataset.users.n_rows, "k": K}
-    results["dask_als"] = ours(dataset, model, arguments.repeats)
+    parser.add_argument("--spark-users", type=int, default=2_000)
+    options = parser.parse_args()
+    dataset = generated_dataset(GENERATED[options.data], PARTITIONS)
+    model = BUILD / "models" / f"{options.data}-{RANK}"
     failures = install(["implicit", "pyspark"])
-    for package, script, number in (
-        ("implicit", "implicit_recommend.py", arguments.repeats),
-        ("pyspark", "spark_recommend.py", arguments.spark_users),
-    ):
-        say(f"running {package}")
-        results[package] = failures.get(package) or peer(script, model, dataset.path, number)
-    print(json.dumps(results, indent=2))
+    make_model(dataset, model)
+    sgemm = [sgemm_gflops()]
+    rows = {
+        "dask_als": watched("dask_als", lambda: ours(dataset, model, options.repeats)),
+        "implicit": failures.get("implicit")
+        or watched(
+            "implicit",
+            lambda: peer("implicit_recommend.py", model, dataset, options.repeats),
+        ),
+        "spark": failures.get("pyspark")
+        or watched(
+            "spark", lambda: peer("spark_recommend.py", model, dataset, options.spark_users)
+        ),
+    }
+    sgemm.append(sgemm_gflops())
+    results = {
+        "machine": describe() | {"sgemm_gflops_of_a_core": sgemm},
+        "data": asdict(GENERATED[options.data]),
+        "rank": RANK,
+        "k": K,
+        "repeats": options.repeats,
+        "rows": rows,
+    }
+    (BUILD / "recommend.json").write_text(json.dumps(results, indent=1) + "\n")
+    (BUILD / "recommend.md").write_text(markdown(results))
+    print(markdown(results))
+    say(f"written: {BUILD / 'recommend.md'}, {BUILD / 'recommend.json'}")
 
 
-def ours(dataset: Dataset, model: Path, repeats: int) -> dict:
+def make_model(dataset: Dataset, model: Path) -> None:
+    """Train the model that all recommend from, once."""
+    if model.exists():
+        return
+    model.parent.mkdir(parents=True, exist_ok=True)
+    with connected(ClusterSettings(workers=1, dashboard="127.0.0.1:0")) as client:
+        train(dataset, str(model), TrainSettings(rank=RANK, epochs=2), DaskExecutor(client))
+
+
+def watched(name: str, measure: Callable[[], dict[str, Any] | str]) -> dict[str, Any] | str:
+    """Measure, and add the memory that it took and what others took of the machine."""
+    say(f"running {name} …")
+    with Watch(os.getpid()) as watch:
+        found = measure()
+    if isinstance(found, str):
+        say(f"  failed: {found}")
+        return found
+    say(f"  {found['median']:.2f} s")
+    return found | {
+        "peak_memory_bytes": watch.peak_memory_bytes,
+        "others_cores": round(watch.others_cores, 2),
+    }
+
+
+def ours(dataset: Dataset, model: Path, repeats: int) -> dict[str, Any]:
     """Give the seconds of each run of ours, the first of which compiles or loads the kernels."""
     settings = ClusterSettings(workers=1, dashboard="127.0.0.1:0")
     with connected(settings) as client, tempfile.TemporaryDirectory() as folder:
-        executor = DaskExecutor(client)
-        if not model.exists():
-            model.parent.mkdir(parents=True, exist_ok=True)
-            train(dataset, str(model), TrainSettings(rank=64, epochs=2), executor)
-        seconds = []
+        executor, seconds = DaskExecutor(client), []
         for _ in range(repeats + 1):
             start = time.perf_counter()
             out = str(Path(folder) / "out")
             recommend(str(model), dataset, out, executor, RecommendSettings(k=K), overwrite=True)
             seconds.append(time.perf_counter() - start)
-    return {"first": seconds[0], "seconds": seconds[1:], "median": statistics.median(seconds[1:])}
+    return {
+        "first": seconds[0],
+        "seconds": seconds[1:],
+        "median": statistics.median(seconds[1:]),
+        "timed": "reading partitions, and writing Parquet, with it",
+    }
 
 
-def peer(script: str, model: Path, dataset: str, number: int) -> dict | str:
+def peer(script: str, model: Path, dataset: Dataset, number: int) -> dict[str, Any] | str:
     """Give what a peer's script prints, or the end of its complaint."""
-    command = [str(python_of_peers()), str(HERE / "peers" / script), str(model), dataset]
+    command = [str(python_of_peers()), str(HERE / "peers" / script), str(model), dataset.path]
     result = subprocess.run(
         [*command, str(number), str(K)], env=environment(), text=True, capture_output=True
     )
     if result.returncode:
-        return result.stderr.strip()[-300:]
+        return f"exit code {result.returncode}, {reason(result.stderr)}"
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def markdown(results: dict[str, Any]) -> str:
+    """Write the table and what it was measured on."""
+    data, on = results["data"], results["machine"]
+    our_seconds = results["rows"]["dask_als"]["median"]
+    lines = [
+        f"### Top {results['k']} for all {data['n_users']:,} users of {data['n_items']:,} items, "
+        f"rank {results['rank']}, {data['n_ratings']:,} ratings left out",
+        "",
+        "| | seconds | times ours | memory | timed |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for name, row in results["rows"].items():
+        if isinstance(row, str):
+            lines.append(f"| {name} | failed: {row.replace('|', '/')} | | | |")
+            continue
+        lines.append(
+            f"| {name} | {row['median']:.3g} | {row['median'] / our_seconds:.2f} "
+            f"| {row['peak_memory_bytes'] / 1e9:.2f} GB | {row['timed']} |"
+        )
+    others = [row["others_cores"] for row in results["rows"].values() if isinstance(row, dict)]
+    sgemm = on["sgemm_gflops_of_a_core"]
+    lines += [
+        "",
+        f"{on['date']}, {on['processor']}, {on['cores']} cores, "
+        f"{on['memory_bytes'] / 2**30:.0f} GiB, {on['system']}, Python {on['python']}, "
+        f"{on['java']}. Medians of {results['repeats']} runs. Others took up to "
+        f"{max(others, default=0):.2f} cores during a run; sgemm of one core before and after: "
+        f"{min(sgemm):.0f} to {max(sgemm):.0f} GFLOP/s.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

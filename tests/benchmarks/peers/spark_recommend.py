@@ -56,7 +56,7 @@ print(
             "sample": n_sample,
             "sample_seconds": seconds,
             "median": min(seconds) * len(users) / n_sample,
-            "extrapolated": True,
+            "timed": f"recommendForUserSubset of {n_sample:,} users, extrapolated",
         }
     )
 )
