@@ -245,7 +245,7 @@ def evaluate(
         if partition.test_ratings
     ]
     figures = _summed(executor.as_completed(parts), len(parts), progress)
-    of_samples = calibration(model, dataset, executor) if manifest.samples > 1 else None
+    of_samples = calibration(model, dataset, executor) if manifest.knows_deviations else None
     return _evaluation(figures, of_samples, dataset, settings)
 
 

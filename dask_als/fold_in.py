@@ -213,7 +213,9 @@ def _folded_manifest(
     folded = ModelSide(table.digest, manifest.side(side).mean_bias, partitions)
     path = storage.join(storage.absolute(out), RATINGS)
     its_dataset = {"path": path, "fingerprint": dataset.fingerprint}
-    return replace(manifest, dataset=its_dataset).with_side(side, folded)
+    # Rows that are solved from the average are no samples.
+    without = replace(manifest, dataset=its_dataset, residual_precision=None)
+    return without.with_side(side, folded)
 
 
 def _read_trained(model: str, side: Side) -> _Trained:

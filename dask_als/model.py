@@ -624,7 +624,7 @@ def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
         table.column("count").to_numpy(),
         model_files.state_of(table),
         its.mean_bias,
-        model_files.biases_of_samples(table) if manifest.samples > 1 else None,
+        model_files.biases_of_samples(table) if manifest.knows_deviations else None,
     )
 
 

@@ -97,6 +97,11 @@ class ModelManifest:
         """Length of a factor vector of the model: a sample's, times the samples."""
         return self.settings.rank * self.samples
 
+    @property
+    def knows_deviations(self) -> bool:
+        """Whether it has what standard deviations come from: the samples of both sides."""
+        return self.samples > 1 and self.residual_precision is not None
+
     def side(self, side: Side) -> ModelSide:
         """Return what is known of one side."""
         return self.users if side is USERS else self.items
@@ -324,7 +329,7 @@ def _read_rows(model: str, side: Side, rows: range, columns: Sequence[str]) -> p
 
 def columns_of(manifest: ModelManifest) -> Sequence[str]:
     """Return the columns of a model's parts."""
-    return (*_COLUMNS, _BIAS_OF_SAMPLES) if manifest.samples > 1 else _COLUMNS
+    return (*_COLUMNS, _BIAS_OF_SAMPLES) if manifest.knows_deviations else _COLUMNS
 
 
 def check_has_samples(manifest: ModelManifest, model: str) -> float:
@@ -335,10 +340,10 @@ def check_has_samples(manifest: ModelManifest, model: str) -> float:
     InputError
         If it is not one, and so knows no standard deviations.
     """
-    if manifest.samples == 1 or manifest.residual_precision is None:
+    if not manifest.knows_deviations or manifest.residual_precision is None:
         raise InputError(
-            f"{model} is not an average of samples, so it knows no standard deviations; "
-            "train one with --method gibbs"
+            f"{model} is not an average of samples of both sides, so it knows no standard "
+            "deviations; train one with --method gibbs"
         )
     return manifest.residual_precision
 

@@ -163,6 +163,10 @@ def test_a_model_of_samples(tmp_path):
     assert factors[9001].shape == (6,)
     np.testing.assert_array_equal(factors[9001], expected.factors)
     assert bias[9001] == expected.bias
+    written = ALSModel.load(out)
+    assert len(written.recommend(9001, 3)) == 3
+    with pytest.raises(InputError, match="knows no standard deviations"):
+        written.predict(9001, loaded.items.ids[9], std=True)
 
 
 def test_a_cluster_gives_the_same_bits(data, client, tmp_path):
