@@ -224,9 +224,9 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
     Notes
     -----
     Blocks are taken to be shared out evenly. States are whole on every worker. An epoch starts
-    while the driver still waits for the figures of the one before, and holds what that one started
-    from. So besides both sides' states twice there are the side solved first and the one solved
-    last, each as parts and as the whole that they are joined to, if it has several partitions.
+    while the driver still waits for the figures of the one before. So besides both sides' states
+    as they were there are the side solved first and the one solved last, each as parts and as the
+    whole that they are joined to, if it has several partitions.
     """
     state = {side: _state_bytes(dataset.table(side).n_rows, settings) for side in SIDES}
     both = sum(state.values())
@@ -250,8 +250,8 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
     share = -(-_n_partitions(dataset, first) // shape.workers) / _n_partitions(dataset, first)
     moments = [
         ("reading", both, max(reading, starting)),
-        ("epochs", 2 * both + solved, solving),
-        ("epochs", 2 * both + int(share * state[first]), testing),
+        ("epochs", both + solved, solving),
+        ("epochs", both + int(share * state[first]), testing),
         ("writing", both, (_WRITE_COPIES if kept == 1 else _AVERAGE_COPIES) * writing),
     ]
     phase, states, temporaries = max(moments, key=lambda moment: moment[1] + moment[2])

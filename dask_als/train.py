@@ -695,9 +695,11 @@ class _Run:
             return Epoch(self.history[-1], training.sides_of(self.start, done))
         for epoch in training.stretch(self.start, range(done + 1, stop + 1), self.checkpoint):
             self.take_in(training, epoch)
-            if self.is_over or time.monotonic() > deadline:
-                break
-        return epoch
+            if epoch.figures.epoch == stop or self.is_over or time.monotonic() > deadline:
+                return epoch
+            # What it holds is of no use while the next one is waited for.
+            del epoch
+        raise AssertionError("a stretch ends with its last epoch")
 
     def take_in(self, training: Training, epoch: Epoch) -> None:
         """Note an epoch down, tell of it, and decide whether it is the last."""

@@ -72,8 +72,8 @@ def test_memory_of_an_epoch_by_hand():
     memory = memory_of_a_worker(dataset, TrainSettings(rank=99), ONE)
     side = 1_000_000 * 100 * 4
     assert memory.phase == "epochs"
-    # Both sides of two epochs before, the users after, the items' parts, and the items joined.
-    assert memory.states == 7 * side
+    # Both sides before, the users after, the items' parts, and the items joined.
+    assert memory.states == 5 * side
     assert memory.process == PROCESS_BYTES + THREAD_BYTES
     assert memory.blocks == 2 * 10_000 * 12 + 2_000_000 * 8
     assert memory.temporaries < 3 * MIB
@@ -326,10 +326,12 @@ def test_time_and_room_of_a_training_by_samples(tmp_path, partitions):
         warm = replace(settings, epochs=None, burn_in=1, samples=1)
         train(dataset, str(tmp_path / "warm"), warm, executor)
         made = plan(dataset, settings, executor.shape, measured_speed(dataset, settings))
-        start = time.monotonic()
+        (pid,) = client.run(os.getpid).values()
+        start, before = time.monotonic(), processor_seconds(pid)
         checkpoints = CheckpointSettings(directory=str(kept))
         train(dataset, str(tmp_path / "model"), settings, executor, checkpoints=checkpoints)
         seconds = time.monotonic() - start
+        computed = (processor_seconds(pid) - before) / executor.shape.threads
     model, samples = (room(tmp_path / "model"), room(kept))
     print(
         f"\n{partitions} partitions: {made.training_seconds:.1f} s estimated, {seconds:.1f} taken; "
@@ -338,8 +340,8 @@ def test_time_and_room_of_a_training_by_samples(tmp_path, partitions):
     )
     assert made.disk.model == pytest.approx(model, rel=0.1)
     assert made.disk.checkpoints == pytest.approx(samples, rel=0.15)
-    # A machine that does other things as well takes longer.
-    assert 0.5 * seconds <= made.training_seconds <= 1.4 * seconds
+    # A machine that does other things as well takes longer than the processor has to.
+    assert 0.5 * min(seconds, computed) <= made.training_seconds <= 1.4 * seconds
 
 
 def room(directory):
