@@ -14,7 +14,7 @@ from dask_als.errors import InputError
 from dask_als.exact_sum import as_float, exact_sum
 from dask_als.executor import Executor
 from dask_als.samples import standard_deviations
-from dask_als.side import SIDES, Side
+from dask_als.side import ITEMS, USERS, Side
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
@@ -54,7 +54,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """A side of a model of samples.
+    """Some rows of a model of samples.
 
     Attributes
     ----------
@@ -89,24 +89,17 @@ def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration
         raise InputError(
             f"{dataset.path} holds out no ratings; prepare it with --test-fraction 0.1"
         )
-    sides = [
-        executor.submit(
-            _read_side,
-            storage.absolute(model),
-            side,
-            range(dataset.table(side).n_rows),
-            manifest.settings.dtype,
-            key=f"samples-{side.name}",
-        )
-        for side in SIDES
-    ]
+    model = storage.absolute(model)
+    items = executor.submit(
+        _read_rows, model, ITEMS, range(dataset.items.n_rows), key="samples-items"
+    )
     parts = [
         executor.submit(
             _calibration_of_part,
-            dataset.path,
+            (model, dataset.path),
             number,
             partition,
-            *sides,
+            items,
             (manifest.global_mean, residual_precision),
             key=f"calibration-{number}",
         )
@@ -127,23 +120,24 @@ def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration
     )
 
 
-def _read_side(model: str, side: Side, rows: range, dtype: str) -> _Sampled:
+def _read_rows(model: str, side: Side, rows: range) -> _Sampled:
+    dtype = model_files.read_manifest(model).settings.dtype
     state, _ = model_files.read_state(model, side, rows, dtype)
     return _Sampled(state, model_files.read_biases_of_samples(model, side, rows))
 
 
 def _calibration_of_part(
-    dataset: str,
+    paths: tuple[str, str],
     number: int,
     partition: Partition,
-    users: _Sampled,
     items: _Sampled,
     known: tuple[float, float],
 ) -> tuple[list[int], int]:
     """Return how many ratings lie within each interval, and the exact sum of their deviations."""
-    mean, residual_precision = known
+    (model, dataset), (mean, residual_precision) = paths, known
+    users = _read_rows(model, USERS, partition.rows)
     block = read_test_block(dataset, number, partition)
-    rows = block.row_of_rating, block.indices
+    rows = block.row_of_rating - partition.start, block.indices
     predicted = predictions(users.state, items.state, *rows, mean=mean)
     deviation = standard_deviations(
         users.samples, items.samples, *rows, residual_precision=residual_precision

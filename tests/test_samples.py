@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from data import generated, small_settings, write_csv
 from pyarrow import parquet
 
+from dask_als import ALS
 from dask_als.cli import cli
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
@@ -126,3 +127,13 @@ def test_the_command(made):
     assert [row["std"] for row in shown] == pytest.approx(frame["std"].tolist(), rel=1e-9)
     without = CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False)
     assert all("std" not in row for row in json.loads(without.stdout))
+
+
+def test_fit_gives_a_model_that_knows_them(client):
+    ratings = pd.DataFrame(generated(30, 20, 300), columns=["userId", "movieId", "rating"])
+    als = ALS(method="gibbs", rank=2, burn_in=1, samples=3, client=client)
+    assert als.epochs == 4
+    model = als.fit(ratings)
+    predicted, std = model.predict(ratings["userId"], ratings["movieId"], std=True)
+    assert predicted.shape == std.shape == (len(ratings),)
+    assert (std > 1 / np.sqrt(model.manifest.residual_precision)).all()
