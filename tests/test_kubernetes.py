@@ -17,6 +17,7 @@ pytestmark = [
 ]
 NOTEBOOK = REPOSITORY / "jobs" / "notebook.toml"
 LONG = 900  # epochs: long enough to disturb a training, also on a busy machine
+ENDLESS = 100_000
 SETTINGS = {
     "rank": 5,
     "epochs": 100,
@@ -265,7 +266,7 @@ def test_a_job_whose_worker_and_runner_are_deleted_goes_on(volume, long_expected
 
 
 def test_a_job_keeps_others_off_its_output_and_stopped_leaves_no_pod(volume):
-    job_id = submit(volume, "stopped", f"train.epochs={LONG}")
+    job_id = submit(volume, "stopped", f"train.epochs={ENDLESS}")
     cluster.wait_for(lambda: trains(job_id), seconds=240)
     assert status(job_id)["state"] == "Running"
     code, output = cluster.ended(cluster.dask_als("submit", *job(volume, "stopped"), "--wait"))
@@ -277,7 +278,7 @@ def test_a_job_keeps_others_off_its_output_and_stopped_leaves_no_pod(volume):
 
 
 def test_strangers_reach_no_pod_of_a_job(volume):
-    job_id = submit(volume, "guarded", f"train.epochs={LONG}")
+    job_id = submit(volume, "guarded", f"train.epochs={ENDLESS}")
     cluster.create(*(cluster.stranger(name) for name in ("stranger", "listener")))
     cluster.wait_for(lambda: all(map(cluster.is_ready, cluster.strangers())), seconds=240)
     cluster.wait_for(lambda: trains(job_id), seconds=240)
