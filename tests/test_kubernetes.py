@@ -73,7 +73,7 @@ def s3():
     server.start()
     address = f"http://{cluster.own_address()}:{server.get_host_and_port()[1]}"
     keys = {"key": "test", "secret": "test", "endpoint_url": address}
-    files = fsspec.filesystem("s3", **keys)
+    files = fsspec.filesystem("s3", **keys, use_listings_cache=False)
     files.mkdir("films")
     files.put(str(cluster.RATINGS), "films/ml-latest-small", recursive=True)
     environ = {
