@@ -117,11 +117,11 @@ def _changes(path: str, before: dict[str, Any]) -> bool:
 
 def _read(path: str) -> dict[str, Any]:
     """Return who holds a lease; nobody if there is no such file."""
+    filesystem, inner = storage.file_system(path)
     try:
-        return dict(storage.read_json(path))
-    except InputError:
-        if storage.exists(path):
-            raise
+        # In one request: between two of them, the file may have been written anew.
+        return dict(json.loads(filesystem.cat_file(inner)))
+    except (FileNotFoundError, ValueError):
         return {}
 
 

@@ -1,5 +1,6 @@
 """Hosts on a switch in one machine: network namespaces, with files of their own (root)."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 DASK = str(Path(sys.executable).parent / "dask")
 
 
+@functools.cache
 def why_not():
     """Return why there can be no such hosts here, or None."""
     for program in ("ip", "unshare", "mount"):
