@@ -125,34 +125,25 @@ def tune(
     """
     study = _study(settings)
     folds = split_into_folds(dataset, executor, folds=settings.folds, seed=settings.seed)
-    measure = _Measure(executor, settings)
+    measure = Measure(executor, settings)
     space = _Space(settings, dataset)
     default = space.default()
     study.enqueue_trial(space.parameters_of(default))
-    total = settings.trials + _CONFIRMED + 1
     trials: list[Trial] = []
-    done = 0
-
-    def tell(best: float | None) -> None:
-        progress(done, total, best)
-
-    tell(None)
     for trial in _searched(study, space, folds, measure, settings):
         trials.append(trial)
-        done += 1
-        tell(measure.best([its.value for its in trials if its.value is not None]))
-    confirmed = []
-    for candidate in [default, *_candidates(trials, measure)]:
+        best = measure.best([its.value for its in trials if its.value is not None])
+        progress(len(trials), settings.trials + _CONFIRMED + 1, best)
+    chosen = [default, *_candidates(trials, measure)]
+    confirmed: list[tuple[TrainSettings, float]] = []
+    for candidate in chosen:
         confirmed.append(_confirmed(candidate, folds, measure, settings))
-        done += 1
-        tell(measure.best([value for _, value in confirmed]))
-    done = total
-    value = measure.best([value for _, value in confirmed])
+        value = measure.best([its_value for _, its_value in confirmed])
+        progress(len(trials) + len(confirmed), len(trials) + len(chosen), value)
     assert value is not None, "the default settings are among them"
-    tell(value)
-    best = next(its for its, its_value in confirmed if its_value == value)
+    best_settings = next(its for its, its_value in confirmed if its_value == value)
     trials.sort(key=lambda trial: trial.number)
-    return Tuning(measure.name, best, value, confirmed[0][1], tuple(trials))
+    return Tuning(measure.name, best_settings, value, confirmed[0][1], tuple(trials))
 
 
 def _study(settings: TuneSettings) -> optuna.Study:
@@ -277,7 +268,7 @@ def _weighted(settings: TrainSettings, times: float) -> TrainSettings:
     )
 
 
-class _Measure:
+class Measure:
     """Measures an epoch of all folds."""
 
     def __init__(self, executor: Executor, settings: TuneSettings) -> None:
@@ -340,7 +331,7 @@ def ndcg_of_part(
 
 
 @dataclass(eq=False)
-class _Walk:
+class Walk:
     """A trial's way along its path, an epoch at a time.
 
     Attributes
@@ -355,7 +346,7 @@ class _Walk:
 
     settings: TrainSettings
     folds: list[Fold]
-    measure: _Measure
+    measure: Measure
     best: TrainSettings = field(init=False)
     value: float | None = None
 
@@ -420,12 +411,12 @@ def _searched(
     study: optuna.Study,
     space: _Space,
     folds: list[Fold],
-    measure: _Measure,
+    measure: Measure,
     settings: TuneSettings,
 ) -> Iterator[Trial]:
     """Try settings, several at once, and yield each when it has ended."""
     deadline = time.monotonic() + 60 * (settings.minutes or math.inf)
-    under_way: list[tuple[optuna.Trial, _Walk, Iterator[tuple[int, float]]]] = []
+    under_way: list[tuple[optuna.Trial, Walk, Iterator[tuple[int, float]]]] = []
     started = 0
     while True:
         while (
@@ -434,7 +425,7 @@ def _searched(
             and (not started or time.monotonic() < deadline)
         ):
             trial = study.ask()
-            walk = _Walk(space.draw(trial), folds, measure)
+            walk = Walk(space.draw(trial), folds, measure)
             under_way.append((trial, walk, enumerate(walk.epochs(), start=1)))
             started += 1
         if not under_way:
@@ -450,13 +441,16 @@ def _searched(
                 yield Trial(trial.number, walk.best, walk.value, pruned)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, walk: _Walk, *, pruned: bool) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, walk: Walk, *, pruned: bool) -> None:
     from optuna.trial import TrialState
 
-    study.tell(trial, walk.value, TrialState.PRUNED if pruned else TrialState.COMPLETE)
+    if pruned:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, walk.value)
 
 
-def _candidates(trials: list[Trial], measure: _Measure) -> list[TrainSettings]:
+def _candidates(trials: list[Trial], measure: Measure) -> list[TrainSettings]:
     """Return the settings of the best trials that were not given up."""
     ended = [trial for trial in trials if trial.value is not None and not trial.pruned]
     sign = 1 if measure.name == "rmse" else -1
@@ -465,7 +459,7 @@ def _candidates(trials: list[Trial], measure: _Measure) -> list[TrainSettings]:
 
 
 def _confirmed(
-    settings: TrainSettings, folds: list[Fold], measure: _Measure, tuning: TuneSettings
+    settings: TrainSettings, folds: list[Fold], measure: Measure, tuning: TuneSettings
 ) -> tuple[TrainSettings, float]:
     """Train from random factors; return the settings with the best number of epochs."""
     starts = [random_start] * len(folds)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from dask_als import storage
 from dask_als.dataset import Dataset
 from dask_als.errors import InputError
-from dask_als.job_file import STEPS, Job, SourceSettings
+from dask_als.job_file import Job, SourceSettings
 from dask_als.settings import Columns, PrepareSettings, TrainSettings
 
 
@@ -36,7 +36,7 @@ def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:
     return Job(
         name=plain[:40].strip("-") or "tuned",
         output=str(PurePosixPath(path).with_suffix("")) if "://" not in path else path[:-5],
-        steps=STEPS if split else STEPS[:2],
+        steps=("prepare", "train", "evaluate") if split else ("prepare", "train"),
         source=SourceSettings(
             path=source["path"],
             titles=titles.get("path"),

@@ -23,18 +23,11 @@ from dask_als.settings import TuneSettings
 @click.argument("dataset")
 @click.argument("job_file", metavar="OUT.toml")
 @setting(TuneSettings, "trials", help="Combinations of settings to try.")
-@setting(
-    TuneSettings, "minutes", "--timeout", type=float, help="Minutes after which no more start."
-)
+@setting(TuneSettings, "minutes", type=float, help="After so many, no more trials start.")
 @setting(TuneSettings, "folds", help="Parts of the training ratings, each held out once.")
 @setting(TuneSettings, "epochs", help="The most epochs of a training.")
 @setting(TuneSettings, "at_once", help="Trials under way at the same time.")
-@setting(
-    TuneSettings,
-    "method",
-    type=click.Choice(["als", "gibbs", "any"]),
-    help="What to try.",
-)
+@setting(TuneSettings, "method", type=click.Choice(["als", "gibbs", "any"]), help="What to try.")
 @setting(
     TuneSettings,
     "feedback",
@@ -53,7 +46,7 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
 
     \b
     Example:
-        dask-als tune DATASET tuned.toml --trials 30
+        dask-als tune DATASET tuned.toml --trials 5 --folds 3
     """
     from dask_als import console
     from dask_als.dataset import open_dataset
