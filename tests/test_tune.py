@@ -107,10 +107,13 @@ def test_never_worse_than_the_defaults(found):
     assert any(trial.pruned for trial in found.trials)
 
 
-@pytest.mark.parametrize("cluster", ["serial", "dask"])
-def test_the_same_search_again(dataset, found, client, cluster):
-    executor = SERIAL if cluster == "serial" else DaskExecutor(client)
-    assert tune(dataset, executor, SMALL) == found
+def test_the_same_search_again(dataset, found):
+    assert tune(dataset, SERIAL, SMALL) == found
+
+
+def test_the_same_search_on_a_cluster(dataset, client):
+    few = replace(SMALL, trials=2, epochs=2)
+    assert tune(dataset, DaskExecutor(client), few) == tune(dataset, SERIAL, few)
 
 
 def test_other_numbers_of_trials_at_once_are_other_searches(dataset, found):
@@ -180,7 +183,7 @@ def test_ndcg_of_lists():
 
 def test_the_command_writes_a_job_that_runs(dataset, tmp_path, capsys):
     path = tmp_path / "Best of 8.toml"
-    options = ["--trials", "2", "--folds", "2", "--epochs", "3", "--dashboard", "127.0.0.1:0"]
+    options = ["--trials", "1", "--folds", "2", "--epochs", "2", "--dashboard", "127.0.0.1:0"]
     main(["tune", dataset.path, str(path), *options, "--json"])
     told = json.loads(capsys.readouterr().out)
     job = read_job(str(path))

@@ -46,7 +46,7 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
 
     \b
     Example:
-        dask-als tune DATASET tuned.toml --trials 5 --folds 3
+        dask-als tune DATASET tuned.toml --trials 2 --folds 2
     """
     from dask_als import console
     from dask_als.dataset import open_dataset
