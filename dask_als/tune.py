@@ -31,9 +31,10 @@ from dask_als.blocks import Block, State
 from dask_als.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.exact_sum import as_float, exact_sum
-from dask_als.executor import Executor
+from dask_als.executor import Executor, Shape
 from dask_als.folds import Fold, FoldTraining, split_into_folds
 from dask_als.half_epoch import SolvedSide
+from dask_als.plan import USABLE, in_words, memory_of_a_worker
 from dask_als.ranking import measures
 from dask_als.recommend import rated_by, typical_norm
 from dask_als.settings import TrainSettings, TuneSettings
@@ -121,9 +122,11 @@ def tune(
     Raises
     ------
     InputError
-        If Optuna is not installed, or there are too few ratings for the folds.
+        If Optuna is not installed, the workers have too little memory, or there are too few ratings
+        for the folds.
     """
     study = _study(settings)
+    check_fits(dataset, settings, executor.shape)
     folds = split_into_folds(dataset, executor, folds=settings.folds, seed=settings.seed)
     measure = Measure(executor, settings)
     space = _Space(settings, dataset)
@@ -144,6 +147,31 @@ def tune(
     best_settings = next(its for its, its_value in confirmed if its_value == value)
     trials.sort(key=lambda trial: trial.number)
     return Tuning(measure.name, best_settings, value, confirmed[0][1], tuple(trials))
+
+
+def check_fits(dataset: Dataset, settings: TuneSettings, shape: Shape) -> None:
+    """Check that the folds, and the models under way, can fit the workers' memory limit.
+
+    Raises
+    ------
+    InputError
+        If they cannot.
+    """
+    largest = TrainSettings(rank=max(_RANKS), feedback=settings.feedback)
+    one = memory_of_a_worker(dataset, largest, shape)
+    need = (
+        one.process
+        + one.blocks * settings.folds
+        + one.states * settings.folds * settings.at_once
+        + one.temporaries
+    )
+    if shape.memory and need > USABLE * shape.memory:
+        raise InputError(
+            f"a worker would need {in_words(need)} for {settings.folds} folds and "
+            f"{settings.at_once} trials at once, and Dask ends it at {USABLE:.0%} of its limit of "
+            f"{in_words(shape.memory)}; give fewer --folds, fewer --at-once, more workers or more "
+            "--memory"
+        )
 
 
 def _study(settings: TuneSettings) -> optuna.Study:

@@ -13,8 +13,9 @@ from dask_als.blocks import State, block_of, random_state
 from dask_als.cli import main
 from dask_als.cluster import DaskExecutor
 from dask_als.dataset import open_dataset
+from dask_als.errors import InputError
 from dask_als.exact_sum import as_float
-from dask_als.executor import SerialExecutor
+from dask_als.executor import SerialExecutor, Shape
 from dask_als.folds import split_into_folds
 from dask_als.half_epoch import SolvedSide
 from dask_als.job_file import read_job
@@ -22,7 +23,7 @@ from dask_als.objective import NO_SUMS
 from dask_als.prepare import prepare
 from dask_als.settings import PrepareSettings, TrainSettings, TuneSettings
 from dask_als.side import SIDES, USERS
-from dask_als.tune import Measure, Walk, ndcg_of_part, tune
+from dask_als.tune import Measure, Walk, check_fits, ndcg_of_part, tune
 
 SERIAL = SerialExecutor()
 SMALL = TuneSettings(trials=8, folds=2, epochs=4)
@@ -132,6 +133,16 @@ def test_time_is_up(dataset):
     """One trial always runs, and the defaults are a result."""
     tuning = tune(dataset, SERIAL, replace(SMALL, at_once=1, minutes=1e-9))
     assert len(tuning.trials) == 1
+
+
+def test_memory_that_cannot_do(dataset):
+    """Folds and trials at once take room; less of them fits."""
+    many = replace(SMALL, folds=500, at_once=100)
+    shape = Shape(workers=1, threads=1, memory=1 << 30)
+    with pytest.raises(InputError, match=r"500 folds and 100 trials at once, .* fewer --folds"):
+        check_fits(dataset, many, shape)
+    check_fits(dataset, SMALL, shape)
+    check_fits(dataset, many, replace(shape, memory=None))
 
 
 def test_samples(dataset):
