@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend
+.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend bench-accuracy
 
 env: $(VENV)/installed
 
@@ -45,3 +45,7 @@ bench-implicit: env
 
 bench-recommend: env
 	$(BIN)/python tests/benchmarks/recommend.py
+
+# Needs ml-latest-small.zip here: .venv/bin/dask-als fetch ml-latest-small
+bench-accuracy: env
+	$(BIN)/python tests/benchmarks/compare_accuracy.py

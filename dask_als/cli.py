@@ -19,6 +19,7 @@ COMMANDS = (
     "generate",
     "prepare",
     "plan",
+    "tune",
     "train",
     "evaluate",
     "recommend",

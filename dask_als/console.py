@@ -15,6 +15,7 @@ from rich.table import Table
 from dask_als.evaluate import Errors, Evaluation, Ranking
 from dask_als.history import EpochFigures
 from dask_als.plan import Plan, in_words
+from dask_als.tune import Tuning
 from dask_als.uncertainty import Calibration
 
 STAGES = ("read", "shuffle", "by user", "by item", "check")
@@ -64,6 +65,33 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
     with _bar(console, "") as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def tuning(console: Console) -> Iterator[Callable[[int, int, float | None], None]]:
+    """Show how many trainings of a search are done and the best measure so far."""
+    with _bar(console, "{task.fields[best]}") as progress:
+        task = progress.add_task("tune", total=None, best="")
+
+        def show(done: int, total: int, best: float | None) -> None:
+            told = "" if best is None else f"best {best:.4f}"
+            progress.update(task, completed=done, total=total, best=told)
+            if not console.is_terminal and told:
+                console.print(f"training {done:>4}/{total}  {told}", highlight=False)
+
+        yield show
+
+
+def described_tuning(tuning: Tuning, n_rows: int = 10) -> pd.DataFrame:
+    """Return the best trials of a search as a table, each with the settings that vary."""
+    ended = [trial for trial in tuning.trials if trial.value is not None and not trial.pruned]
+    ended.sort(key=lambda trial: trial.value or 0.0, reverse=tuning.measure == "ndcg")
+    rows = [{**trial.settings.to_json(), tuning.measure: trial.value} for trial in ended]
+    frame = pd.DataFrame(rows, index=[trial.number for trial in ended]).dropna(axis=1, how="all")
+    varies = [name for name in frame.columns if frame[name].nunique(dropna=False) > 1]
+    shown = [*(name for name in varies if name != tuning.measure), tuning.measure]
+    short = {name: name.replace("regularization", "reg.").replace("_", " ") for name in shown}
+    return frame[shown].head(n_rows).rename(columns=short).rename_axis("trial").reset_index()
 
 
 def _bar(console: Console, text: str) -> Progress:

@@ -121,7 +121,7 @@ def prepare(
         title_file = _title_file(source, columns, titles)
     with storage.staged_directory(path, manifest=MANIFEST, overwrite=overwrite) as staging:
         plan = _Plan(executor, progress, settings, columns, known, staging)
-        return plan.run(source, title_file, path)
+        return plan.run(source, title_file, path, titles)
 
 
 def _columns_there(source: Source, columns: Columns) -> Columns:
@@ -173,7 +173,9 @@ class _Plan:
         self.staging = staging
         self.work = storage.join(staging, "work")
 
-    def run(self, source: Source, titles: TitleFile | None, path: str) -> Dataset:
+    def run(
+        self, source: Source, titles: TitleFile | None, path: str, given: Titles | None
+    ) -> Dataset:
         """Run all stages and write the manifest."""
         chunks, summaries = self.read(source)
         n_rows = sum(chunk.n_rows for chunk in summaries)
@@ -223,7 +225,13 @@ class _Plan:
             rating_max=users.rating_max,
             fingerprint=_fingerprint(users, items, tests),
             split=self.settings.split_json(),
-            source={"path": storage.absolute(source.path), **counts},
+            source={
+                "path": storage.absolute(source.path),
+                "columns": self.columns.names(),
+                "kept": self.settings.duplicates,
+                "titles": given and {"path": storage.absolute(given.path), "column": given.column},
+                **counts,
+            },
             has_titles=titles is not None or (self.known is not None and self.known.has_titles),
         )
         dataset.write_manifest(self.staging)

@@ -277,7 +277,7 @@ def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
 
 def _prepare_figures(job: Job) -> dict[str, Any]:
     dataset = open_dataset(job.dataset)
-    counts = {name: value for name, value in dataset.source.items() if name != "path"}
+    counts = {name: value for name, value in dataset.source.items() if isinstance(value, int)}
     return {"users": dataset.users.n_rows, "items": dataset.items.n_rows, **counts}
 
 

@@ -40,9 +40,33 @@ def random_test(
     -------
     ndarray of bool, shape (n,)
     """
+    return _uniform(user_hash, item_hash, seed) < fraction
+
+
+def fold_of(user: np.ndarray, item: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
+    """Choose each rating's fold of a cross-validation by its indices and seed alone.
+
+    Parameters
+    ----------
+    user, item : ndarray of int, shape (n,)
+        Row indices, which do not depend on the order of the source or on partitions.
+    folds : int
+        How many there are, of about equal size.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        From 0 to ``folds - 1``.
+    """
+    uniform = _uniform(mixed(user), item.astype(np.uint64), seed)
+    return (uniform * folds).astype(np.int64)
+
+
+def _uniform(user_hash: np.ndarray, item_hash: np.ndarray, seed: int) -> np.ndarray:
+    """Return a random number from 0 to below 1 for each pair."""
     seeded = mixed(np.full(1, seed, dtype=np.uint64) + _SEED_STEP)
     number = mixed(mixed(user_hash ^ seeded) + item_hash)
-    return (number >> np.uint64(11)) * 2.0**-53 < fraction
+    return (number >> np.uint64(11)) * 2.0**-53
 
 
 def latest_test(user: np.ndarray, time: np.ndarray, *, fraction: float) -> np.ndarray:

@@ -139,18 +139,28 @@ def copy(source: str, target: str) -> None:
 def write_json(path: str, value: object) -> None:
     """Write a JSON file, indented, with a line end."""
     with opened(path, "w") as file:
-        file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        file.write(_as_json(value))
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def replace_json(path: str, value: object) -> None:
     """Write a JSON file, or replace it; who reads meanwhile sees the old one or the new one."""
+    replace_text(path, _as_json(value))
+
+
+def replace_text(path: str, text: str) -> None:
+    """Write a text file, or replace it; who reads meanwhile sees the old one or the new one."""
     filesystem, inner = file_system(path)
-    if not isinstance(filesystem, LocalFileSystem):
-        write_json(path, value)  # An object appears at once.
-        return
-    staging = f"{path}.{uuid.uuid4().hex[:8]}{STAGING_SUFFIX}"
-    write_json(staging, value)
-    os.replace(file_system(staging)[1], inner)
+    is_local = isinstance(filesystem, LocalFileSystem)
+    # An object appears at once.
+    staging = f"{path}.{uuid.uuid4().hex[:8]}{STAGING_SUFFIX}" if is_local else path
+    with opened(staging, "w") as file:
+        file.write(text)
+    if is_local:
+        os.replace(file_system(staging)[1], inner)
 
 
 def read_json(path: str) -> Any:

@@ -44,7 +44,10 @@ def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
 
 
 def to_table(settings: Any) -> dict[str, Any]:
-    """Return the table that `from_table` makes the dataclass of; None is left out."""
+    """Return the table that `from_table` makes the dataclass of.
+
+    None is left out; where it is not the default, it is an empty text.
+    """
     table: dict[str, Any] = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -52,6 +55,8 @@ def to_table(settings: Any) -> dict[str, Any]:
             table[field.name] = to_table(value)
         elif value is not None:
             table[field.name] = list(value) if isinstance(value, tuple) else value
+        elif field.default not in (None, MISSING):
+            table[field.name] = ""
     return table
 
 
@@ -93,6 +98,8 @@ class _Reader:
         if is_dataclass(kind):
             return self.table(kind, value, path)
         if get_origin(kind) in (Union, types.UnionType):
+            if value == "":
+                return None
             (kind,) = (one for one in arguments if one is not type(None))
             return self.value(kind, value, path)
         if get_origin(kind) is Literal:

@@ -24,6 +24,7 @@ WITH_A_BAR = {
     "demo": "shuffle",
     "generate": "ratings",
     "prepare": "shuffle",
+    "tune": "tune",
     "train": "epoch",
     "evaluate": "partitions",
     "recommend": "tasks",

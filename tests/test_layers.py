@@ -33,6 +33,8 @@ LAYERS = [
     {"methods"},
     {"prepare_tasks", "checkpoint", "model", "plan"},
     {"prepare", "train"},
+    {"folds", "tuned_job"},
+    {"tune"},
     {"kubernetes.spec"},
     {"kubernetes.api"},
     {"kubernetes.kube_cluster", "kubernetes.status"},
@@ -55,6 +57,7 @@ LAYERS = [
         "commands.run",
         "commands.similar",
         "commands.train",
+        "commands.tune",
     },
     {
         f"commands.{name}"

@@ -81,3 +81,15 @@ def test_what_is_wrong_is_named(table, mistake):
 def test_all_mistakes_at_once():
     with pytest.raises(InputError, match=r"share is 'x'.*; inner\.siz is not known"):
         from_table(Outer, {"name": "n", "share": "x", "inner": {"siz": 1}})
+
+
+@dataclass(frozen=True)
+class Named:
+    name: str | None = "rating"
+    other: str | None = None
+
+
+def test_none_where_it_is_not_the_default_is_an_empty_text():
+    assert to_table(Named(None)) == {"name": ""}
+    assert from_table(Named, {"name": ""}) == Named(None)
+    assert from_table(Named, to_table(Named("r", "o"))) == Named("r", "o")

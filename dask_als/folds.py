@@ -1,0 +1,161 @@
+"""The training ratings of a dataset as folds, for cross-validation; held-out ratings stay unseen.
+
+Each block is read once, where its home is, and split there into what each fold trains on and what
+it holds out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dask_als.blocks import Block
+from dask_als.dataset import Dataset, Partition, SideTable, read_block
+from dask_als.errors import InputError
+from dask_als.exact_sum import as_float, exact_sum
+from dask_als.executor import Executor
+from dask_als.settings import TrainSettings
+from dask_als.side import SIDES, USERS, Side
+from dask_als.split import fold_of
+from dask_als.train import Training
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold: what trains on all other folds' ratings, and is measured on its own.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        As if it had been prepared with this split.
+    blocks : dict of Side to list of handle
+        The ratings that are trained on.
+    held_out : dict of int to handle
+        The fold's own ratings, by the number of their partition of users.
+    """
+
+    dataset: Dataset
+    blocks: dict[Side, list[Any]]
+    held_out: dict[int, Any]
+
+
+class FoldTraining(Training):
+    """A training on the ratings of a fold, which other trainings share."""
+
+    def __init__(self, fold: Fold, settings: TrainSettings, executor: Executor) -> None:
+        self.fold = fold
+        super().__init__(fold.dataset, settings, executor)
+
+    def _submit_blocks(self, side: Side) -> list[Any]:
+        return self.fold.blocks[side]
+
+    def _submit_test_blocks(self) -> dict[int, Any]:
+        return self.fold.held_out
+
+
+def split_into_folds(dataset: Dataset, executor: Executor, *, folds: int, seed: int) -> list[Fold]:
+    """Split a dataset's training ratings, each of its files read once.
+
+    Raises
+    ------
+    InputError
+        If a fold would have nothing to train on or nothing held out.
+    """
+    whole = {
+        side: [
+            executor.submit(
+                read_block, dataset.path, side, number, part, key=f"read-{side.name}-{number}"
+            )
+            for number, part in enumerate(dataset.table(side).partitions)
+        ]
+        for side in SIDES
+    }
+    counts = executor.gather(
+        [
+            executor.submit(count_folds, block, folds, seed, key=f"count-folds-{number}")
+            for number, block in enumerate(whole[USERS])
+        ]
+    )
+    views = [_view(dataset, counts, fold) for fold in range(folds)]
+    return [_fold(view, whole, executor, fold, folds, seed) for fold, view in enumerate(views)]
+
+
+def _view(dataset: Dataset, counts: list[list[tuple[int, int]]], fold: int) -> Dataset:
+    """Return a dataset as if it had held out a fold; `counts` are by partition of users."""
+    n_tests = [of_part[fold][0] for of_part in counts]
+    n_test = sum(n_tests)
+    n_ratings = dataset.n_ratings - n_test
+    if not (n_test and n_ratings):
+        raise InputError(f"{dataset.n_ratings:,} ratings are too few for {len(counts[0])} folds")
+    kept_sum = sum(of_fold[1] for of_part in counts for of_fold in of_part)
+    kept_sum -= sum(of_part[fold][1] for of_part in counts)
+    return replace(
+        dataset,
+        users=_with_tests(dataset.users, n_tests),
+        n_ratings=n_ratings,
+        n_test=n_test,
+        rating_mean=as_float(kept_sum) / n_ratings,
+    )
+
+
+def _fold(
+    view: Dataset,
+    whole: dict[Side, list[Any]],
+    executor: Executor,
+    fold: int,
+    folds: int,
+    seed: int,
+) -> Fold:
+    blocks = {
+        side: [
+            executor.submit(
+                without_fold, block, side, fold, folds, seed, key=f"fold-{fold}-{side.name}-{n}"
+            )
+            for n, block in enumerate(whole[side])
+        ]
+        for side in SIDES
+    }
+    held_out = {
+        n: executor.submit(only_fold, block, fold, folds, seed, key=f"fold-{fold}-test-{n}")
+        for n, block in enumerate(whole[USERS])
+        if view.users.partitions[n].test_ratings
+    }
+    return Fold(view, blocks, held_out)
+
+
+def _with_tests(table: SideTable, n_tests: list[int]) -> SideTable:
+    parts: list[Partition] = [
+        replace(part, ratings=part.ratings - n_test, test_ratings=n_test)
+        for part, n_test in zip(table.partitions, n_tests, strict=True)
+    ]
+    return replace(table, partitions=tuple(parts))
+
+
+def count_folds(block: Block, folds: int, seed: int) -> list[tuple[int, int]]:
+    """Return how many ratings each fold has in a block of users, and their exact sum."""
+    its = _folds_of(block, USERS, folds, seed)
+    parts = [block.ratings[its == fold] for fold in range(folds)]
+    return [(len(ratings), exact_sum(ratings)) for ratings in parts]
+
+
+def without_fold(block: Block, side: Side, fold: int, folds: int, seed: int) -> Block:
+    """Return the ratings of a block that are in other folds."""
+    return _some(block, _folds_of(block, side, folds, seed) != fold)
+
+
+def only_fold(block: Block, fold: int, folds: int, seed: int) -> Block:
+    """Return the ratings of a block of users that are in a fold."""
+    return _some(block, _folds_of(block, USERS, folds, seed) == fold)
+
+
+def _folds_of(block: Block, side: Side, folds: int, seed: int) -> np.ndarray:
+    own, other = block.row_of_rating, block.indices
+    user, item = (own, other) if side is USERS else (other, own)
+    return fold_of(user, item, folds=folds, seed=seed)
+
+
+def _some(block: Block, keep: np.ndarray) -> Block:
+    indptr = np.concatenate([[0], np.cumsum(keep)])[block.indptr]
+    return Block(block.rows, indptr, block.indices[keep], block.ratings[keep])

@@ -1,0 +1,88 @@
+from dataclasses import replace
+
+import pytest
+from data import generated, small_settings, write_csv
+
+from dask_als.dataset import open_dataset
+from dask_als.errors import InputError
+from dask_als.executor import SerialExecutor
+from dask_als.job_file import read_job
+from dask_als.job_result import recorded
+from dask_als.prepare import Titles, prepare
+from dask_als.run_job import run_job
+from dask_als.settings import Columns, PrepareSettings
+from dask_als.tuned_job import check_job_path, tuned_job, write_job
+
+SERIAL = SerialExecutor()
+TRAIN = small_settings()
+ROWS = generated(40, 30, 600)
+EVENTS = [(user, item, round(100 * rating)) for user, item, rating in ROWS]
+
+
+def as_events(directory):
+    """Events without ratings, with names of their own, titles, and the latest held out."""
+    header = ("who", "what", "when")
+    source = write_csv(directory / "events.csv", [*EVENTS, *EVENTS[:50]], header=header)
+    items = sorted({item for _, item, _ in EVENTS})
+    names = [(item, f"Thing {item}") for item in items]
+    titles = write_csv(directory / "things.csv", names, header=("what", "name"))
+    return prepare(
+        str(source),
+        str(directory / "d"),
+        SERIAL,
+        columns=Columns(user="who", item="what", rating=None, time="when"),
+        settings=PrepareSettings(test_fraction=0.2, split="latest", duplicates="sum"),
+        titles=Titles(str(titles), "name"),
+    )
+
+
+def as_ratings(directory):
+    """Ratings, all to train on."""
+    source = write_csv(directory / "r.csv", ROWS)
+    return prepare(str(source), str(directory / "d"), SERIAL)
+
+
+@pytest.mark.parametrize("prepared", [as_events, as_ratings])
+def test_the_job_makes_the_same_dataset_again(prepared, tmp_path):
+    dataset = prepared(tmp_path)
+    path = str(tmp_path / "tuned.toml")
+    write_job(path, tuned_job(dataset, TRAIN, path), "0.8 by cross-validation")
+    job = read_job(path)
+    assert job.train == TRAIN
+    assert ("evaluate" in job.steps) == bool(dataset.n_test)
+    with recorded(job) as result:
+        run_job(replace(job, steps=("prepare",)), SERIAL, result)
+    again = read_job(path).dataset
+    assert open_dataset(again).fingerprint == dataset.fingerprint
+    assert open_dataset(again).has_titles == dataset.has_titles
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "output"),
+    [
+        ("My Settings (2).toml", "my-settings-2", "My Settings (2)"),
+        ("here/!!.toml", "tuned", "here/!!"),
+        ("s3://bucket/a/b.toml", "b", "s3://bucket/a/b"),
+    ],
+)
+def test_names(tmp_path, path, name, output):
+    job = tuned_job(as_ratings(tmp_path), TRAIN, path)
+    assert (job.name, job.output) == (name, output)
+
+
+def test_a_dataset_of_before(tmp_path):
+    dataset = as_ratings(tmp_path)
+    old = {name: value for name, value in dataset.source.items() if name != "columns"}
+    with pytest.raises(InputError, match="prepare it again"):
+        tuned_job(replace(dataset, source=old), TRAIN, "t.toml")
+
+
+def test_paths(tmp_path):
+    with pytest.raises(InputError, match=r"must end in \.toml"):
+        check_job_path("job.json", overwrite=True)
+    path = tmp_path / "t.toml"
+    check_job_path(str(path), overwrite=False)
+    path.write_text("")
+    with pytest.raises(InputError, match="is there already"):
+        check_job_path(str(path), overwrite=False)
+    check_job_path(str(path), overwrite=True)
