@@ -147,26 +147,27 @@ class Progress:
         return self.epoch - 1 + (self.half + self.done / self.total) / 2
 
 
-def _ignore(_: object) -> None:
+def ignore(_: object) -> None:
     """Do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """Who wants to know more of a training than its epochs, if the cluster can tell it.
-
-    Both are called a few times a second from a thread of their own.
+    """Who wants to know how a training goes.
 
     Attributes
     ----------
+    epoch : callable
+        Told the `EpochFigures` of each epoch.
     progress : callable
-        Told a `Progress`.
+        Told a `Progress` a few times a second, from a thread of its own, if the cluster can tell.
     half_epoch : callable
-        Told the `HalfEpochTimes` of each half-epoch that has ended.
+        Told the `HalfEpochTimes` of each half-epoch that has ended, in the same way.
     """
 
-    progress: Callable[[Progress], None] = _ignore
-    half_epoch: Callable[[HalfEpochTimes], None] = _ignore
+    epoch: Callable[[EpochFigures], None] = ignore
+    progress: Callable[[Progress], None] = ignore
+    half_epoch: Callable[[HalfEpochTimes], None] = ignore
 
 
 @dataclass

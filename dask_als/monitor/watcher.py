@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections import deque
@@ -17,6 +18,7 @@ from dask_als.monitor.run import HalfEpochTimes, Listener, Progress, RunInfo
 
 _SECONDS_BETWEEN_BATCHES = 0.25
 _MOST_SECONDS_OF_A_BATCH = 5.0
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -90,7 +92,12 @@ class _Teller(threading.Thread):
             # The scheduler is gone or slow: whoever waits for results will say so.
             self._noted.extendleft(reversed(epochs))
             return
-        for half in answer["half_epochs"]:
-            self._listener.half_epoch(HalfEpochTimes.from_json(half))
-        if answer["progress"] and not last:
-            self._listener.progress(Progress(**answer["progress"]))
+        try:
+            for half in answer["half_epochs"]:
+                self._listener.half_epoch(HalfEpochTimes.from_json(half))
+            if answer["progress"] and not last:
+                self._listener.progress(Progress(**answer["progress"]))
+        except Exception:
+            # Say, a trace on a full disk: no reason to lose the model.
+            _LOG.exception("half-epochs are told no longer")
+            self._listener = Listener()
