@@ -295,6 +295,7 @@ def test_a_scheduler_without_the_plugin_trains_unwatched(dataset, tmp_path):
         with open(tmp_path / "worker log", "wb") as log:
             worker = subprocess.Popen([*command, *options], stdout=log, stderr=log, cwd=tmp_path)
         with Client(scheduler_file=str(file), set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
             noted = Noted()
             train(
                 dataset,

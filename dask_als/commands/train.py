@@ -22,8 +22,6 @@ from dask_als.commands.options import (
 from dask_als.settings import StopSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from dask_als.cluster import DaskExecutor
-    from dask_als.dataset import Dataset
     from dask_als.model_files import ModelManifest
 
 
