@@ -321,3 +321,17 @@ def _wait_for(file: Path):
     while not file.exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_listener_that_fails_does_not_cost_the_model(client, dataset, tmp_path, caplog):
+    told = []
+
+    def fail(half):
+        told.append(half)
+        raise OSError("disk full")
+
+    path, listener = str(tmp_path / "m"), Listener(half_epoch=fail)
+    train(dataset, path, small_settings(), DaskExecutor(client), listener=listener)
+    assert len(told) == 1
+    assert "disk full" in caplog.text
+    assert len(model_files.read_history(path)) == 3
