@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import distributed
 from dask import annotate, delayed
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
@@ -34,7 +35,7 @@ from distributed.client import ClosedClientError
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
-from dask_als import interrupts
+from dask_als import interrupts, storage
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 from dask_als.executor import Shape
 from dask_als.history import EpochFigures
@@ -476,6 +477,28 @@ def current_client() -> Client | None:
         return Client.current()
     except ValueError:
         return None
+
+
+@contextmanager
+def performance_report(client: Client, path: str) -> Iterator[None]:
+    """Write Dask's performance report of the block, also if it fails and Dask still answers.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    storage.check_writable(path)
+    report = distributed.performance_report(filename=storage.absolute(path))
+    with client.as_current():
+        report.__enter__()
+        try:
+            yield
+        except BaseException as error:
+            with suppress(Exception):
+                report.__exit__(type(error), error, error.__traceback__)
+            raise
+        report.__exit__(None, None, None)
 
 
 @contextmanager

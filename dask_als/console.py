@@ -14,6 +14,8 @@ from rich.table import Table
 
 from dask_als.evaluate import Errors, Evaluation, Ranking
 from dask_als.history import EpochFigures
+from dask_als.monitor.run import Listener
+from dask_als.monitor.run import Progress as HalfEpochProgress
 from dask_als.plan import Plan, in_words
 from dask_als.tune import Tuning
 from dask_als.uncertainty import Calibration
@@ -42,21 +44,32 @@ def preparing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def training(console: Console, n_epochs: int) -> Iterator[Callable[[EpochFigures], None]]:
-    """Show epochs: a bar in a terminal, a line an epoch elsewhere."""
+def training(console: Console, n_epochs: int) -> Iterator[Listener]:
+    """Show a training: a bar of epochs and half-epochs in a terminal, a line an epoch elsewhere."""
     if not console.is_terminal:
-        yield lambda figures: console.print(
-            f"epoch {figures.epoch:>4}/{n_epochs}  {described(figures)}  {figures.seconds:.2f} s",
-            soft_wrap=True,
+        yield Listener(
+            epoch=lambda figures: console.print(
+                f"epoch {figures.epoch:>4}/{n_epochs}  {described(figures)}"
+                f"  {figures.seconds:.2f} s",
+                soft_wrap=True,
+            )
         )
         return
     with _bar(console, "{task.fields[figures]}") as progress:
         task = progress.add_task("epoch", total=n_epochs, figures="")
+        (shown,) = progress.tasks
 
         def show(figures: EpochFigures) -> None:
-            progress.update(task, completed=figures.epoch, figures=described(figures))
+            # The half-epochs after it are on the way already.
+            completed = max(shown.completed, figures.epoch)
+            progress.update(task, completed=completed, figures=described(figures))
 
-        yield show
+        def show_half_epoch(its: HalfEpochProgress) -> None:
+            partition = f"{its.done:>{len(str(its.total))}}/{its.total}"
+            text = f"epoch, {its.side} {partition}"
+            progress.update(task, completed=its.epochs, description=text)
+
+        yield Listener(epoch=show, progress=show_half_epoch)
 
 
 @contextmanager

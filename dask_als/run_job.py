@@ -20,10 +20,10 @@ from dask_als.dataset import Dataset, open_dataset, rows_path
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
 from dask_als.executor import Executor
-from dask_als.history import EpochFigures
 from dask_als.job_file import Job
 from dask_als.job_result import JobResult, StepResult, in_a_line
 from dask_als.model_files import read_manifest
+from dask_als.monitor.run import Listener
 from dask_als.prepare import Progress, Titles, prepare
 from dask_als.settings import CheckpointSettings
 from dask_als.side import ITEMS
@@ -46,8 +46,8 @@ class Watcher(Protocol):
         """Give what is told of the stages of `prepare`."""
         ...
 
-    def training(self, n_epochs: int) -> AbstractContextManager[Callable[[EpochFigures], None]]:
-        """Give what is told of each epoch."""
+    def training(self, n_epochs: int) -> AbstractContextManager[Listener]:
+        """Give what is told of epochs and half-epochs."""
         ...
 
     def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
@@ -70,9 +70,9 @@ class Unwatched:
         yield lambda stage, done, total: None
 
     @contextmanager
-    def training(self, n_epochs: int) -> Iterator[Callable[[EpochFigures], None]]:
+    def training(self, n_epochs: int) -> Iterator[Listener]:
         """Show nothing."""
-        yield lambda figures: None
+        yield Listener()
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -299,7 +299,7 @@ def _train(job: Job, executor: Executor, watcher: Watcher) -> None:
     dataset = open_dataset(job.dataset)
     if _useless_checkpoints(job):
         clear_checkpoints(job.checkpoints, overwrite=True)
-    with watcher.training(job.train.epochs) as on_epoch:
+    with watcher.training(job.train.epochs) as listener:
         train(
             dataset,
             job.model,
@@ -309,7 +309,7 @@ def _train(job: Job, executor: Executor, watcher: Watcher) -> None:
                 directory=job.checkpoints, resume=True, **asdict(job.checkpoint)
             ),
             overwrite=True,
-            on_epoch=on_epoch,
+            listener=listener,
         )
 
 

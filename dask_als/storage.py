@@ -112,6 +112,25 @@ def opened(path: str, mode: str = "rb") -> Iterator[IO[Any]]:
         yield file
 
 
+def check_writable(path: str) -> None:
+    """Check that a file can be written, where that shows before it is.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    """
+    filesystem, inner = file_system(path)
+    if not isinstance(filesystem, LocalFileSystem):
+        return
+    try:
+        # What is there already stays as it is until then.
+        with open(inner, "ab"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+
+
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
     """Turn what goes wrong while a file of ours is read into an InputError that names it."""

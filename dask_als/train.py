@@ -552,7 +552,7 @@ def train(
         Each is given a `TrainedEpoch` after every epoch; one that returns true ends the training.
         An epoch that has to be trained again, after workers were lost, is told again.
     listener : Listener, optional
-        Told of half-epochs, where the cluster can be watched.
+        Told of epochs as well, and of half-epochs where the cluster can be watched.
 
     Raises
     ------
@@ -584,6 +584,7 @@ def train(
             stopping=stopping,
             on_epoch=on_epoch,
             watch=watch,
+            listener=listener,
             callbacks=callbacks,
             start=random_start if initial_model is None else start_from_model(initial_model),
         )
@@ -645,6 +646,7 @@ class _Run:
     stopping: StopSettings
     on_epoch: Callable[[EpochFigures], None]
     watch: Callable[[EpochFigures], None]
+    listener: Listener
     callbacks: Sequence[Callback]
     start: Start
     history: list[EpochFigures] = field(default_factory=list)
@@ -710,8 +712,8 @@ class _Run:
         if self.settings.keeps(epoch.figures.epoch):
             sample = sample_path(self.checkpoints.directory, epoch.figures.epoch)
             self.write_epoch(training, replace(epoch, predictions=[]), sample)
-        self.watch(epoch.figures)
-        self.on_epoch(epoch.figures)
+        for tell in (self.watch, self.listener.epoch, self.on_epoch):
+            tell(epoch.figures)
         if self.callbacks:
             history = list(self.history)
             write = partial(training.write, epoch, history)

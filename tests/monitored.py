@@ -29,7 +29,7 @@ def figures(epoch, test_rmse=0.9, seconds=2.0):
     return EpochFigures(epoch, -1000.0 / epoch, 0.8 / epoch, test_rmse, seconds)
 
 
-def end(state, key, worker, *, compute, transfer=None, copies=1):
+def end(state, key, worker, *, compute, transfer=None):
     """Tell of the end of a task, as Dask does."""
     actions = {"transfer": transfer, "compute": compute}
     startstops = [
@@ -37,7 +37,7 @@ def end(state, key, worker, *, compute, transfer=None, copies=1):
         for action, times in actions.items()
         if times
     ]
-    state.task_ended(f"{key}-{TASKS}-17", worker, startstops, lambda: THREADS, copies)
+    state.task_ended(f"{key}-{TASKS}-17", worker, startstops, lambda: THREADS)
 
 
 def train_an_epoch(state, epoch=1, start=100.0):
@@ -50,15 +50,21 @@ def train_an_epoch(state, epoch=1, start=100.0):
         transfer=(start, start + 0.5),
         compute=(start + 0.5, start + 2.5),
     )
-    for home, (worker, seconds) in enumerate(((WORKER, 2.75), (OTHER, 3))):
-        key, compute = f"broadcast-users-{epoch}-{home}", (start + 2.5, start + seconds)
-        end(state, key, worker, compute=compute, copies=2)
+    end(state, f"broadcast-users-{epoch}-0", WORKER, compute=(start + 2.5, start + 3))
+    end(state, f"broadcast-users-{epoch}-1", OTHER, compute=(start + 2.5, start + 3.2))
     end(state, f"solve-items-{epoch}-0", WORKER, compute=(start + 3, start + 4))
+
+
+def begin_a_stretch(state, epoch, compute):
+    """Tell of reading, or making, what a stretch starts from."""
+    for side in ("users", "items"):
+        end(state, f"start-{side}-0", WORKER, compute=(compute[0] - 1, compute[0]))
+        end(state, f"broadcast-{side}-{epoch}-0", WORKER, compute=compute)
+        end(state, f"broadcast-{side}-{epoch}-1", OTHER, compute=compute)
 
 
 def started(**changes):
     """Return the state of a training whose first factors are there at second 100."""
     state = RunState(info(**changes), TASKS)
-    end(state, "broadcast-users-0-0", WORKER, compute=(98.0, 99.0))
-    end(state, "broadcast-items-0-0", OTHER, compute=(99.0, 100.0))
+    begin_a_stretch(state, 0, (99.0, 100.0))
     return state

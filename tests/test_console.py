@@ -5,6 +5,7 @@ from rich.console import Console
 
 from dask_als import console
 from dask_als.history import EpochFigures
+from dask_als.monitor.run import Progress
 
 FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse=None, seconds=0.25)
 
@@ -21,8 +22,9 @@ def test_figures_in_words():
 
 def test_a_line_an_epoch_where_there_is_no_terminal():
     its_screen = screen(terminal=False)
-    with console.training(its_screen, 20) as show:
-        show(FIGURES)
+    with console.training(its_screen, 20) as listener:
+        listener.epoch(FIGURES)
+        listener.progress(Progress(3, "users", half=0, done=1, total=4))
     assert its_screen.file.getvalue() == (
         "epoch    2/20  objective -1,234.50  RMSE 0.6124  0.25 s\n"
     )
@@ -30,10 +32,12 @@ def test_a_line_an_epoch_where_there_is_no_terminal():
 
 def test_a_bar_in_a_terminal():
     its_screen = screen(terminal=True)
-    with console.training(its_screen, 20) as show:
-        show(FIGURES)
+    with console.training(its_screen, 20) as listener:
+        listener.progress(Progress(3, "items", half=1, done=2, total=12))
+        listener.epoch(FIGURES)
     shown = its_screen.file.getvalue()
     assert "2/20" in shown
+    assert "items  2/12" in shown
     assert "RMSE 0.6124" in shown
 
 

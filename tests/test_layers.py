@@ -24,7 +24,7 @@ LAYERS = [
     },
     {"blocks", "history", "cholesky", "csv_text", "job_file", "monitor.times"},
     {"monitor.run"},
-    {"executor", "monitor.metrics", "monitor.page"},
+    {"executor", "monitor.metrics", "monitor.page", "monitor.trace"},
     {"monitor.plugin"},
     {"monitor.watcher"},
     {"objective", "source", "dataset", "kernels", "job_result", "stopping", "top_k"},
@@ -42,6 +42,7 @@ LAYERS = [
     {"cluster", "fold_in", "report_data", "uncertainty"},
     {"evaluate"},
     {"estimator", "demo", "console", "report", "run_job", "cluster_check"},
+    {"log"},
     {"commands.options"},
     {"commands.computing", "commands.jobs"},
     {

@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
 from data import generated, small_settings, write_csv
@@ -23,6 +24,10 @@ pytestmark = pytest.mark.skipif(
     PROMETHEUS is None or PROMTOOL is None, reason="Debian's prometheus is not installed"
 )
 
+DASHBOARD = json.loads(
+    (Path(__file__).parents[1] / "k8s" / "monitoring" / "dashboard.json").read_text()
+)
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 CONFIGURATION = """
 global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
 scrape_configs:
@@ -84,13 +89,15 @@ def test_prometheus_answers_a_query_for_the_rmse(client, dataset, tmp_path):
         )
     try:
         base = f"http://127.0.0.1:{port_of(prometheus, tmp_path / 'log')}"
-        found = {}
+        found, drawn = {}, {}
 
         def ask(epoch):
             figures = epoch.figures
             for split, rmse in (("train", figures.train_rmse), ("test", figures.test_rmse)):
                 query = f'dask_als_rmse{{split="{split}"}} == {rmse!r}'
                 found[figures.epoch, split] = first_answer(base, query)
+            if figures.epoch == 3:
+                drawn.update({query: first_answer(base, as_asked(query)) for query in EXPRESSIONS})
 
         train(dataset, str(tmp_path / "m"), small_settings(), DaskExecutor(client), callbacks=[ask])
     finally:
@@ -103,6 +110,8 @@ def test_prometheus_answers_a_query_for_the_rmse(client, dataset, tmp_path):
         for split, value in (("train", figures.train_rmse), ("test", figures.test_rmse))
     }
     assert found == expected
+    # Every panel of the Grafana dashboard has something to draw.
+    assert [query for query, value in drawn.items() if value is None] == []
 
 
 @pytest.mark.slow
@@ -118,6 +127,11 @@ def test_a_training_goes_on_when_prometheus_goes_away_in_the_middle_of_a_scrape(
     path = str(tmp_path / "m")
     train(dataset, path, small_settings(), DaskExecutor(client), callbacks=[look_away])
     assert len(model_files.read_history(path)) == 3
+
+
+def as_asked(query):
+    """Return a query of the Grafana dashboard as Grafana would ask it."""
+    return query.replace("$run", ".*").replace("$__rate_interval", "10s")
 
 
 def port_of(process, log):

@@ -1,5 +1,5 @@
 import pytest
-from monitored import OTHER, TASKS, WORKER, end, figures, started, train_an_epoch
+from monitored import OTHER, TASKS, WORKER, begin_a_stretch, end, figures, started, train_an_epoch
 
 from dask_als.monitor.run import HalfEpochTimes, Progress
 
@@ -44,7 +44,9 @@ def test_how_far_an_epoch_is():
     end(state, "solve-users-3-1", WORKER, compute=(100, 101))
     assert state.progress() == Progress(3, "users", half=0, done=1, total=2)
     assert state.progress().epochs == 2.25
-    end(state, "broadcast-users-3-0", WORKER, compute=(101, 102))
+    end(state, "chunk-users-3-0", WORKER, compute=(101, 101.5))
+    assert state.progress().done == 1
+    end(state, "broadcast-users-3-0", WORKER, compute=(101.5, 102))
     assert state.progress() is None
 
 
@@ -77,7 +79,7 @@ def test_memory_does_not_grow_with_epochs():
 def test_reading_and_writing_between_stretches_is_no_half_epoch():
     state = started()
     train_an_epoch(state)
-    end(state, "broadcast-users-0-0", WORKER, compute=(150.0, 200.0))
+    begin_a_stretch(state, 1, (150.0, 200.0))
     train_an_epoch(state, 2, start=200.0)
     assert [half.seconds for half in state.half_epochs] == [3, 1, 3, 1]
 
@@ -111,3 +113,25 @@ def test_a_side_of_one_partition_has_no_task_that_joins():
     state = started()
     end(state, "solve-items-1-0", WORKER, compute=(100, 104))
     assert [half.side for half in state.half_epochs] == ["items"]
+
+
+def test_what_was_on_the_way_when_workers_were_lost_does_not_count():
+    state = started()
+    train_an_epoch(state)
+    end(state, "solve-users-2-1", OTHER, compute=(104, 105))
+    begin_a_stretch(state, 0, (150.0, 200.0))
+    assert state.progress() is None
+    train_an_epoch(state, 1, start=200.0)
+    assert [(half.epoch, half.seconds) for half in state.half_epochs] == [(1, 3), (1, 1)] * 2
+
+
+def test_data_for_a_later_copy_is_waited_for_in_the_next_half_epoch():
+    state = started()
+    end(state, "solve-users-1-0", WORKER, compute=(100, 102))
+    end(state, "solve-users-1-1", OTHER, compute=(100, 102))
+    end(state, "broadcast-users-1-0", WORKER, transfer=(102, 103), compute=(103, 104))
+    end(state, "broadcast-users-1-1", OTHER, transfer=(102, 106), compute=(106, 107))
+    end(state, "solve-items-1-0", WORKER, compute=(104, 108))
+    users, items = state.half_epochs
+    assert (users.seconds, users.solving, users.waiting) == (4, 2, 0.5)
+    assert (items.seconds, items.solving, items.waiting) == (4, 2, 1)

@@ -295,6 +295,7 @@ def test_a_scheduler_without_the_plugin_trains_unwatched(dataset, tmp_path):
         with open(tmp_path / "worker log", "wb") as log:
             worker = subprocess.Popen([*command, *options], stdout=log, stderr=log, cwd=tmp_path)
         with Client(scheduler_file=str(file), set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
             noted = Noted()
             train(
                 dataset,
@@ -320,3 +321,17 @@ def _wait_for(file: Path):
     while not file.exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_listener_that_fails_does_not_cost_the_model(client, dataset, tmp_path, caplog):
+    told = []
+
+    def fail(half):
+        told.append(half)
+        raise OSError("disk full")
+
+    path, listener = str(tmp_path / "m"), Listener(half_epoch=fail)
+    train(dataset, path, small_settings(), DaskExecutor(client), listener=listener)
+    assert len(told) == 1
+    assert "disk full" in caplog.text
+    assert len(model_files.read_history(path)) == 3

@@ -15,6 +15,7 @@ from dask_als.evaluate import evaluate
 from dask_als.executor import SerialExecutor
 from dask_als.job_file import STEPS, Job, SourceSettings, read_job
 from dask_als.job_result import recorded
+from dask_als.monitor.run import Listener
 from dask_als.prepare import prepare
 from dask_als.run_job import Unwatched, run_job
 from dask_als.settings import CheckpointPolicy, EvaluateSettings, PrepareSettings, RecommendSettings
@@ -207,7 +208,7 @@ class Stopping(Unwatched):
             if figures.epoch == self.at:
                 raise Stop("half-way")
 
-        return nullcontext(on_epoch)
+        return nullcontext(Listener(epoch=on_epoch))
 
 
 def test_a_broken_job_goes_on(job, undisturbed):

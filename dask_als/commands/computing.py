@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dask_als.commands.options import settings_of
 from dask_als.errors import InputError
@@ -18,9 +16,17 @@ if TYPE_CHECKING:
     from dask_als.executor import Shape
 
 
+class Prints(Protocol):
+    """A console, or a log."""
+
+    def print(self, text: str, /, *, soft_wrap: bool, highlight: bool) -> None:
+        """Say something."""
+        ...
+
+
 @contextmanager
 def computing(
-    screen: Console,
+    screen: Prints,
     options: dict[str, Any],
     *,
     shared: str | None = None,
@@ -35,9 +41,10 @@ def computing(
     seen : sequence of str, optional
         Files that all workers must be able to read.
     """
-    from dask_als.cluster import DaskExecutor, connected
+    from dask_als.cluster import DaskExecutor, connected, performance_report
     from dask_als.cluster_check import check_files, check_storage, check_versions
 
+    report_path = options.pop("performance_report", None)
     settings = cluster_settings(options)
     with connected(settings) as client:
         screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
@@ -46,7 +53,8 @@ def computing(
             if shared is not None:
                 check_storage(client, shared)
             check_files(client, seen)
-        yield DaskExecutor(client, patience=settings.worker_timeout)
+        with performance_report(client, report_path) if report_path else nullcontext():
+            yield DaskExecutor(client, patience=settings.worker_timeout)
 
 
 def cluster_settings(options: dict[str, Any]) -> ClusterSettings:

@@ -18,7 +18,7 @@ from dask_als.commands.options import (
     train_options,
 )
 from dask_als.commands.prepare import dataset_json, say_dataset
-from dask_als.commands.train import model_json, say_model, train_shown
+from dask_als.commands.train import model_json
 from dask_als.settings import Columns, PrepareSettings, TrainSettings
 
 
@@ -52,13 +52,16 @@ def demo(
     from dask_als import console
     from dask_als import demo as demonstration
     from dask_als.evaluate import baselines
+    from dask_als.log import TextLog
     from dask_als.model import ALSModel
     from dask_als.prepare import Titles
     from dask_als.prepare import prepare as run_prepare
+    from dask_als.train import train
 
     columns = settings_of(Columns, options)
     settings = settings_of(TrainSettings, options)
     screen = Console(stderr=as_json)
+    log = TextLog(screen)
     folder = Path(directory)
     if ratings is None:
         ratings, titles = demonstration.write_sample(folder)
@@ -76,7 +79,10 @@ def demo(
                 progress=progress,
             )
         say_dataset(screen, dataset)
-        manifest = train_shown(screen, executor, dataset, model_path, settings, overwrite=True)
+        with log.training(settings.epochs) as listener:
+            manifest = train(
+                dataset, model_path, settings, executor, overwrite=True, listener=listener
+            )
         without_factors = baselines(dataset, settings, executor)
     model = ALSModel.load(model_path)
     compared = demonstration.comparison(manifest.figures, without_factors, settings)
@@ -94,5 +100,5 @@ def demo(
         return
     for title, frame in tables:
         screen.print(console.table_of(frame, title))
-    say_model(screen, model_path, manifest)
+    log.model(model_path, manifest.figures)
     screen.print(f"dataset  {dataset.path}")

@@ -76,6 +76,19 @@ connection_options = together(
     debug_option,
 )
 cluster_options = together(cluster_option, size_options, connection_options)
+log_format_option = click.option(
+    "--log-format",
+    default="text",
+    type=click.Choice(["text", "json"]),
+    help="Say things for people, or as a JSON object a line.",
+)
+watch_options = together(
+    log_format_option,
+    click.option("--trace", metavar="FILE", help="Write where the time of each half-epoch goes."),
+    click.option(
+        "--performance-report", metavar="FILE.html", help="Write Dask's performance report."
+    ),
+)
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an output that is there."
 )

@@ -59,9 +59,7 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
     def transition(self, key: Any, start: str, finish: str, *args: Any, **about: Any) -> None:
         """Take in what becomes of a task."""
         if finish == "memory" and start == "processing" and isinstance(key, str):
-            self._state.task_ended(
-                key, about["worker"], about["startstops"], self._threads, self._copies(key)
-            )
+            self._state.task_ended(key, about["worker"], about["startstops"], self._threads)
 
     def tell(self, epochs: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
         """Take in the figures of epochs; return how far it is, and half-epochs that have ended.
@@ -97,11 +95,6 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
         _board_of(self._scheduler).take_down(self._run)
         self._scheduler.plugins.pop(self.name, None)
         _WATCHING.pop(self._run, None)
-
-    def _copies(self, key: str) -> int:
-        """Return how many tasks put together what this one does: all that need the same."""
-        needed = next(iter(self._scheduler.tasks[key].dependencies), None)
-        return 1 if needed is None else len(needed.dependents)
 
     def _threads(self) -> Mapping[str, int]:
         return {address: its.nthreads for address, its in self._scheduler.workers.items()}

@@ -6,7 +6,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dask_als.history import EpochFigures
@@ -147,26 +147,27 @@ class Progress:
         return self.epoch - 1 + (self.half + self.done / self.total) / 2
 
 
-def _ignore(_: object) -> None:
+def ignore(_: object) -> None:
     """Do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """Who wants to know more of a training than its epochs, if the cluster can tell it.
-
-    Both are called a few times a second from a thread of their own.
+    """Who wants to know how a training goes.
 
     Attributes
     ----------
+    epoch : callable
+        Told the `EpochFigures` of each epoch.
     progress : callable
-        Told a `Progress`.
+        Told a `Progress` a few times a second, from a thread of its own, if the cluster can tell.
     half_epoch : callable
-        Told the `HalfEpochTimes` of each half-epoch that has ended.
+        Told the `HalfEpochTimes` of each half-epoch that has ended, in the same way.
     """
 
-    progress: Callable[[Progress], None] = _ignore
-    half_epoch: Callable[[HalfEpochTimes], None] = _ignore
+    epoch: Callable[[EpochFigures], None] = ignore
+    progress: Callable[[Progress], None] = ignore
+    half_epoch: Callable[[HalfEpochTimes], None] = ignore
 
 
 @dataclass
@@ -186,15 +187,6 @@ class Totals:
         self.overhead += half.overhead
 
 
-@dataclass
-class _Pending:
-    """A half-epoch on the way."""
-
-    partitions: dict[int, PartitionTimes] = field(default_factory=dict)
-    waiting: list[Interval] = field(default_factory=list)
-    joined: set[str] = field(default_factory=set)
-
-
 class RunState:
     """What is known of a training: put together of its tasks and the figures of its epochs.
 
@@ -212,8 +204,13 @@ class RunState:
         self.half_epochs: deque[HalfEpochTimes] = deque(maxlen=_HALF_EPOCHS_SHOWN)
         self.totals = {side: Totals() for side in info.partitions}
         self.is_over = False
-        self._key = re.compile(rf"(solve|chunk|broadcast)-(users|items)-(\d+)-(\d+)-{tasks}-\d+$")
-        self._pending: dict[tuple[int, str], _Pending] = {}
+        self._key = re.compile(
+            rf"(start|solve|chunk|broadcast)-(users|items)-(\d+)-(?:(\d+)-)?{tasks}-\d+$"
+        )
+        # Half-epochs on the way, and data that was fetched for them.
+        self._pending: dict[tuple[int, str], dict[int, PartitionTimes]] = {}
+        self._waiting: list[Interval] = []
+        self._last: tuple[int, str] | None = None
         self._untold: deque[HalfEpochTimes] = deque(maxlen=_MOST_HALF_EPOCHS_TO_TELL)
         self._stopped: float | None = None
         self._told = time.time()
@@ -263,7 +260,7 @@ class RunState:
             return None
         (epoch, side), pending = next(iter(self._pending.items()))
         half = int(side != self.info.settings["first"])
-        return Progress(epoch, side, half, len(pending.partitions), len(self.info.partitions[side]))
+        return Progress(epoch, side, half, len(pending), len(self.info.partitions[side]))
 
     def take_half_epochs(self) -> list[HalfEpochTimes]:
         """Return the half-epochs that have ended since this was asked for last."""
@@ -277,7 +274,6 @@ class RunState:
         worker: str,
         startstops: list[dict[str, Any]],
         threads: Callable[[], Mapping[str, int]],
-        copies: int = 1,
     ) -> None:
         """Take in a task that ended.
 
@@ -289,55 +285,52 @@ class RunState:
             Its ``action``, ``start`` and ``stop``, as Dask reports them.
         threads : callable
             Returns the threads of each worker.
-        copies : int
-            Of a side that is put together: on how many workers it is.
         """
         match = self._key.match(key)
         if match is None:
             return
         kind, side, epoch, number = match.groups()
-        if int(epoch) == 0:
-            # What a stretch starts from is there: reading and writing before it is no half-epoch.
+        if kind == "start":
+            # Of a new stretch: what was on the way is lost, or was written.
             self._pending.clear()
-            self._stopped = max(times["stop"] for times in startstops)
+            self._last = None
             return
-        half = int(epoch), side
-        pending = self._pending.setdefault(half, _Pending())
-        took = {"compute": (0.0, 0.0), "transfer": (0.0, 0.0)}
-        for times in startstops:
-            if times["action"] in took:
-                took[times["action"]] = times["start"], times["stop"]
-            if times["action"] == "transfer":
-                pending.waiting.append(Interval(worker, times["start"], times["stop"]))
+        half, stop = (int(epoch), side), max(times["stop"] for times in startstops)
+        took = {times["action"]: (times["start"], times["stop"]) for times in startstops}
+        if "transfer" in took:
+            self._waiting.append(Interval(worker, *took["transfer"]))
         if kind == "solve":
-            start, stop = took["compute"]
-            began, arrived = took["transfer"]
-            pending.partitions[int(number)] = PartitionTimes(
+            start, solved = took["compute"]
+            asked, arrived = took.get("transfer", (0.0, 0.0))
+            self._pending.setdefault(half, {})[int(number)] = PartitionTimes(
                 number=int(number),
                 worker=worker,
                 ratings=self.info.partitions[side][int(number)],
                 start=start,
-                solving=stop - start,
-                waiting=arrived - began,
+                solving=solved - start,
+                waiting=arrived - asked,
             )
-        if kind == "broadcast":
-            pending.joined.add(number)
-        if len(pending.joined) == copies or len(self.info.partitions[side]) == 1:
-            self._half_ended(half, max(times["stop"] for times in startstops), threads())
+            if len(self.info.partitions[side]) == 1:
+                self._half_ended(half, stop, threads())
+        elif kind == "broadcast" and half in self._pending:
+            # The first copy that is whole; the next half-epoch begins where it is.
+            self._half_ended(half, stop, threads())
+        elif kind == "broadcast" and half != self._last:
+            # What a stretch starts from is there: reading and writing before it is no half-epoch.
+            self._stopped = stop
 
     def _half_ended(self, half: tuple[int, str], stop: float, threads: Mapping[str, int]) -> None:
-        pending = self._pending.pop(half)
-        if not pending.partitions:
-            return
-        partitions = tuple(pending.partitions[number] for number in sorted(pending.partitions))
+        its = self._pending.pop(half)
+        partitions = tuple(its[number] for number in sorted(its))
         solving = [
             Interval(part.worker, part.start, part.start + part.solving) for part in partitions
         ]
-        start = min(interval.start for interval in [*solving, *pending.waiting])
-        if self._stopped is not None:
-            start = self._stopped
-        self._stopped = stop
-        solved, waited = split_time(start, stop, threads, solving=solving, waiting=pending.waiting)
+        start = self._stopped
+        if start is None:
+            start = min(interval.start for interval in [*solving, *self._waiting])
+        self._stopped, self._last = stop, half
+        solved, waited = split_time(start, stop, threads, solving=solving, waiting=self._waiting)
+        self._waiting = [interval for interval in self._waiting if interval.stop > stop]
         seconds = max(stop - start, solved + waited)
         ended = HalfEpochTimes(
             *half,

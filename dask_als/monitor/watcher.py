@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections import deque
@@ -17,6 +18,9 @@ from dask_als.monitor.run import HalfEpochTimes, Listener, Progress, RunInfo
 
 _SECONDS_BETWEEN_BATCHES = 0.25
 _MOST_SECONDS_OF_A_BATCH = 5.0
+# Who interrupts a training does not want to wait.
+_MOST_SECONDS_AFTER_A_FAILURE = 0.3
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -46,8 +50,10 @@ def watched(
     teller.start()
     try:
         yield teller.note
-    finally:
-        teller.end()
+    except BaseException:
+        teller.end(_MOST_SECONDS_AFTER_A_FAILURE)
+        raise
+    teller.end(_MOST_SECONDS_OF_A_BATCH)
 
 
 class _Teller(threading.Thread):
@@ -68,15 +74,15 @@ class _Teller(threading.Thread):
     def run(self) -> None:
         """Tell until the end."""
         while not self._ended.wait(_SECONDS_BETWEEN_BATCHES):
-            self._tell(last=False)
+            self._tell(_MOST_SECONDS_OF_A_BATCH, last=False)
 
-    def end(self) -> None:
+    def end(self, most_seconds: float) -> None:
         """Tell the rest."""
         self._ended.set()
-        self.join()
-        self._tell(last=True)
+        self.join(most_seconds)
+        self._tell(most_seconds, last=True)
 
-    def _tell(self, *, last: bool) -> None:
+    def _tell(self, most_seconds: float, *, last: bool) -> None:
         epochs = [self._noted.popleft() for _ in range(len(self._noted))]
         try:
             answer: dict[str, Any] = self._client.sync(
@@ -84,13 +90,18 @@ class _Teller(threading.Thread):
                 run=self._watched_run,
                 epochs=epochs,
                 last=last,
-                callback_timeout=_MOST_SECONDS_OF_A_BATCH,
+                callback_timeout=most_seconds,
             )
         except Exception:
             # The scheduler is gone or slow: whoever waits for results will say so.
             self._noted.extendleft(reversed(epochs))
             return
-        for half in answer["half_epochs"]:
-            self._listener.half_epoch(HalfEpochTimes.from_json(half))
-        if answer["progress"] and not last:
-            self._listener.progress(Progress(**answer["progress"]))
+        try:
+            for half in answer["half_epochs"]:
+                self._listener.half_epoch(HalfEpochTimes.from_json(half))
+            if answer["progress"] and not last:
+                self._listener.progress(Progress(**answer["progress"]))
+        except Exception:
+            # Say, a trace on a full disk: no reason to lose the model.
+            _LOG.exception("half-epochs are told no longer")
+            self._listener = Listener()
