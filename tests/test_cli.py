@@ -15,7 +15,11 @@ from data import content, generated, write_csv
 from dask_als.cli import COMMANDS, cli, main
 
 DASK_ALS = [sys.executable, "-m", "dask_als"]
-SOON = 2.0
+
+
+def soon():
+    """Return within how many seconds things end: two, on a machine that is not busy otherwise."""
+    return 2.0 if os.getloadavg()[0] < 2 * os.cpu_count() else 10.0
 
 
 @pytest.fixture
@@ -330,11 +334,11 @@ def test_interrupted(tmp_path, source, run, when):
         _, err = process.communicate(timeout=10)
     finally:
         process.kill()
-    assert time.monotonic() - start < SOON
+    assert time.monotonic() - start < soon()
     assert process.returncode == 130
     assert err.strip() == "dask-als: interrupted; nothing was left half-written"
     while [child for child in children if is_alive(child)]:
-        assert time.monotonic() - start < SOON
+        assert time.monotonic() - start < soon()
         time.sleep(0.02)
     assert set(os.listdir(tmp_path)) == before
 
