@@ -17,7 +17,7 @@ def test_a_kind_is_what_kubernetes_takes_however_it_was_found_first(name):
     size = KubernetesSize()
     manifest = (spec.attempt("a", 1, size) if name == "DaskJob" else spec.cluster("a", size))[-1]
     gc.collect()
-    by_server = get_class(f"{name.lower()}.kubernetes.dask.org/v1")
+    by_server = get_class(name.lower(), "kubernetes.dask.org/v1")
     by_manifest = object_from_spec(manifest, api=object())
     assert by_server is type(by_manifest) is getattr(api, name)
     assert by_manifest.raw["kind"] == name
