@@ -11,12 +11,18 @@ from typing import TypeVar
 
 import httpx
 import kr8s
-from kr8s.objects import APIObject, object_from_spec
+from kr8s.objects import APIObject, new_class, object_from_spec
 
 from dask_als.errors import InputError, JobError
 from dask_als.kubernetes.spec import Manifest
 
 T = TypeVar("T")
+
+# kr8s holds the classes that it makes for such kinds weakly, and may make others, with a kind that
+# Kubernetes refuses, from what it asked the server: these stay.
+DaskJob = new_class("DaskJob", "kubernetes.dask.org/v1", asyncio=False)
+DaskCluster = new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)
+
 _PASSING = (httpx.TransportError, kr8s.APITimeoutError, kr8s.ConnectionClosedError)
 _SECONDS_OF_PATIENCE = 120.0
 _SECONDS_BETWEEN_TRIES = 1.0
@@ -70,7 +76,7 @@ def ask(question: Callable[[], T]) -> T:
 
 def create(manifest: Manifest, api: kr8s.Api) -> APIObject:
     """Make an object, whose name nobody else gives away."""
-    found = object_from_spec(manifest, api=api, allow_unknown_type=True)
+    found = object_from_spec(manifest, api=api)
 
     def make() -> None:
         try:

@@ -8,11 +8,10 @@ from contextlib import ExitStack, contextmanager
 
 import kr8s
 from dask_kubernetes.operator import KubeCluster
-from kr8s.objects import object_from_spec
 
 from dask_als.errors import JobError
 from dask_als.kubernetes import spec
-from dask_als.kubernetes.api import api_of, create, delete
+from dask_als.kubernetes.api import DaskCluster, api_of, create, delete
 from dask_als.settings import KubernetesSize
 
 
@@ -32,7 +31,7 @@ def kube_cluster(size: KubernetesSize) -> Iterator[KubeCluster]:
         for policy in policies:
             made.callback(delete, create(policy, api))
         # Not by the KubeCluster: one that failed to start, or whose client is lost, does not.
-        made.callback(delete, object_from_spec(dask_cluster, api=api, allow_unknown_type=True))
+        made.callback(delete, DaskCluster(dask_cluster, api=api))
         yield _started(dask_cluster, size)
 
 

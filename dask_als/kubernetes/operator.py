@@ -7,22 +7,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import kr8s
-from kr8s.objects import APIObject, Pod
+from kr8s.objects import APIObject, ConfigMap, NetworkPolicy, Pod
 
 from dask_als.errors import InputError, JobError
 from dask_als.job_file import job_from_toml
 from dask_als.kubernetes import spec
-from dask_als.kubernetes.api import api_of, ask, create, delete
+from dask_als.kubernetes.api import DaskCluster, DaskJob, api_of, ask, create, delete
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
 from dask_als.kubernetes.status import JobStatus, State, judged
 from dask_als.settings import KubernetesSize
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-_KINDS = (
-    "daskjobs.kubernetes.dask.org",
-    "daskclusters.kubernetes.dask.org",
-    "networkpolicies.networking.k8s.io",
-)
+_KINDS = (DaskJob, DaskCluster, NetworkPolicy)
 
 
 class Jobs:
@@ -68,9 +64,7 @@ class Jobs:
     def all(self) -> list[JobStatus]:
         """Return all jobs, the newest first."""
         selector = {"app.kubernetes.io/name": "dask-als"}
-        records, dask_jobs, pods = (
-            self._raw(kind, selector) for kind in ("configmaps", _KINDS[0], "pods")
-        )
+        records, dask_jobs, pods = (self._raw(kind, selector) for kind in (ConfigMap, DaskJob, Pod))
         jobs = [
             judged(
                 record,
@@ -94,7 +88,7 @@ class Jobs:
         """
         record = self._record(job_id).raw.to_dict()
         selector = {JOB_LABEL: job_id}
-        return judged(record, self._raw(_KINDS[0], selector), self._raw("pods", selector))
+        return judged(record, self._raw(DaskJob, selector), self._raw(Pod, selector))
 
     def logs(self, job_id: str) -> Iterator[str]:
         """Yield the lines that a job's runner has written so far."""
@@ -152,14 +146,14 @@ class Jobs:
         for kind in _KINDS:
             for found in self._get(kind, selector):
                 delete(found)
-        while pods := self._get("pods", selector):
+        while pods := self._get(Pod, selector):
             if time.monotonic() > deadline:
                 names = ", ".join(pod.name for pod in pods)
                 raise JobError(f"{job_id}: pods are still there after {timeout:.0f} s: {names}")
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _record(self, job_id: str) -> APIObject:
-        for record in self._get("configmaps", {JOB_LABEL: job_id}):
+        for record in self._get(ConfigMap, {JOB_LABEL: job_id}):
             return record
         there = f"no job {job_id!r} in namespace {self.namespace}"
         raise InputError(f"{there}; `dask-als list` shows those that are")
@@ -174,10 +168,10 @@ class Jobs:
         except (kr8s.NotFoundError, InputError):  # it is gone, or its container has not started
             return []
 
-    def _get(self, kind: str, selector: dict[str, str]) -> list[APIObject]:
+    def _get(self, kind: type[Any], selector: dict[str, str]) -> list[APIObject]:
         return ask(lambda: list(self._api.get(kind, label_selector=selector)))  # type: ignore[arg-type]
 
-    def _raw(self, kind: str, selector: dict[str, str]) -> list[dict[str, Any]]:
+    def _raw(self, kind: type[Any], selector: dict[str, str]) -> list[dict[str, Any]]:
         return [found.raw.to_dict() for found in self._get(kind, selector)]
 
 
