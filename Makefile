@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend bench-accuracy
+.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend bench-accuracy bench-scaling
 
 env: $(VENV)/installed
 
@@ -49,3 +49,7 @@ bench-recommend: env
 # Needs ml-latest-small.zip here: .venv/bin/dask-als fetch ml-latest-small
 bench-accuracy: env
 	$(BIN)/python tests/benchmarks/compare_accuracy.py
+
+# Every study of tests/benchmarks/SCALING.md; the one of hosts needs root.
+bench-scaling: env
+	$(BIN)/python tests/benchmarks/scaling.py all
