@@ -43,7 +43,7 @@ def report(model: str, out: str, dataset: str | None, as_json: bool, **options: 
             console.counting(screen, "predict") as progress,
         ):
             errors = measure_errors(loaded, path, loaded.dataset, executor, progress=progress)
-            if loaded.manifest.samples > 1 and loaded.dataset.n_test:
+            if loaded.manifest.knows_deviations and loaded.dataset.n_test:
                 calibrated = calibration(path, loaded.dataset, executor)
     write_report(out, make_page(loaded, errors, name=model, calibration=calibrated))
     if as_json:
