@@ -1,22 +1,23 @@
 """What an epoch of Gibbs sampling costs beside one of least squares, on 20 million ratings.
 
-    python tests/benchmarks/gibbs_epoch.py [--data 20m] [--rank 64] [--epochs 6] [--repeats 2]
+    python tests/benchmarks/gibbs_epoch.py [--data 20m] [--rank 64] [--epochs 8] [--repeats 1]
 
-On a local cluster of one worker with two threads; trainings of both methods by turns. For each
-epoch it notes the seconds that passed and the processor's seconds that worker and driver took,
-which other processes on the machine do not add to. Epochs of the burn-in only sample; those after
-it are also written, as every sample is. Prints a JSON object with the medians.
+On a local cluster of one worker with two threads. What an epoch costs is what a training of more
+epochs takes longer than one of fewer, divided by how many more there are: so reading, setting up
+and the end count for nothing. Epochs of the burn-in only sample; the others are also written, as
+every sample is, and averaged. Beside the seconds that pass stand those that worker and driver take
+of the processor, which other processes on the machine do not add to. Prints a JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 
 import psutil
 from benchmark_data import GENERATED, generated_dataset
@@ -30,74 +31,72 @@ from dask_als.settings import TrainSettings
 from dask_als.train import train
 
 PARTITIONS = 20
-KINDS = ("least squares", "burn-in", "samples")
+FEW = 2
 
 
 def main() -> None:
-    """Train by turns; print medians and ratios."""
+    """Train all; print what an epoch costs, and the ratios to one of least squares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=GENERATED, default="20m")
     parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=8, help=f"more than {FEW}")
+    parser.add_argument("--repeats", type=int, default=1)
     arguments = parser.parse_args()
     dataset = generated_dataset(GENERATED[arguments.data], PARTITIONS)
-    found = {kind: [] for kind in KINDS}
+    more = arguments.epochs - FEW
+    als = TrainSettings(rank=arguments.rank, epochs=FEW)
+    gibbs = TrainSettings(method="gibbs", rank=arguments.rank, burn_in=1, samples=1)
+    # Each beside the shorter training that it is compared with.
+    trainings = {
+        "least squares": (als, replace(als, epochs=FEW + more)),
+        "burn-in": (gibbs, replace(gibbs, epochs=None, burn_in=1 + more)),
+        "samples": (gibbs, replace(gibbs, epochs=None, samples=1 + more)),
+    }
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         pids = [os.getpid(), *client.run(os.getpid).values()]
         executor = DaskExecutor(client)
-        for _ in range(arguments.repeats):
-            n = arguments.epochs
-            als = TrainSettings(rank=arguments.rank, epochs=n)
-            gibbs = TrainSettings(method="gibbs", rank=arguments.rank, burn_in=n, samples=n)
-            for settings in (als, gibbs):
-                its = epochs_of(dataset, settings, executor, pids)
-                # The first waits for the ratings to be read, the last has none submitted after it.
-                if settings.method == "als":
-                    found["least squares"] += its[1:-1]
-                else:
-                    found["burn-in"] += its[1:n]
-                    found["samples"] += its[n + 1 : -1]
-    medians = {
-        kind: {
-            "seconds": statistics.median(seconds for seconds, _ in its),
-            "processor_seconds": statistics.median(processor for _, processor in its),
-            "epochs": len(its),
+        # What is done once only, like loading the kernels.
+        for settings in (als, gibbs):
+            cost(dataset, settings, executor, pids)
+        runs = {
+            kind: [
+                [cost(dataset, settings, executor, pids) for settings in both]
+                for _ in range(arguments.repeats)
+            ]
+            for kind, both in trainings.items()
         }
-        for kind, its in found.items()
-    }
-    ratios = {
+    epochs = {
         kind: {
-            what: medians[kind][what] / medians["least squares"][what]
+            what: statistics.median(
+                (longer[what] - shorter[what]) / more for shorter, longer in its
+            )
             for what in ("seconds", "processor_seconds")
         }
-        for kind in KINDS[1:]
+        for kind, its in runs.items()
     }
-    print(json.dumps({**vars(arguments), "medians": medians, "ratios": ratios}, indent=2))
+    ratios = {
+        kind: {what: value / epochs["least squares"][what] for what, value in its.items()}
+        for kind, its in epochs.items()
+    }
+    print(json.dumps({**vars(arguments), "an_epoch": epochs, "ratios": ratios}, indent=2))
 
 
-def epochs_of(
+def cost(
     dataset: Dataset, settings: TrainSettings, executor: Executor, pids: list[int]
-) -> list[tuple[float, float]]:
-    """Train; give the seconds and the processor's seconds of each epoch."""
-    clocks = [(time.perf_counter(), processor_seconds(pids))]
+) -> dict[str, float]:
+    """Train; give the seconds it took, and the processor's."""
+    start, processor = time.perf_counter(), processor_seconds(pids)
     with tempfile.TemporaryDirectory() as folder:
-        train(
-            dataset,
-            f"{folder}/model",
-            settings,
-            executor,
-            on_epoch=lambda _: clocks.append((time.perf_counter(), processor_seconds(pids))),
-        )
-    epochs = [
-        (now - before, processor_now - processor_before)
-        for (before, processor_before), (now, processor_now) in itertools.pairwise(clocks)
-    ]
-    say(f"{settings.method}: {[tuple(round(value, 2) for value in its) for its in epochs]}")
-    return epochs
+        train(dataset, f"{folder}/model", settings, executor)
+    taken = {
+        "seconds": time.perf_counter() - start,
+        "processor_seconds": processor_seconds(pids) - processor,
+    }
+    say(f"{settings.method}, {settings.epochs} epochs: {taken}")
+    return taken
 
 
 def processor_seconds(pids: list[int]) -> float:
