@@ -5,8 +5,8 @@
 All recommend from the same factors: a model of ours, rank 64, two epochs. implicit has no biases,
 so they are two more columns there, as it has it for its own models with biases. Timed is the call
 alone, on both cores: our tasks, which read the partitions and write Parquet; implicit's
-``recommend`` with factors in memory (the fastest of several batch sizes); and Spark's
-``recommendForUserSubset`` on a sample of users, extrapolated, as all users take too long. implicit
+``recommend`` with factors in memory (the fastest of several ways); and Spark's
+``recommendForUserSubset`` on two samples of users, extrapolated, as all take too long. implicit
 and we leave out what users have rated; Spark cannot.
 
 implicit and Spark are installed into ``.venv-peers``. Writes ``recommend.json`` and
