@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend bench-accuracy bench-scaling
+.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
 
 env: $(VENV)/installed
 
@@ -53,3 +53,7 @@ bench-accuracy: env
 # Every study of tests/benchmarks/SCALING.md; the one of hosts needs root.
 bench-scaling: env
 	$(BIN)/python tests/benchmarks/scaling.py all
+
+# After bench-recommend, whose model it takes.
+bench-fold-in: env
+	$(BIN)/python tests/benchmarks/fold_in.py

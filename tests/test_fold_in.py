@@ -149,6 +149,16 @@ def test_ids_of_another_kind(data, tmp_path):
         fold_in(source, data[2], str(tmp_path / "out"), SERIAL, USERS)
 
 
+def test_ids_that_look_like_numbers_but_are_text_to_the_model(tmp_path):
+    rows = [(user, item, 1 + user % 5) for user in range(1, 9) for item in ("7", "x", "8")]
+    source = str(write_csv(tmp_path / "r.csv", rows))
+    train(prepare(source, str(tmp_path / "d"), SERIAL), str(tmp_path / "m"), SETTINGS, SERIAL)
+    new = str(write_csv(tmp_path / "new.csv", [(9001, 7, 5.0), (9001, 9, 5.0)]))
+    folded = fold_in(new, str(tmp_path / "m"), str(tmp_path / "new"), SERIAL, USERS)
+    assert (folded.ratings, folded.ratings_of_unknown) == (1, 1)
+    assert ALSModel.load(str(tmp_path / "new")).rated_items(9001)["item_id"].tolist() == ["7"]
+
+
 def test_a_model_of_samples(tmp_path):
     """Its factors lie side by side, so what is folded in has as many."""
     source = str(write_csv(tmp_path / "r.csv", generated(50, 40, 900, seed=4)))
