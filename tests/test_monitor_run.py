@@ -47,6 +47,15 @@ def test_how_far_an_epoch_is():
     end(state, "chunk-users-3-0", WORKER, compute=(101, 101.5))
     assert state.progress().done == 1
     end(state, "broadcast-users-3-0", WORKER, compute=(101.5, 102))
+    assert state.progress() == Progress(3, "items", half=1, done=0, total=1)
+    end(state, "solve-items-3-0", WORKER, compute=(102, 103))
+    assert state.progress() == Progress(4, "users", half=0, done=0, total=2)
+
+
+def test_after_the_last_half_epoch_nothing_is_on_the_way():
+    state = started()
+    assert state.progress() is None
+    train_an_epoch(state, epoch=10)
     assert state.progress() is None
 
 
