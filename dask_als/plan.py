@@ -27,7 +27,7 @@ from dask_als.half_epoch import (
 from dask_als.methods import method_of
 from dask_als.placement import Placement
 from dask_als.ranges import default_partitions
-from dask_als.settings import CheckpointPolicy, TrainSettings
+from dask_als.settings import CheckpointPolicy, StopSettings, TrainSettings
 from dask_als.side import SIDES, USERS, Side, side_named
 
 # A worker that has imported all, loaded the kernel and trained on next to nothing, and what the
@@ -189,7 +189,14 @@ class Plan:
         return value
 
 
-def plan(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> Plan:
+def plan(
+    dataset: Dataset,
+    settings: TrainSettings,
+    shape: Shape,
+    speed: Speed,
+    *,
+    stopping: StopSettings = StopSettings(),
+) -> Plan:
     """Estimate what a training will need.
 
     Parameters
@@ -200,8 +207,10 @@ def plan(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) 
         Of the cluster.
     speed : Speed
         Of its threads, see `measured_speed`.
+    stopping : StopSettings, optional
+        What ends the training before its last epoch.
     """
-    memory = memory_of_a_worker(dataset, settings, shape)
+    memory = memory_of_a_worker(dataset, settings, shape, stopping=stopping)
     return Plan(
         shape=shape,
         memory=memory,
@@ -218,7 +227,13 @@ def plan(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) 
 # --- memory ---
 
 
-def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) -> Memory:
+def memory_of_a_worker(
+    dataset: Dataset,
+    settings: TrainSettings,
+    shape: Shape,
+    *,
+    stopping: StopSettings = StopSettings(),
+) -> Memory:
     """Estimate the memory of the worker that needs the most.
 
     Notes
@@ -227,9 +242,11 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
     while the driver still waits for the figures of the one before. So besides both sides' states
     as they were there are the side solved first and the one solved last, each as parts and as the
     whole that they are joined to, if it has several partitions.
+    With patience, those of the best epoch so far stay as well.
     """
     state = {side: _state_bytes(dataset.table(side).n_rows, settings) for side in SIDES}
     both = sum(state.values())
+    best = both if stopping.patience is not None else 0
     first = side_named(settings.first)
     copies = {side: 1 + (_n_partitions(dataset, side) > 1) for side in SIDES}
 
@@ -250,9 +267,9 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
     share = -(-_n_partitions(dataset, first) // shape.workers) / _n_partitions(dataset, first)
     moments = [
         ("reading", both, max(reading, starting)),
-        ("epochs", both + solved, solving),
-        ("epochs", both + int(share * state[first]), testing),
-        ("writing", both, (_WRITE_COPIES if kept == 1 else _AVERAGE_COPIES) * writing),
+        ("epochs", both + best + solved, solving),
+        ("epochs", both + best + int(share * state[first]), testing),
+        ("writing", both + best, (_WRITE_COPIES if kept == 1 else _AVERAGE_COPIES) * writing),
     ]
     phase, states, temporaries = max(moments, key=lambda moment: moment[1] + moment[2])
     return Memory(
@@ -264,7 +281,13 @@ def memory_of_a_worker(dataset: Dataset, settings: TrainSettings, shape: Shape) 
     )
 
 
-def check_fits(dataset: Dataset, settings: TrainSettings, shape: Shape) -> None:
+def check_fits(
+    dataset: Dataset,
+    settings: TrainSettings,
+    shape: Shape,
+    *,
+    stopping: StopSettings = StopSettings(),
+) -> None:
     """Check that a training can fit the workers' memory limit.
 
     Raises
@@ -272,13 +295,13 @@ def check_fits(dataset: Dataset, settings: TrainSettings, shape: Shape) -> None:
     InputError
         If it cannot.
     """
-    memory = memory_of_a_worker(dataset, settings, shape)
+    memory = memory_of_a_worker(dataset, settings, shape, stopping=stopping)
     if not _fits(memory, shape):
         raise InputError(
             f"a worker would need {in_words(memory.peak)} (process {in_words(memory.process)}, "
             f"blocks {in_words(memory.blocks)}, states {in_words(memory.states)}, temporaries "
             f"{in_words(memory.temporaries)}), and Dask ends it at {USABLE:.0%} of its limit of "
-            f"{in_words(shape.memory or 0)}; give {_ways_out(dataset, settings, shape)}"
+            f"{in_words(shape.memory or 0)}; give {_ways_out(dataset, settings, shape, stopping)}"
         )
 
 
@@ -292,13 +315,15 @@ def _fits(memory: Memory, shape: Shape) -> bool:
     return not shape.memory or memory.peak <= USABLE * shape.memory
 
 
-def _ways_out(dataset: Dataset, settings: TrainSettings, shape: Shape) -> str:
+def _ways_out(
+    dataset: Dataset, settings: TrainSettings, shape: Shape, stopping: StopSettings
+) -> str:
     """Return what would make it fit, each by itself."""
 
     def works(settings: TrainSettings, shape: Shape) -> bool:
-        return _fits(memory_of_a_worker(dataset, settings, shape), shape)
+        return _fits(memory_of_a_worker(dataset, settings, shape, stopping=stopping), shape)
 
-    peak = memory_of_a_worker(dataset, settings, shape).peak
+    peak = memory_of_a_worker(dataset, settings, shape, stopping=stopping).peak
     ways = [f"workers more memory (--memory {-(-peak * 100 // int(USABLE * 100) >> 20)}MiB)"]
     # Blocks are shared out by whole partitions, so more workers than those do not help.
     more = range(shape.workers + 1, _most_partitions(dataset) + 1)
@@ -312,6 +337,8 @@ def _ways_out(dataset: Dataset, settings: TrainSettings, shape: Shape) -> str:
         ways.append(f"a smaller --rank ({rank})")
     if works(replace(settings, dtype="float32"), shape):
         ways.append("--dtype float32")
+    if stopping.patience is not None and _fits(memory_of_a_worker(dataset, settings, shape), shape):
+        ways.append("no --patience")
     return ", or ".join(ways)
 
 

@@ -566,7 +566,7 @@ def train(
     if initial_model is not None:
         check_start(initial_model, dataset, settings)
     _check_stopping(stopping, dataset, settings)
-    check_fits(dataset, settings, executor.shape)
+    check_fits(dataset, settings, executor.shape, stopping=stopping)
     with (
         storage.staged_directory(
             model, manifest=model_files.MANIFEST, overwrite=overwrite

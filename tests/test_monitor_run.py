@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from monitored import OTHER, TASKS, WORKER, begin_a_stretch, end, figures, started, train_an_epoch
 
@@ -47,6 +49,15 @@ def test_how_far_an_epoch_is():
     end(state, "chunk-users-3-0", WORKER, compute=(101, 101.5))
     assert state.progress().done == 1
     end(state, "broadcast-users-3-0", WORKER, compute=(101.5, 102))
+    assert state.progress() == Progress(3, "items", half=1, done=0, total=1)
+    end(state, "solve-items-3-0", WORKER, compute=(102, 103))
+    assert state.progress() == Progress(4, "users", half=0, done=0, total=2)
+
+
+def test_after_the_last_half_epoch_nothing_is_on_the_way():
+    state = started()
+    assert state.progress() is None
+    train_an_epoch(state, epoch=10)
     assert state.progress() is None
 
 
@@ -135,3 +146,17 @@ def test_data_for_a_later_copy_is_waited_for_in_the_next_half_epoch():
     users, items = state.half_epochs
     assert (users.seconds, users.solving, users.waiting) == (4, 2, 0.5)
     assert (items.seconds, items.solving, items.waiting) == (4, 2, 1)
+
+
+def test_watching_takes_a_small_part_of_an_epoch():
+    """An epoch over 20 million ratings takes seconds, 2 percent of which are far more."""
+    partitions = 20
+    state = started(partitions={"users": (1,) * partitions, "items": (1,) * partitions})
+    start = time.thread_time()
+    for epoch in range(1, 51):
+        for side in ("users", "items"):
+            for number in range(partitions):
+                end(state, f"solve-{side}-{epoch}-{number}", WORKER, compute=(100, 101))
+            end(state, f"broadcast-{side}-{epoch}-0", WORKER, compute=(101, 102))
+    assert state.totals["items"].half_epochs == 50
+    assert (time.thread_time() - start) / 50 < 0.01

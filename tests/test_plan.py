@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from dask_als.dataset import Dataset, Partition, SideTable
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor, Shape
 from dask_als.generate import GenerateSettings, write_ratings
+from dask_als.model_files import read_manifest
 from dask_als.plan import (
     PROCESS_BYTES,
     THREAD_BYTES,
@@ -37,7 +39,7 @@ from dask_als.plan import (
     tasks_per_epoch,
 )
 from dask_als.prepare import prepare
-from dask_als.settings import CheckpointSettings, PrepareSettings, TrainSettings
+from dask_als.settings import CheckpointSettings, PrepareSettings, StopSettings, TrainSettings
 from dask_als.train import Training, random_start, train
 
 MIB = 1 << 20
@@ -346,6 +348,48 @@ def test_time_and_room_of_a_training_by_samples(tmp_path, partitions):
 
 def room(directory):
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+# --- patience ---
+
+
+def test_patience_keeps_both_sides_of_the_best_epoch():
+    patient = StopSettings(patience=3)
+    without = memory_of_a_worker(BIG, TrainSettings(), ONE)
+    memory = memory_of_a_worker(BIG, TrainSettings(), ONE, stopping=patient)
+    rows = BIG.users.n_rows + BIG.items.n_rows
+    assert memory.states - without.states == rows * (64 + 1) * 4
+    limit = replace(ONE, memory=int(without.peak / USABLE) + 1)
+    check_fits(BIG, TrainSettings(), limit)
+    with pytest.raises(InputError, match="no --patience"):
+        check_fits(BIG, TrainSettings(), limit, stopping=patient)
+
+
+def test_that_is_what_a_training_holds(tmp_path, source):
+    """Of a model that fits too well, whose first epochs are the best."""
+    dataset = prepare(
+        source,
+        str(tmp_path / "dataset"),
+        SerialExecutor(),
+        settings=PrepareSettings(test_fraction=0.3),
+    )
+    settings = small_settings(epochs=8, factor_regularization=0.01)
+
+    def held(name, stopping):
+        counts = []
+
+        def count(figures):
+            gc.collect()
+            counts.append(sum(type(it).__name__ == "SolvedSide" for it in gc.get_objects()))
+
+        model = str(tmp_path / name)
+        train(dataset, model, settings, SerialExecutor(), stopping=stopping, on_epoch=count)
+        return counts, read_manifest(model).figures.epoch
+
+    without, _ = held("without", StopSettings())
+    patient, best = held("patient", StopSettings(patience=8))
+    assert best < 6
+    assert patient[6] - without[6] == 2
 
 
 # --- shapes of clusters ---

@@ -9,13 +9,20 @@ import click
 from rich.console import Console
 
 from dask_als.commands.computing import shape_of
-from dask_als.commands.options import cluster_options, json_option, settings_of, train_options
-from dask_als.settings import TrainSettings
+from dask_als.commands.options import (
+    cluster_options,
+    json_option,
+    settings_of,
+    stop_options,
+    train_options,
+)
+from dask_als.settings import StopSettings, TrainSettings
 
 
 @click.command()
 @click.argument("dataset")
 @train_options
+@stop_options
 @json_option
 @cluster_options
 def plan(dataset: str, as_json: bool, **options: Any) -> None:
@@ -33,9 +40,10 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     from dask_als.plan import plan as make_plan
 
     settings = settings_of(TrainSettings, options)
+    stopping = settings_of(StopSettings, options)
     opened = open_dataset(dataset)
     shape = shape_of(options)
-    made = make_plan(opened, settings, shape, measured_speed(opened, settings))
+    made = make_plan(opened, settings, shape, measured_speed(opened, settings), stopping=stopping)
     if as_json:
         click.echo(json.dumps(made.to_json(), indent=2))
         return

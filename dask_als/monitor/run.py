@@ -211,6 +211,7 @@ class RunState:
         self._pending: dict[tuple[int, str], dict[int, PartitionTimes]] = {}
         self._waiting: list[Interval] = []
         self._last: tuple[int, str] | None = None
+        self._first = str(info.settings["first"])
         self._untold: deque[HalfEpochTimes] = deque(maxlen=_MOST_HALF_EPOCHS_TO_TELL)
         self._stopped: float | None = None
         self._told = time.time()
@@ -255,12 +256,21 @@ class RunState:
         return max(0.0, left * sum(last) / len(last) - (now - self._told))
 
     def progress(self) -> Progress | None:
-        """Return how far the half-epoch is that is solved now."""
-        if not self._pending:
+        """Return how far the half-epoch is that is solved now; None before the first has begun."""
+        if self._pending:
+            (epoch, side), pending = next(iter(self._pending.items()))
+            return self._progress(epoch, side, len(pending))
+        if self._last is None:
             return None
-        (epoch, side), pending = next(iter(self._pending.items()))
-        half = int(side != self.info.settings["first"])
-        return Progress(epoch, side, half, len(pending), len(self.info.partitions[side]))
+        epoch, side = self._last
+        if side != self._first:
+            return self._progress(epoch + 1, self._first, 0) if epoch < self.info.epochs else None
+        (other,) = self.info.partitions.keys() - {side}
+        return self._progress(epoch, other, 0)
+
+    def _progress(self, epoch: int, side: str, done: int) -> Progress:
+        half = int(side != self._first)
+        return Progress(epoch, side, half, done, len(self.info.partitions[side]))
 
     def take_half_epochs(self) -> list[HalfEpochTimes]:
         """Return the half-epochs that have ended since this was asked for last."""
