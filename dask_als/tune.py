@@ -231,7 +231,6 @@ class _Space:
             "user_bias": default.bias_regularization,
             "item_bias": default.bias_regularization,
             "factor": default.factor_regularization,
-            "ratio": 1.0,
         }
 
     def draw(self, trial: optuna.Trial) -> TrainSettings:
@@ -253,8 +252,8 @@ class _Space:
     def _explicit(self, trial: optuna.Trial) -> dict[str, Any]:
         scaling = trial.suggest_categorical("scaling", ["plain", "count"])
         unit = self._typical if scaling == "count" else 1.0
+        # Not by side: u c and v / c are the same model, so only the product of both weights counts.
         factor = trial.suggest_float("factor", 1.0, 30.0, log=True) / unit
-        ratio = trial.suggest_float("ratio", 0.25, 4.0, log=True)
         user_bias, item_bias = (
             trial.suggest_float(f"{side.singular}_bias", 0.1, 30.0, log=True) / unit
             for side in SIDES
@@ -264,8 +263,7 @@ class _Space:
             "regularization_scaling": scaling,
             "user_bias_regularization": user_bias,
             "item_bias_regularization": item_bias,
-            "user_factor_regularization": factor * math.sqrt(ratio),
-            "item_factor_regularization": factor / math.sqrt(ratio),
+            "factor_regularization": factor,
         }
 
     def _implicit(self, trial: optuna.Trial) -> dict[str, Any]:
@@ -284,16 +282,8 @@ def _stages(settings: TrainSettings) -> list[TrainSettings]:
     """Return the settings along a trial's path."""
     if settings.method == "gibbs":
         return [settings]
-    return [_weighted(settings, _STEP**stage) for stage in range(_STAGES)]
-
-
-def _weighted(settings: TrainSettings, times: float) -> TrainSettings:
-    """Return the settings with so many times the weights of factors."""
-    names = [f"{before}factor_regularization" for before in ("", "user_", "item_")]
-    weights = {name: getattr(settings, name) for name in names}
-    return replace(
-        settings, **{name: its * times for name, its in weights.items() if its is not None}
-    )
+    weights = [settings.factor_regularization * _STEP**stage for stage in range(_STAGES)]
+    return [replace(settings, factor_regularization=weight) for weight in weights]
 
 
 class Measure:
