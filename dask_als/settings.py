@@ -496,7 +496,7 @@ class TuneSettings:
     seed : int
         Seed of search, folds and first factors.
     method : {"als", "gibbs", "any"}
-        What is tried.
+        What is tried with explicit feedback.
     feedback : {"explicit", "implicit"}
         What the ratings are; decides the measure, see `tune`.
 
@@ -513,7 +513,7 @@ class TuneSettings:
     at_once: int = 2
     k: int = 10
     seed: int = 0
-    method: Literal["als", "gibbs", "any"] = "als"
+    method: Literal["als", "gibbs", "any"] = "any"
     feedback: Literal["explicit", "implicit"] = "explicit"
 
     def __post_init__(self) -> None:
@@ -531,10 +531,10 @@ class TuneSettings:
             "explicit or implicit",
         )
         _require(
-            self.feedback == "explicit" or self.method == "als",
+            self.feedback == "explicit" or self.method != "gibbs",
             "method",
             self.method,
-            "als with implicit feedback",
+            "als or any with implicit feedback",
         )
 
 

@@ -130,14 +130,15 @@ def tune(
     folds = split_into_folds(dataset, executor, folds=settings.folds, seed=settings.seed)
     measure = Measure(executor, settings)
     space = _Space(settings, dataset)
-    default = space.default()
-    study.enqueue_trial(space.parameters_of(default))
+    defaults = space.defaults()
+    for default in defaults:
+        study.enqueue_trial(space.parameters_of(default))
     trials: list[Trial] = []
     for trial in _searched(study, space, folds, measure, settings):
         trials.append(trial)
         best = measure.best([its.value for its in trials if its.value is not None])
-        progress(len(trials), settings.trials + _CONFIRMED + 1, best)
-    chosen = [default, *_candidates(trials, measure)]
+        progress(len(trials), settings.trials + _CONFIRMED + len(defaults), best)
+    chosen = [*defaults, *_candidates(trials, measure)]
     confirmed: list[tuple[TrainSettings, float]] = []
     for candidate in chosen:
         confirmed.append(_confirmed(candidate, folds, measure, settings))
@@ -204,13 +205,16 @@ class _Space:
         self._settings = settings
         self._typical = dataset.n_ratings / math.sqrt(dataset.users.n_rows * dataset.items.n_rows)
 
-    def default(self) -> TrainSettings:
-        """Return the defaults for what is searched for."""
+    def defaults(self) -> list[TrainSettings]:
+        """Return the defaults of each method that is searched, those of `train` first."""
         settings = self._settings
         common: dict[str, Any] = {"feedback": settings.feedback, "seed": settings.seed}
-        if settings.method == "gibbs":
-            return TrainSettings(**common, method="gibbs")
-        return TrainSettings(**common, epochs=settings.epochs)
+        found = []
+        if settings.method != "gibbs":
+            found.append(TrainSettings(**common, epochs=settings.epochs))
+        if settings.method != "als" and settings.feedback == "explicit":
+            found.append(TrainSettings(**common, method="gibbs"))
+        return found
 
     def parameters_of(self, default: TrainSettings) -> dict[str, Any]:
         """Return what the search draws, for the default settings."""

@@ -17,6 +17,7 @@ from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
 from dask_als.job_file import STEPS, job_from_toml
 from dask_als.job_result import recorded
+from dask_als.monitor.run import Listener
 from dask_als.output_lock import held
 from dask_als.run_job import Unwatched, run_job
 
@@ -96,7 +97,7 @@ class Stopping(Unwatched):
             if figures.epoch == self.at:
                 raise StopError
 
-        yield on_epoch
+        yield Listener(epoch=on_epoch)
 
 
 def test_a_job_that_is_broken_off_goes_on_to_the_same_bits(s3, expected):
