@@ -1,15 +1,19 @@
 """The commands about jobs on Kubernetes, as far as they go without one."""
 
+import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dask_als.cli import main
 from dask_als.commands.computing import cluster_settings
 from dask_als.errors import InputError
 from dask_als.job_file import job_from_toml
+from dask_als.kubernetes.status import JobStatus, State
 
 NOTEBOOK = Path(__file__).parents[1] / "jobs" / "notebook.toml"
 
@@ -70,3 +74,68 @@ def test_pods_that_cannot_be(wrong):
 def test_pods_from_options():
     made = cluster_settings({"pods": ("workers=3", "memory=2Gi", "volume_claim=")}).kubernetes
     assert (made.workers, made.memory, made.volume_claim) == (3, "2Gi", "")
+
+
+class OneJob:
+    """Stands for the jobs of a cluster: one, which ends well after its log."""
+
+    def __init__(self, namespace):
+        self.told = []
+
+    def submit(self, job_id, job, size):
+        self.told.append(("submit", job_id))
+
+    def stop(self, job_id):
+        self.told.append(("stop", job_id))
+
+    resume = delete = stop
+
+    def followed(self, job_id, hear=None):
+        yield from ("epoch 1", "epoch 2")
+
+    def logs(self, job_id):
+        return ["epoch 1"]
+
+    def status(self, job_id):
+        return JobStatus(
+            job_id=job_id,
+            state=State.SUCCEEDED,
+            submitted="2026-01-01T00:00:00Z",
+            attempt=1,
+            exit_code=0,
+            result={"steps": []},
+        )
+
+    def all(self):
+        return [self.status("a-1")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["submit", str(NOTEBOOK)], {"job_id"}),
+        (["submit", str(NOTEBOOK), "--wait"], {"job_id", "state", "exit_code", "result"}),
+        (["status", "a-1"], {"job_id", "state", "exit_code", "result"}),
+        (["stop", "a-1"], {"job_id", "state"}),
+        (["resume", "a-1"], {"job_id", "state"}),
+        (["resume", "a-1", "--wait"], {"job_id", "state", "exit_code"}),
+        (["delete", "a-1"], {"job_id", "state"}),
+    ],
+    ids=lambda value: "-".join(value[::2]) if isinstance(value, list) else "",
+)
+def test_json_is_all_that_goes_to_the_output(arguments, expected, monkeypatch, capsys):
+    for name in ("submit", "status", "stop", "resume", "delete"):
+        monkeypatch.setattr(f"dask_als.commands.{name}.jobs_in", OneJob)
+    with suppress(SystemExit):
+        main([*arguments, "--json"])
+    out, err = capsys.readouterr()
+    assert expected <= set(json.loads(out))
+    assert ("epoch 2" in err) == ("--wait" in arguments)
+
+
+def test_a_log_as_json_is_an_object_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("dask_als.commands.logs.jobs_in", OneJob)
+    with suppress(SystemExit):
+        main(["logs", "-f", "a-1", "--json"])
+    lines = [json.loads(line)["line"] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["epoch 1", "epoch 2"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from dask_als.commands.jobs import job_argument, jobs_in
-from dask_als.commands.options import debug_option
+from dask_als.commands.options import debug_option, json_option
 
 
 @click.command()
 @job_argument
+@json_option
 @debug_option
-def delete(job_id: str, namespace: str) -> None:
+def delete(job_id: str, namespace: str, as_json: bool) -> None:
     r"""Stop a job on Kubernetes and forget it; the files that it wrote stay.
 
     \b
@@ -19,4 +22,5 @@ def delete(job_id: str, namespace: str) -> None:
         dask-als delete notebook-1a2b3c
     """
     jobs_in(namespace).delete(job_id)
-    click.echo(f"{job_id}  deleted")
+    said = json.dumps({"job_id": job_id, "state": "Deleted"})
+    click.echo(said if as_json else f"{job_id}  deleted")

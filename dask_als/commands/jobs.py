@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -31,14 +32,17 @@ def jobs_in(namespace: str) -> Jobs:
     return Jobs(namespace)
 
 
-def waited_for(jobs: Jobs, job_id: str) -> JobStatus:
-    """Show a job's log until it ends, resume it if its runner is lost, and return its end."""
+def waited_for(jobs: Jobs, job_id: str, *, as_json: bool = False) -> JobStatus:
+    """Show a job's log until it ends, resume it if its runner is lost, and return its end.
+
+    With JSON for the output, the log goes to standard error.
+    """
     from dask_als.kubernetes.status import State
 
     for resumptions in range(_RESUMPTIONS + 1):
         say = _Waiting()
         for line in jobs.followed(job_id, say.hear):
-            click.echo(line)
+            click.echo(line, err=as_json)
         status = jobs.status(job_id)
         if status.state is not State.LOST or resumptions == _RESUMPTIONS:
             break
@@ -75,7 +79,12 @@ def said(status: JobStatus) -> str:
     return "\n".join(words)
 
 
-def end_as(status: JobStatus) -> None:
+def tell(status: JobStatus, *, as_json: bool) -> None:
+    """Print a status, in words or as JSON."""
+    click.echo(json.dumps(status.to_json(), indent=2) if as_json else said(status))
+
+
+def end_as(status: JobStatus, *, as_json: bool = False) -> None:
     """Say how a job ended, and end the command as its runner did.
 
     Raises
@@ -85,7 +94,7 @@ def end_as(status: JobStatus) -> None:
     """
     from dask_als.kubernetes.status import State
 
-    click.echo(said(status))
+    tell(status, as_json=as_json)
     if status.state is not State.SUCCEEDED:
         error = JobError(f"{status.job_id} is {status.state}")
         error.exit_code = status.exit_code or JobError.exit_code

@@ -7,12 +7,12 @@ import json
 import click
 
 from dask_als.commands.jobs import jobs_in, namespace_option
-from dask_als.commands.options import debug_option
+from dask_als.commands.options import debug_option, json_option
 
 
 @click.command()
 @namespace_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @debug_option
 def list(namespace: str, as_json: bool) -> None:
     r"""List the jobs on Kubernetes, the newest first.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from dask_als.commands.jobs import job_argument, jobs_in
-from dask_als.commands.options import debug_option
+from dask_als.commands.options import debug_option, json_option
 
 
 @click.command()
 @job_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@json_option
 @debug_option
-def logs(job_id: str, namespace: str, follow: bool) -> None:
-    r"""Print the log of the runner of a job on Kubernetes.
+def logs(job_id: str, namespace: str, follow: bool, as_json: bool) -> None:
+    r"""Print the log of the runner of a job on Kubernetes; as JSON, an object a line.
 
     \b
     Example:
@@ -21,4 +24,4 @@ def logs(job_id: str, namespace: str, follow: bool) -> None:
     """
     jobs = jobs_in(namespace)
     for line in jobs.followed(job_id) if follow else jobs.logs(job_id):
-        click.echo(line)
+        click.echo(json.dumps({"job_id": job_id, "line": line}) if as_json else line)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from dask_als.commands.jobs import job_argument, jobs_in
-from dask_als.commands.options import debug_option
+from dask_als.commands.jobs import job_argument, jobs_in, tell
+from dask_als.commands.options import debug_option, json_option
 
 
 @click.command()
 @job_argument
+@json_option
 @debug_option
-def stop(job_id: str, namespace: str) -> None:
+def stop(job_id: str, namespace: str, as_json: bool) -> None:
     r"""Take all pods of a job on Kubernetes away; `resume` goes on from its checkpoint.
 
     \b
@@ -20,4 +21,4 @@ def stop(job_id: str, namespace: str) -> None:
     """
     jobs = jobs_in(namespace)
     jobs.stop(job_id)
-    click.echo(f"{job_id}  {jobs.status(job_id).state}")
+    tell(jobs.status(job_id), as_json=as_json)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from dask_als.commands.jobs import end_as, jobs_in, waited_for
-from dask_als.commands.options import debug_option
+from dask_als.commands.options import debug_option, json_option
 
 
 @click.command()
@@ -15,8 +17,11 @@ from dask_als.commands.options import debug_option
 )
 @click.option("--wait", is_flag=True, help="Show the job's log; end as it ends.")
 @click.option("--dry-run", is_flag=True, help="Print the manifests, send nothing.")
+@json_option
 @debug_option
-def submit(job_file: str, changes: tuple[str, ...], wait: bool, dry_run: bool) -> None:
+def submit(
+    job_file: str, changes: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool
+) -> None:
     r"""Send a job to Kubernetes, to run on a Dask cluster of its own; print its id.
 
     \b
@@ -37,6 +42,8 @@ def submit(job_file: str, changes: tuple[str, ...], wait: bool, dry_run: bool) -
         return
     jobs = jobs_in(size.namespace)
     jobs.submit(job_id, job.to_toml(), size)
-    click.echo(job_id)
     if wait:
-        end_as(waited_for(jobs, job_id))
+        click.echo(job_id, err=as_json)
+        end_as(waited_for(jobs, job_id, as_json=as_json), as_json=as_json)
+        return
+    click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
