@@ -8,6 +8,7 @@ from importlib import import_module
 
 import click
 
+from dask_als import interrupts
 from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError
 
 _USAGE = 2
@@ -42,8 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        cli.main(arguments, prog_name="dask-als", standalone_mode=False)
+        # From here on: what is imported meanwhile may drop a Ctrl-C, too.
+        with interrupts.noticed():
+            cli.main(arguments, prog_name="dask-als", standalone_mode=False)
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            interrupts.keep_exit_code()
         if "--debug" in arguments:
             traceback.print_exc()
         code, message = _last_words(error)

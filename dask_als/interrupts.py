@@ -21,9 +21,11 @@ def noticed() -> Iterator[None]:
     """Keep a Ctrl-C from getting lost within the block.
 
     Python drops a KeyboardInterrupt that comes up in a callback, say of the garbage collector, so
-    it is noted as well, for `raise_if_interrupted`. Nothing changes outside of the main thread.
+    it is noted as well, for `raise_if_interrupted`. Nothing changes within another such block, or
+    outside of the main thread.
     """
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is _note_and_raise:
         yield
         return
     before = signal.signal(signal.SIGINT, _note_and_raise)
@@ -55,6 +57,15 @@ def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt if Ctrl-C came since `noticed` began."""
     if _interrupted.is_set():
         raise KeyboardInterrupt
+
+
+def keep_exit_code() -> None:
+    """Have ``python -m`` end with the exit code that it is given, whenever Ctrl-C came.
+
+    Python ends itself by the signal if the text that it executed last, as imports of dataclasses
+    do, was interrupted.
+    """
+    exec("")
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -29,6 +31,37 @@ def test_one_that_python_drops_is_raised_later_and_not_shown(capfd):
     assert reference() is None
     interrupts.raise_if_interrupted()
     assert capfd.readouterr().err == ""
+
+
+def test_one_that_was_dropped_before_an_inner_block_is_raised_in_it():
+    thing = Thing()
+    reference = weakref.ref(thing, interrupt)
+    with interrupts.noticed():
+        del thing
+        with interrupts.noticed():
+            pass
+        with interrupts.noticed(), pytest.raises(KeyboardInterrupt):
+            interrupts.raise_if_interrupted()
+    assert reference() is None
+    interrupts.raise_if_interrupted()
+
+
+INTERRUPTED_IN_EXEC = """
+import sys
+from dask_als import interrupts
+try:
+    exec("raise KeyboardInterrupt")
+except KeyboardInterrupt:
+    interrupts.keep_exit_code()
+sys.exit(130)
+"""
+
+
+def test_the_exit_code_is_kept(tmp_path):
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED_IN_EXEC)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-m", "interrupted"], env=environment)
+    assert ended.returncode == 130
 
 
 def test_other_errors_that_python_drops_are_shown(monkeypatch):
