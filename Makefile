@@ -19,7 +19,7 @@ test: env
 	$(BIN)/python -m pytest
 
 test-slow: env
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -rP
 
 # Needs KUBECONFIG, the Dask operator, and the image of k8s/Dockerfile as dask-als:test.
 test-kubernetes: env
