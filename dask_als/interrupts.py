@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -62,10 +63,10 @@ def raise_if_interrupted() -> None:
 def keep_exit_code() -> None:
     """Have ``python -m`` end with the exit code that it is given, whenever Ctrl-C came.
 
-    Python ends itself by the signal if the text that it executed last, as imports of dataclasses
-    do, was interrupted.
+    Python ends itself by the signal if the text that it evaluated last, as classes of data are
+    made from, was interrupted.
     """
-    exec("")
+    namedtuple("Nothing", [])
 
 
 @contextmanager

@@ -80,6 +80,7 @@ _SECONDS_OF_A_GOOD_TASK = 0.1
 _TASKS_A_THREAD = 3
 
 _CALIBRATION_FLOPS = 1e9
+_CALIBRATION_RATINGS = 2_000_000
 _CALIBRATION_BYTES = 64 << 20
 _CALIBRATION_TEST_RATINGS = 20_000
 # Of the logarithms of ratings a row: what MovieLens has, between its users and its items.
@@ -524,7 +525,7 @@ def _measured_flops(
     table = dataset.table(side)
     mean = dataset.n_ratings / table.n_rows
     n_rows = int(_CALIBRATION_FLOPS / row_flops(1, int(mean) + 1, settings.rank))
-    n_rows = max(1, min(table.n_rows, n_rows))
+    n_rows = max(1, min(table.n_rows, n_rows, int(_CALIBRATION_RATINGS / mean)))
     fixed_bytes = _state_bytes(dataset.table(side.other).n_rows, settings)
     n_fixed = dataset.table(side.other).n_rows * min(1.0, _CALIBRATION_BYTES / fixed_bytes)
     block = _made_up_block(n_rows, max(1, int(n_fixed)), mean, rng)

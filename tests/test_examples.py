@@ -97,14 +97,22 @@ def make_room(name):
         path.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ON_KUBERNETES])
+# A search takes its time.
+HERE = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "tune" else [])
+    for name in COMMANDS
+    if name not in ON_KUBERNETES
+]
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_the_example_runs_and_tells_json(name, run):
     make_room(name)
     for arguments in examples(name):
         assert json.loads(run([*arguments, "--json"]))
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ON_KUBERNETES])
+@pytest.mark.parametrize("name", HERE)
 def test_the_example_tells_a_person_in_a_terminal(name, run, monkeypatch):
     """The figures, and before them a bar if it can take long."""
     make_room(name)

@@ -316,6 +316,7 @@ def test_fresh_process_takes_the_kernel_from_the_cache():
     assert report_of(fresh_process(*digests)) == {"digests": digests, "hits": 2, "misses": 0}
 
 
+@pytest.mark.slow
 def test_processes_may_compile_at_the_same_time(tmp_path):
     racing = [
         fresh_process("float32", NUMBA_CACHE_DIR=str(tmp_path)),

@@ -94,6 +94,7 @@ def worker_pids(client):
 
 
 class TestWorkers:
+    @pytest.mark.slow
     def test_one_is_killed(self, tmp_path, dataset, undisturbed):
         killed = []
 
