@@ -19,7 +19,7 @@ from dask_als.settings import RecommendSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()
-EXAMPLE = Path(__file__).parents[1] / "examples" / "vector_index.py"
+EXAMPLE = Path(__file__).parents[1] / "jobs" / "vector_index.py"
 
 
 @pytest.fixture(scope="module")

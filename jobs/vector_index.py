@@ -1,7 +1,7 @@
 """Serve recommendations from a vector index, and compare them with the exact ones.
 
     dask-als recommend MODEL DATASET --out EXACT -k 10 --seen
-    python examples/vector_index.py MODEL EXACT
+    python jobs/vector_index.py MODEL EXACT
 
 The score of a user and an item is a mean, the user's bias, the item's bias and the product of their
 factors. For one user, mean and own bias are the same for all items. So with the item's bias as one
