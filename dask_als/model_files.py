@@ -150,8 +150,7 @@ def write_part(
         columns[_BIAS_OF_SAMPLES] = _lists(bias_of_samples)
     table = pa.table(columns)
     path = part_path(model, side, number)
-    storage.write_parquet(path, table, dictionaries=["id", "count"])
-    return storage.crc32(path)
+    return storage.write_parquet(path, table, dictionaries=["id", "count"])
 
 
 def _lists(rows: np.ndarray) -> pa.FixedSizeListArray:

@@ -262,15 +262,20 @@ def write_parquet(
     *,
     row_group_size: int = 1 << 20,
     dictionaries: bool | list[str] = True,
-) -> None:
+) -> int:
     """Write a Parquet file whose pages carry checksums.
 
     Parameters
     ----------
     dictionaries : bool or list of str, optional
         Columns whose values repeat; to try it with others takes time.
+
+    Returns
+    -------
+    int
+        The file's CRC-32.
     """
-    write_parquet_tables(
+    return write_parquet_tables(
         path, [table], table.schema, row_group_size=row_group_size, dictionaries=dictionaries
     )
 
@@ -282,21 +287,38 @@ def write_parquet_tables(
     *,
     row_group_size: int = 1 << 20,
     dictionaries: bool | list[str] = True,
-) -> None:
-    """Write tables of one schema to one Parquet file, one after the other."""
-    with (
-        opened(path, "wb") as file,
-        pq.ParquetWriter(
-            file,
+) -> int:
+    """Write tables of one schema to one Parquet file, one after the other; return its CRC-32."""
+    with opened(path, "wb") as file:
+        summed = _Summed(file)
+        with pq.ParquetWriter(
+            summed,
             schema,
             compression="zstd",
             compression_level=1,
             use_dictionary=dictionaries,
             write_page_checksum=True,
-        ) as writer,
-    ):
-        for table in tables:
-            writer.write_table(table, row_group_size=row_group_size)
+        ) as writer:
+            for table in tables:
+                writer.write_table(table, row_group_size=row_group_size)
+    return summed.crc32
+
+
+class _Summed:
+    """A file that is written to, and the CRC-32 of what went into it."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.crc32 = 0
+
+    def write(self, data: bytes) -> int:
+        self.crc32 = zlib.crc32(data, self.crc32)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def crc32(path: str) -> int:

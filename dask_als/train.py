@@ -123,14 +123,15 @@ def zero_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State,
 
 def start_from_model(model: str) -> Start:
     """Start from the factors and biases of a model directory."""
-    return partial(_read_start, storage.absolute(model))
+    kept = model_files.read_manifest(model).residual_precision
+    return partial(_read_start, storage.absolute(model), kept)
 
 
 def _read_start(
-    model: str, side: Side, rows: range, settings: TrainSettings
+    model: str, residual_precision: float | None, side: Side, rows: range, settings: TrainSettings
 ) -> tuple[State, np.ndarray, float | None]:
     state, rated = model_files.read_state(model, side, rows, settings.dtype)
-    return state, rated, model_files.read_manifest(model).residual_precision
+    return state, rated, residual_precision
 
 
 def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
@@ -168,7 +169,6 @@ class Training:
         self.executor = executor
         self._mean = training_mean(dataset, settings)
         self._method = method_of(settings, self._mean)
-        self._workers: frozenset[str] | None = None
         self._placement = Placement(())
         self._blocks: dict[Side, list[Any]] = {}
         self._test_blocks: dict[int, Any] = {}
@@ -183,12 +183,11 @@ class Training:
 
     def share_out(self) -> None:
         """Have all blocks read anew if the workers changed, so that each of them gets its share."""
-        workers = self.executor.workers
-        if workers == self._workers:
-            return
-        self._workers = workers
         most = max(len(self.dataset.table(side).partitions) for side in SIDES)
-        self._placement = Placement.on(workers, most)
+        placement = Placement.on(self.executor.workers, most)
+        if placement == self._placement:
+            return
+        self._placement = placement
         # Dropped first: workers need not have room for all blocks twice.
         self._blocks, self._test_blocks = {}, {}
         self._blocks = {side: self._submit_blocks(side) for side in SIDES}

@@ -160,7 +160,8 @@ def test_parquet_comes_back(parquet):
 
 def test_tables_are_written_one_after_the_other(tmp_path):
     path = str(tmp_path / "a.parquet")
-    storage.write_parquet_tables(path, (TABLE.slice(n, 1) for n in range(5)), TABLE.schema)
+    tables = (TABLE.slice(n, 1) for n in range(5))
+    assert storage.write_parquet_tables(path, tables, TABLE.schema) == storage.crc32(path)
     assert storage.read_parquet(path).equals(TABLE.slice(0, 5))
     storage.write_parquet_tables(path, iter([]), TABLE.schema)
     assert storage.read_parquet(path).schema == TABLE.schema
