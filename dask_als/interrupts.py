@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ def noticed() -> Iterator[None]:
     except BaseException:
         # A wait that is broken off leaves something behind that asyncio would complain of.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         raise
     finally:
         signal.signal(signal.SIGINT, before)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 
 import pytest
@@ -44,6 +45,23 @@ def test_one_that_was_dropped_before_an_inner_block_is_raised_in_it():
             interrupts.raise_if_interrupted()
     assert reference() is None
     interrupts.raise_if_interrupted()
+
+
+def test_what_a_broken_off_wait_leaves_behind_is_not_shown():
+    async def wait():
+        pass
+
+    left = []
+
+    def broken_off():
+        with interrupts.noticed():
+            left.append(wait())
+            raise KeyboardInterrupt
+
+    with warnings.catch_warnings():
+        with pytest.raises(KeyboardInterrupt):
+            broken_off()
+        left.clear()
 
 
 INTERRUPTED_IN_EXEC = """
