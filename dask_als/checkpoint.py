@@ -49,7 +49,7 @@ def remove_checkpoints(directory: str, *, keep: int) -> None:
 
 
 def sample_path(directory: str, epoch: int) -> str:
-    """Return the path of the model of an epoch that is kept for the average."""
+    """Return the path of the sample of an epoch that is kept for the average."""
     return storage.join(directory, f"sample-{epoch:05d}")
 
 

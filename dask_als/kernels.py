@@ -160,7 +160,7 @@ class Plan(NamedTuple):
         return cls(
             rank=rank,
             columns=_round_up(rank, width),
-            chunk=max(16, min(256, 16384 // (rank + 16))),
+            chunk=max(16, min(128, 8192 // (rank + 16))),
             dual_limit=dual_limit,
             width=width,
             queues=_round_up(dual_limit, width) // width + 1,

@@ -69,9 +69,11 @@ _NEW_BYTES_A_SECOND = 2e9
 # A model's parts as files: ids and counts beside the numbers, which compress little.
 _WRITTEN_BYTES_A_ROW = 4
 _COMPRESSED = 0.93
-# One thread: pages, their compression and the file's checksum; back from there into arrays.
+# One thread: pages, their compression and the file's checksum.
 _WRITTEN_A_SECOND = 0.15e9
-_READ_A_SECOND = 0.5e9
+# Samples: arrays as they are, with a checksum.
+_SAMPLE_WRITTEN_A_SECOND = 1e9
+_SAMPLE_READ_A_SECOND = 1e9
 # Directories, manifest and history.
 _SECONDS_A_MODEL = 0.03
 
@@ -409,10 +411,11 @@ def disk_bytes(dataset: Dataset, settings: TrainSettings) -> Disk:
     ids = n_rows * _WRITTEN_BYTES_A_ROW
     state = int(_COMPRESSED * _state_bytes(n_rows, settings))
     # The newest is written before the oldest is removed.
-    checkpoints = CheckpointPolicy().keep + 1
+    checkpoints = (CheckpointPolicy().keep + 1) * (state + ids)
     samples = settings.n_kept if settings.method == "gibbs" else 0
     return Disk(
-        model=settings.n_kept * state + ids, checkpoints=(checkpoints + samples) * (state + ids)
+        model=settings.n_kept * state + ids,
+        checkpoints=checkpoints + samples * _state_bytes(n_rows, settings),
     )
 
 
@@ -481,7 +484,8 @@ def training_seconds(
     model = overhead + settings.n_kept * state / _WRITTEN_A_SECOND
     if settings.method != "gibbs":
         return epochs + model
-    samples = settings.n_kept * (overhead + state / _WRITTEN_A_SECOND + state / _READ_A_SECOND)
+    a_sample = state / _SAMPLE_WRITTEN_A_SECOND + state / _SAMPLE_READ_A_SECOND
+    samples = settings.n_kept * (overhead + a_sample)
     return epochs + samples + model
 
 

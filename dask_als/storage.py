@@ -350,15 +350,20 @@ def read_parquet(
     InputError
         If the file is missing, damaged or another one.
     """
-    content = _content(path)
-    if crc32 is not None and zlib.crc32(content) != crc32:
-        raise InputError(
-            f"{path} is damaged, or not the file that belongs there: its CRC-32 differs"
-        )
+    content = _content(path) if crc32 is None else _content_with(path, crc32)
     with _reading(path):
         parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         table = parquet.read(columns=columns)
         return table if columns is None else table.select(columns)
+
+
+def _content_with(path: str, crc32: int) -> bytes:
+    content = _content(path)
+    if zlib.crc32(content) != crc32:
+        raise InputError(
+            f"{path} is damaged, or not the file that belongs there: its CRC-32 differs"
+        )
+    return content
 
 
 def _content(path: str) -> bytes:
@@ -390,6 +395,28 @@ def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
     if table.num_rows != len(rows):
         raise InputError(f"{path} is damaged: it ends before row {rows.stop:,}")
     return table
+
+
+def write_arrow(path: str, table: pa.Table) -> int:
+    """Write an Arrow file, which is quick to write and to read; return its CRC-32."""
+    with opened(path, "wb") as file:
+        summed = _Summed(file)
+        with pa.ipc.new_file(pa.PythonFile(summed, "w"), table.schema) as writer:
+            writer.write_table(table)
+    return summed.crc32
+
+
+def read_arrow(path: str, *, crc32: int) -> pa.Table:
+    """Read an Arrow file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or another one: its CRC-32 differs.
+    """
+    content = _content_with(path, crc32)
+    with _reading(path):
+        return pa.ipc.open_file(pa.BufferReader(content)).read_all()
 
 
 def write_batches(path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:

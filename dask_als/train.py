@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from dask_als import model_files, storage
+from dask_als import model_files, sample_files, storage
 from dask_als.blocks import State, random_state, zero_state
 from dask_als.checkpoint import (
     best_path,
@@ -223,33 +223,61 @@ class Training:
 
     def write(self, epoch: Epoch, history: list[EpochFigures], directory: str) -> ModelManifest:
         """Write the model of an epoch: the parts by the workers, then history and manifest."""
-        written = [
-            self.executor.submit(
-                _write_solved_part,
-                directory,
-                self.dataset.path,
-                side,
-                number,
-                partition,
-                epoch.sides[side][self._home(side, number)],
-                key=f"write-{side.name}-{number}",
-                worker=self._worker(side, number),
-            )
+        write_part = partial(_write_solved_part, directory, self.dataset.path)
+        written, mean_biases, residual_precision = self._write_parts(epoch, write_part)
+        return self._completed(
+            directory,
+            epoch.figures,
+            history,
+            self._model_sides(mean_biases, written),
+            residual_precision,
+        )
+
+    def write_sample(self, epoch: Epoch, directory: str) -> None:
+        """Write the sample that an epoch has drawn: the parts by the workers, then the manifest."""
+        written, mean_biases, residual_precision = self._write_parts(
+            epoch, partial(_write_sample_part, directory)
+        )
+        assert residual_precision is not None, "a method that samples draws it"
+        sides = {side: sample_files.SampleSide(mean_biases[side], written[side]) for side in SIDES}
+        manifest = sample_files.SampleManifest(sides, residual_precision)
+        sample_files.write_manifest(directory, manifest)
+
+    def _write_parts(
+        self, epoch: Epoch, write_part: Callable[[Side, int, Partition, SolvedSide], int]
+    ) -> tuple[dict[Side, list[int]], dict[Side, float], float | None]:
+        """Have the parts of both sides written; return their CRC-32, and what is known of sides."""
+        written = {
+            side: [
+                self.executor.submit(
+                    write_part,
+                    side,
+                    number,
+                    partition,
+                    epoch.sides[side][self._home(side, number)],
+                    key=f"write-{side.name}-{number}",
+                    worker=self._worker(side, number),
+                )
+                for number, partition in enumerate(self.dataset.table(side).partitions)
+            ]
             for side in SIDES
-            for number, partition in enumerate(self.dataset.table(side).partitions)
-        ]
+        }
         figures = [
             self.executor.submit(
                 _side_figures, epoch.sides[side][0], key=f"side-figures-{side.name}"
             )
             for side in SIDES
         ]
-        checksums = self.executor.gather(written)
+        checksums = self._gathered(written)
         by_side = dict(zip(SIDES, self.executor.gather(figures), strict=True))
         mean_biases = {side: mean_bias for side, (mean_bias, _) in by_side.items()}
         _, residual_precision = by_side[side_named(self.settings.first).other]
-        sides = self._model_sides(mean_biases, checksums)
-        return self._completed(directory, epoch.figures, history, sides, residual_precision)
+        return checksums, mean_biases, residual_precision
+
+    def _gathered(self, handles: dict[Side, list[Any]]) -> dict[Side, list[Any]]:
+        """Return the results of both sides' tasks."""
+        results = iter(self.executor.gather([handle for its in handles.values() for handle in its]))
+        return {side: [next(results) for _ in its] for side, its in handles.items()}
 
     def write_average(
         self,
@@ -258,35 +286,38 @@ class Training:
         history: list[EpochFigures],
         directory: str,
     ) -> ModelManifest:
-        """Write the average of models that were kept: the parts by the workers, then the rest."""
-        manifests = [model_files.read_manifest(sample) for sample in samples]
-        written = [
-            self.executor.submit(
-                _write_average_part,
-                directory,
-                self.dataset.path,
-                side,
-                number,
-                [
-                    (path, manifest.side(side).partitions[number])
-                    for path, manifest in zip(samples, manifests, strict=True)
-                ],
-                key=f"average-{side.name}-{number}",
-            )
+        """Write the average of samples that were kept: the parts by the workers, then the rest."""
+        manifests = [sample_files.read_manifest(sample) for sample in samples]
+        written = {
+            side: [
+                self.executor.submit(
+                    _write_average_part,
+                    directory,
+                    self.dataset.path,
+                    side,
+                    number,
+                    partition,
+                    [
+                        (path, manifest.sides[side].checksums[number])
+                        for path, manifest in zip(samples, manifests, strict=True)
+                    ],
+                    key=f"average-{side.name}-{number}",
+                )
+                for number, partition in enumerate(self.dataset.table(side).partitions)
+            ]
             for side in SIDES
-            for number in range(len(self.dataset.table(side).partitions))
-        ]
-        checksums = self.executor.gather(written)
-        mean_biases = {
-            side: fmean(manifest.side(side).mean_bias for manifest in manifests) for side in SIDES
         }
-        # Variances have a mean, of which this is the inverse.
-        residual_precision = 1 / fmean(
-            1 / manifest.residual_precision for manifest in manifests if manifest.residual_precision
-        )
-        sides = self._model_sides(mean_biases, checksums)
+        mean_biases = {
+            side: fmean(manifest.sides[side].mean_bias for manifest in manifests) for side in SIDES
+        }
         return self._completed(
-            directory, figures, history, sides, residual_precision, samples=len(samples)
+            directory,
+            figures,
+            history,
+            self._model_sides(mean_biases, self._gathered(written)),
+            # Variances have a mean, of which this is the inverse.
+            1 / fmean(1 / manifest.residual_precision for manifest in manifests),
+            samples=len(samples),
         )
 
     def write_predictions(self, epoch: Epoch, directory: str) -> None:
@@ -310,12 +341,14 @@ class Training:
         ]
 
     def _model_sides(
-        self, mean_biases: dict[Side, float], checksums: list[int]
+        self, mean_biases: dict[Side, float], checksums: dict[Side, list[int]]
     ) -> tuple[ModelSide, ModelSide]:
-        """Return what the manifest says of users and items, whose parts were written in order."""
-        users, items = (_model_side(self.dataset, side, mean_biases[side]) for side in SIDES)
-        n_users = len(users.partitions)
-        return users.written(checksums[:n_users]), items.written(checksums[n_users:])
+        """Return what the manifest says of users and items, whose parts are written."""
+        users, items = (
+            _model_side(self.dataset, side, mean_biases[side]).written(checksums[side])
+            for side in SIDES
+        )
+        return users, items
 
     def _completed(
         self,
@@ -709,8 +742,7 @@ class _Run:
         if self.stopping.patience is not None and best_epoch(self.history) == epoch.figures:
             self.best = epoch
         if self.settings.keeps(epoch.figures.epoch):
-            sample = sample_path(self.checkpoints.directory, epoch.figures.epoch)
-            self.write_epoch(training, replace(epoch, predictions=[]), sample)
+            self.write_sample(training, epoch)
         for tell in (self.watch, self.listener.epoch, self.on_epoch):
             tell(epoch.figures)
         if self.callbacks:
@@ -770,6 +802,14 @@ class _Run:
         ) as staging:
             training.write(epoch, history, staging)
             training.write_predictions(epoch, staging)
+
+    def write_sample(self, training: Training, epoch: Epoch) -> None:
+        """Write the sample of an epoch beside the checkpoints."""
+        path = sample_path(self.checkpoints.directory, epoch.figures.epoch)
+        with storage.staged_directory(
+            path, manifest=sample_files.MANIFEST, overwrite=True
+        ) as staging:
+            training.write_sample(epoch, staging)
 
     def go_on_from(self, checkpoint: str) -> None:
         """Start the next stretch from a checkpoint."""
@@ -852,14 +892,22 @@ def _write_solved_part(
     )
 
 
-def _write_average_part(
-    model: str, dataset: str, side: Side, number: int, samples: list[tuple[str, Partition]]
+def _write_sample_part(
+    sample: str, side: Side, number: int, partition: Partition, solved: SolvedSide
 ) -> int:
-    states = [
-        model_files.state_of(model_files.read_part(sample, side, number, its))
-        for sample, its in samples
-    ]
-    partition = samples[0][1]
+    state = solved.state[partition.start : partition.stop]
+    return sample_files.write_part(sample, side, number, state)
+
+
+def _write_average_part(
+    model: str,
+    dataset: str,
+    side: Side,
+    number: int,
+    partition: Partition,
+    samples: list[tuple[str, int]],
+) -> int:
+    states = [sample_files.read_part(sample, side, number, crc32) for sample, crc32 in samples]
     state = model_files.average_of_samples(states)
     bias_of_samples = np.stack([sample.bias for sample in states], axis=1)
     return model_files.write_dataset_part(

@@ -26,7 +26,7 @@ MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "she
 FUNCTIONS = {"eval", "exec", "compile", "__import__", "read_pickle", "allow_pickle"}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_no_module_knows_how(path):
     for node in ast.walk(ast.parse(path.read_text())):
         match node:

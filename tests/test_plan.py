@@ -287,7 +287,8 @@ def test_samples_take_room_until_the_model_is_written():
     state = als.disk.model
     assert 0.9 < state / (120_000 * 33 * 4) < 1
     assert gibbs.disk.model == pytest.approx(40 * state, rel=0.05)
-    assert gibbs.disk.checkpoints - als.disk.checkpoints == pytest.approx(40 * state, rel=1e-6)
+    samples = 40 * 120_000 * 33 * 4
+    assert gibbs.disk.checkpoints - als.disk.checkpoints == pytest.approx(samples, rel=1e-6)
 
 
 def test_samples_take_time():
@@ -298,8 +299,8 @@ def test_samples_take_time():
     )
     assert few.epoch_seconds == many.epoch_seconds
     more = many.training_seconds - few.training_seconds - 30 * few.epoch_seconds
-    # At least a gigabyte written twice, and read once.
-    assert 5 < more < 20
+    # Half a gigabyte written as samples, read, and written as Parquet.
+    assert 3 < more < 10
     als = plan(dataset, TrainSettings(epochs=10), ONE, SPEED)
     assert als.training_seconds == pytest.approx(10 * als.epoch_seconds, rel=0.1)
 

@@ -16,7 +16,7 @@ from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.recommend import recommend
-from dask_als.settings import CheckpointSettings, PrepareSettings, RecommendSettings
+from dask_als.settings import PrepareSettings, RecommendSettings
 from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
@@ -32,11 +32,15 @@ def made(tmp_path_factory):
     settings = PrepareSettings(partitions=3, test_fraction=0.1)
     dataset = prepare(str(source), str(directory / "d"), SERIAL, settings=settings)
     gibbs = small_settings(method="gibbs", epochs=None, burn_in=2, samples=5)
-    model, kept = str(directory / "m"), directory / "kept"
-    checkpoints = CheckpointSettings(directory=str(kept))
-    train(dataset, model, gibbs, SERIAL, checkpoints=checkpoints)
-    samples = [ALSModel.load(str(path), dataset.path) for path in sorted(kept.glob("sample-*"))]
-    assert len(samples) == 5
+    model = str(directory / "m")
+    paths = {epoch: str(directory / f"at-{epoch}") for epoch in range(3, 8)}
+
+    def save(epoch):
+        if epoch.figures.epoch in paths:
+            epoch.save(paths[epoch.figures.epoch])
+
+    train(dataset, model, gibbs, SERIAL, callbacks=[save])
+    samples = [ALSModel.load(path, dataset.path) for path in paths.values()]
     return dataset, model, samples
 
 

@@ -36,9 +36,10 @@ GIBBS = {"method": "gibbs", "epochs": None, "burn_in": 3, "samples": 6}
 
 
 def test_intervals_are_those_of_the_samples(tmp_path):
-    dataset = prepared(tmp_path)
-    model = trained(tmp_path, dataset, **GIBBS)
-    paths = [tmp_path / "kept-m" / f"sample-{n:05d}" for n in range(4, 10)]
+    dataset, model = prepared(tmp_path), str(tmp_path / "m")
+    saved = [lambda epoch: epoch.save(str(tmp_path / f"at-{epoch.figures.epoch}")) and False]
+    train(dataset, model, small_settings(**GIBBS), SERIAL, callbacks=saved)
+    paths = [tmp_path / f"at-{n}" for n in range(4, 10)]
     samples = [ALSModel.load(str(path)) for path in paths]
     manifests = [json.loads((path / "model.json").read_text()) for path in paths]
     variance_of_ratings = np.mean([1 / its["residual_precision"] for its in manifests])

@@ -10,27 +10,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 
 from common import Arguments, Peer, Training, run  # isort: skip
 
-from dask.distributed import Client, LocalCluster
-
 from dask_als import ALS
+from dask_als.cluster import ClusterSettings, connected
 
 
 def train(arguments: Arguments, **method: Any) -> Training:
-    """Prepare and train on a local cluster; give each epoch's seconds.
+    """Prepare and train on a local cluster, as the command does; give each epoch's seconds.
 
     This is the one place where the benchmark meets the package. `arguments` has ``data`` (a
     Parquet folder with userId, movieId and rating), ``rank``, ``epochs`` and ``threads``; `method`
     are more of the settings.
     """
     settings = {"workers": 1, "threads_per_worker": arguments.threads, "dtype": "float32", **method}
-    with (
-        LocalCluster(
-            n_workers=settings["workers"],
-            threads_per_worker=settings["threads_per_worker"],
-            dashboard_address=None,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with connected(ClusterSettings(threads=arguments.threads, dashboard="127.0.0.1:0")) as client:
         als = ALS(
             rank=arguments.rank,
             epochs=arguments.epochs,

@@ -1,12 +1,13 @@
 """What an epoch of Gibbs sampling costs beside one of least squares, on 20 million ratings.
 
-    python tests/benchmarks/gibbs_epoch.py [--data 20m] [--rank 64] [--epochs 8] [--repeats 1]
+    python tests/benchmarks/gibbs_epoch.py [--data 20m] [--rank 64] [--epochs 8] [--repeats 3]
 
-On a local cluster of one worker with two threads. What an epoch costs is what a training of more
-epochs takes longer than one of fewer, divided by how many more there are: so reading, setting up
-and the end count for nothing. Epochs of the burn-in only sample; the others are also written, as
-every sample is, and averaged. Beside the seconds that pass stand those that worker and driver take
-of the processor, which other processes on the machine do not add to. Prints a JSON object.
+On a local cluster of one worker with two threads; the two trainings take turns. Epochs of the
+burn-in only sample; those that are kept write their sample besides. Apart from both stands the end
+of a training, where the samples are averaged and the model is written, for each sample; it is
+compared with an epoch of least squares, too. Beside the seconds that pass stand those that worker
+and driver take of the processor, which other processes on the machine do not add to. The first two
+epochs, which read the ratings, do not count. Prints a JSON object.
 """
 
 from __future__ import annotations
@@ -17,86 +18,80 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import replace
+from typing import Any
 
 import psutil
 from benchmark_data import GENERATED, generated_dataset
-from dask.distributed import Client, LocalCluster
-from machine import say
+from machine import describe, say
 
-from dask_als.cluster import DaskExecutor
+from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.dataset import Dataset
-from dask_als.executor import Executor
 from dask_als.settings import TrainSettings
 from dask_als.train import train
 
 PARTITIONS = 20
-FEW = 2
+LEFT_OUT = 2
+
+Mark = dict[str, float]
 
 
 def main() -> None:
-    """Train all; print what an epoch costs, and the ratios to one of least squares."""
+    """Train by turns; print what an epoch costs, and the ratios to one of least squares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=GENERATED, default="20m")
     parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=8, help=f"more than {FEW}")
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=8, help="of each kind")
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     dataset = generated_dataset(GENERATED[arguments.data], PARTITIONS)
-    more = arguments.epochs - FEW
-    als = TrainSettings(rank=arguments.rank, epochs=FEW)
-    gibbs = TrainSettings(method="gibbs", rank=arguments.rank, burn_in=1, samples=1)
-    # Each beside the shorter training that it is compared with.
-    trainings = {
-        "least squares": (als, replace(als, epochs=FEW + more)),
-        "burn-in": (gibbs, replace(gibbs, epochs=None, burn_in=1 + more)),
-        "samples": (gibbs, replace(gibbs, epochs=None, samples=1 + more)),
-    }
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
+    number = LEFT_OUT + arguments.epochs
+    als = TrainSettings(rank=arguments.rank, epochs=number)
+    gibbs = TrainSettings(
+        method="gibbs", rank=arguments.rank, burn_in=number, samples=arguments.epochs
+    )
+    runs: dict[str, list[Mark]] = {}
+    with connected(ClusterSettings(threads=2, dashboard="127.0.0.1:0")) as client:
         pids = [os.getpid(), *client.run(os.getpid).values()]
         executor = DaskExecutor(client)
-        # What is done once only, like loading the kernels.
-        for settings in (als, gibbs):
-            cost(dataset, settings, executor, pids)
-        runs = {
-            kind: [
-                [cost(dataset, settings, executor, pids) for settings in both]
-                for _ in range(arguments.repeats)
-            ]
-            for kind, both in trainings.items()
-        }
-    epochs = {
-        kind: {
-            what: statistics.median(
-                (longer[what] - shorter[what]) / more for shorter, longer in its
-            )
-            for what in ("seconds", "processor_seconds")
-        }
-        for kind, its in runs.items()
+        for _ in range(arguments.repeats):
+            marks = marked(dataset, als, executor, pids)
+            its = {"least squares": each(marks[LEFT_OUT - 1 : number])}
+            marks = marked(dataset, gibbs, executor, pids)
+            its["burn-in"] = each(marks[LEFT_OUT - 1 : number])
+            its["kept"] = each(marks[number - 1 : -1])
+            its["end, a sample"] = each(marks[-2:], parts=arguments.epochs)
+            for kind, mark in its.items():
+                say(f"{kind}: {mark}")
+                runs.setdefault(kind, []).append(mark)
+    medians = {
+        kind: {what: statistics.median(its[what] for its in marks) for what in marks[0]}
+        for kind, marks in runs.items()
     }
     ratios = {
-        kind: {what: value / epochs["least squares"][what] for what, value in its.items()}
-        for kind, its in epochs.items()
+        kind: {what: value / medians["least squares"][what] for what, value in its.items()}
+        for kind, its in medians.items()
     }
-    print(json.dumps({**vars(arguments), "an_epoch": epochs, "ratios": ratios}, indent=2))
+    result = {"machine": describe(), **vars(arguments), "an_epoch": medians, "ratios": ratios}
+    print(json.dumps(result, indent=2))
 
 
-def cost(
-    dataset: Dataset, settings: TrainSettings, executor: Executor, pids: list[int]
-) -> dict[str, float]:
-    """Train; give the seconds it took, and the processor's."""
-    start, processor = time.perf_counter(), processor_seconds(pids)
+def marked(dataset: Dataset, settings: TrainSettings, executor: Any, pids: list[int]) -> list[Mark]:
+    """Train; give the clocks after each epoch, and in the end."""
+    marks: list[Mark] = []
+
+    def mark(_: object) -> None:
+        marks.append({"seconds": time.perf_counter(), "processor_seconds": processor_seconds(pids)})
+
     with tempfile.TemporaryDirectory() as folder:
-        train(dataset, f"{folder}/model", settings, executor)
-    taken = {
-        "seconds": time.perf_counter() - start,
-        "processor_seconds": processor_seconds(pids) - processor,
-    }
-    say(f"{settings.method}, {settings.epochs} epochs: {taken}")
-    return taken
+        train(dataset, f"{folder}/model", settings, executor, on_epoch=mark)
+        mark(None)
+    return marks
+
+
+def each(marks: list[Mark], *, parts: int | None = None) -> Mark:
+    """Give what passed from the first mark to the last, for each step or for so many parts."""
+    parts = parts or len(marks) - 1
+    return {what: (marks[-1][what] - marks[0][what]) / parts for what in marks[0]}
 
 
 def processor_seconds(pids: list[int]) -> float:

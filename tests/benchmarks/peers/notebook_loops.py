@@ -1,7 +1,8 @@
-"""The equations of the notebook as it runs them: numpy, one row after another, in double precision.
+"""The notebook's loops, call by call as it makes them: numpy, one row after another, in float64.
 
-As there, an epoch forms every rating's product of factors with themselves and then adds them up,
-and ends with a pass over all ratings for the objective.
+As there, a row's ratings are one float array of index and value; every term gathers what it needs
+anew; all products of factors with themselves are formed and then added up; and an epoch ends with
+a pass over all ratings for objective and RMSE.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ RESIDUAL_PRECISION = 1.0
 BIAS_REGULARIZATION = 1e-3
 FACTOR_REGULARIZATION = 5e-2
 
-Rows = list[tuple[np.ndarray, np.ndarray]]
+Rows = list[np.ndarray]
 
 
 def train(arguments: Arguments) -> Training:
-    """Train users, then items, then sum up the objective."""
+    """Train users, then items, then sum up objective and RMSE."""
     ratings = read_ratings(arguments.data)
     by_user = rows(ratings.user, ratings.item, ratings)
     by_item = rows(ratings.item, ratings.user, ratings)
@@ -32,7 +33,7 @@ def train(arguments: Arguments) -> Training:
         start = time.monotonic()
         half_epoch(by_user, users, items)
         half_epoch(by_item, items, users)
-        objective(by_user, users, items)
+        figures(by_user, users, items)
         seconds.append(time.monotonic() - start)
     settings = {
         "residual_precision": RESIDUAL_PRECISION,
@@ -43,11 +44,11 @@ def train(arguments: Arguments) -> Training:
 
 
 def rows(solved: np.ndarray, fixed: np.ndarray, ratings: Ratings) -> Rows:
-    """Give each solved row's fixed indices and ratings."""
+    """Give each solved row's fixed indices and ratings, the two columns of an array."""
     order = np.argsort(solved, kind="stable")
     ends = np.cumsum(np.bincount(solved))[:-1]
-    values = ratings.rating.astype(np.float64)
-    return list(zip(np.split(fixed[order], ends), np.split(values[order], ends), strict=True))
+    both = np.column_stack([fixed, ratings.rating]).astype(np.float64)
+    return np.split(both[order], ends)
 
 
 def half_epoch(
@@ -58,34 +59,45 @@ def half_epoch(
     """Solve bias, then factor, of one row after another."""
     factors, biases = solved
     fixed_factors, fixed_biases = fixed
-    ridge = FACTOR_REGULARIZATION * np.eye(factors.shape[1])
-    for row, (indices, ratings) in enumerate(ratings_of_rows):
-        others = fixed_factors[indices]
-        unbiased = ratings - fixed_biases[indices]
-        residual_sum = RESIDUAL_PRECISION * (unbiased - others @ factors[row]).sum()
-        biases[row] = residual_sum / (RESIDUAL_PRECISION * len(indices) + BIAS_REGULARIZATION)
-        left = (others[:, :, None] * others[:, None, :]).sum(axis=0)
-        right = (others * (unbiased - biases[row])[:, None]).sum(axis=0)
+    for row in range(len(ratings_of_rows)):
+        ratings = ratings_of_rows[row][:, 1]
+        indices = ratings_of_rows[row][:, 0].astype(int)
+        predicted = np.einsum("i,ji->j", factors[row], fixed_factors[indices])
+        bias = (
+            RESIDUAL_PRECISION
+            * np.sum(ratings - predicted - fixed_biases[indices])
+            / (RESIDUAL_PRECISION * len(indices) + BIAS_REGULARIZATION)
+        )
+        biases[row] = bias
+        products = np.einsum("ij,il->ijl", fixed_factors[indices], fixed_factors[indices])
+        left = np.sum(products, axis=0)
+        residuals = ratings - bias - fixed_biases[indices]
+        right = np.sum(np.einsum("ji,j->ji", fixed_factors[indices], residuals), axis=0)
         factors[row] = np.linalg.solve(
-            RESIDUAL_PRECISION * left + ridge, RESIDUAL_PRECISION * right
+            RESIDUAL_PRECISION * left + FACTOR_REGULARIZATION * np.eye(factors.shape[1]),
+            RESIDUAL_PRECISION * right,
         )
 
 
-def objective(
+def figures(
     by_user: Rows, users: tuple[np.ndarray, np.ndarray], items: tuple[np.ndarray, np.ndarray]
-) -> float:
-    """Give the penalized log joint."""
-    squared_error = 0.0
-    for row, (indices, ratings) in enumerate(by_user):
-        prediction = items[0][indices] @ users[0][row] + users[1][row] + items[1][indices]
-        squared_error += ((ratings - prediction) ** 2).sum()
-    biases = (users[1] ** 2).sum() + (items[1] ** 2).sum()
-    factors = (users[0] ** 2).sum() + (items[0] ** 2).sum()
-    return -0.5 * (
+) -> tuple[float, float]:
+    """Give the penalized log joint and the RMSE."""
+    squared_error, n_ratings = 0.0, 0
+    for row in range(len(by_user)):
+        ratings = by_user[row][:, 1]
+        indices = by_user[row][:, 0].astype(int)
+        predicted = np.einsum("i,ji->j", users[0][row], items[0][indices])
+        squared_error += np.sum((ratings - predicted - users[1][row] - items[1][indices]) ** 2)
+        n_ratings += len(indices)
+    factors = sum(np.einsum("ij,ij->", its, its) for its, _ in (users, items))
+    biases = sum(np.sum(its**2) for _, its in (users, items))
+    joint = -0.5 * (
         RESIDUAL_PRECISION * squared_error
         + BIAS_REGULARIZATION * biases
         + FACTOR_REGULARIZATION * factors
     )
+    return joint, np.sqrt(squared_error / n_ratings)
 
 
 run(

@@ -31,7 +31,7 @@ BYTES_A_RATING = 16  # index and rating, by user and by item
 PROCESS_BYTES = 250e6
 # Of the solved side: old, new parts and new joined are there at once.
 COPIES_OF_SOLVED, COPIES_OF_FIXED = 3, 1
-WAYS = ["pull", "parts"]
+WAYS = ["pull", broadcast.OURS]
 PREDICTED_RATINGS = [1_000_000_000, 10_000_000_000]
 PREDICTED_MACHINES = [1, 4, 16, 64, 256]
 
@@ -152,7 +152,7 @@ def _job_of(size: dict[str, Any]) -> Job:
 def _multiple(result: dict[str, Any], way: str) -> tuple[float, float]:
     """Fit a line to a way's times over hosts; without measurements, what it would be at best."""
     if "skipped" in result:
-        return {"pull": (0.0, 1.0), "parts": (1.0, 0.0)}[way]
+        return {"pull": (0.0, 1.0)}.get(way, (1.0, 0.0))
     multiples = broadcast.transfers(result, way)
     columns = np.array([[_of_others(hosts), hosts] for hosts in multiples])
     share, slope = _fit(columns, list(multiples.values()))
