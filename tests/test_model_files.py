@@ -108,6 +108,7 @@ def test_a_manifest_that_was_edited(model, edit, reason):
         (lambda value: value["users"].update(digist=value["users"].pop("digest")), "is damaged"),
         (lambda value: value["settings"].update(rank=-4), "rank is -4"),
         (lambda value: value.pop("figures"), "is damaged: 'figures'"),
+        (lambda value: value["users"]["partitions"][2].update(stop=21), "should have 7 there"),
     ],
 )
 def test_a_manifest_that_makes_no_sense(model, edit, reason):

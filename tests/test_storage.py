@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import re
@@ -364,6 +365,23 @@ def test_what_was_there_comes_back_if_it_cannot_be_replaced(tmp_path):
         os.rename(staging, tmp_path / "elsewhere")
     assert content_of(path) == 1
     assert everything_in(tmp_path) == ["a", "a/part", "elsewhere"]
+
+
+def test_what_was_there_comes_back_if_it_was_moved_away_already(tmp_path, monkeypatch):
+    path = str(tmp_path / "a")
+    make(path, 1)
+    rename = os.rename
+
+    def fail_at_the_last(source, target):
+        if target == path and not source.endswith(".old"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_at_the_last)
+    with pytest.raises(JobError, match=r"a could not be made: .*No space left"):
+        make(path, 2, overwrite=True)
+    assert content_of(path) == 1
+    assert everything_in(tmp_path) == ["a", "a/part"]
 
 
 def test_nothing_is_left_of_what_is_written_while_it_is_removed(tmp_path, monkeypatch):
