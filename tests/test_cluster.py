@@ -157,6 +157,16 @@ def listening():
     }
 
 
+@pytest.mark.slow
+def test_a_local_worker_whose_nanny_died_is_brought_back():
+    settings = ClusterSettings(threads=1, dashboard="127.0.0.1:0")
+    with connected(settings) as client:
+        executor = DaskExecutor(client, patience=60.0)
+        (nanny,) = client.cluster.workers.values()
+        client.sync(nanny.close)
+        assert executor.gather([executor.submit(abs, -1, key="abs-0")]) == [1]
+
+
 @pytest.mark.parametrize(
     ("start", "least"),
     [(lambda: connected(LOCAL), 4), (in_process_client, 1)],
