@@ -58,8 +58,9 @@ _DRAW_COPIES = 2
 _SECONDS_A_TASK = 0.001
 # From the end of one stage, through the scheduler, to the start of the next.
 _SECONDS_A_STAGE = 0.005
-# From worker to worker; a gigabit network has 0.12e9, processes of one machine 0.3e9.
-_BYTES_A_SECOND = 0.3e9
+# From worker to worker; a gigabit network has 0.12e9, processes of one machine that send and
+# receive at once 0.45e9.
+_BYTES_A_SECOND = 0.45e9
 # Rows at random from main memory, where a fixed side exceeds the one that was measured.
 _GATHERED_A_SECOND = 5e9
 
