@@ -143,14 +143,18 @@ def write_part(
     columns = {
         "id": ids.column("id"),
         "count": ids.column("count"),
-        "bias": pa.array(state.bias),
-        "factors": _lists(state.factors),
+        **state_columns(state),
     }
     if bias_of_samples is not None:
         columns[_BIAS_OF_SAMPLES] = _lists(bias_of_samples)
     table = pa.table(columns)
     path = part_path(model, side, number)
     return storage.write_parquet(path, table, dictionaries=["id", "count"])
+
+
+def state_columns(state: State) -> dict[str, pa.Array]:
+    """Return biases and factors as columns, which `state_of` takes back."""
+    return {"bias": pa.array(state.bias), "factors": _lists(state.factors)}
 
 
 def _lists(rows: np.ndarray) -> pa.FixedSizeListArray:
@@ -265,7 +269,7 @@ def read_ids(model: str, side: Side, number: int, partition: Partition) -> pa.Ta
 
 
 def state_of(table: pa.Table) -> State:
-    """Return the biases and factors of a part."""
+    """Return the biases and factors of a table that has them as columns."""
     bias = np.ascontiguousarray(table.column("bias").to_numpy())
     return State(bias, _rows(table.column("factors")))
 

@@ -16,10 +16,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from dask_als import storage
+from dask_als import model_files, storage
 from dask_als.blocks import State
 from dask_als.errors import InputError
 from dask_als.side import SIDES, Side
@@ -61,13 +60,8 @@ class SampleManifest:
 
 def write_part(sample: str, side: Side, number: int, state: State) -> int:
     """Write the state of a partition's rows; return the file's CRC-32."""
-    columns = {
-        "bias": pa.array(state.bias),
-        "factors": pa.FixedSizeListArray.from_arrays(
-            pa.array(state.factors.ravel()), state.factors.shape[1]
-        ),
-    }
-    return storage.write_arrow(_part_path(sample, side, number), pa.table(columns))
+    table = pa.table(model_files.state_columns(state))
+    return storage.write_arrow(_part_path(sample, side, number), table)
 
 
 def read_part(sample: str, side: Side, number: int, crc32: int) -> State:
@@ -78,10 +72,8 @@ def read_part(sample: str, side: Side, number: int, crc32: int) -> State:
     InputError
         If the file is missing or damaged.
     """
-    table = storage.read_arrow(_part_path(sample, side, number), crc32=crc32)
-    factors = table.column("factors").combine_chunks()
-    rows = factors.flatten().to_numpy().reshape(len(factors), -1)
-    return State(np.asarray(table.column("bias")), rows)
+    path = _part_path(sample, side, number)
+    return model_files.state_of(storage.read_arrow(path, crc32=crc32))
 
 
 def _part_path(sample: str, side: Side, number: int) -> str:

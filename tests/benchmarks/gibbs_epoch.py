@@ -18,7 +18,6 @@ import os
 import statistics
 import tempfile
 import time
-from typing import Any
 
 import psutil
 from benchmark_data import GENERATED, generated_dataset
@@ -75,7 +74,9 @@ def main() -> None:
     print(json.dumps(result, indent=2))
 
 
-def marked(dataset: Dataset, settings: TrainSettings, executor: Any, pids: list[int]) -> list[Mark]:
+def marked(
+    dataset: Dataset, settings: TrainSettings, executor: DaskExecutor, pids: list[int]
+) -> list[Mark]:
     """Train; give the clocks after each epoch, and in the end."""
     marks: list[Mark] = []
 
