@@ -19,7 +19,8 @@ from typing import Any
 
 import dask
 import distributed
-from dask import annotate, delayed
+from dask import annotate
+from dask._task_spec import Dict, List, Task, TaskRef
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from distributed import (
@@ -60,20 +61,36 @@ _KEEP_FREED_MEMORY = {
 
 
 class _Handle:
-    """Stands for a task: what Dask calls delayed before it is started, and its future after."""
+    """Stands for a task: its key, and its future once it is started."""
 
-    def __init__(self, task: Any) -> None:
-        self.task = task
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.future: Any = None
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A task that is not started yet; until then it holds the handles among its arguments."""
+
+    handle: _Handle
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    worker: str | None
+
+    @property
+    def task(self) -> Task:
+        """What Dask calls a task."""
+        return Task(self.handle.key, self.function, *map(_known, self.args))
 
 
 def _known(value: Any) -> Any:
     """Return an argument in which Dask knows the handles, also inside lists and dictionaries."""
     if isinstance(value, _Handle):
-        return value.task
+        return TaskRef(value.key)
     if isinstance(value, list):
-        return [_known(item) for item in value]
+        return List(*map(_known, value))
     if isinstance(value, dict):
-        return {key: _known(item) for key, item in value.items()}
+        return Dict({key: _known(item) for key, item in value.items()})
     return value
 
 
@@ -94,7 +111,7 @@ class DaskExecutor:
         # Dask takes a task for done if its key is known: no two of ours, on any client, share one.
         self._run = uuid.uuid4().hex[:8]
         self._submitted = itertools.count()
-        self._noted: list[_Handle] = []
+        self._noted: list[_Noted] = []
 
     @property
     def threads(self) -> int:
@@ -123,25 +140,28 @@ class DaskExecutor:
         self, function: Callable[..., Any], *args: Any, key: str, worker: str | None = None
     ) -> Any:
         """Note a task down and return its handle; it starts when a result is waited for."""
-        unique = f"{key}-{self._run}-{next(self._submitted)}"
-        wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
-        with annotate(**wish):
-            task = delayed(function, pure=False)(*map(_known, args), dask_key_name=unique)
-        handle = _Handle(task)
-        self._noted.append(handle)
+        handle = _Handle(f"{key}-{self._run}-{next(self._submitted)}")
+        self._noted.append(_Noted(handle, function, args, worker))
         return handle
 
     def _start_noted(self) -> None:
         # All at once: a graph costs the scheduler about as much as a task.
         noted, self._noted = self._noted, []
-        futures = self._client.compute(
-            [handle.task for handle in noted],
-            optimize_graph=False,
-            # Else what is submitted later has the same priorities, and figures come late.
-            fifo_timeout=0,
-        )
-        for handle, future in zip(noted, futures, strict=True):
-            handle.task = future
+        if not noted:
+            return
+        # Not `delayed`: each holds a graph of its own of all it depends on, so they grow squared.
+        homes = {one.handle.key: [one.worker] if one.worker else [] for one in noted}
+        elsewhere = {key: bool(home) for key, home in homes.items()}
+        with annotate(workers=homes.__getitem__, allow_other_workers=elsewhere.__getitem__):
+            futures = self._client.get(
+                {one.handle.key: one.task for one in noted},
+                list(homes),
+                sync=False,
+                # Else what is submitted later has the same priorities, and figures come late.
+                fifo_timeout=0,
+            )
+        for one, future in zip(noted, futures, strict=True):
+            one.handle.future = future
 
     def gather(self, handles: list[Any]) -> list[Any]:
         """Return the results of tasks, in order.
@@ -155,7 +175,7 @@ class DaskExecutor:
         """
         with self._losses_told():
             self._start_noted()
-            futures = [handle.task for handle in handles]
+            futures = [handle.future for handle in handles]
             watch = _Watch(self._client, self._patience)
             # Not `Client.gather`, nor `wait` before it: they hang if all workers go meanwhile.
             gathering = asyncio.run_coroutine_threadsafe(
@@ -173,7 +193,7 @@ class DaskExecutor:
         """Yield the results of tasks as they end; raises like `gather`."""
         with self._losses_told():
             self._start_noted()
-            futures = [handle.task for handle in handles]
+            futures = [handle.future for handle in handles]
             watch = _Watch(self._client, self._patience)
             left = as_completed(futures, with_results=True, loop=self._client.loop)
             while not left.is_empty():

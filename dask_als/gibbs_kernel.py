@@ -153,6 +153,7 @@ def _kernel(dtype):
             pointer(bias),
             pointer(factors),
             pointer(error),
+            indptr[len(bias)],
         )
         fixed = _Fixed(pointer(fixed_bias), pointer(fixed_factors), mean)
         drawn_from = _Prior(
@@ -193,6 +194,7 @@ class _Block(NamedTuple):
     bias: Any
     factors: Any
     error: Any
+    n_ratings: int
 
 
 class _Fixed(NamedTuple):
@@ -253,7 +255,8 @@ def _form(block, row, fixed, prior, plan, memory, matrix):
         indices, ratings = block.indices + (start + first), block.ratings + (start + first)
         gram.gather(indices, size, fixed.factors, rank, gathered, stride)
         sums = kernels.residuals(indices, ratings, size, fixed, gathered + columns, stride)
-        gram.add_gram(gathered, size, columns, matrix, first == 0)
+        ahead = kernels.rows_ahead(block, start + first + size, size, fixed, rank)
+        gram.add_gram(gathered, size, columns, matrix, first == 0, ahead)
         total += sums[0]
         total_square += sums[1]
     target = matrix + columns * stride

@@ -7,9 +7,14 @@ moments below its last row: the sums of the gathered rows times their first and 
 A tile of the matrix stays in registers while the buffer streams by. Only tiles that touch the
 upper triangle are computed, and the last of each column takes the moments along. A tile is added to
 the matrix when the buffer is through: float32 needs sums to be short before they are summed.
+
+Rows lie anywhere in memory, and computing does not use it. So the rows that are gathered next are
+already brought to the cache: their numbers of a column of tiles, while its last tile is computed.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -45,6 +50,15 @@ def size_of(columns, lane_count):
     The odd register keeps equal elements of successive matrices out of the same cache set.
     """
     return (columns + 2) * stride_of(columns, lane_count) + lane_count
+
+
+class Ahead(NamedTuple):
+    """Rows that are to be gathered next, of `length` numbers each."""
+
+    indices: Any
+    n_indices: int
+    rows: Any
+    length: int
 
 
 @_jit
@@ -92,7 +106,7 @@ def transpose(gathered, count, stride, length, transposed, columns):
 
 
 @_jit
-def add_gram(gathered, count, columns, matrix, fresh):
+def add_gram(gathered, count, columns, matrix, fresh, ahead=None):
     """Add the Gram matrix and moments of `count` gathered rows to matrix, or overwrite a fresh one.
 
     Below the diagonal only elements that share a tile with it are right.
@@ -111,7 +125,10 @@ def add_gram(gathered, count, columns, matrix, fresh):
             _put(matrix + (row * stride + column), stride, tile, fresh)
         tile = simd.zeros(gathered, tile_rows(gathered), tile_columns(gathered))
         moments = simd.zeros(gathered, 2, tile_columns(gathered))
-        for x in range(0, end, stride):
+        for i in range(count):
+            if ahead is not None:
+                _fetch(ahead, i, column, width)
+            x = i * stride
             left = simd.broadcast_tile(gathered + (x + diagonal), 1, tile_rows(gathered), 1)
             right = simd.load_tile(gathered + (x + column), 0, 1, tile_columns(gathered))
             weights = simd.broadcast_tile(gathered + (x + columns), 1, 2, 1)
@@ -119,6 +136,14 @@ def add_gram(gathered, count, columns, matrix, fresh):
             moments = simd.add_product(moments, weights, right)
         _put(matrix + (diagonal * stride + column), stride, tile, fresh)
         _put(matrix + (columns * stride + column), stride, moments, fresh)
+
+
+@_jit
+def _fetch(ahead, i, column, width):
+    if i < ahead.n_indices:
+        place = ahead.rows + (np.int64(ahead.indices[i]) * ahead.length + column)
+        for c in range(0, width, simd.numbers_of_a_line(place)):
+            simd.prefetch(place + c)
 
 
 @_jit

@@ -194,6 +194,7 @@ def _kernel(dtype):
             pointer(confidence),
             pointer(factors),
             pointer(error),
+            indptr[len(error)],
         )
         fixed = _Fixed(pointer(fixed_factors), pointer(shared), weights)
         _solve_block(len(error), block, fixed, plan, kernels.pointers(memory))
@@ -231,6 +232,7 @@ class _Block(NamedTuple):
     confidence: Any
     factors: Any
     error: Any
+    n_ratings: int
 
 
 class _Fixed(NamedTuple):
@@ -279,7 +281,8 @@ def _form(block, row, fixed, plan, memory, matrix):
         block.confidence[row] += added
         block.error[row] += preferred
         gram.gather_scaled(indices, size, fixed.factors, plan.rank, gathered, stride)
-        gram.add_gram(gathered, size, columns, matrix, False)
+        ahead = kernels.rows_ahead(block, start + first + size, size, fixed, plan.rank)
+        gram.add_gram(gathered, size, columns, matrix, False, ahead)
     growth = block.confidence[row] ** fixed.weights.exponent
     block.factor_ridge[row] = fixed.weights.factor_ridge * growth
 

@@ -260,6 +260,7 @@ def _kernel(dtype):
             pointer(bias),
             pointer(factors),
             pointer(error),
+            indptr[len(bias)],
         )
         fixed = _Fixed(pointer(fixed_bias), pointer(fixed_factors), mean)
         _solve_block(len(bias), block, fixed, plan, pointers(memory))
@@ -320,6 +321,7 @@ class _Block(NamedTuple):
     bias: Any
     factors: Any
     error: Any
+    n_ratings: int
 
 
 class _Fixed(NamedTuple):
@@ -461,7 +463,8 @@ def _form_primal(block, row, fixed, plan, memory, matrix):
         indices, ratings = block.indices + (start + first), block.ratings + (start + first)
         gram.gather(indices, size, fixed.factors, rank, gathered, stride)
         sums = residuals(indices, ratings, size, fixed, gathered + columns, stride)
-        gram.add_gram(gathered, size, columns, matrix, first == 0)
+        ahead = rows_ahead(block, start + first + size, size, fixed, rank)
+        gram.add_gram(gathered, size, columns, matrix, first == 0, ahead)
         total += sums[0]
         total_square += sums[1]
     target = matrix + columns * stride
@@ -526,6 +529,13 @@ def _finish_dual(block, row, fixed, rank, solution):
         for c in range(rank):
             factors[c] += solution[i] * rated[c]
     block.error[row] = block.factor_ridge[row] ** 2 * dot(solution, solution, count)
+
+
+@_jit
+def rows_ahead(block, position, size, fixed, rank):
+    """Return the fixed rows that are gathered next: those of `size` ratings from a position on."""
+    left = max(0, block.n_ratings - position)
+    return gram.Ahead(block.indices + position, min(size, left), fixed.factors, rank)
 
 
 # --- sums ---

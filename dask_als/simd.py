@@ -21,6 +21,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 _CPU_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2]
 
+CACHE_LINE_BYTES = 64
 REGISTER_BYTES = 64 if "+avx512f" in _CPU_FEATURES else 32 if "+avx2" in _CPU_FEATURES else 16
 
 
@@ -79,6 +80,7 @@ def constant_by_dtype(float32, float64):
 
 
 lanes = constant_by_dtype(REGISTER_BYTES // 4, REGISTER_BYTES // 8)
+numbers_of_a_line = constant_by_dtype(CACHE_LINE_BYTES // 4, CACHE_LINE_BYTES // 8)
 
 
 def lanes_of(dtype):
@@ -200,6 +202,25 @@ def load_first(_typing, pointer, count):
         return tile.pack(builder, {(0, 0): builder.call(function, [place, align, mask, zero])})
 
     return tile(pointer, types.intp), emit
+
+
+@intrinsic
+def prefetch(_typing, pointer):
+    """Have the cache line of an address, which may be any, brought to the second-level cache."""
+
+    def emit(context, builder, _signature, args):
+        number = ir.IntType(32)
+        to_read, second_level, data = (
+            ir.Constant(number, 0),
+            ir.Constant(number, 2),
+            ir.Constant(number, 1),
+        )
+        function_type = ir.FunctionType(ir.VoidType(), [args[0].type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+        builder.call(function, [args[0], to_read, second_level, data])
+        return context.get_dummy_value()
+
+    return types.void(pointer), emit
 
 
 @intrinsic

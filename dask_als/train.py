@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -56,6 +58,9 @@ Start = Callable[[Side, range, TrainSettings], tuple[State, np.ndarray | None, f
 # The scheduler keeps every ancestor of a task that is alive: so many before the chain is cut.
 _TASKS_IN_A_CHAIN = 5_000
 _MOST_EPOCHS_IN_A_CHAIN = 50
+# Submitting an epoch costs some milliseconds, and a few of them hardly more: what is as short.
+_SECONDS_OF_A_SHORT_EPOCH = 0.025
+_SHORT_EPOCHS_AT_ONCE = 4
 _MOST_LOSSES_WITHOUT_A_CHECKPOINT = 10
 
 
@@ -212,14 +217,21 @@ class Training:
         Epoch
         """
         clock = time.perf_counter()
-        # While the figures of an epoch are waited for, the next one is already submitted.
+        seconds = math.inf
         submitted = self._submitted(start, numbers, self._predictions_of(checkpoint))
-        for number, sides, predicted, handle in _one_ahead(submitted):
-            ((value, train_rmse, test_rmse),) = self.executor.gather([handle])
-            now = time.perf_counter()
-            figures = EpochFigures(number, value, train_rmse, test_rmse, now - clock)
-            yield Epoch(figures, sides, predicted)
-            clock = now
+        batches = _batches(submitted, lambda: _epochs_at_once(seconds))
+        # While figures are waited for, the epochs after them are already submitted.
+        for batch in _one_ahead(batches):
+            while batch:
+                number, sides, predicted, handle = batch.popleft()
+                ((value, train_rmse, test_rmse),) = self.executor.gather([handle])
+                now = time.perf_counter()
+                seconds, clock = now - clock, now
+                yield Epoch(
+                    EpochFigures(number, value, train_rmse, test_rmse, seconds), sides, predicted
+                )
+                # What they hold is of no use while the next ones are waited for.
+                del sides, predicted, handle
 
     def write(self, epoch: Epoch, history: list[EpochFigures], directory: str) -> ModelManifest:
         """Write the model of an epoch: the parts by the workers, then history and manifest."""
@@ -851,6 +863,17 @@ def _start_part(
     method: Method, start: Start, side: Side, rows: range, settings: TrainSettings
 ) -> SolvedPart:
     return method.start_part(*start(side, rows, settings))
+
+
+def _epochs_at_once(seconds: float) -> int:
+    """Return how many epochs to submit together, by the seconds that the last one took."""
+    return _SHORT_EPOCHS_AT_ONCE if seconds < _SECONDS_OF_A_SHORT_EPOCH else 1
+
+
+def _batches(items: Iterator[T], size: Callable[[], int]) -> Iterator[deque[T]]:
+    """Yield items in batches, each as long as `size` says when it is asked for."""
+    while batch := deque(islice(items, size())):
+        yield batch
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -59,6 +59,24 @@ def test_tasks_are_grouped_by_what_they_do(client):
     assert key_split(key) == "solve-users"
 
 
+def test_a_graph_grows_with_its_tasks_only(client):
+    """Not with their square, though each task of a half-epoch depends on all of the one before."""
+    executor = DaskExecutor(client)
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "300 kB"}):
+        joined = executor.submit(sum, [1], key="join-0")
+        for _ in range(2):
+            parts = [executor.submit(pow, joined, 1, key=f"part-{n}") for n in range(300)]
+            joined = executor.submit(sum, parts, key="join-0")
+        assert executor.gather([joined]) == [300 * 300]
+
+
+def test_a_task_waits_for_results_whose_handles_are_gone(client):
+    executor = DaskExecutor(client)
+    handle = executor.submit(int, 1, key="number-0")
+    handle = executor.submit(sum, [handle], key="sum-0")
+    assert executor.gather([handle]) == [1]
+
+
 def test_an_error_of_a_task_is_raised(client):
     def fail():
         raise InputError("no such thing")
@@ -76,9 +94,11 @@ def test_a_standstill_is_told(client, monkeypatch):
     monkeypatch.setattr(cluster, "_SECONDS_AT_A_STANDSTILL", 1.0)
     monkeypatch.setattr(cluster, "_SECONDS_BETWEEN_LOOKS", 0.2)
     executor = DaskExecutor(client)
-    with dask.annotate(resources={"nowhere": 1}):
-        handle = executor.submit(int, 1, key="stuck-0")
-    with pytest.raises(WorkersLostError, match="at a standstill"):
+    handle = executor.submit(int, 1, key="stuck-0")
+    with (
+        dask.annotate(resources={"nowhere": 1}),
+        pytest.raises(WorkersLostError, match="at a standstill"),
+    ):
         executor.gather([handle])
     with pytest.raises(WorkersLostError, match="at a standstill"):
         list(executor.as_completed([handle]))

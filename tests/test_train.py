@@ -175,6 +175,22 @@ def test_workers_do_not_show(tmp_path, ratings, bits, workers):
             assert content(str(directory / "model")) == bits
 
 
+@pytest.mark.parametrize(("seconds", "graphs"), [(60.0, range(9, 12)), (0.0, range(30, 33))])
+def test_short_epochs_are_submitted_together(tmp_path, ratings, monkeypatch, seconds, graphs):
+    """30 epochs and what is written at the end; the first epoch's time has to be known."""
+    monkeypatch.setattr("dask_als.train._SECONDS_OF_A_SHORT_EPOCH", seconds)
+    dataset = made(tmp_path, ratings)
+    with (
+        LocalCluster(1, 1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        path = str(tmp_path / "model")
+        train(dataset, path, small_settings(epochs=30), DaskExecutor(client))
+        events = [event for _, event in client.get_events("scheduler")]
+    assert sum(event.get("action") == "update-graph" for event in events) in graphs
+    assert [figures.epoch for figures in model_files.read_history(path)] == list(range(1, 31))
+
+
 def test_swapping_the_sides_swaps_the_model(tmp_path, ratings):
     """Users for items, and items first: the same numbers in the other place."""
     dataset = made(tmp_path, ratings)
