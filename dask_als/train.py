@@ -58,8 +58,8 @@ Start = Callable[[Side, range, TrainSettings], tuple[State, np.ndarray | None, f
 # The scheduler keeps every ancestor of a task that is alive: so many before the chain is cut.
 _TASKS_IN_A_CHAIN = 5_000
 _MOST_EPOCHS_IN_A_CHAIN = 50
-# Submitting an epoch costs some milliseconds, and a few of them hardly more: what is as short.
-_SECONDS_OF_A_SHORT_EPOCH = 0.025
+# Submitting an epoch costs some milliseconds, and a few of them hardly more.
+_SECONDS_OF_A_SHORT_EPOCH = 0.05
 _SHORT_EPOCHS_AT_ONCE = 4
 _MOST_LOSSES_WITHOUT_A_CHECKPOINT = 10
 
@@ -216,22 +216,24 @@ class Training:
         ------
         Epoch
         """
-        clock = time.perf_counter()
-        seconds = math.inf
+        clock = before = time.perf_counter()
+        pace = math.inf
         submitted = self._submitted(start, numbers, self._predictions_of(checkpoint))
-        batches = _batches(submitted, lambda: _epochs_at_once(seconds))
+        batches = _batches(submitted, lambda: _epochs_at_once(pace))
         # While figures are waited for, the epochs after them are already submitted.
         for batch in _one_ahead(batches):
+            n_epochs, before, since = len(batch), clock, before
             while batch:
                 number, sides, predicted, handle = batch.popleft()
                 ((value, train_rmse, test_rmse),) = self.executor.gather([handle])
                 now = time.perf_counter()
-                seconds, clock = now - clock, now
-                yield Epoch(
-                    EpochFigures(number, value, train_rmse, test_rmse, seconds), sides, predicted
-                )
+                figures = EpochFigures(number, value, train_rmse, test_rmse, now - clock)
+                clock = now
+                yield Epoch(figures, sides, predicted)
                 # What they hold is of no use while the next ones are waited for.
                 del sides, predicted, handle
+            # By two batches: one may be done already when the figures of the one before arrive.
+            pace = (clock - since) / n_epochs
 
     def write(self, epoch: Epoch, history: list[EpochFigures], directory: str) -> ModelManifest:
         """Write the model of an epoch: the parts by the workers, then history and manifest."""
@@ -866,7 +868,7 @@ def _start_part(
 
 
 def _epochs_at_once(seconds: float) -> int:
-    """Return how many epochs to submit together, by the seconds that the last one took."""
+    """Return how many epochs to submit together, by the seconds that one takes at most."""
     return _SHORT_EPOCHS_AT_ONCE if seconds < _SECONDS_OF_A_SHORT_EPOCH else 1
 
 
