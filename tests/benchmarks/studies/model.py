@@ -3,10 +3,11 @@
 An epoch's time is that of two half-epochs, one after another:
 
     flops / (cores × rate) + multiple(hosts) × bytes of the solved side / link
-    + a + b × partitions + c × partitions × workers
+    + a + b × partitions + c × homes²
 
-`rate` is fitted to the study of ratings, `multiple` to that of the broadcast, and a, b, c to that
-of the overhead. Memory is counted, not fitted.
+Homes are the workers that have partitions: each fetches what every other one has joined. `rate` is
+fitted to the study of ratings, `multiple` to that of the broadcast, and a, b, c to that of the
+overhead. Memory is counted, not fitted.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Cluster:
     link_bits: float
 
 
-MACHINE = {"cores": 16, "memory_bytes": 64e9, "link_bits": 10e9}
+MACHINE = {"cores": 16, "memory_bytes": 128e9, "link_bits": 10e9}
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Constants:
         For each way of a broadcast, its time as a multiple of one transfer: for the share of a
         side that is on other hosts, and for each host.
     scheduler : tuple
-        Seconds of a half-epoch: always, for each partition, for each partition and worker.
+        Seconds of a half-epoch: always, for each partition, for each pair of homes.
     """
 
     rate: float
@@ -103,8 +104,8 @@ class Constants:
     def schedule(self, job: Job, workers: int) -> float:
         """Give an epoch's seconds of overhead."""
         always, a_partition, a_pair = self.scheduler
-        n = job.partitions
-        return 2 * (always + a_partition * n + a_pair * n * workers)
+        homes = min(workers, job.partitions)
+        return 2 * (always + a_partition * job.partitions + a_pair * homes**2)
 
 
 def measure(found: dict[str, Any], *, small: bool) -> dict[str, Any]:
@@ -168,7 +169,8 @@ def _scheduler(result: dict[str, Any]) -> tuple[float, float, float]:
     """Fit the overhead of all clusters."""
     rows, seconds = [], []
     for point in result["points"]:
-        rows.append([1, point["partitions"], point["partitions"] * point["workers"]])
+        homes = min(point["workers"], point["partitions"])
+        rows.append([1, point["partitions"], homes**2])
         seconds.append(overhead.milliseconds(point) / 1e3)
     always, a_partition, a_pair = _fit(np.array(rows), seconds)
     return always, a_partition, a_pair
@@ -280,7 +282,7 @@ def tables(result: dict[str, Any]) -> str:
         [
             "overhead of a half-epoch, ms",
             f"{always * 1e3:.1f} + {a_partition * 1e3:.2f} × partitions "
-            f"+ {a_pair * 1e3:.4f} × partitions × workers",
+            f"+ {a_pair * 1e3:.3f} × homes²",
         ],
     ]
     checks = [
