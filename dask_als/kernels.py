@@ -451,6 +451,13 @@ def _solve_alone(factor_ridge, memory, matrix, columns):
 
 
 @_jit
+def rows_ahead(block, position, size, fixed, rank):
+    """Return the fixed rows that are gathered next: those of `size` ratings from a position on."""
+    left = max(0, block.n_ratings - position)
+    return gram.Ahead(block.indices + position, min(size, left), fixed.factors, rank)
+
+
+@_jit
 def _form_primal(block, row, fixed, plan, memory, matrix):
     """Set the row's bias, its error so far, Σ(y - b)², and its matrix FᵀF with Fᵀ(y - b) below."""
     gathered, columns, rank = memory.gathered, plan.columns, plan.rank
@@ -529,13 +536,6 @@ def _finish_dual(block, row, fixed, rank, solution):
         for c in range(rank):
             factors[c] += solution[i] * rated[c]
     block.error[row] = block.factor_ridge[row] ** 2 * dot(solution, solution, count)
-
-
-@_jit
-def rows_ahead(block, position, size, fixed, rank):
-    """Return the fixed rows that are gathered next: those of `size` ratings from a position on."""
-    left = max(0, block.n_ratings - position)
-    return gram.Ahead(block.indices + position, min(size, left), fixed.factors, rank)
 
 
 # --- sums ---
