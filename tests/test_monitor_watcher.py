@@ -310,7 +310,7 @@ def test_a_scheduler_without_the_plugin_trains_unwatched(dataset, tmp_path):
     finally:
         for process in (worker, scheduler):
             if process is not None:
-                process.terminate()
+                process.kill()  # a worker without a nanny may hang at a mere SIGTERM
                 process.wait(30)
     train(dataset, str(tmp_path / "serial"), small_settings(), SERIAL)
     assert content(str(tmp_path / "m")) == content(str(tmp_path / "serial"))
