@@ -245,8 +245,10 @@ def merged_ids(tables: list[pa.Table]) -> pa.Table:
     InputError
         If there are more ids than int32 can count.
     """
-    together = pa.concat_tables(tables).group_by("id", use_threads=False)
-    ids = together.aggregate([("count", "sum")]).rename_columns(["id", "count"])
+    # Tables from other processes lie anywhere; Arrow warns if it has to group what is not aligned.
+    together = pa.concat_tables(tables).combine_chunks()
+    groups = together.group_by("id", use_threads=False)
+    ids = groups.aggregate([("count", "sum")]).rename_columns(["id", "count"])
     if ids.num_rows >= 2**31:
         raise InputError(f"{ids.num_rows:,} different ids are more than the format's 2**31")
     return ids.sort_by("id").combine_chunks()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import dask
 import psutil
+import pyarrow as pa
 import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
@@ -164,6 +165,8 @@ def test_a_local_cluster_runs_processes_of_its_own():
         assert "127.0.0.1" in client.dashboard_link
         (pid,) = client.run(os.getpid).values()
         assert pid != os.getpid()
+        (pool,) = client.run(lambda: pa.default_memory_pool().backend_name).values()
+        assert pool == "system", "which gives back what reading took"
 
 
 def listening():

@@ -28,6 +28,16 @@ def test_ids_are_merged_in_order():
     assert tasks.merged_ids([other, one]).to_pydict() == merged
 
 
+def test_ids_that_lie_anywhere_in_memory_are_merged_without_a_warning(capfd):
+    def unaligned(numbers):
+        content = pa.py_buffer(b"x" + pa.array(numbers, pa.int64()).buffers()[1].to_pybytes())
+        return pa.Array.from_buffers(pa.int64(), len(numbers), [None, content.slice(1)])
+
+    tables = [pa.table({"id": unaligned(ids), "count": [1, 1]}) for ids in ([3, 1], [1, 2])]
+    assert tasks.merged_ids(tables).to_pydict() == {"id": [1, 2, 3], "count": [2, 1, 1]}
+    assert capfd.readouterr().err == ""
+
+
 def test_a_digest_is_of_the_ids_and_their_order():
     words = pa.array(["x", "ab", "c", "y"])
     digests = [
