@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dask_als.aligned import aligned_empty
 from dask_als.draws import standard_normal
 from dask_als.side import ITEMS, Side
 
@@ -89,10 +90,10 @@ def concatenated(parts: list[State]) -> State:
     """Put the states of consecutive rows together; one part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
-    return State(
-        np.concatenate([part.bias for part in parts]),
-        np.concatenate([part.factors for part in parts]),
-    )
+    bias = np.concatenate([part.bias for part in parts])
+    factors = aligned_empty((len(bias), parts[0].factors.shape[1]), bias.dtype)
+    np.concatenate([part.factors for part in parts], out=factors)
+    return State(bias, factors)
 
 
 def random_state(side: Side, rows: range, *, rank: int, seed: int, dtype: str) -> State:

@@ -4,12 +4,14 @@ Rows are gathered into a buffer: `columns` numbers each (their length rounded up
 with zeros), and behind them two weights. A Gram matrix has the same layout, with two rows of
 moments below its last row: the sums of the gathered rows times their first and second weight.
 
-A tile of the matrix stays in registers while the buffer streams by. Only tiles that touch the
-upper triangle are computed, and the last of each column takes the moments along. A tile is added to
-the matrix when the buffer is through: float32 needs sums to be short before they are summed.
+A tile of the matrix stays in registers while the buffer streams by. In a column of tiles, those
+above the diagonal are computed, and the square on the diagonal but for its lower left quarter. The
+column's last pass is for the lower right quarter, for what whole tiles leave of the upper half, and
+for the moments. A tile is added to the matrix when the buffer is through: float32 needs sums to be
+short before they are summed.
 
 Rows lie anywhere in memory, and computing does not use it. So the rows that are gathered next are
-already brought to the cache: their numbers of a column of tiles, while its last tile is computed.
+already brought to the cache, one after the other and evenly over all passes.
 """
 
 from __future__ import annotations
@@ -28,6 +30,19 @@ _TILES = ((16, 1), (8, 2)) if REGISTER_BYTES == 64 else ((4, 2), (4, 2))
 
 tile_rows = simd.constant_by_dtype(_TILES[0][0], _TILES[1][0])
 tile_columns = simd.constant_by_dtype(_TILES[0][1], _TILES[1][1])
+
+
+def _quarter(itemsize, rows, columns):
+    """Return the rows that whole tiles leave above a quarter, and its rows, columns and lanes."""
+    lane_count = REGISTER_BYTES // itemsize
+    half = lane_count * columns // 2
+    return half % rows, half, max(1, columns // 2), min(lane_count, half)
+
+
+_rows_left, _quarter_rows, _quarter_columns, _quarter_lanes = (
+    simd.constant_by_dtype(*sizes)
+    for sizes in zip(_quarter(4, *_TILES[0]), _quarter(8, *_TILES[1]), strict=True)
+)
 
 _jit = njit(nogil=True, error_model="numpy")
 
@@ -109,41 +124,69 @@ def transpose(gathered, count, stride, length, transposed, columns):
 def add_gram(gathered, count, columns, matrix, fresh, ahead=None):
     """Add the Gram matrix and moments of `count` gathered rows to matrix, or overwrite a fresh one.
 
-    Below the diagonal only elements that share a tile with it are right.
+    What is below the diagonal means nothing.
     """
     width = tile_columns(gathered) * lanes(gathered)
     stride = stride_of(columns, lanes(gathered))
-    end = count * stride
+    n_steps, pending, fetched = _n_passes(gathered, columns) * count, 0, 0
     for column in range(0, columns, width):
-        diagonal = column + width - tile_rows(gathered)
-        for row in range(0, diagonal, tile_rows(gathered)):
+        middle = column + _quarter_rows(gathered)
+        above = middle - _rows_left(gathered)
+        for row in range(0, above, tile_rows(gathered)):
             tile = simd.zeros(gathered, tile_rows(gathered), tile_columns(gathered))
-            for x in range(0, end, stride):
-                left = simd.broadcast_tile(gathered + (x + row), 1, tile_rows(gathered), 1)
-                right = simd.load_tile(gathered + (x + column), 0, 1, tile_columns(gathered))
+            for i in range(count):
+                if ahead is not None:
+                    pending, fetched = _fetch(ahead, pending, fetched, n_steps)
+                x = gathered + i * stride
+                left = simd.broadcast_tile(x + row, 1, tile_rows(gathered), 1)
+                right = simd.load_tile(x + column, 0, 1, tile_columns(gathered))
                 tile = simd.add_product(tile, left, right)
             _put(matrix + (row * stride + column), stride, tile, fresh)
-        tile = simd.zeros(gathered, tile_rows(gathered), tile_columns(gathered))
+        tile = simd.zeros(gathered, _rows_left(gathered), tile_columns(gathered))
         moments = simd.zeros(gathered, 2, tile_columns(gathered))
+        quarter = simd.zeros(
+            gathered, _quarter_rows(gathered), _quarter_columns(gathered), _quarter_lanes(gathered)
+        )
         for i in range(count):
             if ahead is not None:
-                _fetch(ahead, i, column, width)
-            x = i * stride
-            left = simd.broadcast_tile(gathered + (x + diagonal), 1, tile_rows(gathered), 1)
-            right = simd.load_tile(gathered + (x + column), 0, 1, tile_columns(gathered))
-            weights = simd.broadcast_tile(gathered + (x + columns), 1, 2, 1)
+                pending, fetched = _fetch(ahead, pending, fetched, n_steps)
+            x = gathered + i * stride
+            right = simd.load_tile(x + column, 0, 1, tile_columns(gathered))
+            left = simd.broadcast_tile(x + above, 1, _rows_left(gathered), 1)
             tile = simd.add_product(tile, left, right)
+            weights = simd.broadcast_tile(x + columns, 1, 2, 1)
             moments = simd.add_product(moments, weights, right)
-        _put(matrix + (diagonal * stride + column), stride, tile, fresh)
+            right = simd.load_tile(
+                x + middle, 0, 1, _quarter_columns(gathered), _quarter_lanes(gathered)
+            )
+            left = simd.broadcast_tile(
+                x + middle, 1, _quarter_rows(gathered), 1, _quarter_lanes(gathered)
+            )
+            quarter = simd.add_product(quarter, left, right)
+        _put(matrix + (above * stride + column), stride, tile, fresh)
+        _put(matrix + (middle * stride + middle), stride, quarter, fresh)
         _put(matrix + (columns * stride + column), stride, moments, fresh)
 
 
 @_jit
-def _fetch(ahead, i, column, width):
-    if i < ahead.n_indices:
-        place = ahead.rows + (np.int64(ahead.indices[i]) * ahead.length + column)
-        for c in range(0, width, simd.numbers_of_a_line(place)):
-            simd.prefetch(place + c)
+def _n_passes(gathered, columns):
+    n = 0
+    for column in range(0, columns, tile_columns(gathered) * lanes(gathered)):
+        n += (column + _quarter_rows(gathered)) // tile_rows(gathered) + 1
+    return n
+
+
+@_jit
+def _fetch(ahead, pending, fetched, n_steps):
+    """Fetch the next row ahead if it is due, when all are to be fetched in a number of steps."""
+    pending += ahead.n_indices
+    if pending >= n_steps:
+        pending -= n_steps
+        row = ahead.rows + np.int64(ahead.indices[fetched]) * ahead.length
+        for c in range(0, ahead.length, simd.numbers_of_a_line(row)):
+            simd.prefetch(row + c)
+        fetched += 1
+    return pending, fetched
 
 
 @_jit

@@ -30,8 +30,9 @@ import numpy as np
 from numba import from_dtype, njit, types
 
 from dask_als import cholesky, gram, kernels, simd
+from dask_als.aligned import aligned_zeros
 from dask_als.gram import size_of, stride_of
-from dask_als.kernels import Plan, aligned_zeros, compiled, digest_of_sources, given, result
+from dask_als.kernels import Plan, compiled, digest_of_sources, given, result
 from dask_als.simd import lanes, pointer
 
 # A side's Gram matrix is the sum of those of so many rows each, in order, whatever the partitions.
@@ -86,7 +87,7 @@ def solve_rows_implicit(
     ridge, confidence = np.zeros(n), np.full(n, float(len(fixed_factors)))
     plan, kernel = Plan.of(rank, dtype).primal_alone(), _kernel(dtype)
     lane_count = simd.lanes_of(dtype)
-    shared = aligned_zeros(size_of(plan.columns, lane_count), dtype)
+    shared = aligned_zeros((size_of(plan.columns, lane_count),), dtype)
     rows = shared[: plan.columns * stride_of(plan.columns, lane_count)].reshape(plan.columns, -1)
     rows[:rank, :rank] = fixed_gram
     fixed = fixed_factors, shared, _Weights(alpha, factor_ridge, exponent)
@@ -155,8 +156,8 @@ def _gram_of_chunk(factors):
     plan = Plan.of(rank, np.dtype(np.float64))
     lane_count = simd.lanes_of(np.dtype(np.float64))
     stride = stride_of(plan.columns, lane_count)
-    gathered = aligned_zeros(plan.chunk * stride, np.float64)
-    matrix = aligned_zeros(size_of(plan.columns, lane_count), np.float64)
+    gathered = aligned_zeros((plan.chunk * stride,), np.float64)
+    matrix = aligned_zeros((size_of(plan.columns, lane_count),), np.float64)
     _gram_kernel(factors.dtype)(factors, gathered, matrix, plan)
     upper = np.triu(matrix[: rank * stride].reshape(rank, stride)[:, :rank])
     return upper + np.triu(upper, 1).T

@@ -32,6 +32,7 @@ from numba import from_dtype, njit, types
 from numba.extending import register_jitable
 
 from dask_als import cholesky, gram, simd
+from dask_als.aligned import aligned_zeros
 from dask_als.gram import size_of, stride_of
 from dask_als.simd import lanes, pointer
 
@@ -93,7 +94,7 @@ def solve_rows(
     """
     dtype = own_factors.dtype
     n, rank = own_factors.shape
-    bias, factors, squared_error = np.zeros(n, dtype), np.zeros((n, rank), dtype), np.zeros(n)
+    bias, factors, squared_error = np.zeros(n, dtype), aligned_zeros((n, rank), dtype), np.zeros(n)
     block = indptr, indices, ratings, own_factors
     ridges = bias_ridge, factor_ridge
     got = [array.shape for array in (*block, fixed_bias, fixed_factors, *ridges)]
@@ -181,17 +182,17 @@ class Plan(NamedTuple):
         matrices = lane_count * sum(size_of(columns, lane_count) for columns in dual)
         matrices += self.primal_lanes * size_of(self.columns, lane_count)
         stride = stride_of(self.columns, lane_count)
-        gathered = aligned_zeros(max(self.chunk, dual_max) * stride, dtype)
+        gathered = aligned_zeros((max(self.chunk, dual_max) * stride,), dtype)
         gathered.reshape(-1, stride)[:, self.columns + 1] = 1
         transposed = _round_up(self.rank, lane_count) * stride_of(dual_max, lane_count)
         return Memory(
             gathered=gathered,
-            transposed=aligned_zeros(transposed, dtype),
-            matrices=aligned_zeros(matrices, dtype),
-            panels=aligned_zeros(together_max**2 * lane_count, dtype),
-            interleaved=aligned_zeros(together_max * lane_count, dtype),
-            solutions=aligned_zeros(max(self.columns, together_max * lane_count), dtype),
-            scratch=aligned_zeros(16 * 17, dtype),
+            transposed=aligned_zeros((transposed,), dtype),
+            matrices=aligned_zeros((matrices,), dtype),
+            panels=aligned_zeros((together_max**2 * lane_count,), dtype),
+            interleaved=aligned_zeros((together_max * lane_count,), dtype),
+            solutions=aligned_zeros((max(self.columns, together_max * lane_count),), dtype),
+            scratch=aligned_zeros((16 * 17,), dtype),
         )
 
 
@@ -210,13 +211,6 @@ class Memory(NamedTuple):
 @register_jitable
 def _round_up(number, multiple):
     return -(-number // multiple) * multiple
-
-
-def aligned_zeros(size, dtype):
-    """Return zeros that start on a cache line."""
-    memory = np.zeros(size + 64, dtype)
-    start = -memory.ctypes.data % 64 // memory.itemsize
-    return memory[start : start + size]
 
 
 # --- compilation ---

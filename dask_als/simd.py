@@ -1,9 +1,9 @@
 """Tiles of SIMD registers for numba.
 
-A `Tile` is a small matrix whose elements are SIMD registers: vectors of `lanes(pointer)` numbers.
-Numba code passes tiles around like any other value, and LLVM keeps them in registers as long as
-those suffice. Tiles are loaded from and stored to bare pointers, which have no reference counts to
-maintain. Strides count numbers; shapes are compile-time constants.
+A `Tile` is a small matrix whose elements are SIMD registers: vectors of `lanes(pointer)` numbers,
+or of fewer where that is said. Numba code passes tiles around like any other value, and LLVM keeps
+them in registers as long as those suffice. Tiles are loaded from and stored to bare pointers, which
+have no reference counts to maintain. Strides count numbers; shapes are compile-time constants.
 
 Nothing here checks bounds. All arithmetic is IEEE and elementwise: what happens in a lane depends
 on that lane alone and is the same for every register width. A product is fused with the sum it
@@ -28,12 +28,12 @@ REGISTER_BYTES = 64 if "+avx512f" in _CPU_FEATURES else 32 if "+avx2" in _CPU_FE
 class Tile(types.Type):
     """Numba type of a rows x columns matrix of registers; dtype is numba's float32 or float64."""
 
-    def __init__(self, dtype, rows, columns):
+    def __init__(self, dtype, rows, columns, lane_count=None):
         self.dtype, self.rows, self.columns = dtype, rows, columns
-        self.lanes = _lanes(dtype)
+        self.lanes = lane_count or _lanes(dtype)
         self.scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
         self.register = ir.VectorType(self.scalar, self.lanes)
-        super().__init__(name=f"Tile({dtype}, {rows}, {columns})")
+        super().__init__(name=f"Tile({dtype}, {rows}, {columns}, {self.lanes})")
 
     def positions(self):
         """Return (row, column) of every register in the order of storage."""
@@ -115,15 +115,22 @@ def _pointer_add(pointer, count):
     return None
 
 
+def _tile_of(pointer, rows, columns, lane_count):
+    """Return the type of a tile and those of the arguments that give its shape."""
+    shape = rows, columns, types.Omitted(None) if lane_count is None else lane_count
+    literals = [getattr(argument, "literal_value", None) for argument in shape]
+    return Tile(pointer.dtype, *literals), shape
+
+
 @intrinsic(prefer_literal=True)
-def load_tile(_typing, pointer, stride, rows, columns):
+def load_tile(_typing, pointer, stride, rows, columns, lane_count=None):
     """Return a tile whose rows are consecutive registers in memory, `stride` numbers apart."""
-    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
+    tile, shape = _tile_of(pointer, rows, columns, lane_count)
 
     def emit(_context, builder, _signature, args):
         return tile.pack(builder, _load_registers(builder, tile, *args[:2]))
 
-    return tile(pointer, types.intp, rows, columns), emit
+    return tile(pointer, types.intp, *shape), emit
 
 
 @intrinsic
@@ -239,9 +246,9 @@ def store(_typing, pointer, tile):
 
 
 @intrinsic(prefer_literal=True)
-def broadcast_tile(_typing, pointer, stride, rows, columns):
+def broadcast_tile(_typing, pointer, stride, rows, columns, lane_count=None):
     """Return a tile of numbers repeated in all lanes, tile[r, c] = pointer[r * stride + c]."""
-    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
+    tile, shape = _tile_of(pointer, rows, columns, lane_count)
 
     def emit(_context, builder, _signature, args):
         registers = {}
@@ -251,19 +258,19 @@ def broadcast_tile(_typing, pointer, stride, rows, columns):
             registers[row, column] = _splat(builder, builder.load(place), tile.register)
         return tile.pack(builder, registers)
 
-    return tile(pointer, types.intp, rows, columns), emit
+    return tile(pointer, types.intp, *shape), emit
 
 
 @intrinsic(prefer_literal=True)
-def zeros(_typing, pointer, rows, columns):
+def zeros(_typing, pointer, rows, columns, lane_count=None):
     """Return a tile of zeros of the pointer's dtype."""
-    tile = Tile(pointer.dtype, rows.literal_value, columns.literal_value)
+    tile, shape = _tile_of(pointer, rows, columns, lane_count)
 
     def emit(_context, builder, _signature, _args):
         zero = _constant(tile.register, 0.0)
         return tile.pack(builder, dict.fromkeys(tile.positions(), zero))
 
-    return tile(pointer, rows, columns), emit
+    return tile(pointer, *shape), emit
 
 
 # --- arithmetic ---

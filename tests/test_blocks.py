@@ -74,6 +74,7 @@ def test_zero_state():
 def test_concatenated():
     parts = [State(np.arange(n, dtype=float), np.ones((n, 2)) * n) for n in (2, 3)]
     whole = concatenated(parts)
+    assert whole.factors.ctypes.data % 64 == 0
     assert whole.bias.tolist() == [0, 1, 0, 1, 2]
     assert whole.factors[:, 0].tolist() == [2, 2, 3, 3, 3]
     assert concatenated(parts[:1]) is parts[0]

@@ -242,6 +242,22 @@ def test_a_row_with_infinite_ratings_harms_no_other(dtype, rank):
     assert_same_bits([part[others] for part in got], [part[others] for part in clean.solved()])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [5, 40, 64, 170])
+def test_what_was_in_memory_before_means_nothing(dtype, rank, monkeypatch):
+    small = problem(mixed_counts(rank), rank, dtype)
+    expected, memory_of = small.solved(), kernels.Plan.memory
+
+    def filled(plan, dtype):
+        memory = memory_of(plan, dtype)
+        memory.matrices.fill(np.nan)
+        return memory
+
+    monkeypatch.setattr(kernels.Plan, "memory", filled)
+    for got, wanted in zip(small.solved(), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_read_only_arrays_compile_nothing_new():
     given_problem = problem([3, 40], 8, np.float32)
     for array in given_problem:

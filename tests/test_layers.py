@@ -21,6 +21,7 @@ LAYERS = [
         "placement",
         "output_lock",
         "typed_tables",
+        "aligned",
     },
     {"blocks", "history", "cholesky", "csv_text", "job_file", "monitor.times"},
     {"monitor.run"},
