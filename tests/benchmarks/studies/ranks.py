@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from machine import say
 
+from dask_als.aligned import aligned_empty
 from dask_als.blocks import Block, block_of
 from dask_als.generate import GenerateSettings, chunks, generate_chunk
 from dask_als.kernels import solve_rows
@@ -65,7 +66,9 @@ def _point(block: Block, rank: int, dtype: str) -> dict[str, Any]:
     """Time products and half-epochs by turns; the fastest of each count."""
     n, m = len(block.rows), int(block.indices.max()) + 1
     random = np.random.default_rng(0)
-    own, fixed = (random.standard_normal((rows, rank)).astype(dtype) for rows in (n, m))
+    own, fixed = (aligned_empty((rows, rank), dtype) for rows in (n, m))
+    for factors in (own, fixed):
+        factors[:] = random.standard_normal(factors.shape)
     bias, ridge = np.zeros(m, dtype), np.full(n, 12.0)
     square = np.ones((1536, 1536), dtype)
 
