@@ -99,7 +99,9 @@ def concatenated(parts: list[State]) -> State:
 def random_state(side: Side, rows: range, *, rank: int, seed: int, dtype: str) -> State:
     """Return what training starts from: biases 0, factors Normal(0, 1/sqrt(rank))."""
     normal = standard_normal(rows, rank, seed=seed, stream=int(side is ITEMS))
-    return State(np.zeros(len(rows), dtype=dtype), (normal / np.sqrt(rank)).astype(dtype))
+    factors = aligned_empty((len(rows), rank), dtype)
+    factors[:] = normal / np.sqrt(rank)
+    return State(np.zeros(len(rows), dtype=dtype), factors)
 
 
 def zero_state(rows: range, *, rank: int, dtype: str) -> State:

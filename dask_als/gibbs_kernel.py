@@ -28,6 +28,7 @@ from numba import from_dtype, njit, types
 from numba.extending import register_jitable
 
 from dask_als import cholesky, gram, kernels, simd
+from dask_als.aligned import aligned_zeros
 from dask_als.cholesky import PANEL
 from dask_als.gram import size_of, stride_of
 from dask_als.kernels import Plan, compiled, digest_of_sources, given, result
@@ -93,7 +94,7 @@ def draw_rows(
     wanted = [(n + 1,), nnz, nnz, (n, rank), m, (*m, rank), (n, rank + 1), (rank,), (rank, rank)]
     if got != wanted:
         raise ValueError(f"arrays have shapes {got}; for these rows and ratings pass {wanted}")
-    results = np.zeros(n, dtype), np.zeros((n, rank), dtype), np.zeros(n)
+    results = np.zeros(n, dtype), aligned_zeros((n, rank), dtype), np.zeros(n)
     plan, kernel = Plan.of(rank, dtype).primal_alone(), _kernel(dtype)
     prior_matrix = factor_precision / residual_precision
     prior_target = (factor_precision * factor_mean).sum(axis=1) / residual_precision

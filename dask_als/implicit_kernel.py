@@ -83,7 +83,7 @@ def solve_rows_implicit(
     wanted = [nnz, nnz, (rank, rank)]
     if got != wanted:
         raise ValueError(f"arrays have shapes {got}; for these rows and ratings pass {wanted}")
-    factors, squared_error = np.zeros((n, rank), dtype), np.zeros(n)
+    factors, squared_error = aligned_zeros((n, rank), dtype), np.zeros(n)
     ridge, confidence = np.zeros(n), np.full(n, float(len(fixed_factors)))
     plan, kernel = Plan.of(rank, dtype).primal_alone(), _kernel(dtype)
     lane_count = simd.lanes_of(dtype)

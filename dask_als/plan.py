@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_als.blocks import PREDICTIONS_AT_ONCE, Block, State, random_state
+from dask_als.blocks import PREDICTIONS_AT_ONCE, Block, concatenated, random_state
 from dask_als.dataset import Dataset, Partition
 from dask_als.errors import InputError
 from dask_als.executor import Shape
@@ -564,11 +564,12 @@ def _made_up_block(n_rows: int, n_fixed: int, mean: float, rng: np.random.Genera
 
 
 def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:
+    """Return a side as a training has it in memory, whose rows repeat."""
     drawn = min(n_rows, 1024)
     state = random_state(USERS, range(drawn), rank=settings.rank, seed=0, dtype=settings.dtype)
-    rows = np.arange(n_rows) % drawn
     method = method_of(settings, 0.0)
-    part = method.start_part(State(state.bias[rows], state.factors[rows]))
+    whole, rest = divmod(n_rows, drawn)
+    part = method.start_part(concatenated([state] * whole + [state[:rest]] * (rest > 0)))
     return method.join_parts(HalfEpoch(USERS, 0), [part])
 
 
