@@ -59,13 +59,13 @@ _SECONDS_A_TASK = 0.001
 # From the end of one stage, through the scheduler, to the start of the next.
 _SECONDS_A_STAGE = 0.005
 # From worker to worker; a gigabit network has 0.12e9, processes of one machine that send and
-# receive at once 0.45e9.
-_BYTES_A_SECOND = 0.45e9
+# receive at once 0.45e9 to 1.2e9.
+_BYTES_A_SECOND = 0.8e9
 # Rows at random from main memory, where a fixed side exceeds the one that was measured.
 _GATHERED_A_SECOND = 5e9
 
-# Written by one thread to memory that is new to the process.
-_NEW_BYTES_A_SECOND = 2e9
+# Written by one thread to memory that is new to the process: 2e9 to 5e9.
+_NEW_BYTES_A_SECOND = 3e9
 
 # A model's parts as files: ids and counts beside the numbers, which compress little.
 _WRITTEN_BYTES_A_ROW = 4
@@ -553,14 +553,23 @@ def _measured_test_ratings(
 
 
 def _made_up_block(n_rows: int, n_fixed: int, mean: float, rng: np.random.Generator) -> Block:
-    """Return a block whose rows have log-normal numbers of ratings; indices may repeat."""
-    normal = NormalDist(sigma=_SPREAD)
-    quantiles = np.array([normal.inv_cdf((row + 0.5) / n_rows) for row in range(n_rows)])
-    weights = np.exp(quantiles)
-    counts = np.maximum(1, np.rint(weights * (mean / weights.mean())).astype(np.int64))
+    """Return a block of which both sides' rows have log-normal numbers of ratings.
+
+    Indices may repeat in a row.
+    """
+    counts = np.maximum(1, np.rint(mean * _log_normal(n_rows)).astype(np.int64))
     indptr = np.concatenate([[0], np.cumsum(counts)])
-    indices = rng.integers(n_fixed, size=indptr[-1], dtype=np.int32)
+    popularity = np.cumsum(_log_normal(n_fixed)) / n_fixed
+    ranks = np.searchsorted(popularity, rng.random(indptr[-1])).clip(max=n_fixed - 1)
+    indices = rng.permutation(n_fixed).astype(np.int32)[ranks]
     return Block(range(n_rows), indptr, indices, np.ones(indptr[-1], dtype=np.float32))
+
+
+def _log_normal(n: int) -> np.ndarray:
+    """Return numbers whose mean is 1 and whose logarithms have the spread of ratings a row."""
+    normal = NormalDist(sigma=_SPREAD)
+    numbers = np.exp([normal.inv_cdf((i + 0.5) / n) for i in range(n)])
+    return numbers / numbers.mean()
 
 
 def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:

@@ -246,7 +246,7 @@ def test_time_grows_with_the_network():
     one, two = (epoch_seconds(dataset, settings, shape, SPEED) for shape in shapes)
     more_tasks = tasks_per_epoch(dataset, shapes[1]) - tasks_per_epoch(dataset, shapes[0])
     # Each of two workers gets the half of both sides that the other one solved.
-    assert two - one == pytest.approx(states / 2 / 0.45e9 + more_tasks * 0.001, rel=1e-6)
+    assert two - one == pytest.approx(states / 2 / 0.8e9 + more_tasks * 0.001, rel=1e-6)
 
 
 def test_few_partitions_for_little_work_and_some_a_thread_for_much():
