@@ -557,19 +557,14 @@ def _made_up_block(n_rows: int, n_fixed: int, mean: float, rng: np.random.Genera
 
     Indices may repeat in a row.
     """
-    counts = np.maximum(1, np.rint(mean * _log_normal(n_rows)).astype(np.int64))
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    popularity = np.cumsum(_log_normal(n_fixed)) / n_fixed
-    ranks = np.searchsorted(popularity, rng.random(indptr[-1])).clip(max=n_fixed - 1)
-    indices = rng.permutation(n_fixed).astype(np.int32)[ranks]
-    return Block(range(n_rows), indptr, indices, np.ones(indptr[-1], dtype=np.float32))
-
-
-def _log_normal(n: int) -> np.ndarray:
-    """Return numbers whose mean is 1 and whose logarithms have the spread of ratings a row."""
     normal = NormalDist(sigma=_SPREAD)
-    numbers = np.exp([normal.inv_cdf((i + 0.5) / n) for i in range(n)])
-    return numbers / numbers.mean()
+    quantiles = np.array([normal.inv_cdf((row + 0.5) / n_rows) for row in range(n_rows)])
+    weights = np.exp(quantiles)
+    counts = np.maximum(1, np.rint(weights * (mean / weights.mean())).astype(np.int64))
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    popularity = rng.lognormal(sigma=_SPREAD, size=n_fixed)
+    indices = rng.choice(n_fixed, indptr[-1], p=popularity / popularity.sum()).astype(np.int32)
+    return Block(range(n_rows), indptr, indices, np.ones(indptr[-1], dtype=np.float32))
 
 
 def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:
@@ -578,7 +573,7 @@ def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:
     state = random_state(USERS, range(drawn), rank=settings.rank, seed=0, dtype=settings.dtype)
     method = method_of(settings, 0.0)
     whole, rest = divmod(n_rows, drawn)
-    part = method.start_part(concatenated([state] * whole + [state[:rest]] * (rest > 0)))
+    part = method.start_part(concatenated([state] * whole + [state[:rest]]))
     return method.join_parts(HalfEpoch(USERS, 0), [part])
 
 
