@@ -476,7 +476,10 @@ def processor_seconds(pid):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers):
+def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers, monkeypatch):
+    # Dask leaves the environment of an earlier test's cluster in this process, for all later ones.
+    for option in _WORKERS_MEMORY:
+        monkeypatch.delenv(option.rpartition(".")[2], raising=False)
     settings = TrainSettings(rank=64, epochs=13)
     seconds, processor = [], []
     with (
