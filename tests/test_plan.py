@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_als.blocks import PREDICTIONS_AT_ONCE
-from dask_als.cluster import ClusterSettings, DaskExecutor
+from dask_als.cluster import _WORKERS_MEMORY, ClusterSettings, DaskExecutor
 from dask_als.dataset import Dataset, Partition, SideTable
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor, Shape
