@@ -249,17 +249,13 @@ def _form(block, row, fixed, prior, plan, memory, matrix):
     gathered, columns, rank = memory.gathered, plan.columns, plan.rank
     stride = stride_of(columns, lanes(gathered))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
-    total = 0.0
-    total_square = 0.0
+    sums = 0.0, 0.0
     for first in range(0, count, plan.chunk):
         size = min(plan.chunk, count - first)
-        indices, ratings = block.indices + (start + first), block.ratings + (start + first)
-        gram.gather(indices, size, fixed.factors, rank, gathered, stride)
-        sums = kernels.residuals(indices, ratings, size, fixed, gathered + columns, stride)
-        ahead = kernels.rows_ahead(block, start + first + size, size, fixed, rank)
-        gram.add_gram(gathered, size, columns, matrix, first == 0, ahead)
-        total += sums[0]
-        total_square += sums[1]
+        source = kernels.rated_rows(block, start + first, fixed, plan)
+        ahead = kernels.rated_rows_ahead(block, start + first, size, fixed, plan)
+        sums = gram.add_gram(gathered, size, columns, matrix, first == 0, source, sums, ahead)
+    total, total_square = sums
     target = matrix + columns * stride
     sum_factors = target + stride
     predicted = kernels.dot(sum_factors, block.own + row * rank, rank)

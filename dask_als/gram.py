@@ -4,14 +4,20 @@ Rows are gathered into a buffer: `columns` numbers each (their length rounded up
 with zeros), and behind them two weights. A Gram matrix has the same layout, with two rows of
 moments below its last row: the sums of the gathered rows times their first and second weight.
 
-A tile of the matrix stays in registers while the buffer streams by. In a column of tiles, those
-above the diagonal are computed, and the square on the diagonal but for its lower left quarter. The
-column's last pass is for the lower right quarter, for what whole tiles leave of the upper half, and
-for the moments. A tile is added to the matrix when the buffer is through: float32 needs sums to be
-short before they are summed.
+A part of the matrix stays in registers while the buffer streams by, and is added to the matrix when
+the buffer is through: float32 needs sums to be short before they are summed. Such a pass computes
 
-Rows lie anywhere in memory, and computing does not use it. So the rows that are gathered next are
-already brought to the cache, one after the other and evenly over all passes.
+- the square on the diagonal that belongs to a register's columns, and these columns' moments, or
+- a tile above these squares.
+
+A square on the diagonal is symmetric, so half of it is enough. With x = (a, b) the two halves of a
+register, its quarters aᵀa and bᵀb are computed together and by diagonals: x times (a, b), x times
+both halves rotated by one, and so on, up to half of a half, for a diagonal beyond that is one of
+those transposed. The quarter aᵀb is a tile of half registers.
+
+The first pass also gathers the rows, which costs next to nothing beside its arithmetic. Rows lie
+anywhere in memory, so those that are gathered next are already brought to the cache, one after the
+other and evenly over all passes.
 """
 
 from __future__ import annotations
@@ -19,8 +25,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
-from numba.extending import register_jitable
+from numba import njit, types
+from numba.extending import overload, register_jitable
 
 from dask_als import simd
 from dask_als.simd import REGISTER_BYTES, lanes
@@ -31,20 +37,15 @@ _TILES = ((16, 1), (8, 2)) if REGISTER_BYTES == 64 else ((4, 2), (4, 2))
 tile_rows = simd.constant_by_dtype(_TILES[0][0], _TILES[1][0])
 tile_columns = simd.constant_by_dtype(_TILES[0][1], _TILES[1][1])
 
+_half = simd.constant_by_dtype(REGISTER_BYTES // 8, REGISTER_BYTES // 16)
+_diagonals = simd.constant_by_dtype(REGISTER_BYTES // 16 + 1, REGISTER_BYTES // 32 + 1)
 
-def _quarter(itemsize, rows, columns):
-    """Return the rows that whole tiles leave above a quarter, and its rows, columns and lanes."""
-    lane_count = REGISTER_BYTES // itemsize
-    half = lane_count * columns // 2
-    return half % rows, half, max(1, columns // 2), min(lane_count, half)
+# So many rows earlier than it is used a row is gathered: what is just stored can't be loaded yet.
+LEAD = 8
 
-
-_rows_left, _quarter_rows, _quarter_columns, _quarter_lanes = (
-    simd.constant_by_dtype(*sizes)
-    for sizes in zip(_quarter(4, *_TILES[0]), _quarter(8, *_TILES[1]), strict=True)
-)
-
+_INLINE = {"nogil": True, "error_model": "numpy", "forceinline": True}
 _jit = njit(nogil=True, error_model="numpy")
+_inline = njit(**_INLINE)
 
 
 def tile_width(dtype):
@@ -67,44 +68,87 @@ def size_of(columns, lane_count):
     return (columns + 2) * stride_of(columns, lane_count) + lane_count
 
 
-class Ahead(NamedTuple):
-    """Rows that are to be gathered next, of `length` numbers each."""
-
-    indices: Any
-    n_indices: int
-    rows: Any
-    length: int
+# --- gathering ---
 
 
-@_jit
-def gather(indices, count, rows, length, gathered, stride):
-    """Copy the indexed rows to the buffer, with zeros up to a whole register."""
-    width = lanes(rows)
+def gather(source, i, place, sums):
+    """Put row i of a source and its two weights into their place in the buffer; return new sums.
+
+    In numba code. A source is a named tuple, and each kind overloads this and `bring`.
+    """
+    raise NotImplementedError
+
+
+def bring(source, i):
+    """Have what `gather` reads for row i of a source brought to the cache; in numba code."""
+    raise NotImplementedError
+
+
+def gathers(kind):
+    """Return a decorator: the function, of the same arguments, gathers from sources of a kind."""
+
+    def register(function):
+        @overload(gather, jit_options=_INLINE)
+        def of_kind(source, i, place, sums):
+            return function if getattr(source, "instance_class", None) is kind else None
+
+        return function
+
+    return register
+
+
+def brings(kind):
+    """Return a decorator: the function, of the same arguments, brings rows of sources of a kind."""
+
+    def register(function):
+        @overload(bring, jit_options=_INLINE)
+        def of_kind(source, i):
+            return function if getattr(source, "instance_class", None) is kind else None
+
+        return function
+
+    return register
+
+
+@overload(gather)
+def _gather_nothing(source, i, place, sums):
+    is_none = isinstance(source, types.NoneType)
+    return (lambda source, i, place, sums: sums) if is_none else None
+
+
+@_inline
+def copy_row(row, length, place):
+    """Copy a row to the buffer, with zeros up to a whole register."""
+    width = lanes(row)
+    whole, c = length // width * width, 0
+    while c + 4 * width <= whole:
+        simd.store(place + c, simd.load_tile(row + c, 0, 1, 4))
+        c += 4 * width
+    while c < whole:
+        simd.store(place + c, simd.load(row + c))
+        c += width
+    if whole < length:
+        simd.store(place + whole, simd.load_first(row + whole, length - whole))
+
+
+@_inline
+def copy_row_scaled(row, length, place, scale):
+    """Do what `copy_row` does, times the number that `scale` points to."""
+    width = lanes(row)
     whole = length // width * width
-    for i in range(count):
-        source = rows + np.int64(indices[i]) * length
-        target = gathered + i * stride
-        for c in range(0, whole, width):
-            simd.store(target + c, simd.load(source + c))
-        if whole < length:
-            simd.store(target + whole, simd.load_first(source + whole, length - whole))
+    zero, scales = simd.zeros(row, 1, 1), simd.broadcast_tile(scale, 0, 1, 1)
+    for c in range(0, whole, width):
+        simd.store(place + c, simd.add_product(zero, scales, simd.load(row + c)))
+    if whole < length:
+        rest = simd.load_first(row + whole, length - whole)
+        simd.store(place + whole, simd.add_product(zero, scales, rest))
 
 
-@_jit
-def gather_scaled(indices, count, rows, length, gathered, stride):
-    """Do what `gather` does, each row times its second weight, which is in the buffer already."""
-    width = lanes(rows)
-    whole = length // width * width
-    zero = simd.zeros(rows, 1, 1)
-    for i in range(count):
-        source = rows + np.int64(indices[i]) * length
-        target = gathered + i * stride
-        scale = simd.broadcast_tile(target + (stride - width + 1), 0, 1, 1)
-        for c in range(0, whole, width):
-            simd.store(target + c, simd.add_product(zero, scale, simd.load(source + c)))
-        if whole < length:
-            rest = simd.load_first(source + whole, length - whole)
-            simd.store(target + whole, simd.add_product(zero, scale, rest))
+@_inline
+def bring_row(row, length):
+    """Have a row brought to the cache."""
+    for c in range(0, length, simd.numbers_of_a_line(row)):
+        simd.prefetch(row + c)
 
 
 @_jit
@@ -120,73 +164,112 @@ def transpose(gathered, count, stride, length, transposed, columns):
             simd.store_tile(target, stride_of(columns, width), simd.transpose(tile, width, 1))
 
 
-@_jit
-def add_gram(gathered, count, columns, matrix, fresh, ahead=None):
-    """Add the Gram matrix and moments of `count` gathered rows to matrix, or overwrite a fresh one.
+# --- rows that are gathered next ---
 
-    What is below the diagonal means nothing.
+
+class Ahead(NamedTuple):
+    """The first rows of a source, which are gathered next: no more than the buffer has now."""
+
+    source: Any
+    n_rows: int
+
+
+class _Pace(NamedTuple):
+    """In how many steps rows are brought; how many are brought, and how far the next one is."""
+
+    n_steps: int
+    brought: int
+    due: int
+
+
+@_inline
+def _keep_pace(ahead, pace):
+    """Bring the next row ahead if it is due at this step."""
+    brought, due = pace.brought, pace.due + ahead.n_rows
+    if due >= pace.n_steps:
+        bring(ahead.source, brought)
+        brought, due = brought + 1, due - pace.n_steps
+    return _Pace(pace.n_steps, brought, due)
+
+
+# --- the matrix ---
+
+
+@_jit
+def add_gram(gathered, count, columns, matrix, fresh, source=None, sums=None, ahead=None):
+    """Add the Gram matrix and moments of `count` rows to matrix, or overwrite a fresh one.
+
+    The rows are first gathered from the source, unless it is None: then they are in the buffer.
+    Returned are the sums after the last of them. What is below the diagonal means nothing.
     """
-    width = tile_columns(gathered) * lanes(gathered)
-    stride = stride_of(columns, lanes(gathered))
-    n_steps, pending, fetched = _n_passes(gathered, columns) * count, 0, 0
+    width, lane_count = tile_columns(gathered) * lanes(gathered), lanes(gathered)
+    rows, pace = (gathered, count, columns), _Pace(_n_passes(gathered, columns) * count, 0, 0)
+    sums, pace = _add_square(rows, 0, matrix, fresh, source, sums, ahead, pace)
+    for column in range(lane_count, columns, lane_count):
+        _, pace = _add_square(rows, column, matrix, fresh, None, None, ahead, pace)
     for column in range(0, columns, width):
-        middle = column + _quarter_rows(gathered)
-        above = middle - _rows_left(gathered)
-        for row in range(0, above, tile_rows(gathered)):
+        for row in range(0, column, tile_rows(gathered)):
             tile = simd.zeros(gathered, tile_rows(gathered), tile_columns(gathered))
-            for i in range(count):
-                if ahead is not None:
-                    pending, fetched = _fetch(ahead, pending, fetched, n_steps)
-                x = gathered + i * stride
-                left = simd.broadcast_tile(x + row, 1, tile_rows(gathered), 1)
-                right = simd.load_tile(x + column, 0, 1, tile_columns(gathered))
-                tile = simd.add_product(tile, left, right)
-            _put(matrix + (row * stride + column), stride, tile, fresh)
-        tile = simd.zeros(gathered, _rows_left(gathered), tile_columns(gathered))
-        moments = simd.zeros(gathered, 2, tile_columns(gathered))
-        quarter = simd.zeros(
-            gathered, _quarter_rows(gathered), _quarter_columns(gathered), _quarter_lanes(gathered)
-        )
-        for i in range(count):
-            if ahead is not None:
-                pending, fetched = _fetch(ahead, pending, fetched, n_steps)
-            x = gathered + i * stride
-            right = simd.load_tile(x + column, 0, 1, tile_columns(gathered))
-            left = simd.broadcast_tile(x + above, 1, _rows_left(gathered), 1)
-            tile = simd.add_product(tile, left, right)
-            weights = simd.broadcast_tile(x + columns, 1, 2, 1)
-            moments = simd.add_product(moments, weights, right)
-            right = simd.load_tile(
-                x + middle, 0, 1, _quarter_columns(gathered), _quarter_lanes(gathered)
-            )
-            left = simd.broadcast_tile(
-                x + middle, 1, _quarter_rows(gathered), 1, _quarter_lanes(gathered)
-            )
-            quarter = simd.add_product(quarter, left, right)
-        _put(matrix + (above * stride + column), stride, tile, fresh)
-        _put(matrix + (middle * stride + middle), stride, quarter, fresh)
-        _put(matrix + (columns * stride + column), stride, moments, fresh)
+            pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
+        # Where a tile is two registers wide, squares on the diagonal leave one between them.
+        for beside in range(column + lane_count, column + width, lane_count):
+            tile = simd.zeros(gathered, lanes(gathered), 1)
+            pace = _add_tile(tile, rows, column, beside, matrix, fresh, ahead, pace)
+    return sums
 
 
 @_jit
 def _n_passes(gathered, columns):
-    n = 0
-    for column in range(0, columns, tile_columns(gathered) * lanes(gathered)):
-        n += (column + _quarter_rows(gathered)) // tile_rows(gathered) + 1
+    width = tile_columns(gathered) * lanes(gathered)
+    n = columns // lanes(gathered)
+    for column in range(0, columns, width):
+        n += column // tile_rows(gathered) + tile_columns(gathered) - 1
     return n
 
 
 @_jit
-def _fetch(ahead, pending, fetched, n_steps):
-    """Fetch the next row ahead if it is due, when all are to be fetched in a number of steps."""
-    pending += ahead.n_indices
-    if pending >= n_steps:
-        pending -= n_steps
-        row = ahead.rows + np.int64(ahead.indices[fetched]) * ahead.length
-        for c in range(0, ahead.length, simd.numbers_of_a_line(row)):
-            simd.prefetch(row + c)
-        fetched += 1
-    return pending, fetched
+def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
+    """Add the square on the diagonal from a column on, and the moments of its columns."""
+    gathered, count, columns = rows
+    stride, middle = stride_of(columns, lanes(gathered)), column + _half(gathered)
+    diagonals = simd.zeros(gathered, 1, _diagonals(gathered))
+    quarter = simd.zeros(gathered, _half(gathered), 1, _half(gathered))
+    moments = simd.zeros(gathered, 2, 1)
+    for i in range(min(count, LEAD)):
+        sums = gather(source, i, gathered + i * stride, sums)
+    for i in range(count):
+        if ahead is not None:
+            pace = _keep_pace(ahead, pace)
+        x = gathered + i * stride
+        if source is not None and i + LEAD < count:
+            sums = gather(source, i + LEAD, x + LEAD * stride, sums)
+        both = simd.load(x + column)
+        rotated = simd.rotated_halves(both, _diagonals(gathered))
+        diagonals = simd.add_product(diagonals, both, rotated)
+        first_half = simd.broadcast_rows(quarter, x + column)
+        quarter = simd.add_product(quarter, first_half, simd.upper_half(both))
+        moments = simd.add_product(moments, simd.broadcast_rows(moments, x + columns), both)
+    first, second = simd.triangles(diagonals)
+    _put(matrix + (column * stride + column), stride, first, fresh)
+    _put(matrix + (column * stride + middle), stride, quarter, fresh)
+    _put(matrix + (middle * stride + middle), stride, second, fresh)
+    _put(matrix + (columns * stride + column), stride, moments, fresh)
+    return sums, pace
+
+
+@_inline
+def _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace):
+    """Add the tile that starts at a row and a column; it is given as zeros."""
+    gathered, count, columns = rows
+    stride = stride_of(columns, lanes(gathered))
+    for i in range(count):
+        if ahead is not None:
+            pace = _keep_pace(ahead, pace)
+        x = gathered + i * stride
+        left, right = simd.broadcast_rows(tile, x + row), simd.load_columns(tile, x + column)
+        tile = simd.add_product(tile, left, right)
+    _put(matrix + (row * stride + column), stride, tile, fresh)
+    return pace
 
 
 @_jit

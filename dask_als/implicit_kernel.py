@@ -244,6 +244,50 @@ class _Fixed(NamedTuple):
     weights: _Weights
 
 
+# --- weighted rows ---
+
+
+class _Weighted(NamedTuple):
+    """The fixed rows of consecutive ratings: pointers to them and to the ratings."""
+
+    indices: Any
+    ratings: Any
+    factors: Any
+    alpha: float
+    rank: int
+    columns: int
+
+
+@_jit
+def _weighted_rows(block, position, fixed, plan):
+    """Return the rows of the ratings from a position on, as a source for `gram`.
+
+    Their sums are Σ alpha |r| and Σ c p.
+    """
+    indices, ratings = block.indices + position, block.ratings + position
+    alpha = fixed.weights.alpha
+    return _Weighted(indices, ratings, fixed.factors, alpha, plan.rank, plan.columns)
+
+
+@gram.gathers(_Weighted)
+def _gather_weighted(source, i, place, sums):
+    rating = source.ratings[i]
+    added = source.alpha * abs(rating)
+    root = math.sqrt(added)
+    wanted = 1 + added if rating > 0 else 0.0
+    place[source.columns] = wanted / root if wanted > 0 else 0.0
+    place[source.columns + 1] = root
+    row = source.factors + np.int64(source.indices[i]) * source.rank
+    gram.copy_row_scaled(row, source.rank, place, place + (source.columns + 1))
+    return sums[0] + added, sums[1] + wanted
+
+
+@gram.brings(_Weighted)
+def _bring_weighted(source, i):
+    row = source.factors + np.int64(source.indices[i]) * source.rank
+    gram.bring_row(row, source.rank)
+
+
 # --- a block, row by row ---
 
 
@@ -275,33 +319,16 @@ def _form(block, row, fixed, plan, memory, matrix):
     for i in range(0, (columns + 2) * stride, width):
         simd.store(matrix + i, simd.load(fixed.gram + i))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
+    sums = block.confidence[row], 0.0
     for first in range(0, count, plan.chunk):
         size = min(plan.chunk, count - first)
-        indices, ratings = block.indices + (start + first), block.ratings + (start + first)
-        added, preferred = _weigh(ratings, size, fixed.weights.alpha, gathered + columns, stride)
-        block.confidence[row] += added
-        block.error[row] += preferred
-        gram.gather_scaled(indices, size, fixed.factors, plan.rank, gathered, stride)
-        ahead = kernels.rows_ahead(block, start + first + size, size, fixed, plan.rank)
-        gram.add_gram(gathered, size, columns, matrix, False, ahead)
+        source = _weighted_rows(block, start + first, fixed, plan)
+        coming, n_coming = kernels.ratings_ahead(block, start + first, size, plan)
+        ahead = gram.Ahead(_weighted_rows(block, coming, fixed, plan), n_coming)
+        sums = gram.add_gram(gathered, size, columns, matrix, False, source, sums, ahead)
+    block.confidence[row], block.error[row] = sums
     growth = block.confidence[row] ** fixed.weights.exponent
     block.factor_ridge[row] = fixed.weights.factor_ridge * growth
-
-
-@_jit
-def _weigh(ratings, count, alpha, weights, stride):
-    """Set both weights of the rows to be gathered, `stride` apart; return Σ alpha |r| and Σ c p."""
-    added = 0.0
-    preferred = 0.0
-    for i in range(count):
-        more = alpha * abs(ratings[i])
-        root = math.sqrt(more)
-        wanted = 1 + more if ratings[i] > 0 else 0.0
-        weights[i * stride] = wanted / root if wanted > 0 else 0.0
-        weights[i * stride + 1] = root
-        added += more
-        preferred += wanted
-    return added, preferred
 
 
 @_jit

@@ -441,14 +441,64 @@ def _solve_alone(factor_ridge, memory, matrix, columns):
     cholesky.backward_alone(matrix, columns, memory.solutions)
 
 
-# --- the primal form ---
+# --- rated rows ---
+
+
+class _Rated(NamedTuple):
+    """The fixed rows of consecutive ratings: pointers to them and to the ratings."""
+
+    indices: Any
+    ratings: Any
+    fixed: Any
+    rank: int
+    columns: int
 
 
 @_jit
-def rows_ahead(block, position, size, fixed, rank):
-    """Return the fixed rows that are gathered next: those of `size` ratings from a position on."""
-    left = max(0, block.n_ratings - position)
-    return gram.Ahead(block.indices + position, min(size, left), fixed.factors, rank)
+def rated_rows(block, position, fixed, plan):
+    """Return the rows of the ratings from a position on, as a source for `gram`.
+
+    Their first weight is y = rating - mean - fixed bias; their sums are Σ y and Σ y².
+    """
+    indices, ratings = block.indices + position, block.ratings + position
+    return _Rated(indices, ratings, fixed, plan.rank, plan.columns)
+
+
+@_jit
+def ratings_ahead(block, position, size, plan):
+    """Return the position and number of ratings ahead: what is worked on a whole chunk later.
+
+    If their rows are brought while `size` ratings from a position on are worked on, then those of
+    any chunk are there when it begins.
+    """
+    ahead = min(position + plan.chunk, block.n_ratings)
+    return ahead, min(size, block.n_ratings - ahead)
+
+
+@_jit
+def rated_rows_ahead(block, position, size, fixed, plan):
+    """Return the rows that are to be brought while `size` ratings are worked on."""
+    ahead, count = ratings_ahead(block, position, size, plan)
+    return gram.Ahead(rated_rows(block, ahead, fixed, plan), count)
+
+
+@gram.gathers(_Rated)
+def _gather_rated(source, i, place, sums):
+    index = np.int64(source.indices[i])
+    gram.copy_row(source.fixed.factors + index * source.rank, source.rank, place)
+    y = source.ratings[i] - source.fixed.mean - source.fixed.bias[index]
+    place[source.columns] = y
+    return sums[0] + y, sums[1] + y * y
+
+
+@gram.brings(_Rated)
+def _bring_rated(source, i):
+    index = np.int64(source.indices[i])
+    simd.prefetch(source.fixed.bias + index)
+    gram.bring_row(source.fixed.factors + index * source.rank, source.rank)
+
+
+# --- the primal form ---
 
 
 @_jit
@@ -457,17 +507,13 @@ def _form_primal(block, row, fixed, plan, memory, matrix):
     gathered, columns, rank = memory.gathered, plan.columns, plan.rank
     stride = stride_of(columns, lanes(gathered))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
-    total = 0.0
-    total_square = 0.0
+    sums = 0.0, 0.0
     for first in range(0, count, plan.chunk):
         size = min(plan.chunk, count - first)
-        indices, ratings = block.indices + (start + first), block.ratings + (start + first)
-        gram.gather(indices, size, fixed.factors, rank, gathered, stride)
-        sums = residuals(indices, ratings, size, fixed, gathered + columns, stride)
-        ahead = rows_ahead(block, start + first + size, size, fixed, rank)
-        gram.add_gram(gathered, size, columns, matrix, first == 0, ahead)
-        total += sums[0]
-        total_square += sums[1]
+        source = rated_rows(block, start + first, fixed, plan)
+        ahead = rated_rows_ahead(block, start + first, size, fixed, plan)
+        sums = gram.add_gram(gathered, size, columns, matrix, first == 0, source, sums, ahead)
+    total, total_square = sums
     target = matrix + columns * stride
     sum_factors = target + stride
     predicted = dot(sum_factors, block.own + row * rank, rank)
@@ -503,13 +549,15 @@ def _form_dual(block, row, fixed, plan, memory, matrix, columns):
     gathered_stride = stride_of(plan.columns, lanes(gathered))
     stride = stride_of(columns, lanes(gathered))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
-    indices, ratings, y = block.indices + start, block.ratings + start, gathered + plan.columns
-    gram.gather(indices, count, fixed.factors, rank, gathered, gathered_stride)
-    total, _ = residuals(indices, ratings, count, fixed, y, gathered_stride)
+    source, sums = rated_rows(block, start, fixed, plan), (0.0, 0.0)
+    for i in range(count):
+        sums = gram.gather(source, i, gathered + i * gathered_stride, sums)
+    total, y = sums[0], gathered + plan.columns
     gram.transpose(gathered, count, gathered_stride, rank, transposed, columns)
     for c in range(rank):
         transposed[c * stride + columns] = block.own[row * rank + c]
-    gram.add_gram(transposed, rank, columns, matrix, True)
+    ahead = rated_rows_ahead(block, start, count, fixed, plan)
+    gram.add_gram(transposed, rank, columns, matrix, True, None, None, ahead)
     target = matrix + columns * stride
     predicted = 0.0
     for i in range(count):
@@ -536,28 +584,15 @@ def _finish_dual(block, row, fixed, rank, solution):
 
 
 @_jit
-def residuals(indices, ratings, count, fixed, y, stride):
-    """Set y = rating - mean - fixed bias, `stride` numbers apart; return Σ y and Σ y²."""
-    total = 0.0
-    total_square = 0.0
-    for i in range(count):
-        residual = ratings[i] - fixed.mean - fixed.bias[indices[i]]
-        y[i * stride] = residual
-        total += residual
-        total_square += residual * residual
-    return total, total_square
-
-
-@_jit
 def dot(a, b, count):
-    """Return a·b, summed in float64 and in four parts."""
-    s0 = s1 = s2 = s3 = 0.0
-    whole = count // 4 * 4
-    for i in range(0, whole, 4):
-        s0 += np.float64(a[i]) * np.float64(b[i])
-        s1 += np.float64(a[i + 1]) * np.float64(b[i + 1])
-        s2 += np.float64(a[i + 2]) * np.float64(b[i + 2])
-        s3 += np.float64(a[i + 3]) * np.float64(b[i + 3])
+    """Return a·b, summed in float64 and in eight parts."""
+    parts = simd.widened(simd.zeros(a, 1, 1, 8))
+    whole = count // 8 * 8
+    for i in range(0, whole, 8):
+        left = simd.widened(simd.load_tile(a + i, 0, 1, 1, 8))
+        right = simd.widened(simd.load_tile(b + i, 0, 1, 1, 8))
+        parts = simd.add_product(parts, left, right)
+    total = simd.sum_of_lanes(parts)
     for i in range(whole, count):
-        s0 += np.float64(a[i]) * np.float64(b[i])
-    return (s0 + s1) + (s2 + s3)
+        total += np.float64(a[i]) * np.float64(b[i])
+    return total

@@ -251,14 +251,42 @@ def broadcast_tile(_typing, pointer, stride, rows, columns, lane_count=None):
     tile, shape = _tile_of(pointer, rows, columns, lane_count)
 
     def emit(_context, builder, _signature, args):
-        registers = {}
-        for row, column in tile.positions():
-            start = builder.mul(args[1], ir.Constant(args[1].type, row))
-            place = builder.gep(args[0], [builder.add(start, ir.Constant(args[1].type, column))])
-            registers[row, column] = _splat(builder, builder.load(place), tile.register)
-        return tile.pack(builder, registers)
+        return tile.pack(builder, _broadcast_registers(builder, tile, *args[:2]))
 
     return tile(pointer, types.intp, *shape), emit
+
+
+def _broadcast_registers(builder, tile, pointer, stride):
+    registers = {}
+    for row, column in tile.positions():
+        start = builder.mul(stride, ir.Constant(stride.type, row))
+        place = builder.gep(pointer, [builder.add(start, ir.Constant(stride.type, column))])
+        registers[row, column] = _splat(builder, builder.load(place), tile.register)
+    return registers
+
+
+@intrinsic
+def broadcast_rows(_typing, tile, pointer):
+    """Return consecutive numbers, each repeated in all lanes, a column for a tile's rows."""
+    result = Tile(pointer.dtype, tile.rows, 1, tile.lanes)
+
+    def emit(_context, builder, _signature, args):
+        one = ir.Constant(ir.IntType(64), 1)
+        return result.pack(builder, _broadcast_registers(builder, result, args[1], one))
+
+    return result(tile, pointer), emit
+
+
+@intrinsic
+def load_columns(_typing, tile, pointer):
+    """Return a row of consecutive registers in memory, for the columns of a tile."""
+    result = Tile(pointer.dtype, 1, tile.columns, tile.lanes)
+
+    def emit(_context, builder, _signature, args):
+        none = ir.Constant(ir.IntType(64), 0)
+        return result.pack(builder, _load_registers(builder, result, args[1], none))
+
+    return result(tile, pointer), emit
 
 
 @intrinsic(prefer_literal=True)
@@ -313,6 +341,13 @@ def _splat(builder, scalar, vector):
     return builder.shuffle_vector(
         first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
     )
+
+
+def _permuted(builder, register, lanes, other=None):
+    """Return a register of the given lanes, which count on in another one."""
+    index = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+    other = ir.Constant(register.type, ir.Undefined) if other is None else other
+    return builder.shuffle_vector(register, other, index)
 
 
 @intrinsic
@@ -373,6 +408,38 @@ def subtract_product(_typing, tile, left, right):
 def subtract_product_backward(_typing, tile, left, right):
     """Return tile - left right, a matrix product of tiles summed from last term to first."""
     return _product(_multiply_subtract, reversed, tile, left, right)
+
+
+@intrinsic
+def widened(_typing, tile):
+    """Return the tile in float64, with as many lanes."""
+    result = Tile(types.float64, tile.rows, tile.columns, tile.lanes)
+
+    def emit(_context, builder, _signature, args):
+        if tile == result:
+            return args[0]
+        narrow = tile.unpack(builder, args[0])
+        return result.pack(
+            builder,
+            {place: builder.fpext(narrow[place], result.register) for place in narrow},
+        )
+
+    return result(tile), emit
+
+
+@intrinsic
+def sum_of_lanes(_typing, register):
+    """Return the sum over the lanes of one register, adding its halves, then halves of that."""
+
+    def emit(_context, builder, _signature, args):
+        x, count = builder.extract_value(args[0], 0), register.lanes
+        while count > 1:
+            count //= 2
+            upper = _permuted(builder, x, range(count, 2 * count))
+            x = builder.fadd(_permuted(builder, x, range(count)), upper)
+        return builder.extract_element(x, ir.Constant(ir.IntType(32), 0))
+
+    return register.dtype(register), emit
 
 
 # --- small triangular systems, one in every lane ---
@@ -455,3 +522,75 @@ def transpose(_typing, tile, rows, columns):
         return result.pack(builder, dict(zip(result.positions(), registers, strict=True)))
 
     return result(tile, rows, columns), emit
+
+
+# --- squares on a diagonal ---
+
+
+@intrinsic(prefer_literal=True)
+def rotated_halves(_typing, register, count):
+    """Return a row of `count` registers, each with both halves rotated by one lane more.
+
+    Lane i of a half of register d has what lane i + d, or from the start again, had at first.
+    """
+    result = Tile(register.dtype, 1, count.literal_value)
+    half = register.lanes // 2
+
+    def emit(_context, builder, _signature, args):
+        x = builder.extract_value(args[0], 0)
+        lanes = range(register.lanes)
+        return result.pack(
+            builder,
+            {
+                (0, d): _permuted(builder, x, [i // half * half + (i + d) % half for i in lanes])
+                for _, d in result.positions()
+            },
+        )
+
+    return result(register, count), emit
+
+
+@intrinsic
+def upper_half(_typing, register):
+    """Return the upper half of the lanes, a register half as wide."""
+    half = register.lanes // 2
+    result = Tile(register.dtype, 1, 1, half)
+
+    def emit(_context, builder, _signature, args):
+        x = builder.extract_value(args[0], 0)
+        return result.pack(builder, {(0, 0): _permuted(builder, x, range(half, 2 * half))})
+
+    return result(register), emit
+
+
+@intrinsic
+def triangles(_typing, diagonals):
+    """Return two squares, of the first and of the second halves of lanes, from their diagonals.
+
+    Register d has in lane i the element (i, i + d), or (i, i + d - n) of a square of n rows, which
+    is symmetric. Only what is on and above the diagonal is set.
+    """
+    half = diagonals.lanes // 2
+    square = Tile(diagonals.dtype, half, 1, half)
+    pair = types.UniTuple(square, 2)
+
+    def emit(context, builder, _signature, args):
+        by_distance = [builder.extract_value(args[0], d) for d in range(diagonals.columns)]
+        squares = []
+        for start in (0, half):
+            shifted = [
+                _permuted(builder, by_distance[d], [start + (i - d) % half for i in range(half)])
+                if d < len(by_distance)
+                else _permuted(builder, by_distance[half - d], range(start, start + half))
+                for d in range(half)
+            ]
+            rows = {}
+            for row in range(half):
+                rows[row, 0] = shifted[0]
+                for d in range(1, half - row):
+                    lanes = [half + i if i == row + d else i for i in range(half)]
+                    rows[row, 0] = _permuted(builder, rows[row, 0], lanes, shifted[d])
+            squares.append(square.pack(builder, rows))
+        return context.make_tuple(builder, pair, squares)
+
+    return pair(diagonals), emit

@@ -1,0 +1,109 @@
+"""Gram matrices against NumPy's, and how often rows are gathered and brought to the cache."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numba import njit
+
+from dask_als import gram, simd
+from dask_als.aligned import aligned_zeros
+from dask_als.simd import pointer
+
+DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
+
+
+@njit
+def add_gram(buffer, count, columns, matrix, fresh):
+    gram.add_gram(pointer(buffer), count, columns, pointer(matrix), fresh)
+
+
+def gathered(count, columns, dtype, seed=0):
+    """Return a full buffer: rows, their two weights, and what is behind them."""
+    random = np.random.default_rng(seed)
+    buffer = aligned_zeros((count, columns + simd.lanes_of(dtype)), dtype)
+    buffer[:] = random.standard_normal(buffer.shape)
+    return buffer
+
+
+def memory(columns, dtype):
+    """Return room for a matrix, full of what must not show, and matrix and moments in it."""
+    lane_count = simd.lanes_of(dtype)
+    room = np.full(gram.size_of(columns, lane_count), np.nan, dtype)
+    stride = gram.stride_of(columns, lane_count)
+    return room, room[: (columns + 2) * stride].reshape(columns + 2, stride)[:, :columns]
+
+
+def by_numpy(buffer, columns):
+    """Return the upper triangle of the Gram matrix, and the moments."""
+    rows, weights = (
+        buffer[:, :columns].astype(float),
+        buffer[:, columns : columns + 2].astype(float),
+    )
+    return np.triu(rows.T @ rows), weights.T @ rows
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n_tiles", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 100])
+def test_matrix_and_moments(dtype, n_tiles, count):
+    columns = n_tiles * gram.tile_width(dtype)
+    first, second = gathered(count, columns, dtype), gathered(count, columns, dtype, seed=1)
+    room, matrix = memory(columns, dtype)
+    add_gram(first, count, columns, room, True)
+    add_gram(second, count, columns, room, False)
+    both = np.vstack([first, second])
+    triangle, moments = by_numpy(both, columns)
+    tolerance = 1e-4 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(np.triu(matrix[:columns]), triangle, atol=tolerance * count)
+    np.testing.assert_allclose(matrix[columns:], moments, atol=tolerance * count)
+
+
+class Noted(NamedTuple):
+    """A source that notes down when which of its rows is gathered, and is brought."""
+
+    rows: Any
+    stride: int
+    gathered: Any
+    brought: Any
+
+
+@gram.gathers(Noted)
+def _gather(source, i, place, sums):
+    for c in range(source.stride):
+        place[c] = source.rows[i * source.stride + c]
+    source.gathered[i] += 1
+    return sums + 1
+
+
+@gram.brings(Noted)
+def _bring(source, i):
+    source.brought[i] += 1
+
+
+@njit
+def add_gram_of_source(rows, buffer, columns, matrix, gathered, brought, n_ahead):
+    count, stride = rows.shape
+    source = Noted(pointer(rows), stride, pointer(gathered), pointer(brought))
+    ahead = gram.Ahead(source, n_ahead)
+    return gram.add_gram(pointer(buffer), count, columns, pointer(matrix), True, source, 0, ahead)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("count", "n_ahead"), [(1, 1), (3, 3), (8, 0), (9, 2), (50, 50)])
+def test_every_row_is_gathered_once_and_every_row_ahead_brought_once(dtype, count, n_ahead):
+    columns = 2 * gram.tile_width(dtype)
+    rows, buffer = gathered(count, columns, dtype), gathered(count, columns, dtype, seed=1)
+    room, matrix = memory(columns, dtype)
+    n_gathered, n_brought = np.zeros(count, np.int64), np.zeros(60, np.int64)
+    sums = add_gram_of_source(rows, buffer, columns, room, n_gathered, n_brought, n_ahead)
+    assert sums == count
+    assert (n_gathered == 1).all()
+    assert n_brought[:n_ahead].tolist() == [1] * n_ahead
+    assert not n_brought[n_ahead:].any()
+    np.testing.assert_array_equal(buffer, rows)
+    wanted_room, wanted = memory(columns, dtype)
+    add_gram(rows, count, columns, wanted_room, True)
+    np.testing.assert_array_equal(np.triu(matrix[:columns]), np.triu(wanted[:columns]))
