@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dask_als.aligned import aligned_empty
+from dask_als.aligned import aligned_empty, recycled_empty
 from dask_als.draws import standard_normal
 from dask_als.side import ITEMS, Side
 
@@ -91,7 +91,7 @@ def concatenated(parts: list[State]) -> State:
     if len(parts) == 1:
         return parts[0]
     bias = np.concatenate([part.bias for part in parts])
-    factors = aligned_empty((len(bias), parts[0].factors.shape[1]), bias.dtype)
+    factors = recycled_empty((len(bias), parts[0].factors.shape[1]), bias.dtype)
     np.concatenate([part.factors for part in parts], out=factors)
     return State(bias, factors)
 

@@ -1,7 +1,10 @@
+import gc
+
 import numpy as np
 import pytest
 
-from dask_als.aligned import aligned_empty, aligned_zeros
+from dask_als import aligned
+from dask_als.aligned import aligned_empty, aligned_zeros, recycled_empty
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -9,7 +12,8 @@ from dask_als.aligned import aligned_empty, aligned_zeros
 def test_arrays_start_on_a_cache_line(dtype, shape):
     kept = []
     for _ in range(20):
-        for array in (aligned_empty(shape, dtype), aligned_zeros(shape, dtype)):
+        for make in (recycled_empty, aligned_empty, aligned_zeros):
+            array = make(shape, dtype)
             assert not array.size or array.ctypes.data % 64 == 0
             assert (array.shape, array.dtype) == (shape, dtype)
             assert array.flags.c_contiguous
@@ -18,3 +22,46 @@ def test_arrays_start_on_a_cache_line(dtype, shape):
         assert not array.any()
         kept[-2][...] = 1  # so that memory which is used again is not zero by chance
         kept = kept[-4:]
+
+
+LARGE = (40_000, 64)
+
+
+@pytest.fixture(autouse=True)
+def nothing_on_loan():
+    gc.collect()
+    assert not aligned._on_loan
+    yield
+    assert not aligned._on_loan
+    assert not aligned._kept
+
+
+def test_memory_of_a_large_array_is_used_again_when_its_last_view_is_gone():
+    other = recycled_empty((1 << 21,), np.float64)
+    first = recycled_empty(LARGE, np.float32)
+    place = first.ctypes.data
+    view = first[100:200, 3].reshape(10, 10)
+    del first
+    second = recycled_empty(LARGE, np.float32)
+    assert second.ctypes.data != place
+    del view
+    third = recycled_empty(LARGE, np.float32)
+    assert third.ctypes.data == place
+    assert not np.shares_memory(third, second)
+    assert not np.shares_memory(third, other)
+
+
+def test_memory_is_not_kept_without_end():
+    arrays = [recycled_empty((40_000 + i, 64), np.float32) for i in range(20)]
+    last = arrays.pop()
+    arrays.clear()
+    assert len(aligned._kept) == aligned._MOST_KEPT
+    del last
+    assert not aligned._kept
+
+
+def test_small_arrays_are_not_kept():
+    kept = recycled_empty(LARGE, np.float32)
+    recycled_empty((1000, 64), np.float32)
+    assert not aligned._kept
+    del kept
