@@ -8,8 +8,8 @@ from common import Arguments, Training, run  # isort: skip
 
 
 def train_samples(arguments: Arguments) -> Training:
-    """Train without a burn-in."""
-    return train(arguments, method="gibbs", burn_in=0, samples=arguments.epochs)
+    """Train with the epoch that is left out as the burn-in."""
+    return train(arguments, method="gibbs", burn_in=1, samples=arguments.epochs)
 
 
 if __name__ == "__main__":
