@@ -245,7 +245,8 @@ def memory_of_a_worker(
     Blocks are taken to be shared out evenly. States are whole on every worker. An epoch starts
     while the driver still waits for the figures of the one before. So besides both sides' states
     as they were there are the side solved first and the one solved last, each as parts and as the
-    whole that they are joined to, if it has several partitions.
+    whole that they are joined to, if it has several partitions. The memory of a whole that is gone
+    is kept for the side's next one, which is idle while the other side is joined.
     With patience, those of the best epoch so far stay as well.
     """
     state = {side: _state_bytes(dataset.table(side).n_rows, settings) for side in SIDES}
@@ -265,8 +266,10 @@ def memory_of_a_worker(
     starting = _most(dataset, shape, lambda part: len(part.rows) * start)
     kept = settings.n_kept
     writing = _most(dataset, shape, lambda part: kept * _state_bytes(len(part.rows), settings))
+    last = first.other
     solved = max(
-        copies[first] * state[first], state[first] + copies[first.other] * state[first.other]
+        copies[first] * state[first] + (copies[last] - 1) * state[last],
+        state[first] + copies[last] * state[last],
     )
     share = -(-_n_partitions(dataset, first) // shape.workers) / _n_partitions(dataset, first)
     moments = [
