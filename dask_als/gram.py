@@ -1,8 +1,8 @@
 """Gram matrices of gathered rows.
 
 Rows are gathered into a buffer: `columns` numbers each (their length rounded up to whole tiles,
-with zeros), and behind them two weights. A Gram matrix has the same layout, with two rows of
-moments below its last row: the sums of the gathered rows times their first and second weight.
+with zeros), and behind them a weight. A Gram matrix has the same layout, with two rows of moments
+below its last row: the sums of the gathered rows times their weight, and of the rows as they are.
 
 A part of the matrix stays in registers while the buffer streams by, and is added to the matrix when
 the buffer is through: float32 needs sums to be short before they are summed. Such a pass computes
@@ -72,7 +72,7 @@ def size_of(columns, lane_count):
 
 
 def gather(source, i, place, sums):
-    """Put row i of a source and its two weights into their place in the buffer; return new sums.
+    """Put row i of a source and its weight into their place in the buffer; return new sums.
 
     In numba code. A source is a named tuple, and each kind overloads this and `bring`.
     """
@@ -234,7 +234,7 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
     stride, middle = stride_of(columns, lanes(gathered)), column + _half(gathered)
     diagonals = simd.zeros(gathered, 1, _diagonals(gathered))
     quarter = simd.zeros(gathered, _half(gathered), 1, _half(gathered))
-    moments = simd.zeros(gathered, 2, 1)
+    weighted, plain = simd.zeros(gathered, 1, 1), simd.zeros(gathered, 1, 1)
     for i in range(min(count, LEAD)):
         sums = gather(source, i, gathered + i * stride, sums)
     for i in range(count):
@@ -248,12 +248,14 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
         diagonals = simd.add_product(diagonals, both, rotated)
         first_half = simd.broadcast_rows(quarter, x + column)
         quarter = simd.add_product(quarter, first_half, simd.upper_half(both))
-        moments = simd.add_product(moments, simd.broadcast_rows(moments, x + columns), both)
+        weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, x + columns), both)
+        plain = simd.add(plain, both)  # not times 1: that would take a multiplier
     first, second = simd.triangles(diagonals)
     _put(matrix + (column * stride + column), stride, first, fresh)
     _put(matrix + (column * stride + middle), stride, quarter, fresh)
     _put(matrix + (middle * stride + middle), stride, second, fresh)
-    _put(matrix + (columns * stride + column), stride, moments, fresh)
+    _put(matrix + (columns * stride + column), stride, weighted, fresh)
+    _put(matrix + ((columns + 1) * stride + column), stride, plain, fresh)
     return sums, pace
 
 

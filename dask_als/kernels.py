@@ -12,7 +12,7 @@ as it has an unknown for each rating instead of each factor:
     a = (FFᵀ + factor_ridge I)⁻¹ (y - b),    u = Fᵀ a,    y - b - F u = factor_ridge a
 
 Either way there is a Gram matrix of gathered rows (`gram`) plus a ridge to factor (`cholesky`). Its
-moments are Fᵀy and Σ F in the primal form, whose weights are y and 1, and F u_old in the dual form,
+moments are Fᵀy and Σ F in the primal form, whose weights are y, and F u_old in the dual form,
 which gathers the transpose of F and whose weights are u_old. Rows whose systems have the same size
 wait in a queue until there is one for each lane of a register.
 
@@ -183,7 +183,6 @@ class Plan(NamedTuple):
         matrices += self.primal_lanes * size_of(self.columns, lane_count)
         stride = stride_of(self.columns, lane_count)
         gathered = aligned_zeros((max(self.chunk, dual_max) * stride,), dtype)
-        gathered.reshape(-1, stride)[:, self.columns + 1] = 1
         transposed = _round_up(self.rank, lane_count) * stride_of(dual_max, lane_count)
         return Memory(
             gathered=gathered,
@@ -458,7 +457,7 @@ class _Rated(NamedTuple):
 def rated_rows(block, position, fixed, plan):
     """Return the rows of the ratings from a position on, as a source for `gram`.
 
-    Their first weight is y = rating - mean - fixed bias; their sums are Σ y and Σ y².
+    Their weight is y = rating - mean - fixed bias; their sums are Σ y and Σ y².
     """
     indices, ratings = block.indices + position, block.ratings + position
     return _Rated(indices, ratings, fixed, plan.rank, plan.columns)

@@ -21,7 +21,7 @@ def add_gram(buffer, count, columns, matrix, fresh):
 
 
 def gathered(count, columns, dtype, seed=0):
-    """Return a full buffer: rows, their two weights, and what is behind them."""
+    """Return a full buffer: rows, their weights, and what is behind them."""
     random = np.random.default_rng(seed)
     buffer = aligned_zeros((count, columns + simd.lanes_of(dtype)), dtype)
     buffer[:] = random.standard_normal(buffer.shape)
@@ -38,11 +38,8 @@ def memory(columns, dtype):
 
 def by_numpy(buffer, columns):
     """Return the upper triangle of the Gram matrix, and the moments."""
-    rows, weights = (
-        buffer[:, :columns].astype(float),
-        buffer[:, columns : columns + 2].astype(float),
-    )
-    return np.triu(rows.T @ rows), weights.T @ rows
+    rows, weights = buffer[:, :columns].astype(float), buffer[:, columns].astype(float)
+    return np.triu(rows.T @ rows), [weights @ rows, rows.sum(axis=0)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
