@@ -42,13 +42,14 @@ def interleave(matrices, columns, order, panels, x):
     stride, size, span = stride_of(columns, width), size_of(columns, width), columns * PANEL * width
     for row in range(order):
         for column in range(row // width * width, columns, width):
-            tile = simd.load_tile(matrices + (row * stride + column), size, width, 1)
+            turned = simd.load_transposed(
+                matrices + (row * stride + column), size, _panels(matrices), _panel_columns(matrices)
+            )
             place = column // PANEL * span + (row * PANEL + column % PANEL) * width
-            turned = simd.transpose(tile, _panels(matrices), _panel_columns(matrices))
             simd.store_tile(panels + place, span, turned)
     for column in range(0, columns, width):
-        tile = simd.load_tile(matrices + (columns * stride + column), size, width, 1)
-        simd.store_tile(x + column * width, width, simd.transpose(tile, width, 1))
+        source = matrices + (columns * stride + column)
+        simd.store_tile(x + column * width, width, simd.load_transposed(source, size, width, 1))
 
 
 @_jit
@@ -56,8 +57,8 @@ def separate(x, columns, solutions):
     """Write the interleaved solutions one after the other."""
     width = lanes(x)
     for column in range(0, columns, width):
-        tile = simd.load_tile(x + column * width, width, width, 1)
-        simd.store_tile(solutions + column, columns, simd.transpose(tile, width, 1))
+        solved = simd.load_transposed(x + column * width, width, width, 1)
+        simd.store_tile(solutions + column, columns, solved)
 
 
 @_jit
@@ -201,6 +202,6 @@ def backward_alone(u, columns, x):
                 x[i] = simd.multiply_subtract(u[i * stride + p], x[p], x[i])
         solved = simd.broadcast_tile(x + start, 1, width, 1)
         for row in range(0, start, width):
-            rows = simd.load_tile(u + (row * stride + start), stride, width, 1)
-            rest, turned = simd.load(x + row), simd.transpose(rows, 1, width)
+            turned = simd.load_transposed(u + (row * stride + start), stride, 1, width)
+            rest = simd.load(x + row)
             simd.store(x + row, simd.subtract_product_backward(rest, turned, solved))

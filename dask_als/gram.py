@@ -159,9 +159,9 @@ def transpose(gathered, count, stride, length, transposed, columns):
         for i in range(count, columns):
             simd.store(gathered + (i * stride + c), simd.zeros(gathered, 1, 1))
         for i in range(0, columns, width):
-            tile = simd.load_tile(gathered + (i * stride + c), stride, width, 1)
+            turned = simd.load_transposed(gathered + (i * stride + c), stride, width, 1)
             target = transposed + (c * stride_of(columns, width) + i)
-            simd.store_tile(target, stride_of(columns, width), simd.transpose(tile, width, 1))
+            simd.store_tile(target, stride_of(columns, width), turned)
 
 
 # --- rows that are gathered next ---

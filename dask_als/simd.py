@@ -185,6 +185,67 @@ def load(_typing, pointer):
     return tile(pointer), emit
 
 
+@intrinsic(prefer_literal=True)
+def load_transposed(_typing, pointer, stride, rows, columns):
+    """Return a square of numbers transposed: register i has number i of every row, in their order.
+
+    The square has as many rows in memory, `stride` numbers apart, as a register has lanes; the
+    tile's shape is rows x columns. Pieces of 128 bits are loaded to where they belong and turned
+    there, for shuffles across whole registers would be three times the work.
+    """
+    tile, shape = _tile_of(pointer, rows, columns, None)
+    length = 128 // tile.dtype.bitwidth
+    lower = [i // 2 + i % 2 * length for i in range(length)]
+    upper = [length // 2 + i for i in lower]
+
+    def emit(_context, builder, _signature, args):
+        turned = []
+        for piece in range(0, tile.lanes, length):
+            registers = [
+                _load_pieces(builder, tile, *args[:2], range(row, tile.lanes, length), piece)
+                for row in range(length)
+            ]
+            for _ in range(length.bit_length() - 1):
+                halves = registers[: length // 2], registers[length // 2 :]
+                registers = [
+                    _permuted_pieces(builder, a, lanes, b)
+                    for a, b in zip(*halves, strict=True)
+                    for lanes in (lower, upper)
+                ]
+            turned += registers
+        return tile.pack(builder, dict(zip(tile.positions(), turned, strict=True)))
+
+    return tile(pointer, types.intp, *shape), emit
+
+
+def _load_pieces(builder, tile, pointer, stride, rows, column):
+    """Return a register of pieces of rows, from a column on."""
+    length = tile.lanes // len(rows)
+    kind = ir.VectorType(tile.scalar, length).as_pointer()
+    pieces = []
+    for row in rows:
+        start = builder.mul(stride, ir.Constant(stride.type, row))
+        place = builder.gep(pointer, [builder.add(start, ir.Constant(stride.type, column))])
+        pieces.append(builder.load(builder.bitcast(place, kind), align=tile.dtype.bitwidth // 8))
+    while len(pieces) > 1:
+        length *= 2
+        pairs = zip(pieces[::2], pieces[1::2], strict=True)
+        pieces = [_permuted(builder, a, range(length), b) for a, b in pairs]
+    return pieces[0]
+
+
+def _permuted_pieces(builder, register, lanes, other):
+    """Return a register of the given lanes of each piece of 128 bits, which count on in another."""
+    count, length = register.type.count, len(lanes)
+    starts = range(0, count, length)
+    return _permuted(
+        builder,
+        register,
+        [start + lane % length + lane // length * count for start in starts for lane in lanes],
+        other,
+    )
+
+
 @intrinsic
 def load_first(_typing, pointer, count):
     """Return one register with `count` numbers from memory in its first lanes, then zeros.
@@ -495,33 +556,6 @@ def solve(_typing, factor, tile):
         return tile.pack(builder, x)
 
     return tile(factor, tile), emit
-
-
-@intrinsic(prefer_literal=True)
-def transpose(_typing, tile, rows, columns):
-    """Return the lanes transposed: lane j of register i becomes lane i of register j.
-
-    The tile has as many registers as a register has lanes; the result's shape is rows x columns.
-    """
-    result = Tile(tile.dtype, rows.literal_value, columns.literal_value)
-    count, half = tile.lanes, tile.lanes // 2
-
-    def emit(_context, builder, _signature, args):
-        registers = [builder.extract_value(args[0], i) for i in range(count)]
-        alternate = [lane // 2 + lane % 2 * count for lane in range(count)]
-        index = ir.VectorType(ir.IntType(32), count)
-        lower, upper = (
-            ir.Constant(index, alternate),
-            ir.Constant(index, [half + lane for lane in alternate]),
-        )
-        for _ in range(count.bit_length() - 1):
-            pairs = list(zip(registers[:half], registers[half:], strict=True))
-            registers = [
-                builder.shuffle_vector(a, b, part) for a, b in pairs for part in (lower, upper)
-            ]
-        return result.pack(builder, dict(zip(result.positions(), registers, strict=True)))
-
-    return result(tile, rows, columns), emit
 
 
 # --- squares on a diagonal ---
