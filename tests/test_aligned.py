@@ -1,4 +1,6 @@
 import gc
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,3 +67,29 @@ def test_small_arrays_are_not_kept():
     recycled_empty((1000, 64), np.float32)
     assert not aligned._kept
     del kept
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="the system has no huge pages"
+)
+def test_large_arrays_ask_for_huge_pages_whatever_memory_was_used_before():
+    freed = [np.ones(1 << 16) for _ in range(100)]
+    del freed
+    array = recycled_empty(LARGE, np.float32)
+    array[...] = 1
+    first, last = array.ctypes.data, array.ctypes.data + array.nbytes - 1
+    assert first % (2 << 20) == 0
+    assert "hg" in _flags_of_mapping(first)
+    assert "hg" in _flags_of_mapping(last)
+
+
+def _flags_of_mapping(address):
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        mapping = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if mapping:
+            start, stop = (int(bound, 16) for bound in mapping.groups())
+            inside = start <= address < stop
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError("the address is in no mapping")
