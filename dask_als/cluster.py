@@ -50,15 +50,21 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_AT_A_STANDSTILL = 10.0
 _SECONDS_BETWEEN_BATCHES = 0.01
 _SECONDS_OF_MESSAGES = 0.0005
-_WORKERS_MEMORY = {
-    f"distributed.nanny.pre-spawn-environ.{name}": value
-    for name, value in {
-        # Arrow's own allocator keeps what reading took: 100 MB of 900 at 20 M ratings.
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-        # What an epoch frees, the next one needs: a tenth of its time if the system gets it back.
-        "MALLOC_MMAP_THRESHOLD_": 4 << 20,
-        "MALLOC_TRIM_THRESHOLD_": 64 << 20,
-    }.items()
+_WORKERS_ENVIRONMENT = {
+    # Arrow's own allocator keeps what reading took: 100 MB of 900 at 20 M ratings.
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    # What an epoch frees, the next one needs: a tenth of its time if the system gets it back.
+    "MALLOC_MMAP_THRESHOLD_": 4 << 20,
+    "MALLOC_TRIM_THRESHOLD_": 64 << 20,
+}
+_LOCAL_SETTINGS = {
+    **{
+        f"distributed.nanny.pre-spawn-environ.{name}": value
+        for name, value in _WORKERS_ENVIRONMENT.items()
+    },
+    # Each of a laptop's processes looks at itself 50 to 100 times a second: 2 % of two cores.
+    "distributed.admin.tick.interval": "200ms",
+    "distributed.worker.profile.interval": "100ms",
 }
 
 
@@ -421,7 +427,7 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
     """
     if settings.address == "local":
         with (
-            dask.config.set(_WORKERS_MEMORY),
+            dask.config.set(_LOCAL_SETTINGS),
             _local_cluster(settings) as cluster,
             Client(cluster) as client,
             interrupts.noticed(),

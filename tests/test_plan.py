@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_als.blocks import PREDICTIONS_AT_ONCE
-from dask_als.cluster import _WORKERS_MEMORY, ClusterSettings, DaskExecutor
+from dask_als.cluster import _WORKERS_ENVIRONMENT, ClusterSettings, DaskExecutor
 from dask_als.dataset import Dataset, Partition, SideTable
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor, Shape
@@ -253,7 +253,7 @@ def test_few_partitions_for_little_work_and_some_a_thread_for_much():
     settings, many = TrainSettings(), Shape(4, 4, None)
     assert best_partitions(dataset_of(600, 9000, 100_000), settings, many, SPEED) == 1
     assert best_partitions(dataset_of(10**5, 10**5, 10**7), settings, ONE, SPEED) == 10
-    assert best_partitions(dataset_of(10**5, 10**5, 2 * 10**7), settings, many, SPEED) == 20
+    assert best_partitions(dataset_of(10**5, 10**5, 2 * 10**7), settings, many, SPEED) == 16
     slow = Speed(flops={"users": 1e9, "items": 1e9}, test_ratings=1e7)
     assert best_partitions(dataset_of(10**5, 10**5, 10**7), settings, many, slow) == 48
 
@@ -478,7 +478,7 @@ def processor_seconds(pid):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers, monkeypatch):
     # Dask leaves the environment of an earlier test's cluster in this process, for all later ones.
-    for option in _WORKERS_MEMORY:
+    for option in _WORKERS_ENVIRONMENT:
         monkeypatch.delenv(option.rpartition(".")[2], raising=False)
     settings = TrainSettings(rank=64, epochs=13)
     seconds, processor = [], []

@@ -42,6 +42,8 @@ def test_no_rows():
 
 def test_default_partitions():
     assert [default_partitions(n) for n in (0, 1, 10**6, 10**6 + 1)] == [1, 1, 1, 2]
+    millions = [(16, 16), (20, 16), (32, 16), (33, 32), (64, 32), (65, 48)]
+    assert [default_partitions(n * 10**6) for n, _ in millions] == [n for _, n in millions]
     assert default_partitions(10**12) == ranges._MOST_PARTITIONS
     assert all(a <= b for a, b in pairwise(map(default_partitions, range(1, 10**8, 999_999))))
 

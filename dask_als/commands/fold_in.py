@@ -32,7 +32,9 @@ from dask_als.settings import Columns
     help="What is folded in, with the other side fixed.",
 )
 @column_options
-@click.option("--partitions", type=int, help="Of each side.  [default: one a million ratings]")
+@click.option(
+    "--partitions", type=int, help="Of each side.  [default: one for 1 to 2 million ratings]"
+)
 @overwrite_option
 @json_option
 @cluster_options

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     type=click.Choice(["last", "mean", "sum", "error"]),
     help="What becomes of several ratings of one pair; with --events, sum unless given.",
 )
-@click.option("--partitions", type=int, help="Of each side.  [default: one a million ratings]")
+@click.option(
+    "--partitions", type=int, help="Of each side.  [default: one for 1 to 2 million ratings]"
+)
 @setting(PrepareSettings, "seed", help="Seed of the random split.")
 @overwrite_option
 @json_option
