@@ -498,9 +498,10 @@ def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, spe
     least = min(_thread_seconds(dataset, side, settings, speed) for side in SIDES)
     threads = shape.workers * shape.threads
     even = 1 if threads == 1 else _TASKS_A_THREAD * threads
-    wanted = max(
-        min(even, int(least / _SECONDS_OF_A_GOOD_TASK)), default_partitions(dataset.n_ratings)
-    )
+    long_enough = min(even, int(least / _SECONDS_OF_A_GOOD_TASK))
+    if long_enough > threads:
+        long_enough -= long_enough % threads  # in the last round no thread is idle
+    wanted = max(long_enough, default_partitions(dataset.n_ratings))
     return max(1, min(wanted, *(dataset.table(side).n_rows for side in SIDES)))
 
 
