@@ -246,8 +246,8 @@ def _draw_block(n, block, fixed, prior, plan, memory):
 @_jit
 def _form(block, row, fixed, prior, plan, memory, matrix):
     """Set the row's bias, its error so far, Σ(y - b)², and its matrix FᵀF with x below."""
-    gathered, columns, rank = memory.gathered, plan.columns, plan.rank
-    stride = stride_of(columns, lanes(gathered))
+    gathered, columns, rank = kernels.gathered_rows(memory), plan.columns, plan.rank
+    stride = stride_of(columns, lanes(matrix))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     sums = 0.0, 0.0
     for first in range(0, count, plan.chunk):

@@ -1,11 +1,11 @@
 """Gram matrices of gathered rows.
 
-Rows are gathered into a buffer: `columns` numbers each (their length rounded up to whole tiles,
-with zeros), and behind them a weight. A Gram matrix has the same layout, with two rows of moments
-below its last row: the sums of the gathered rows times their weight, and of the rows as they are.
+Rows are gathered one behind the other, `columns` numbers each (their length rounded up to whole
+tiles, with zeros), and their weights apart from them. Below the last row of a Gram matrix are two
+rows of moments: the sums of the gathered rows times their weight, and of the rows as they are.
 
-A part of the matrix stays in registers while the buffer streams by, and is added to the matrix when
-the buffer is through: float32 needs sums to be short before they are summed. Such a pass computes
+A part of the matrix stays in registers while the rows stream by, and is added to the matrix when
+they are through: float32 needs sums to be short before they are summed. Such a pass computes
 
 - the square on the diagonal that belongs to a register's columns, and these columns' moments, or
 - a tile above these squares.
@@ -55,7 +55,7 @@ def tile_width(dtype):
 
 @register_jitable
 def stride_of(columns, lane_count):
-    """Return how many numbers a row of a buffer or of a matrix takes."""
+    """Return how many numbers a row of a matrix takes."""
     return columns + lane_count
 
 
@@ -71,8 +71,15 @@ def size_of(columns, lane_count):
 # --- gathering ---
 
 
-def gather(source, i, place, sums):
-    """Put row i of a source and its weight into their place in the buffer; return new sums.
+class Gathered(NamedTuple):
+    """Pointers to gathered rows and to their weights: a buffer that fits the first-level cache."""
+
+    rows: Any
+    weights: Any
+
+
+def gather(source, i, place, weight, sums):
+    """Put row i of a source into its place in the buffer, and its weight; return new sums.
 
     In numba code. A source is a named tuple, and each kind overloads this and `bring`.
     """
@@ -89,7 +96,7 @@ def gathers(kind):
 
     def register(function):
         @overload(gather, jit_options=_INLINE)
-        def of_kind(source, i, place, sums):
+        def of_kind(source, i, place, weight, sums):
             return function if getattr(source, "instance_class", None) is kind else None
 
         return function
@@ -111,9 +118,9 @@ def brings(kind):
 
 
 @overload(gather)
-def _gather_nothing(source, i, place, sums):
+def _gather_nothing(source, i, place, weight, sums):
     is_none = isinstance(source, types.NoneType)
-    return (lambda source, i, place, sums: sums) if is_none else None
+    return (lambda source, i, place, weight, sums: sums) if is_none else None
 
 
 @_inline
@@ -152,16 +159,15 @@ def bring_row(row, length):
 
 
 @_jit
-def transpose(gathered, count, stride, length, transposed, columns):
-    """Write the buffer's transpose to another: `length` rows of `count` numbers, then zeros."""
-    width = lanes(gathered)
+def transpose(rows, count, stride, length, transposed, columns):
+    """Write gathered rows' transpose elsewhere: `length` rows of `count` numbers, then zeros."""
+    width = lanes(rows)
     for c in range(0, length, width):
         for i in range(count, columns):
-            simd.store(gathered + (i * stride + c), simd.zeros(gathered, 1, 1))
+            simd.store(rows + (i * stride + c), simd.zeros(rows, 1, 1))
         for i in range(0, columns, width):
-            turned = simd.load_transposed(gathered + (i * stride + c), stride, width, 1)
-            target = transposed + (c * stride_of(columns, width) + i)
-            simd.store_tile(target, stride_of(columns, width), turned)
+            turned = simd.load_transposed(rows + (i * stride + c), stride, width, 1)
+            simd.store_tile(transposed + (c * columns + i), columns, turned)
 
 
 # --- rows that are gathered next ---
@@ -199,31 +205,31 @@ def _keep_pace(ahead, pace):
 def add_gram(gathered, count, columns, matrix, fresh, source=None, sums=None, ahead=None):
     """Add the Gram matrix and moments of `count` rows to matrix, or overwrite a fresh one.
 
-    The rows are first gathered from the source, unless it is None: then they are in the buffer.
+    The rows are first gathered from the source, unless it is None: then they are there already.
     Returned are the sums after the last of them. What is below the diagonal means nothing.
     """
-    width, lane_count = tile_columns(gathered) * lanes(gathered), lanes(gathered)
-    rows, pace = (gathered, count, columns), _Pace(_n_passes(gathered, columns) * count, 0, 0)
+    width, lane_count = tile_columns(matrix) * lanes(matrix), lanes(matrix)
+    rows, pace = (gathered, count, columns), _Pace(_n_passes(matrix, columns) * count, 0, 0)
     sums, pace = _add_square(rows, 0, matrix, fresh, source, sums, ahead, pace)
     for column in range(lane_count, columns, lane_count):
         _, pace = _add_square(rows, column, matrix, fresh, None, None, ahead, pace)
     for column in range(0, columns, width):
-        for row in range(0, column, tile_rows(gathered)):
-            tile = simd.zeros(gathered, tile_rows(gathered), tile_columns(gathered))
+        for row in range(0, column, tile_rows(matrix)):
+            tile = simd.zeros(matrix, tile_rows(matrix), tile_columns(matrix))
             pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
         # Where a tile is two registers wide, squares on the diagonal leave one between them.
         for beside in range(column + lane_count, column + width, lane_count):
-            tile = simd.zeros(gathered, lanes(gathered), 1)
+            tile = simd.zeros(matrix, lanes(matrix), 1)
             pace = _add_tile(tile, rows, column, beside, matrix, fresh, ahead, pace)
     return sums
 
 
 @_jit
-def _n_passes(gathered, columns):
-    width = tile_columns(gathered) * lanes(gathered)
-    n = columns // lanes(gathered)
+def _n_passes(matrix, columns):
+    width = tile_columns(matrix) * lanes(matrix)
+    n = columns // lanes(matrix)
     for column in range(0, columns, width):
-        n += column // tile_rows(gathered) + tile_columns(gathered) - 1
+        n += column // tile_rows(matrix) + tile_columns(matrix) - 1
     return n
 
 
@@ -231,24 +237,26 @@ def _n_passes(gathered, columns):
 def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
     """Add the square on the diagonal from a column on, and the moments of its columns."""
     gathered, count, columns = rows
-    stride, middle = stride_of(columns, lanes(gathered)), column + _half(gathered)
-    diagonals = simd.zeros(gathered, 1, _diagonals(gathered))
-    quarter = simd.zeros(gathered, _half(gathered), 1, _half(gathered))
-    weighted, plain = simd.zeros(gathered, 1, 1), simd.zeros(gathered, 1, 1)
+    start, weights = gathered
+    stride, middle = stride_of(columns, lanes(matrix)), column + _half(matrix)
+    diagonals = simd.zeros(matrix, 1, _diagonals(matrix))
+    quarter = simd.zeros(matrix, _half(matrix), 1, _half(matrix))
+    weighted, plain = simd.zeros(matrix, 1, 1), simd.zeros(matrix, 1, 1)
     for i in range(min(count, LEAD)):
-        sums = gather(source, i, gathered + i * stride, sums)
+        sums = gather(source, i, start + i * columns, weights + i, sums)
     for i in range(count):
         if ahead is not None:
             pace = _keep_pace(ahead, pace)
-        x = gathered + i * stride
-        if source is not None and i + LEAD < count:
-            sums = gather(source, i + LEAD, x + LEAD * stride, sums)
-        both = simd.load(x + column)
-        rotated = simd.rotated_halves(both, _diagonals(gathered))
+        later = i + LEAD
+        if source is not None and later < count:
+            sums = gather(source, later, start + later * columns, weights + later, sums)
+        x = start + (i * columns + column)
+        both = simd.load(x)
+        rotated = simd.rotated_halves(both, _diagonals(matrix))
         diagonals = simd.add_product(diagonals, both, rotated)
-        first_half = simd.broadcast_rows(quarter, x + column)
+        first_half = simd.broadcast_rows(quarter, x)
         quarter = simd.add_product(quarter, first_half, simd.upper_half(both))
-        weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, x + columns), both)
+        weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), both)
         plain = simd.add(plain, both)  # not times 1: that would take a multiplier
     first, second = simd.triangles(diagonals)
     _put(matrix + (column * stride + column), stride, first, fresh)
@@ -263,11 +271,11 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
 def _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace):
     """Add the tile that starts at a row and a column; it is given as zeros."""
     gathered, count, columns = rows
-    stride = stride_of(columns, lanes(gathered))
+    stride = stride_of(columns, lanes(matrix))
     for i in range(count):
         if ahead is not None:
             pace = _keep_pace(ahead, pace)
-        x = gathered + i * stride
+        x = gathered.rows + i * columns
         left, right = simd.broadcast_rows(tile, x + row), simd.load_columns(tile, x + column)
         tile = simd.add_product(tile, left, right)
     _put(matrix + (row * stride + column), stride, tile, fresh)

@@ -156,9 +156,10 @@ def _gram_of_chunk(factors):
     plan = Plan.of(rank, np.dtype(np.float64))
     lane_count = simd.lanes_of(np.dtype(np.float64))
     stride = stride_of(plan.columns, lane_count)
-    gathered = aligned_zeros((plan.chunk * stride,), np.float64)
+    rows = aligned_zeros((plan.chunk * plan.columns,), np.float64)
+    weights = aligned_zeros((plan.chunk,), np.float64)
     matrix = aligned_zeros((size_of(plan.columns, lane_count),), np.float64)
-    _gram_kernel(factors.dtype)(factors, gathered, matrix, plan)
+    _gram_kernel(factors.dtype)(factors, rows, weights, matrix, plan)
     upper = np.triu(matrix[: rank * stride].reshape(rank, stride)[:, :rank])
     return upper + np.triu(upper, 1).T
 
@@ -213,13 +214,14 @@ def _kernel(dtype):
 def _gram_kernel(dtype):
     sources = digest_of_sources(simd, gram, kernels)
 
-    def add_rows(factors, gathered, matrix, plan):
+    def add_rows(factors, rows, weights, matrix, plan):
         sources  # noqa: B018
-        _add_rows(factors, pointer(gathered), pointer(matrix), plan)
+        gathered = gram.Gathered(pointer(rows), pointer(weights))
+        _add_rows(factors, gathered, pointer(matrix), plan)
 
     number, double = from_dtype(dtype), result(types.float64)
     plan, _ = kernels.workspace(number)
-    signature = types.void(given(number, 2), double, double, plan)
+    signature = types.void(given(number, 2), double, double, double, plan)
     return compiled(add_rows, f"add_rows_{dtype}", signature)
 
 
@@ -255,7 +257,6 @@ class _Weighted(NamedTuple):
     factors: Any
     alpha: float
     rank: int
-    columns: int
 
 
 @_jit
@@ -265,20 +266,19 @@ def _weighted_rows(block, position, fixed, plan):
     Their sums are Σ alpha |r| and Σ c p.
     """
     indices, ratings = block.indices + position, block.ratings + position
-    alpha = fixed.weights.alpha
-    return _Weighted(indices, ratings, fixed.factors, alpha, plan.rank, plan.columns)
+    return _Weighted(indices, ratings, fixed.factors, fixed.weights.alpha, plan.rank)
 
 
 @gram.gathers(_Weighted)
-def _gather_weighted(source, i, place, sums):
+def _gather_weighted(source, i, place, weight, sums):
     rating = source.ratings[i]
     added = source.alpha * abs(rating)
     root = math.sqrt(added)
     wanted = 1 + added if rating > 0 else 0.0
-    place[source.columns] = wanted / root if wanted > 0 else 0.0
-    place[source.columns + 1] = root
     row = source.factors + np.int64(source.indices[i]) * source.rank
-    gram.copy_row_scaled(row, source.rank, place, place + (source.columns + 1))
+    weight[0] = root
+    gram.copy_row_scaled(row, source.rank, place, weight)
+    weight[0] = wanted / root if wanted > 0 else 0.0
     return sums[0] + added, sums[1] + wanted
 
 
@@ -313,8 +313,8 @@ def _solve_block(n, block, fixed, plan, memory):
 @_jit
 def _form(block, row, fixed, plan, memory, matrix):
     """Set the row's matrix with the right-hand side below, its ridge, and Σ c p as its error."""
-    gathered, columns = memory.gathered, plan.columns
-    width = lanes(gathered)
+    gathered, columns = kernels.gathered_rows(memory), plan.columns
+    width = lanes(matrix)
     stride = stride_of(columns, width)
     for i in range(0, (columns + 2) * stride, width):
         simd.store(matrix + i, simd.load(fixed.gram + i))
@@ -335,10 +335,9 @@ def _form(block, row, fixed, plan, memory, matrix):
 def _add_rows(factors, gathered, matrix, plan):
     """Set matrix to the Gram matrix of rows."""
     n, rank = factors.shape
-    stride = stride_of(plan.columns, lanes(gathered))
     for first in range(0, n, plan.chunk):
         size = min(plan.chunk, n - first)
         for i in range(size):
             for c in range(rank):
-                gathered[i * stride + c] = factors[first + i, c]
+                gathered.rows[i * plan.columns + c] = factors[first + i, c]
         gram.add_gram(gathered, size, plan.columns, matrix, first == 0)

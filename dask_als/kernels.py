@@ -181,12 +181,11 @@ class Plan(NamedTuple):
 
         matrices = lane_count * sum(size_of(columns, lane_count) for columns in dual)
         matrices += self.primal_lanes * size_of(self.columns, lane_count)
-        stride = stride_of(self.columns, lane_count)
-        gathered = aligned_zeros((max(self.chunk, dual_max) * stride,), dtype)
-        transposed = _round_up(self.rank, lane_count) * stride_of(dual_max, lane_count)
+        rows = max(self.chunk, dual_max)
         return Memory(
-            gathered=gathered,
-            transposed=aligned_zeros((transposed,), dtype),
+            gathered=aligned_zeros((rows * self.columns,), dtype),
+            weights=aligned_zeros((rows,), dtype),
+            transposed=aligned_zeros((_round_up(self.rank, lane_count) * dual_max,), dtype),
             matrices=aligned_zeros((matrices,), dtype),
             panels=aligned_zeros((together_max**2 * lane_count,), dtype),
             interleaved=aligned_zeros((together_max * lane_count,), dtype),
@@ -199,6 +198,7 @@ class Memory(NamedTuple):
     """What the kernel works in: arrays outside of it, pointers inside."""
 
     gathered: Any
+    weights: Any
     transposed: Any
     matrices: Any
     panels: Any
@@ -330,6 +330,7 @@ def pointers(memory):
     """Return pointers to the arrays."""
     return Memory(
         pointer(memory.gathered),
+        pointer(memory.weights),
         pointer(memory.transposed),
         pointer(memory.matrices),
         pointer(memory.panels),
@@ -450,7 +451,6 @@ class _Rated(NamedTuple):
     ratings: Any
     fixed: Any
     rank: int
-    columns: int
 
 
 @_jit
@@ -460,7 +460,13 @@ def rated_rows(block, position, fixed, plan):
     Their weight is y = rating - mean - fixed bias; their sums are Σ y and Σ y².
     """
     indices, ratings = block.indices + position, block.ratings + position
-    return _Rated(indices, ratings, fixed, plan.rank, plan.columns)
+    return _Rated(indices, ratings, fixed, plan.rank)
+
+
+@_jit
+def gathered_rows(memory):
+    """Return where `gram` gathers rows and their weights."""
+    return gram.Gathered(memory.gathered, memory.weights)
 
 
 @_jit
@@ -482,11 +488,11 @@ def rated_rows_ahead(block, position, size, fixed, plan):
 
 
 @gram.gathers(_Rated)
-def _gather_rated(source, i, place, sums):
+def _gather_rated(source, i, place, weight, sums):
     index = np.int64(source.indices[i])
     gram.copy_row(source.fixed.factors + index * source.rank, source.rank, place)
     y = source.ratings[i] - source.fixed.mean - source.fixed.bias[index]
-    place[source.columns] = y
+    weight[0] = y
     return sums[0] + y, sums[1] + y * y
 
 
@@ -503,8 +509,8 @@ def _bring_rated(source, i):
 @_jit
 def _form_primal(block, row, fixed, plan, memory, matrix):
     """Set the row's bias, its error so far, Σ(y - b)², and its matrix FᵀF with Fᵀ(y - b) below."""
-    gathered, columns, rank = memory.gathered, plan.columns, plan.rank
-    stride = stride_of(columns, lanes(gathered))
+    gathered, columns, rank = gathered_rows(memory), plan.columns, plan.rank
+    stride = stride_of(columns, lanes(matrix))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     sums = 0.0, 0.0
     for first in range(0, count, plan.chunk):
@@ -544,27 +550,24 @@ def _finish_primal(block, row, rank, solution, target):
 @_jit
 def _form_dual(block, row, fixed, plan, memory, matrix, columns):
     """Set the row's bias and its matrix FFᵀ with y - b below."""
-    gathered, transposed, rank = memory.gathered, memory.transposed, plan.rank
-    gathered_stride = stride_of(plan.columns, lanes(gathered))
-    stride = stride_of(columns, lanes(gathered))
+    rows, y, rank = memory.gathered, memory.weights, plan.rank
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     source, sums = rated_rows(block, start, fixed, plan), (0.0, 0.0)
     for i in range(count):
-        sums = gram.gather(source, i, gathered + i * gathered_stride, sums)
-    total, y = sums[0], gathered + plan.columns
-    gram.transpose(gathered, count, gathered_stride, rank, transposed, columns)
-    for c in range(rank):
-        transposed[c * stride + columns] = block.own[row * rank + c]
+        sums = gram.gather(source, i, rows + i * plan.columns, y + i, sums)
+    total = sums[0]
+    gram.transpose(rows, count, plan.columns, rank, memory.transposed, columns)
+    transposed = gram.Gathered(memory.transposed, block.own + row * rank)
     ahead = rated_rows_ahead(block, start, count, fixed, plan)
     gram.add_gram(transposed, rank, columns, matrix, True, None, None, ahead)
-    target = matrix + columns * stride
+    target = matrix + columns * stride_of(columns, lanes(matrix))
     predicted = 0.0
     for i in range(count):
         predicted += target[i]
     block.bias[row] = (total - predicted) / (count + block.bias_ridge[row])
     bias = block.bias[row]
     for i in range(count):
-        target[i] = y[i * gathered_stride] - bias
+        target[i] = y[i] - bias
 
 
 @_jit

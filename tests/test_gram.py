@@ -16,16 +16,17 @@ DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
 
 
 @njit
-def add_gram(buffer, count, columns, matrix, fresh):
-    gram.add_gram(pointer(buffer), count, columns, pointer(matrix), fresh)
+def add_gram(rows, weights, columns, matrix, fresh):
+    gathered = gram.Gathered(pointer(rows), pointer(weights))
+    gram.add_gram(gathered, len(rows), columns, pointer(matrix), fresh)
 
 
 def gathered(count, columns, dtype, seed=0):
-    """Return a full buffer: rows, their weights, and what is behind them."""
+    """Return rows and their weights."""
     random = np.random.default_rng(seed)
-    buffer = aligned_zeros((count, columns + simd.lanes_of(dtype)), dtype)
-    buffer[:] = random.standard_normal(buffer.shape)
-    return buffer
+    rows = aligned_zeros((count, columns), dtype)
+    rows[:] = random.standard_normal(rows.shape)
+    return rows, random.standard_normal(count).astype(dtype)
 
 
 def memory(columns, dtype):
@@ -36,9 +37,9 @@ def memory(columns, dtype):
     return room, room[: (columns + 2) * stride].reshape(columns + 2, stride)[:, :columns]
 
 
-def by_numpy(buffer, columns):
+def by_numpy(rows, weights):
     """Return the upper triangle of the Gram matrix, and the moments."""
-    rows, weights = buffer[:, :columns].astype(float), buffer[:, columns].astype(float)
+    rows, weights = rows.astype(float), weights.astype(float)
     return np.triu(rows.T @ rows), [weights @ rows, rows.sum(axis=0)]
 
 
@@ -49,10 +50,10 @@ def test_matrix_and_moments(dtype, n_tiles, count):
     columns = n_tiles * gram.tile_width(dtype)
     first, second = gathered(count, columns, dtype), gathered(count, columns, dtype, seed=1)
     room, matrix = memory(columns, dtype)
-    add_gram(first, count, columns, room, True)
-    add_gram(second, count, columns, room, False)
-    both = np.vstack([first, second])
-    triangle, moments = by_numpy(both, columns)
+    add_gram(*first, columns, room, True)
+    add_gram(*second, columns, room, False)
+    rows, weights = zip(first, second, strict=True)
+    triangle, moments = by_numpy(np.vstack(rows), np.concatenate(weights))
     tolerance = 1e-4 if dtype == np.float32 else 1e-12
     np.testing.assert_allclose(np.triu(matrix[:columns]), triangle, atol=tolerance * count)
     np.testing.assert_allclose(matrix[columns:], moments, atol=tolerance * count)
@@ -62,15 +63,17 @@ class Noted(NamedTuple):
     """A source that notes down when which of its rows is gathered, and is brought."""
 
     rows: Any
-    stride: int
+    weights: Any
+    columns: int
     gathered: Any
     brought: Any
 
 
 @gram.gathers(Noted)
-def _gather(source, i, place, sums):
-    for c in range(source.stride):
-        place[c] = source.rows[i * source.stride + c]
+def _gather(source, i, place, weight, sums):
+    for c in range(source.columns):
+        place[c] = source.rows[i * source.columns + c]
+    weight[0] = source.weights[i]
     source.gathered[i] += 1
     return sums + 1
 
@@ -81,11 +84,11 @@ def _bring(source, i):
 
 
 @njit
-def add_gram_of_source(rows, buffer, columns, matrix, gathered, brought, n_ahead):
-    count, stride = rows.shape
-    source = Noted(pointer(rows), stride, pointer(gathered), pointer(brought))
+def add_gram_of_source(rows, weights, buffer, columns, matrix, gathered, brought, n_ahead):
+    source = Noted(pointer(rows), pointer(weights), columns, pointer(gathered), pointer(brought))
+    room = gram.Gathered(pointer(buffer[0]), pointer(buffer[1]))
     ahead = gram.Ahead(source, n_ahead)
-    return gram.add_gram(pointer(buffer), count, columns, pointer(matrix), True, source, 0, ahead)
+    return gram.add_gram(room, len(rows), columns, pointer(matrix), True, source, 0, ahead)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -95,12 +98,13 @@ def test_every_row_is_gathered_once_and_every_row_ahead_brought_once(dtype, coun
     rows, buffer = gathered(count, columns, dtype), gathered(count, columns, dtype, seed=1)
     room, matrix = memory(columns, dtype)
     n_gathered, n_brought = np.zeros(count, np.int64), np.zeros(60, np.int64)
-    sums = add_gram_of_source(rows, buffer, columns, room, n_gathered, n_brought, n_ahead)
+    sums = add_gram_of_source(*rows, buffer, columns, room, n_gathered, n_brought, n_ahead)
     assert sums == count
     assert (n_gathered == 1).all()
     assert n_brought[:n_ahead].tolist() == [1] * n_ahead
     assert not n_brought[n_ahead:].any()
-    np.testing.assert_array_equal(buffer, rows)
+    for got, wanted in zip(buffer, rows, strict=True):
+        np.testing.assert_array_equal(got, wanted)
     wanted_room, wanted = memory(columns, dtype)
-    add_gram(rows, count, columns, wanted_room, True)
+    add_gram(*rows, columns, wanted_room, True)
     np.testing.assert_array_equal(np.triu(matrix[:columns]), np.triu(wanted[:columns]))
