@@ -22,6 +22,7 @@ import distributed
 from dask import annotate
 from dask._task_spec import Dict, List, Task, TaskRef
 from dask.system import CPU_COUNT
+from dask.tokenize import normalize_token
 from dask.utils import parse_bytes
 from distributed import (
     CancelledError,
@@ -102,6 +103,13 @@ def _known(value: Any) -> Any:
     return value
 
 
+class _Graph(dict[str, Task]):
+    """Tasks by keys that no other tasks have: these are its name, which Dask wants to know."""
+
+
+normalize_token.register(_Graph, list)
+
+
 class DaskExecutor:
     """Runs tasks on a Dask cluster.
 
@@ -162,7 +170,7 @@ class DaskExecutor:
         elsewhere = {key: bool(home) for key, home in homes.items()}
         with annotate(workers=homes.__getitem__, allow_other_workers=elsewhere.__getitem__):
             futures = self._client.get(
-                {one.handle.key: one.task for one in noted},
+                _Graph((one.handle.key, one.task) for one in noted),
                 list(homes),
                 sync=False,
                 # Else what is submitted later has the same priorities, and figures come late.

@@ -202,7 +202,7 @@ def load_transposed(_typing, pointer, stride, rows, columns):
         turned = []
         for piece in range(0, tile.lanes, length):
             registers = [
-                _load_pieces(builder, tile, *args[:2], range(row, tile.lanes, length), piece)
+                _load_pieces(builder, tile, args, range(row, tile.lanes, length), piece)
                 for row in range(length)
             ]
             for _ in range(length.bit_length() - 1):
@@ -218,8 +218,9 @@ def load_transposed(_typing, pointer, stride, rows, columns):
     return tile(pointer, types.intp, *shape), emit
 
 
-def _load_pieces(builder, tile, pointer, stride, rows, column):
+def _load_pieces(builder, tile, square, rows, column):
     """Return a register of pieces of rows, from a column on."""
+    pointer, stride, *_ = square
     length = tile.lanes // len(rows)
     kind = ir.VectorType(tile.scalar, length).as_pointer()
     pieces = []
