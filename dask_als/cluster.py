@@ -106,6 +106,10 @@ def _known(value: Any) -> Any:
 class _Graph(dict[str, Task]):
     """Tasks by keys that no other tasks have: these are its name, which Dask wants to know."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A scheduler need not have this module.
+        return dict, (dict(self),)
+
 
 normalize_token.register(_Graph, list)
 
