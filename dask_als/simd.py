@@ -191,7 +191,7 @@ def load_transposed(_typing, pointer, stride, rows, columns):
 
     The square has as many rows in memory, `stride` numbers apart, as a register has lanes; the
     tile's shape is rows x columns. Pieces of 128 bits are loaded to where they belong and turned
-    there, for shuffles across whole registers would be three times the work.
+    there, with half the shuffles, or fewer, that turning whole registers takes.
     """
     tile, shape = _tile_of(pointer, rows, columns, None)
     length = 128 // tile.dtype.bitwidth
