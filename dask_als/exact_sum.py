@@ -6,13 +6,18 @@ Such sums are added like integers, in any grouping, and rounded once, when they 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from dask_als.jit import compiled
+
 UNIT_EXPONENT = 1126
-_MANTISSA_BITS = 53
+_MANTISSA_BITS = 52  # without the first one, which is not stored
 _LOW_BITS = 26
-# float64 adds 2**16 halves of a mantissa, of 27 bits each, without rounding.
-_TERMS_AT_ONCE = 1 << 16
+_EXPONENTS = 2048
+# A number is its mantissa times 2 to the power of its stored exponent less this.
+_BIAS = 1075
 
 
 def exact_sum(values: np.ndarray) -> int:
@@ -33,32 +38,38 @@ def exact_sum(values: np.ndarray) -> int:
     OverflowError
         If a value is infinite or not a number.
     """
-    flat = np.asarray(values, dtype=np.float64).ravel()
-    return sum(
-        _sum_at_once(flat[start : start + _TERMS_AT_ONCE])
-        for start in range(0, len(flat), _TERMS_AT_ONCE)
-    )
-
-
-def _sum_at_once(values: np.ndarray) -> int:
-    """Sum mantissas by their exponent, in two halves that cannot overflow, then all exponents."""
-    mantissas, exponents = np.frexp(values)
-    if not np.isfinite(mantissas).all():
+    bits = np.asarray(values, dtype=np.float64).ravel().view(np.int64)
+    high, low = np.zeros((2, _EXPONENTS), np.int64)
+    least, most = _sum_by_exponent(bits, high, low)
+    if most == _EXPONENTS - 1:
         raise OverflowError("cannot sum values that are infinite or not a number")
-    mantissas = np.ldexp(mantissas, _MANTISSA_BITS - _LOW_BITS)
-    high = np.floor(mantissas)
-    low = np.ldexp(mantissas - high, _LOW_BITS)
-    least = int(exponents.min())
-    places = exponents - least
-    sums = zip(
-        np.bincount(places, weights=high).tolist(),
-        np.bincount(places, weights=low).tolist(),
-        strict=True,
+    return sum(
+        ((int(high[exponent]) << _LOW_BITS) + int(low[exponent]))
+        << (exponent + UNIT_EXPONENT - _BIAS)
+        for exponent in range(least, most + 1)
     )
-    total = sum(
-        ((int(high) << _LOW_BITS) + int(low)) << place for place, (high, low) in enumerate(sums)
-    )
-    return total << (least + UNIT_EXPONENT - _MANTISSA_BITS)
+
+
+@compiled
+def _sum_by_exponent(bits: np.ndarray, high: np.ndarray, low: np.ndarray) -> Any:
+    """Sum mantissas by their exponent; return the least and the greatest exponent.
+
+    The two halves of a mantissa are summed apart: of them int64 holds more than memory does.
+    """
+    least, most = _EXPONENTS, 0
+    for number in bits:
+        exponent = (number >> _MANTISSA_BITS) & (_EXPONENTS - 1)
+        mantissa = number & ((1 << _MANTISSA_BITS) - 1)
+        if exponent == 0:  # as small as it gets: there is no first bit
+            exponent = 1
+        else:
+            mantissa |= 1 << _MANTISSA_BITS
+        if number < 0:
+            mantissa = -mantissa
+        high[exponent] += mantissa >> _LOW_BITS
+        low[exponent] += mantissa & ((1 << _LOW_BITS) - 1)
+        least, most = min(least, exponent), max(most, exponent)
+    return least, most
 
 
 def as_float(total: int) -> float:

@@ -9,9 +9,10 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 
 LAYERS = [
     {"errors"},
-    {"side", "exact_sum", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
+    {"side", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
     {
         "settings",
+        "exact_sum",
         "ranges",
         "split",
         "gram",
