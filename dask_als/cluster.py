@@ -63,7 +63,7 @@ _LOCAL_SETTINGS = {
         f"distributed.nanny.pre-spawn-environ.{name}": value
         for name, value in _WORKERS_ENVIRONMENT.items()
     },
-    # Each of a laptop's processes looks at itself 50 to 100 times a second: 2 % of two cores.
+    # By default each process looks at itself 50 or 100 times a second: 2 % of two cores.
     "distributed.admin.tick.interval": "200ms",
     "distributed.worker.profile.interval": "100ms",
 }

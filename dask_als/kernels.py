@@ -31,7 +31,7 @@ import numpy as np
 from numba import from_dtype, njit, types
 from numba.extending import register_jitable
 
-from dask_als import cholesky, gram, simd
+from dask_als import cholesky, gram, jit, simd
 from dask_als.aligned import aligned_zeros
 from dask_als.gram import size_of, stride_of
 from dask_als.simd import lanes, pointer
@@ -264,10 +264,7 @@ def _kernel(dtype):
 def compiled(function, name, signature):
     """Return a function compiled for its one signature, or taken from numba's cache on disk."""
     function.__qualname__ = name
-    try:
-        kernel = njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # neither the package's directory nor the user's can be written
-        kernel = _jit(function)
+    kernel = jit.compiled(function)
     kernel.compile(signature)
     kernel.disable_compile()
     return kernel

@@ -11,7 +11,7 @@ from dask_als.errors import InputError
 RATINGS_A_PARTITION = 1_000_000
 # Of more than that, partitions are larger and come in such numbers: processors have 2, 4, 8 or 16
 # threads, and the last round of tasks keeps all of them busy.
-PARTITIONS_AT_ONCE = 16
+_PARTITIONS_AT_ONCE = 16
 _MOST_PARTITIONS = 4096
 # A row's own work, the factorization, is that of about rank / 3 ratings; for usual ranks 16.
 _RATINGS_A_ROW = 16
@@ -23,8 +23,8 @@ def default_partitions(n_ratings: int) -> int:
     They have a million ratings, or if that were more than 16, one to two million.
     """
     n = max(1, -(-n_ratings // RATINGS_A_PARTITION))
-    if n > PARTITIONS_AT_ONCE:
-        n = -(-n // (2 * PARTITIONS_AT_ONCE)) * PARTITIONS_AT_ONCE
+    if n > _PARTITIONS_AT_ONCE:
+        n = -(-n // (2 * _PARTITIONS_AT_ONCE)) * _PARTITIONS_AT_ONCE
     return min(_MOST_PARTITIONS, n)
 
 

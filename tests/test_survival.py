@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
+from statistics import median
 
 import dask
 import psutil
@@ -236,13 +237,13 @@ def test_long_runs_are_flat(tmp_path):
 
     with local_cluster(workers=1) as (executor, client):
         train(tiny, str(tmp_path / "m"), small_settings(epochs=1_000), executor, on_epoch=watch)
-    early, late = max(tasks[:500]), max(tasks[500:])
-    print("tasks", early, late)
+    peaks = [max(tasks[i : i + 50]) for i in range(0, 1_000, 50)]
+    print("tasks", peaks)
     print("MiB", {n: [rss >> 20 for rss in both] for n, both in resident.items()})
     # A stretch of 50 epochs, cut off from those before: two tasks of each stay, and some more.
-    assert early <= 50 * 2 + 20
-    # What is there when figures come depends on how far the next epoch is.
-    assert late <= early + 2
+    assert max(peaks) <= 50 * 2 + 20
+    # A peak depends on how far the next epoch is when figures come, by a task or two.
+    assert median(peaks[10:]) <= max(peaks[:10])
     for before, after in zip(resident[100], resident[1_000], strict=True):
         assert after - before < 16 << 20
 
