@@ -47,13 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
         with interrupts.noticed():
             cli.main(arguments, prog_name="dask-als", standalone_mode=False)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            interrupts.keep_exit_code()
         if "--debug" in arguments:
             traceback.print_exc()
         code, message = _last_words(error)
         if message:
             click.echo(f"dask-als: {' '.join(message.split())}", err=True)
+        interrupts.keep_exit_code()
         sys.exit(code)
 
 

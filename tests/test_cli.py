@@ -307,6 +307,24 @@ def is_alive(process):
         return False
 
 
+INTERRUPTED_IN_AN_IMPORT = """
+from dask_als import cli
+cli.import_module = lambda name: exec("raise KeyboardInterrupt")
+cli.main(["train"])
+"""
+
+
+def test_interrupted_while_a_command_is_imported(tmp_path):
+    """Within text that is evaluated, as the methods of data classes are."""
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED_IN_AN_IMPORT)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "interrupted"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert ended.returncode == 130
+    assert ended.stderr.strip() == "dask-als: interrupted; nothing was left half-written"
+
+
 @pytest.mark.parametrize("when", ["starting", "training"])
 def test_interrupted(tmp_path, source, run, when):
     """Ctrl-C, which a terminal sends to the whole process group."""
