@@ -20,7 +20,7 @@ class EpochFigures:
     test_rmse : float or None
         None without held-out ratings.
     seconds : float
-        Since the figures of the epoch before.
+        Since the figures of the epoch before; short epochs that end together took equal shares.
     """
 
     epoch: int

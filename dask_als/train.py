@@ -58,9 +58,8 @@ Start = Callable[[Side, range, TrainSettings], tuple[State, np.ndarray | None, f
 # The scheduler keeps every ancestor of a task that is alive: so many before the chain is cut.
 _TASKS_IN_A_CHAIN = 5_000
 _MOST_EPOCHS_IN_A_CHAIN = 50
-# Submitting an epoch costs some milliseconds, and a few of them hardly more.
-_SECONDS_OF_A_SHORT_EPOCH = 0.05
-_SHORT_EPOCHS_AT_ONCE = 4
+# To submit an epoch and to fetch its figures costs milliseconds, and for a few of them hardly more.
+_SECONDS_OF_EPOCHS_AT_ONCE = 0.1
 _MOST_LOSSES_WITHOUT_A_CHECKPOINT = 10
 
 
@@ -223,12 +222,13 @@ class Training:
         # While figures are waited for, the epochs after them are already submitted.
         for batch in _one_ahead(batches):
             n_epochs, before, since = len(batch), clock, before
+            results = deque(self.executor.gather([handle for *_, handle in batch]))
+            clock = time.perf_counter()
+            seconds = (clock - before) / n_epochs
             while batch:
                 number, sides, predicted, handle = batch.popleft()
-                ((value, train_rmse, test_rmse),) = self.executor.gather([handle])
-                now = time.perf_counter()
-                figures = EpochFigures(number, value, train_rmse, test_rmse, now - clock)
-                clock = now
+                value, train_rmse, test_rmse = results.popleft()
+                figures = EpochFigures(number, value, train_rmse, test_rmse, seconds)
                 yield Epoch(figures, sides, predicted)
                 # What they hold is of no use while the next ones are waited for.
                 del sides, predicted, handle
@@ -869,7 +869,7 @@ def _start_part(
 
 def _epochs_at_once(seconds: float) -> int:
     """Return how many epochs to submit together, by the seconds that one takes at most."""
-    return _SHORT_EPOCHS_AT_ONCE if seconds < _SECONDS_OF_A_SHORT_EPOCH else 1
+    return max(1, int(_SECONDS_OF_EPOCHS_AT_ONCE / seconds))
 
 
 def _batches(items: Iterator[T], size: Callable[[], int]) -> Iterator[deque[T]]:

@@ -175,10 +175,10 @@ def test_workers_do_not_show(tmp_path, ratings, bits, workers):
             assert content(str(directory / "model")) == bits
 
 
-@pytest.mark.parametrize(("seconds", "graphs"), [(60.0, range(9, 13)), (0.0, range(30, 33))])
+@pytest.mark.parametrize(("seconds", "graphs"), [(60.0, range(3, 5)), (0.0, range(30, 33))])
 def test_short_epochs_are_submitted_together(tmp_path, ratings, monkeypatch, seconds, graphs):
     """30 epochs and what is written at the end; the first epoch's time has to be known."""
-    monkeypatch.setattr("dask_als.train._SECONDS_OF_A_SHORT_EPOCH", seconds)
+    monkeypatch.setattr("dask_als.train._SECONDS_OF_EPOCHS_AT_ONCE", seconds)
     dataset = made(tmp_path, ratings)
     with (
         LocalCluster(1, 1, processes=False, dashboard_address=None) as cluster,
