@@ -153,7 +153,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--small", action="store_true", help="small data, one repeat")
     parser.add_argument("--workloads", nargs="+", type=Workload.parse, metavar="DATA:RANK")
     parser.add_argument("--peers", nargs="+", choices=[c.name for c in [OURS, *OTHERS]])
-    parser.add_argument("--epochs", type=int, help="epochs of a run (3; 20 of ml-small)")
+    parser.add_argument("--epochs", type=int, help="epochs of a run (3; 100 of ml-small)")
     parser.add_argument("--repeats", type=int, help="rounds (default 3; 1 with --small)")
     parser.add_argument("--threads", type=int, default=2, help="threads and cores of each run")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for one run")
@@ -179,7 +179,7 @@ def run_contender(
     command = [str(python), str(HERE / contender.script), str(data)]
     for name, value in {
         "rank": workload.rank,
-        "epochs": options.epochs or (20 if workload.is_small else 3),
+        "epochs": options.epochs or (100 if workload.is_small else 3),
         "threads": options.threads,
     }.items():
         command += [f"--{name}", str(value)]
