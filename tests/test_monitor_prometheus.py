@@ -57,7 +57,7 @@ def test_promtool_has_nothing_against_our_metrics_on_the_dashboard(client, datas
 
     def look(epoch):
         if epoch.figures.epoch == 2:
-            time.sleep(0.6)  # the batch with its figures
+            time.sleep(1.4)  # the batch with its figures
             during.append(answer(f"http://127.0.0.1:{dashboard_port(client)}/metrics"))
 
     path = str(tmp_path / "m")

@@ -102,7 +102,7 @@ def test_every_half_epoch_is_told_whatever_the_method(client, dataset, tmp_path,
 
     def look(epoch):
         if epoch.figures.epoch == 2:
-            time.sleep(0.6)  # the batch with its figures
+            time.sleep(1.4)  # the batch with its figures
             during.append(dashboard(client, "metrics")[1])
 
     start = time.time()
@@ -231,7 +231,7 @@ def test_a_resumed_training_shows_the_epochs_before(client, dataset, tmp_path):
         return epoch.figures.epoch == 3
 
     def look(epoch):
-        time.sleep(0.6)
+        time.sleep(1.4)
         (board,) = [board for board in _BOARDS.values() if board._runs]
         (state,) = board._runs.values()
         shown.append([figures.epoch for figures in state.history])

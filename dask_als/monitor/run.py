@@ -160,7 +160,7 @@ class Listener:
     epoch : callable
         Told the `EpochFigures` of each epoch.
     progress : callable
-        Told a `Progress` a few times a second, from a thread of its own, if the cluster can tell.
+        Told a `Progress` once a second, from a thread of its own, if the cluster can tell.
     half_epoch : callable
         Told the `HalfEpochTimes` of each half-epoch that has ended, in the same way.
     """
