@@ -240,9 +240,10 @@ def test_long_runs_are_flat(tmp_path):
     peaks = [max(tasks[i : i + 50]) for i in range(0, 1_000, 50)]
     print("tasks", peaks)
     print("MiB", {n: [rss >> 20 for rss in both] for n, both in resident.items()})
-    # A stretch of 50 epochs, cut off from those before: two tasks of each stay, and some more.
-    assert max(peaks) <= 50 * 2 + 20
-    # A peak depends on how far the next epoch is when figures come, by a task or two.
+    # A stretch of 50 epochs, cut off from those before: two tasks of each stay, and of epochs so
+    # short, which are all submitted at once if they are fast enough, a third; and some more.
+    assert max(peaks) <= 50 * 3 + 20
+    # A peak depends on how many are submitted, and how far they are, when figures come.
     assert median(peaks[10:]) <= max(peaks[:10])
     for before, after in zip(resident[100], resident[1_000], strict=True):
         assert after - before < 16 << 20
