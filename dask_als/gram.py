@@ -8,7 +8,9 @@ A part of the matrix stays in registers while the rows stream by, and is added t
 they are through: float32 needs sums to be short before they are summed. Such a pass computes
 
 - the square on the diagonal that belongs to a register's columns, and these columns' moments, or
-- a tile above these squares.
+- a tile of what is right of a square: some of its rows, and two or three registers of columns. Each
+  of a row's numbers that is loaded is then multiplied two or three times, so that loading, which
+  few processors do faster than multiplying, leaves room to bring rows to the cache.
 
 A square on the diagonal is symmetric, so half of it is enough. With x = (a, b) the two halves of a
 register, its quarters aᵀa and bᵀb are computed together and by diagonals: x times (a, b), x times
@@ -31,11 +33,16 @@ from numba.extending import overload, register_jitable
 from dask_als import simd
 from dask_als.simd import REGISTER_BYTES, lanes
 
-# Rows and columns of registers in a tile, for float32 and float64: what the processor can hold.
+# Rows and columns of registers in a tile of `cholesky`, for float32 and float64: what the processor
+# can hold. A matrix has whole ones.
 _TILES = ((16, 1), (8, 2)) if REGISTER_BYTES == 64 else ((4, 2), (4, 2))
 
 tile_rows = simd.constant_by_dtype(_TILES[0][0], _TILES[1][0])
 tile_columns = simd.constant_by_dtype(_TILES[0][1], _TILES[1][1])
+
+# Rows of a tile here: so many that the processor can hold three columns of registers.
+_ROWS = 8 if REGISTER_BYTES == 64 else 4
+_rows = simd.constant_by_dtype(_ROWS, _ROWS)
 
 _half = simd.constant_by_dtype(REGISTER_BYTES // 8, REGISTER_BYTES // 16)
 _diagonals = simd.constant_by_dtype(REGISTER_BYTES // 16 + 1, REGISTER_BYTES // 32 + 1)
@@ -154,8 +161,16 @@ def copy_row_scaled(row, length, place, scale):
 @_inline
 def bring_row(row, length):
     """Have a row brought to the cache."""
-    for c in range(0, length, simd.numbers_of_a_line(row)):
+    line, c = simd.numbers_of_a_line(row), 0
+    while c + 4 * line <= length:
         simd.prefetch(row + c)
+        simd.prefetch(row + (c + line))
+        simd.prefetch(row + (c + 2 * line))
+        simd.prefetch(row + (c + 3 * line))
+        c += 4 * line
+    while c < length:
+        simd.prefetch(row + c)
+        c += line
 
 
 @_jit
@@ -181,21 +196,26 @@ class Ahead(NamedTuple):
 
 
 class _Pace(NamedTuple):
-    """In how many steps rows are brought; how many are brought, and how far the next one is."""
+    """After how many steps, a step a row and pass, one is brought; how many have been."""
 
-    n_steps: int
+    steps: int
     brought: int
-    due: int
+
+
+@_jit
+def _pace(ahead, n_steps):
+    """Return the pace that spreads the rows ahead over all steps."""
+    n_rows = 0 if ahead is None else ahead.n_rows
+    return _Pace(max(1, n_steps // max(1, n_rows)), 0)
 
 
 @_inline
-def _keep_pace(ahead, pace):
-    """Bring the next row ahead if it is due at this step."""
-    brought, due = pace.brought, pace.due + ahead.n_rows
-    if due >= pace.n_steps:
-        bring(ahead.source, brought)
-        brought, due = brought + 1, due - pace.n_steps
-    return _Pace(pace.n_steps, brought, due)
+def _bring_next(ahead, pace):
+    """Bring the next row ahead, if there is one left."""
+    if ahead is None or pace.brought == ahead.n_rows:
+        return pace
+    bring(ahead.source, pace.brought)
+    return _Pace(pace.steps, pace.brought + 1)
 
 
 # --- the matrix ---
@@ -208,29 +228,22 @@ def add_gram(gathered, count, columns, matrix, fresh, source=None, sums=None, ah
     The rows are first gathered from the source, unless it is None: then they are there already.
     Returned are the sums after the last of them. What is below the diagonal means nothing.
     """
-    width, lane_count = tile_columns(matrix) * lanes(matrix), lanes(matrix)
-    rows, pace = (gathered, count, columns), _Pace(_n_passes(matrix, columns) * count, 0, 0)
+    rows, pace = (gathered, count, columns), _pace(ahead, _n_passes(matrix, columns) * count)
     sums, pace = _add_square(rows, 0, matrix, fresh, source, sums, ahead, pace)
-    for column in range(lane_count, columns, lane_count):
+    pace = _add_right_of_square(rows, 0, matrix, fresh, ahead, pace)
+    for column in range(lanes(matrix), columns, lanes(matrix)):
         _, pace = _add_square(rows, column, matrix, fresh, None, None, ahead, pace)
-    for column in range(0, columns, width):
-        for row in range(0, column, tile_rows(matrix)):
-            tile = simd.zeros(matrix, tile_rows(matrix), tile_columns(matrix))
-            pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
-        # Where a tile is two registers wide, squares on the diagonal leave one between them.
-        for beside in range(column + lane_count, column + width, lane_count):
-            tile = simd.zeros(matrix, lanes(matrix), 1)
-            pace = _add_tile(tile, rows, column, beside, matrix, fresh, ahead, pace)
+        pace = _add_right_of_square(rows, column, matrix, fresh, ahead, pace)
     return sums
 
 
 @_jit
 def _n_passes(matrix, columns):
-    width = tile_columns(matrix) * lanes(matrix)
     n = columns // lanes(matrix)
-    for column in range(0, columns, width):
-        n += column // tile_rows(matrix) + tile_columns(matrix) - 1
-    return n
+    passes = n
+    for right in range(1, n):
+        passes += 1 if right == 1 else lanes(matrix) // _rows(matrix) * ((right + 2) // 3)
+    return passes
 
 
 @_jit
@@ -244,27 +257,49 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
     weighted, plain = simd.zeros(matrix, 1, 1), simd.zeros(matrix, 1, 1)
     for i in range(min(count, LEAD)):
         sums = gather(source, i, start + i * columns, weights + i, sums)
-    for i in range(count):
-        if ahead is not None:
-            pace = _keep_pace(ahead, pace)
-        later = i + LEAD
-        if source is not None and later < count:
-            sums = gather(source, later, start + later * columns, weights + later, sums)
-        x = start + (i * columns + column)
-        both = simd.load(x)
-        rotated = simd.rotated_halves(both, _diagonals(matrix))
-        diagonals = simd.add_product(diagonals, both, rotated)
-        first_half = simd.broadcast_rows(quarter, x)
-        quarter = simd.add_product(quarter, first_half, simd.upper_half(both))
-        weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), both)
-        plain = simd.add(plain, both)  # not times 1: that would take a multiplier
-    first, second = simd.triangles(diagonals)
-    _put(matrix + (column * stride + column), stride, first, fresh)
+    for first in range(0, count, pace.steps):
+        pace = _bring_next(ahead, pace)
+        for i in range(first, min(first + pace.steps, count)):
+            later = i + LEAD
+            if source is not None and later < count:
+                sums = gather(source, later, start + later * columns, weights + later, sums)
+            x = start + (i * columns + column)
+            both = simd.load(x)
+            rotated = simd.rotated_halves(both, _diagonals(matrix))
+            diagonals = simd.add_product(diagonals, both, rotated)
+            first_half = simd.broadcast_rows(quarter, x)
+            quarter = simd.add_product(quarter, first_half, simd.upper_half(both))
+            weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), both)
+            plain = simd.add(plain, both)  # not times 1: that would take a multiplier
+    upper, lower = simd.triangles(diagonals)
+    _put(matrix + (column * stride + column), stride, upper, fresh)
     _put(matrix + (column * stride + middle), stride, quarter, fresh)
-    _put(matrix + (middle * stride + middle), stride, second, fresh)
+    _put(matrix + (middle * stride + middle), stride, lower, fresh)
     _put(matrix + (columns * stride + column), stride, weighted, fresh)
     _put(matrix + ((columns + 1) * stride + column), stride, plain, fresh)
     return sums, pace
+
+
+@_jit
+def _add_right_of_square(rows, square, matrix, fresh, ahead, pace):
+    """Add what is right of a square, in as few tiles as possible."""
+    _, _, columns = rows
+    width = lanes(matrix)
+    if columns - square == 2 * width:
+        tile = simd.zeros(matrix, lanes(matrix), 1)
+        return _add_tile(tile, rows, square, square + width, matrix, fresh, ahead, pace)
+    for row in range(square, square + width, _rows(matrix)):
+        column = square + width
+        while column < columns:
+            if (columns - column) // width % 3 == 0:
+                tile = simd.zeros(matrix, _rows(matrix), 3)
+                pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
+                column += 3 * width
+            else:
+                tile = simd.zeros(matrix, _rows(matrix), 2)
+                pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
+                column += 2 * width
+    return pace
 
 
 @_inline
@@ -272,12 +307,12 @@ def _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace):
     """Add the tile that starts at a row and a column; it is given as zeros."""
     gathered, count, columns = rows
     stride = stride_of(columns, lanes(matrix))
-    for i in range(count):
-        if ahead is not None:
-            pace = _keep_pace(ahead, pace)
-        x = gathered.rows + i * columns
-        left, right = simd.broadcast_rows(tile, x + row), simd.load_columns(tile, x + column)
-        tile = simd.add_product(tile, left, right)
+    for first in range(0, count, pace.steps):
+        pace = _bring_next(ahead, pace)
+        for i in range(first, min(first + pace.steps, count)):
+            x = gathered.rows + i * columns
+            left, right = simd.broadcast_rows(tile, x + row), simd.load_columns(tile, x + column)
+            tile = simd.add_product(tile, left, right)
     _put(matrix + (row * stride + column), stride, tile, fresh)
     return pace
 
