@@ -50,6 +50,9 @@ _diagonals = simd.constant_by_dtype(REGISTER_BYTES // 16 + 1, REGISTER_BYTES // 
 # So many rows earlier than it is used a row is gathered: what is just stored can't be loaded yet.
 LEAD = 8
 
+# To bring rows in the middle of a pass costs as much as a step or two.
+_LEAST_STEPS = 20
+
 _INLINE = {"nogil": True, "error_model": "numpy", "forceinline": True}
 _jit = njit(nogil=True, error_model="numpy")
 _inline = njit(**_INLINE)
@@ -196,26 +199,30 @@ class Ahead(NamedTuple):
 
 
 class _Pace(NamedTuple):
-    """After how many steps, a step a row and pass, one is brought; how many have been."""
+    """After how many steps, a step a row and pass, how many rows are brought; how many have been."""
 
     steps: int
+    rows: int
     brought: int
 
 
 @_jit
 def _pace(ahead, n_steps):
     """Return the pace that spreads the rows ahead over all steps."""
-    n_rows = 0 if ahead is None else ahead.n_rows
-    return _Pace(max(1, n_steps // max(1, n_rows)), 0)
+    n_rows = 1 if ahead is None else max(1, ahead.n_rows)
+    rows = max(1, _LEAST_STEPS * n_rows // n_steps)
+    return _Pace(max(1, rows * n_steps // n_rows), rows, 0)
 
 
 @_inline
 def _bring_next(ahead, pace):
-    """Bring the next row ahead, if there is one left."""
-    if ahead is None or pace.brought == ahead.n_rows:
+    """Bring the next rows ahead, if there are any left."""
+    if ahead is None:
         return pace
-    bring(ahead.source, pace.brought)
-    return _Pace(pace.steps, pace.brought + 1)
+    end = min(pace.brought + pace.rows, ahead.n_rows)
+    for i in range(pace.brought, end):
+        bring(ahead.source, i)
+    return _Pace(pace.steps, pace.rows, end)
 
 
 # --- the matrix ---
