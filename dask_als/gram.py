@@ -199,7 +199,7 @@ class Ahead(NamedTuple):
 
 
 class _Pace(NamedTuple):
-    """After how many steps, a step a row and pass, how many rows are brought; how many have been."""
+    """How many rows are brought after how many steps, a step a row and pass; how many have been."""
 
     steps: int
     rows: int
