@@ -14,10 +14,11 @@ element, the reciprocal is zero, and so are that row of U and that unknown.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from dask_als import simd
-from dask_als.gram import size_of, stride_of, tile_columns, tile_rows
+from dask_als.gram import size_of, stride_of
 from dask_als.simd import REGISTER_BYTES, lanes
 
 PANEL = 4
@@ -25,11 +26,22 @@ PANEL = 4
 # Columns of a panel that are updated at a time: what leaves registers for the other operands.
 _UPDATED = PANEL if REGISTER_BYTES == 64 else PANEL // 2
 
+# Rows and columns of registers in a tile of a matrix that is factored alone, for float32 and for
+# float64: what the processor can hold. Every matrix has whole ones.
+_TILES = ((16, 1), (8, 2)) if REGISTER_BYTES == 64 else ((4, 2), (4, 2))
+_tile_rows = simd.constant_by_dtype(_TILES[0][0], _TILES[1][0])
+_tile_columns = simd.constant_by_dtype(_TILES[0][1], _TILES[1][1])
+
 # A register's transpose covers this many panels (rows) and columns of a panel (columns).
 _panels = simd.constant_by_dtype(*(max(1, REGISTER_BYTES // size // PANEL) for size in (4, 8)))
 _panel_columns = simd.constant_by_dtype(*(min(PANEL, REGISTER_BYTES // size) for size in (4, 8)))
 
 _jit = njit(nogil=True, error_model="numpy")
+
+
+def tile_width(dtype):
+    """Return how many numbers wide a tile is; a matrix has a multiple of this of columns."""
+    return simd.lanes_of(dtype) * _TILES[0 if dtype == np.float32 else 1][1]
 
 
 # --- side by side ---
@@ -134,17 +146,17 @@ def backward_side_by_side(panels, columns, order, x):
 @_jit
 def factor_alone(u, columns, ridge, block):
     """Overwrite the upper triangle of a matrix with its factor; block is scratch for a tile."""
-    rows, width = tile_rows(u), tile_columns(u) * lanes(u)
+    rows, width = _tile_rows(u), _tile_columns(u) * lanes(u)
     stride = stride_of(columns, lanes(u))
     for i in range(columns):
         u[i * (stride + 1)] += ridge
     for row in range(0, columns, rows):
         for column in range(row // width * width, columns, width):
             place = u + (row * stride + column)
-            tile = simd.load_tile(place, stride, rows, tile_columns(u))
+            tile = simd.load_tile(place, stride, rows, _tile_columns(u))
             for p in range(0, row * stride, stride):
                 left = simd.broadcast_tile(u + (p + row), 1, rows, 1)
-                right = simd.load_tile(u + (p + column), 0, 1, tile_columns(u))
+                right = simd.load_tile(u + (p + column), 0, 1, _tile_columns(u))
                 tile = simd.subtract_product(tile, left, right)
             if column <= row:
                 for i in range(rows):
@@ -160,7 +172,7 @@ def factor_alone(u, columns, ridge, block):
 @_jit
 def _factor_block(u, stride, block):
     """Set block to the factor of a square of a tile's rows; behind it is the original diagonal."""
-    size = tile_rows(u)
+    size = _tile_rows(u)
     for i in range(size):
         for j in range(i, size):
             block[i * size + j] = u[i * stride + j]

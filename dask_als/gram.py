@@ -1,8 +1,9 @@
 """Gram matrices of gathered rows.
 
-Rows are gathered one behind the other, `columns` numbers each (their length rounded up to whole
-tiles, with zeros), and their weights apart from them. Below the last row of a Gram matrix are two
-rows of moments: the sums of the gathered rows times their weight, and of the rows as they are.
+Rows are gathered one behind the other, `columns` numbers each (their length rounded up to what
+`cholesky` works on, with zeros), and their weights apart from them. Below the last row of a Gram
+matrix are two rows of moments: the sums of the gathered rows times their weight, and of the rows as
+they are.
 
 A part of the matrix stays in registers while the rows stream by, and is added to the matrix when
 they are through: float32 needs sums to be short before they are summed. Such a pass computes
@@ -26,23 +27,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
 from dask_als import simd
 from dask_als.simd import REGISTER_BYTES, lanes
 
-# Rows and columns of registers in a tile of `cholesky`, for float32 and float64: what the processor
-# can hold. A matrix has whole ones.
-_TILES = ((16, 1), (8, 2)) if REGISTER_BYTES == 64 else ((4, 2), (4, 2))
-
-tile_rows = simd.constant_by_dtype(_TILES[0][0], _TILES[1][0])
-tile_columns = simd.constant_by_dtype(_TILES[0][1], _TILES[1][1])
-
-# Rows of a tile here: so many that the processor can hold three columns of registers.
-_ROWS = 8 if REGISTER_BYTES == 64 else 4
-_rows = simd.constant_by_dtype(_ROWS, _ROWS)
+# Rows of a tile, for float32 and float64: as many as a square has, if the processor can hold three
+# columns of registers.
+_tile_rows = simd.constant_by_dtype(
+    *(min(REGISTER_BYTES // size, 8 if REGISTER_BYTES == 64 else 4) for size in (4, 8))
+)
 
 _half = simd.constant_by_dtype(REGISTER_BYTES // 8, REGISTER_BYTES // 16)
 _diagonals = simd.constant_by_dtype(REGISTER_BYTES // 16 + 1, REGISTER_BYTES // 32 + 1)
@@ -56,11 +51,6 @@ _LEAST_STEPS = 20
 _INLINE = {"nogil": True, "error_model": "numpy", "forceinline": True}
 _jit = njit(nogil=True, error_model="numpy")
 _inline = njit(**_INLINE)
-
-
-def tile_width(dtype):
-    """Return how many numbers wide a tile is."""
-    return simd.lanes_of(dtype) * _TILES[0 if dtype == np.float32 else 1][1]
 
 
 @register_jitable
@@ -249,7 +239,7 @@ def _n_passes(matrix, columns):
     n = columns // lanes(matrix)
     passes = n
     for right in range(1, n):
-        passes += 1 if right == 1 else lanes(matrix) // _rows(matrix) * ((right + 2) // 3)
+        passes += 1 if right == 1 else lanes(matrix) // _tile_rows(matrix) * ((right + 2) // 3)
     return passes
 
 
@@ -295,15 +285,15 @@ def _add_right_of_square(rows, square, matrix, fresh, ahead, pace):
     if columns - square == 2 * width:
         tile = simd.zeros(matrix, lanes(matrix), 1)
         return _add_tile(tile, rows, square, square + width, matrix, fresh, ahead, pace)
-    for row in range(square, square + width, _rows(matrix)):
+    for row in range(square, square + width, _tile_rows(matrix)):
         column = square + width
         while column < columns:
             if (columns - column) // width % 3 == 0:
-                tile = simd.zeros(matrix, _rows(matrix), 3)
+                tile = simd.zeros(matrix, _tile_rows(matrix), 3)
                 pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
                 column += 3 * width
             else:
-                tile = simd.zeros(matrix, _rows(matrix), 2)
+                tile = simd.zeros(matrix, _tile_rows(matrix), 2)
                 pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
                 column += 2 * width
     return pace

@@ -156,7 +156,7 @@ class Plan(NamedTuple):
     @classmethod
     def of(cls, rank, dtype):
         """Return the sizes for a rank and a dtype."""
-        width = gram.tile_width(dtype)
+        width = cholesky.tile_width(dtype)
         dual_limit = min(rank // 2, SIDE_BY_SIDE_RANK) if rank >= DUAL_RANK else 0
         return cls(
             rank=rank,

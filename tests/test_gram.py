@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from dask_als import gram, simd
+from dask_als import cholesky, gram, simd
 from dask_als.aligned import aligned_zeros
 from dask_als.simd import pointer
 
@@ -47,7 +47,7 @@ def by_numpy(rows, weights):
 @pytest.mark.parametrize("n_tiles", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 100])
 def test_matrix_and_moments(dtype, n_tiles, count):
-    columns = n_tiles * gram.tile_width(dtype)
+    columns = n_tiles * cholesky.tile_width(dtype)
     first, second = gathered(count, columns, dtype), gathered(count, columns, dtype, seed=1)
     room, matrix = memory(columns, dtype)
     add_gram(*first, columns, room, True)
@@ -94,7 +94,7 @@ def add_gram_of_source(rows, weights, buffer, columns, matrix, gathered, brought
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("count", "n_ahead"), [(1, 1), (3, 3), (8, 0), (9, 2), (50, 50)])
 def test_every_row_is_gathered_once_and_every_row_ahead_brought_once(dtype, count, n_ahead):
-    columns = 2 * gram.tile_width(dtype)
+    columns = 2 * cholesky.tile_width(dtype)
     rows, buffer = gathered(count, columns, dtype), gathered(count, columns, dtype, seed=1)
     room, matrix = memory(columns, dtype)
     n_gathered, n_brought = np.zeros(count, np.int64), np.zeros(60, np.int64)
