@@ -82,6 +82,16 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class _Submitted:
+    """An epoch that has been submitted, as handles: of its sides and what is known of held-out."""
+
+    number: int
+    sides: dict[Side, list[Any]]
+    predictions: list[Any]
+    test_errors: list[Any]
+
+
+@dataclass(frozen=True)
 class TrainedEpoch:
     """What a callback is given: an epoch that has ended, and its model.
 
@@ -220,18 +230,17 @@ class Training:
         submitted = self._submitted(start, numbers, self._predictions_of(checkpoint))
         batches = _batches(submitted, lambda: _epochs_at_once(pace))
         # While figures are waited for, the epochs after them are already submitted.
-        for batch in _one_ahead(batches):
+        for batch, handle in _one_ahead((batch, self._submit_figures(batch)) for batch in batches):
             n_epochs, before, since = len(batch), clock, before
-            results = deque(self.executor.gather([handle for *_, handle in batch]))
+            (results,) = self.executor.gather([handle])
             clock = time.perf_counter()
             seconds = (clock - before) / n_epochs
-            while batch:
-                number, sides, predicted, handle = batch.popleft()
-                value, train_rmse, test_rmse = results.popleft()
-                figures = EpochFigures(number, value, train_rmse, test_rmse, seconds)
-                yield Epoch(figures, sides, predicted)
-                # What they hold is of no use while the next ones are waited for.
-                del sides, predicted, handle
+            for value, train_rmse, test_rmse in results:
+                epoch = batch.popleft()
+                figures = EpochFigures(epoch.number, value, train_rmse, test_rmse, seconds)
+                yield Epoch(figures, epoch.sides, epoch.predictions)
+                # What it holds is of no use while the next ones are waited for.
+                del epoch
             # By two batches: one may be done already when the figures of the one before arrive.
             pace = (clock - since) / n_epochs
 
@@ -404,7 +413,7 @@ class Training:
 
     def _submitted(
         self, start: Start, numbers: range, predicted: list[Any]
-    ) -> Iterator[tuple[int, dict[Side, list[Any]], list[Any], Any]]:
+    ) -> Iterator[_Submitted]:
         sides = self.sides_of(start, numbers.start - 1)
         first = side_named(self.settings.first)
         for number in numbers:
@@ -415,7 +424,7 @@ class Training:
                 errors = self._submit_errors_of_average(number, predicted)
             else:
                 errors = self._submit_errors(number, sides)
-            yield number, sides, predicted, self._submit_figures(number, sides, errors)
+            yield _Submitted(number, sides, predicted, errors)
 
     def _submit_half_epoch(self, step: HalfEpoch, sides: dict[Side, list[Any]]) -> list[Any]:
         side, name = step.side, f"{step.side.name}-{step.epoch}"
@@ -505,16 +514,18 @@ class Training:
             for (number, block), total in zip(self._test_blocks.items(), predicted, strict=True)
         ]
 
-    def _submit_figures(self, epoch: int, sides: dict[Side, list[Any]], errors: list[Any]) -> Any:
+    def _submit_figures(self, epochs: Sequence[_Submitted]) -> Any:
+        """Have the figures of some epochs made by one task: where epochs are short, tasks count."""
         first = side_named(self.settings.first)
         return self.executor.submit(
-            _epoch_figures,
-            sides[first][0],
-            sides[first.other][0],
-            errors,
+            _figures_of_epochs,
+            [
+                [epoch.sides[first][0], epoch.sides[first.other][0], epoch.test_errors]
+                for epoch in epochs
+            ],
             (self.dataset.n_ratings, self.dataset.n_test),
             self._method,
-            key=f"figures-{epoch}",
+            key=f"figures-{epochs[0].number}",
         )
 
     def _submit_start(self, step: HalfEpoch, start: Start) -> list[Any]:
@@ -887,16 +898,19 @@ def _one_ahead(items: Iterator[T]) -> Iterator[T]:
     yield waiting
 
 
-def _epoch_figures(
-    first: SolvedSide,
-    last: SolvedSide,
-    test_errors: list[int],
+def _figures_of_epochs(
+    epochs: list[tuple[SolvedSide, SolvedSide, list[int]]],
     counts: tuple[int, int],
     method: Method,
-) -> tuple[float, float, float | None]:
+) -> list[tuple[float, float, float | None]]:
     n_ratings, n_test = counts
-    value, train_rmse = method.figures(first, last, n_ratings)
-    return value, train_rmse, rmse(sum(test_errors), n_test) if n_test else None
+    return [
+        (
+            *method.figures(first, last, n_ratings),
+            rmse(sum(test_errors), n_test) if n_test else None,
+        )
+        for first, last, test_errors in epochs
+    ]
 
 
 def _side_figures(side: SolvedSide) -> tuple[float, float | None]:
