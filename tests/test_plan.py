@@ -483,7 +483,7 @@ def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers,
     for option in _WORKERS_ENVIRONMENT:
         monkeypatch.delenv(option.rpartition(".")[2], raising=False)
     settings = TrainSettings(rank=64, epochs=13)
-    seconds, processor = [], []
+    peaks, under, over = [], [], []
     with (
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
         LocalCluster(
@@ -499,33 +499,38 @@ def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers,
         executor = DaskExecutor(client)
         assert executor.shape == Shape(workers, 1, None)
 
-        def on_epoch(figures):
-            seconds.append(figures.seconds)
-            processor.append(sum(processor_seconds(pid) for pid in pids))
+        def plans():
+            """Return a plan by the speed of each of as many cores as train, at the same time."""
+            speeds = [pool.submit(measured_speed, two_million, settings) for _ in pids]
+            return [plan(two_million, settings, executor.shape, one.result()) for one in speeds]
 
-        def speeds():
-            """Return how fast as many cores are as work in training, all at the same time."""
-            measured = [pool.submit(measured_speed, two_million, settings) for _ in pids]
-            return [future.result() for future in measured]
+        # By turns, as a machine's speed may change meanwhile.
+        made = plans()
+        for turn in range(3):
+            seconds, processor = [], []
 
-        before = speeds()
-        train(two_million, str(tmp_path / "model"), settings, executor, on_epoch=on_epoch)
-        peak = max(high_water(pid) for pid in pids)
-        shape = executor.shape
-        plans = [plan(two_million, settings, shape, speed) for speed in before + speeds()]
+            def on_epoch(figures, seconds=seconds, processor=processor):
+                seconds.append(figures.seconds)
+                processor.append(sum(processor_seconds(pid) for pid in pids))
 
-    made = plans[0]
-    fastest, *_, slowest = sorted(one.epoch_seconds for one in plans)
-    # An epoch is submitted while the one before runs, so what one takes shows over two.
-    elapsed = statistics.median(np.convolve(seconds[2:-1], [0.5, 0.5], "valid"))
-    computed = (processor[-2] - processor[2]) / (len(processor) - 4) / workers
-    print(
-        f"\n{workers} workers: peak {made.memory.peak / MIB:.0f} MiB estimated, "
-        f"{peak / MIB:.0f} measured; epoch {fastest:.2f} to {slowest:.2f} s estimated, "
-        f"{elapsed:.2f} elapsed, {computed:.2f} on the processor"
-    )
+            train(two_million, str(tmp_path / f"{turn}"), settings, executor, on_epoch=on_epoch)
+            peaks.append(max(high_water(pid) for pid in pids))
+            before, made = made, plans()
+            estimated = statistics.mean(one.epoch_seconds for one in before + made)
+            # An epoch is submitted while the one before runs, so what one takes shows over two.
+            elapsed = statistics.median(np.convolve(seconds[2:-1], [0.5, 0.5], "valid"))
+            computed = (processor[-2] - processor[2]) / (len(processor) - 4) / workers
+            print(
+                f"\n{workers} workers: epoch {estimated:.2f} s estimated, "
+                f"{elapsed:.2f} elapsed, {computed:.2f} on the processor"
+            )
+            under.append(estimated / min(computed, elapsed))
+            over.append(estimated / elapsed)
+
+    memory, peak = made[0].memory, peaks[0]
+    print(f"peak {memory.peak / MIB:.0f} MiB estimated, {peak / MIB:.0f} measured")
     assert peak > 2 * PROCESS_BYTES
-    assert made.memory.peak == pytest.approx(peak, rel=CLOSE)
-    # On a machine that does nothing else, and whose speed is steady, all are about the same.
-    assert (1 - CLOSE) * min(computed, elapsed) <= slowest
-    assert fastest <= (1 + CLOSE) * elapsed
+    assert memory.peak == pytest.approx(peak, rel=CLOSE)
+    # On a machine that does nothing else, both are about the same.
+    assert statistics.median(under) >= 1 - CLOSE
+    assert statistics.median(over) <= 1 + CLOSE
