@@ -148,6 +148,21 @@ def test_data_for_a_later_copy_is_waited_for_in_the_next_half_epoch():
     assert (items.seconds, items.solving, items.waiting) == (4, 2, 1)
 
 
+def test_clocks_that_were_set_back_take_no_half_epoch_away():
+    """Dask compares the clocks of workers at each heartbeat, to about what a message takes."""
+    state = started()
+    end(state, "solve-users-1-0", WORKER, compute=(100, 101))
+    end(state, "solve-users-1-1", OTHER, compute=(100, 101))
+    end(state, "broadcast-users-1-0", WORKER, compute=(101, 102))
+    end(state, "solve-items-1-0", WORKER, compute=(101.5, 101.75))
+    end(state, "solve-users-2-0", WORKER, compute=(101.75, 103))
+    end(state, "solve-users-2-1", OTHER, compute=(101.75, 103))
+    end(state, "broadcast-users-2-0", WORKER, compute=(102.5, 102.75))
+    _, items, users = state.half_epochs
+    assert (items.start, items.seconds, items.solving) == (101.5, 0.25, 0.125)
+    assert (users.start, users.seconds, users.solving) == (101.75, 1.25, 1.25)
+
+
 def test_watching_takes_a_small_part_of_an_epoch():
     """An epoch over 20 million ratings takes seconds, 2 percent of which are far more."""
     partitions = 20

@@ -335,9 +335,13 @@ class RunState:
         solving = [
             Interval(part.worker, part.start, part.start + part.solving) for part in partitions
         ]
-        start = self._stopped
-        if start is None:
-            start = min(interval.start for interval in [*solving, *self._waiting])
+        start = min(interval.start for interval in solving)
+        if self._stopped is None:
+            start = min([start, *(interval.start for interval in self._waiting)])
+        else:
+            # Clocks of workers are known only about: the half-epoch before may seem to end later.
+            start = min(start, self._stopped)
+        stop = max([stop, *(interval.stop for interval in solving)])
         self._stopped, self._last = stop, half
         solved, waited = split_time(start, stop, threads, solving=solving, waiting=self._waiting)
         self._waiting = [interval for interval in self._waiting if interval.stop > stop]
