@@ -148,7 +148,7 @@ class DaskExecutor:
     def shape(self) -> Shape:
         """Workers as they are now: the most threads, and the lowest memory limit, that one has."""
         with self._losses_told():
-            workers = list(self._client.scheduler_info()["workers"].values())
+            workers = _about_workers(self._client)
         limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
         return Shape(
             workers=max(1, len(workers)),
@@ -285,6 +285,13 @@ def _threads_by_worker(client: Client) -> dict[str, int]:
     with _answers():
         threads: dict[str, int] = client.nthreads()
     return threads
+
+
+def _about_workers(client: Client) -> list[dict[str, Any]]:
+    # Not `Client.scheduler_info`: what it returns may be of a look that asked for no workers.
+    with _answers():
+        info = client.sync(client.scheduler.identity, n_workers=-1)
+    return list(info["workers"].values())
 
 
 def _tasks_by_worker(client: Client) -> dict[str, tuple[str, ...]]:

@@ -138,6 +138,25 @@ def test_threads_are_those_of_all_workers(client):
     assert DaskExecutor(client).threads == 2
 
 
+def test_workers_are_counted_whatever_else_asks_for_them(client):
+    """A client looks at the scheduler every two seconds, and does not ask it for workers then."""
+    executor, over = DaskExecutor(client), threading.Event()
+
+    def look():
+        while not over.is_set():
+            client.sync(client._update_scheduler_info)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        shapes = {executor.shape for _ in range(100)}
+    finally:
+        over.set()
+        looking.join()
+    (shape,) = shapes
+    assert shape.workers == len(client.nthreads())
+
+
 def test_an_address_is_connected_to(client):
     with connected(ClusterSettings(address=client.scheduler.address)) as other:
         assert other.scheduler.address == client.scheduler.address

@@ -129,7 +129,8 @@ WAYS = {
 
 def broadcast(client: Client, way: Way, n_hosts: int, n_bytes: int) -> float:
     """Give the seconds from solved parts to the whole side on every host."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    # Not `Client.scheduler_info`: what it returns may be of a look that asked for no workers.
+    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
     hosts = sorted(workers, key=lambda host: int(workers[host]["name"]))[:n_hosts]
     client.run(_serve_at_once, way.serve_at_once)
     (client.amm.start if way.memory_manager else client.amm.stop)()
