@@ -52,8 +52,8 @@ def interleave(matrices, columns, order, panels, x):
     """Set panels to the upper triangles of the matrices, x to the right-hand sides."""
     width = lanes(matrices)
     stride, size, span = stride_of(columns, width), size_of(columns, width), columns * PANEL * width
-    for row in range(order):
-        for column in range(row // width * width, columns, width):
+    for column in range(0, columns, width):
+        for row in range(min(order, column + width)):
             turned = simd.load_transposed(
                 matrices + (row * stride + column),
                 size,

@@ -13,10 +13,9 @@ they are through: float32 needs sums to be short before they are summed. Such a 
   of a row's numbers that is loaded is then multiplied two or three times, so that loading, which
   few processors do faster than multiplying, leaves room to bring rows to the cache.
 
-A square on the diagonal is symmetric, so half of it is enough. With x = (a, b) the two halves of a
-register, its quarters aᵀa and bᵀb are computed together and by diagonals: x times (a, b), x times
-both halves rotated by one, and so on, up to half of a half, for a diagonal beyond that is one of
-those transposed. The quarter aᵀb is a tile of half registers.
+A square on the diagonal is symmetric, so half of it is enough: x times x, times x rotated by one
+lane, and so on, up to half of its lanes. As rotating takes a processor as long as multiplying, only
+a few rotations are made, by distances that differ by all of these: of 16 lanes four suffice.
 
 The first pass also gathers the rows, which costs next to nothing beside its arithmetic. Rows lie
 anywhere in memory, so those that are gathered next are already brought to the cache, one after the
@@ -38,9 +37,6 @@ from dask_als.simd import REGISTER_BYTES, lanes
 _tile_rows = simd.constant_by_dtype(
     *(min(REGISTER_BYTES // size, 8 if REGISTER_BYTES == 64 else 4) for size in (4, 8))
 )
-
-_half = simd.constant_by_dtype(REGISTER_BYTES // 8, REGISTER_BYTES // 16)
-_diagonals = simd.constant_by_dtype(REGISTER_BYTES // 16 + 1, REGISTER_BYTES // 32 + 1)
 
 # So many rows earlier than it is used a row is gathered: what is just stored can't be loaded yet.
 LEAD = 8
@@ -249,9 +245,7 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
     """Add the square on the diagonal from a column on, and the moments of its columns."""
     gathered, count, columns = rows
     start, weights = gathered
-    stride, middle = stride_of(columns, lanes(matrix)), column + _half(matrix)
-    diagonals = simd.zeros(matrix, 1, _diagonals(matrix))
-    quarter = simd.zeros(matrix, _half(matrix), 1, _half(matrix))
+    stride, diagonals = stride_of(columns, lanes(matrix)), simd.no_products(matrix)
     weighted, plain = simd.zeros(matrix, 1, 1), simd.zeros(matrix, 1, 1)
     for i in range(min(count, LEAD)):
         sums = gather(source, i, start + i * columns, weights + i, sums)
@@ -261,18 +255,12 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
             later = i + LEAD
             if source is not None and later < count:
                 sums = gather(source, later, start + later * columns, weights + later, sums)
-            x = start + (i * columns + column)
-            both = simd.load(x)
-            rotated = simd.rotated_halves(both, _diagonals(matrix))
-            diagonals = simd.add_product(diagonals, both, rotated)
-            first_half = simd.broadcast_rows(quarter, x)
-            quarter = simd.add_product(quarter, first_half, simd.upper_half(both))
-            weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), both)
-            plain = simd.add(plain, both)  # not times 1: that would take a multiplier
-    upper, lower = simd.triangles(diagonals)
-    _put(matrix + (column * stride + column), stride, upper, fresh)
-    _put(matrix + (column * stride + middle), stride, quarter, fresh)
-    _put(matrix + (middle * stride + middle), stride, lower, fresh)
+            x = simd.load(start + (i * columns + column))
+            diagonals = simd.add_products_of_lanes(diagonals, x)
+            weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), x)
+            plain = simd.add(plain, x)  # not times 1: that would take a multiplier
+    square = simd.square_of_products(diagonals)
+    _put(matrix + (column * stride + column), stride, square, fresh)
     _put(matrix + (columns * stride + column), stride, weighted, fresh)
     _put(matrix + ((columns + 1) * stride + column), stride, plain, fresh)
     return sums, pace

@@ -42,6 +42,9 @@ SIDE_BY_SIDE_RANK = 128
 # The least rank at which the dual form pays.
 DUAL_RANK = 24
 
+# What gathered rows may take: many processors' first-level cache is no larger.
+_GATHERED_BYTES = 32 * 1024
+
 _jit = njit(nogil=True, error_model="numpy")
 
 
@@ -161,7 +164,7 @@ class Plan(NamedTuple):
         return cls(
             rank=rank,
             columns=_round_up(rank, width),
-            chunk=max(16, min(128, 8192 // (rank + 16))),
+            chunk=max(16, min(128, _GATHERED_BYTES // np.dtype(dtype).itemsize // (rank + 16))),
             dual_limit=dual_limit,
             width=width,
             queues=_round_up(dual_limit, width) // width + 1,

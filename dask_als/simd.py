@@ -13,6 +13,8 @@ goes into wherever the processor can.
 from __future__ import annotations
 
 import operator
+from functools import cache
+from itertools import combinations
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -559,73 +561,80 @@ def solve(_typing, factor, tile):
     return tile(factor, tile), emit
 
 
-# --- squares on a diagonal ---
+# --- products of the lanes of a register ---
+# They are summed by the distance of their lanes, counted around the register, which is at most half
+# of the lanes. One register has all products of a distance: in lane i those of lanes i + a and
+# i + b, with the rotations a and b that are so far apart.
 
 
-@intrinsic(prefer_literal=True)
-def rotated_halves(_typing, register, count):
-    """Return a row of `count` registers, each with both halves rotated by one lane more.
-
-    Lane i of a half of register d has what lane i + d, or from the start again, had at first.
-    """
-    result = Tile(register.dtype, 1, count.literal_value)
-    half = register.lanes // 2
-
-    def emit(_context, builder, _signature, args):
-        x = builder.extract_value(args[0], 0)
-        lanes = range(register.lanes)
-        return result.pack(
-            builder,
-            {
-                (0, d): _permuted(builder, x, [i // half * half + (i + d) % half for i in lanes])
-                for _, d in result.positions()
-            },
-        )
-
-    return result(register, count), emit
+@cache
+def _rotations_by_distance(lanes):
+    """Return two rotations for each distance, of as few altogether as suffice."""
+    distances = range(lanes // 2 + 1)
+    for count in range(1, lanes):
+        for others in combinations(range(1, lanes), count):
+            rotations = (0, *others)
+            pairs = {(b - a) % lanes: (a, b) for a in rotations for b in rotations}
+            if pairs.keys() >= set(distances):
+                return [pairs[distance] for distance in distances]
+    raise AssertionError("all rotations together are enough")
 
 
 @intrinsic
-def upper_half(_typing, register):
-    """Return the upper half of the lanes, a register half as wide."""
-    half = register.lanes // 2
-    result = Tile(register.dtype, 1, 1, half)
+def no_products(_typing, pointer):
+    """Return zeros that `add_products_of_lanes` can add to: a row with a register a distance."""
+    products = Tile(pointer.dtype, 1, _lanes(pointer.dtype) // 2 + 1)
 
-    def emit(_context, builder, _signature, args):
-        x = builder.extract_value(args[0], 0)
-        return result.pack(builder, {(0, 0): _permuted(builder, x, range(half, 2 * half))})
+    def emit(_context, builder, _signature, _args):
+        zero = _constant(products.register, 0.0)
+        return products.pack(builder, dict.fromkeys(products.positions(), zero))
 
-    return result(register), emit
+    return products(pointer), emit
 
 
 @intrinsic
-def triangles(_typing, diagonals):
-    """Return two squares, of the first and of the second halves of lanes, from their diagonals.
+def add_products_of_lanes(_typing, products, register):
+    """Return products + the products of any two numbers of a register."""
+    rotations = _rotations_by_distance(register.lanes)
 
-    Register d has in lane i the element (i, i + d), or (i, i + d - n) of a square of n rows, which
-    is symmetric. Only what is on and above the diagonal is set.
-    """
-    half = diagonals.lanes // 2
-    square = Tile(diagonals.dtype, half, 1, half)
-    pair = types.UniTuple(square, 2)
+    def emit(_context, builder, _signature, args):
+        total, x = products.unpack(builder, args[0]), builder.extract_value(args[1], 0)
+        rotated = {
+            by: _rotated(builder, x, by)
+            for by in dict.fromkeys(by for pair in rotations for by in pair)
+        }
+        for distance, (a, b) in enumerate(rotations):
+            total[0, distance] = _multiply_add(builder, rotated[a], rotated[b], total[0, distance])
+        return products.pack(builder, total)
 
-    def emit(context, builder, _signature, args):
-        by_distance = [builder.extract_value(args[0], d) for d in range(diagonals.columns)]
-        squares = []
-        for start in (0, half):
-            shifted = [
-                _permuted(builder, by_distance[d], [start + (i - d) % half for i in range(half)])
-                if d < len(by_distance)
-                else _permuted(builder, by_distance[half - d], range(start, start + half))
-                for d in range(half)
-            ]
-            rows = {}
-            for row in range(half):
-                rows[row, 0] = shifted[0]
-                for d in range(1, half - row):
-                    lanes = [half + i if i == row + d else i for i in range(half)]
-                    rows[row, 0] = _permuted(builder, rows[row, 0], lanes, shifted[d])
-            squares.append(square.pack(builder, rows))
-        return context.make_tuple(builder, pair, squares)
+    return products(products, register), emit
 
-    return pair(diagonals), emit
+
+@intrinsic
+def square_of_products(_typing, products):
+    """Return the symmetric square that has the products of lanes i and j in row i and lane j."""
+    n = products.lanes
+    square, rotations = Tile(products.dtype, n, 1), _rotations_by_distance(n)
+
+    def emit(_context, builder, _signature, args):
+        total = products.unpack(builder, args[0])
+        # At first row r has in lane j the product of lanes j + r and j, then that of row r - j.
+        rows = []
+        for row in range(n):
+            distance = min(row, n - row)
+            a, b = rotations[distance]
+            rows.append(_rotated(builder, total[0, distance], -(a if row == distance else b)))
+        step = 1
+        while step < n:
+            lanes = [lane + lane // step % 2 * n for lane in range(n)]
+            rows = [_permuted(builder, rows[row], lanes, rows[row - step]) for row in range(n)]
+            step *= 2
+        return square.pack(builder, {(row, 0): rows[row] for row in range(n)})
+
+    return square(products), emit
+
+
+def _rotated(builder, register, by):
+    """Return a register that has in lane i what lane i + by had, or by lanes from its start on."""
+    count = register.type.count
+    return _permuted(builder, register, [(lane + by) % count for lane in range(count)])
