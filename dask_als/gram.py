@@ -245,7 +245,7 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
     """Add the square on the diagonal from a column on, and the moments of its columns."""
     gathered, count, columns = rows
     start, weights = gathered
-    stride, diagonals = stride_of(columns, lanes(matrix)), simd.no_products(matrix)
+    products = simd.zeros(matrix, 1, simd.n_distances(matrix))
     weighted, plain = simd.zeros(matrix, 1, 1), simd.zeros(matrix, 1, 1)
     for i in range(min(count, LEAD)):
         sums = gather(source, i, start + i * columns, weights + i, sums)
@@ -256,10 +256,10 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
             if source is not None and later < count:
                 sums = gather(source, later, start + later * columns, weights + later, sums)
             x = simd.load(start + (i * columns + column))
-            diagonals = simd.add_products_of_lanes(diagonals, x)
+            products = simd.add_products_of_lanes(products, x)
             weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), x)
             plain = simd.add(plain, x)  # not times 1: that would take a multiplier
-    square = simd.square_of_products(diagonals)
+    stride, square = stride_of(columns, lanes(matrix)), simd.square_of_products(products)
     _put(matrix + (column * stride + column), stride, square, fresh)
     _put(matrix + (columns * stride + column), stride, weighted, fresh)
     _put(matrix + ((columns + 1) * stride + column), stride, plain, fresh)

@@ -562,9 +562,11 @@ def solve(_typing, factor, tile):
 
 
 # --- products of the lanes of a register ---
-# They are summed by the distance of their lanes, counted around the register, which is at most half
-# of the lanes. One register has all products of a distance: in lane i those of lanes i + a and
-# i + b, with the rotations a and b that are so far apart.
+# They are summed by the distance of their lanes, counted around the register, so that half of the
+# lanes is the farthest. A row of registers has one for each: in lane i the product of lanes i + a
+# and i + b, where a and b are rotations that are so far apart.
+
+n_distances = constant_by_dtype(REGISTER_BYTES // 4 // 2 + 1, REGISTER_BYTES // 8 // 2 + 1)
 
 
 @cache
@@ -578,18 +580,6 @@ def _rotations_by_distance(lanes):
             if pairs.keys() >= set(distances):
                 return [pairs[distance] for distance in distances]
     raise AssertionError("all rotations together are enough")
-
-
-@intrinsic
-def no_products(_typing, pointer):
-    """Return zeros that `add_products_of_lanes` can add to: a row with a register a distance."""
-    products = Tile(pointer.dtype, 1, _lanes(pointer.dtype) // 2 + 1)
-
-    def emit(_context, builder, _signature, _args):
-        zero = _constant(products.register, 0.0)
-        return products.pack(builder, dict.fromkeys(products.positions(), zero))
-
-    return products(pointer), emit
 
 
 @intrinsic
@@ -635,6 +625,6 @@ def square_of_products(_typing, products):
 
 
 def _rotated(builder, register, by):
-    """Return a register that has in lane i what lane i + by had, or by lanes from its start on."""
+    """Return a register that has in lane i what lane i + by had, counted around the register."""
     count = register.type.count
     return _permuted(builder, register, [(lane + by) % count for lane in range(count)])
