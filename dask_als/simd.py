@@ -310,9 +310,9 @@ def store(_typing, pointer, tile):
 
 
 @intrinsic(prefer_literal=True)
-def broadcast_tile(_typing, pointer, stride, rows, columns, lane_count=None):
+def broadcast_tile(_typing, pointer, stride, rows, columns):
     """Return a tile of numbers repeated in all lanes, tile[r, c] = pointer[r * stride + c]."""
-    tile, shape = _tile_of(pointer, rows, columns, lane_count)
+    tile, shape = _tile_of(pointer, rows, columns, None)
 
     def emit(_context, builder, _signature, args):
         return tile.pack(builder, _broadcast_registers(builder, tile, *args[:2]))
@@ -589,10 +589,7 @@ def add_products_of_lanes(_typing, products, register):
 
     def emit(_context, builder, _signature, args):
         total, x = products.unpack(builder, args[0]), builder.extract_value(args[1], 0)
-        rotated = {
-            by: _rotated(builder, x, by)
-            for by in dict.fromkeys(by for pair in rotations for by in pair)
-        }
+        rotated = {by: _rotated(builder, x, by) for pair in rotations for by in pair}
         for distance, (a, b) in enumerate(rotations):
             total[0, distance] = _multiply_add(builder, rotated[a], rotated[b], total[0, distance])
         return products.pack(builder, total)

@@ -335,12 +335,10 @@ class RunState:
         solving = [
             Interval(part.worker, part.start, part.start + part.solving) for part in partitions
         ]
-        start = min(interval.start for interval in solving)
-        if self._stopped is None:
-            start = min([start, *(interval.start for interval in self._waiting)])
-        else:
-            # Clocks of workers are known only about: the half-epoch before may seem to end later.
-            start = min(start, self._stopped)
+        waiting = [interval.start for interval in self._waiting]
+        before = waiting if self._stopped is None else [self._stopped]
+        # Clocks of workers are known only about: what was before may seem to end after a solve.
+        start = min([*before, *(interval.start for interval in solving)])
         stop = max([stop, *(interval.stop for interval in solving)])
         self._stopped, self._last = stop, half
         solved, waited = split_time(start, stop, threads, solving=solving, waiting=self._waiting)

@@ -129,9 +129,8 @@ WAYS = {
 
 def broadcast(client: Client, way: Way, n_hosts: int, n_bytes: int) -> float:
     """Give the seconds from solved parts to the whole side on every host."""
-    # Not `Client.scheduler_info`: what it returns may be of a look that asked for no workers.
-    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
-    hosts = sorted(workers, key=lambda host: int(workers[host]["name"]))[:n_hosts]
+    names = client.run(_name)
+    hosts = sorted(names, key=lambda host: int(names[host]))[:n_hosts]
     client.run(_serve_at_once, way.serve_at_once)
     (client.amm.start if way.memory_manager else client.amm.stop)()
     rows = n_bytes // BYTES_A_ROW // (PARTS_A_HOST * n_hosts)
@@ -147,6 +146,10 @@ def broadcast(client: Client, way: Way, n_hosts: int, n_bytes: int) -> float:
     if set(counts) != {rows * len(parts)}:
         raise RuntimeError(f"the hosts have {counts} rows, not {rows * len(parts)}")
     return seconds
+
+
+def _name(dask_worker: Any) -> str:
+    return str(dask_worker.name)
 
 
 def _serve_at_once(limit: int, dask_worker: Any) -> None:
