@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_half_epoch import block_with, state_of
+from made_blocks import block_with, state_of
 
 from dask_als.gibbs_kernel import draw_rows
 

@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data import small_settings
+from made_blocks import block_with, state_of
 
-from dask_als.blocks import State, block_of
+from dask_als.blocks import block_of
 from dask_als.exact_sum import as_float
 from dask_als.half_epoch import (
     SolvedSide,
@@ -17,19 +18,6 @@ from dask_als.objective import NO_SUMS
 from dask_als.side import ITEMS, SIDES, USERS
 
 SETTINGS = small_settings(dtype="float64", residual_precision=0.5)
-
-
-def state_of(seed, n_rows, rank=4):
-    rng = np.random.default_rng(seed)
-    return State(rng.normal(size=n_rows), rng.normal(size=(n_rows, rank)))
-
-
-def block_with(counts, n_fixed, seed=0, start=0):
-    rng = np.random.default_rng(seed)
-    row = np.repeat(np.arange(start, start + len(counts)), counts)
-    column = np.concatenate([np.sort(rng.permutation(n_fixed)[:n]) for n in counts])
-    ratings = rng.integers(1, 11, len(row)).astype(np.float32) / 2
-    return block_of(range(start, start + len(counts)), row, column.astype(np.int32), ratings)
 
 
 @pytest.mark.parametrize("side", SIDES)

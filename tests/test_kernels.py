@@ -9,86 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kernel_problems import digest, mixed_counts, problem
 from llvmlite.binding import get_host_cpu_features
 
+import dask_als
 from dask_als import kernels
-from dask_als.kernels import solve_rows, solve_rows_plain
+from dask_als.kernels import solve_rows_plain
 
 RANKS = [1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 64, 100, 128, 129, 257, 512]
 DTYPES = [np.float32, np.float64]
-
-
-class Problem(NamedTuple):
-    """Arguments of `solve_rows`."""
-
-    indptr: np.ndarray
-    indices: np.ndarray
-    ratings: np.ndarray
-    own_factors: np.ndarray
-    fixed_bias: np.ndarray
-    fixed_factors: np.ndarray
-    mean: float
-    bias_ridge: np.ndarray
-    factor_ridge: np.ndarray
-
-    def solved(self, solve=solve_rows):
-        """Return (bias, factors, squared_error)."""
-        *arrays, mean, bias_ridge, factor_ridge = self
-        return solve(*arrays, mean=mean, bias_ridge=bias_ridge, factor_ridge=factor_ridge)
-
-    def astype(self, dtype):
-        """Return the problem with the factors and biases in another dtype."""
-        return self._replace(
-            own_factors=self.own_factors.astype(dtype),
-            fixed_bias=self.fixed_bias.astype(dtype),
-            fixed_factors=self.fixed_factors.astype(dtype),
-        )
-
-    def rows(self, chosen):
-        """Return the problem of some rows, in the order given."""
-        starts, ends = self.indptr[:-1][chosen], self.indptr[1:][chosen]
-        taken = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
-        places = np.concatenate([np.empty(0, np.int64), *taken])
-        return self._replace(
-            indptr=np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64),
-            indices=self.indices[places],
-            ratings=self.ratings[places],
-            own_factors=self.own_factors[chosen],
-            bias_ridge=self.bias_ridge[chosen],
-            factor_ridge=self.factor_ridge[chosen],
-        )
-
-
-def problem(counts, rank, dtype=np.float64, *, n_fixed=700, ridge=0.05, seed=0):
-    """Return a problem with the given numbers of ratings in its rows."""
-    random = np.random.default_rng(seed)
-    counts = np.asarray(counts, np.int64)
-    n, nnz = len(counts), int(counts.sum())
-    return Problem(
-        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        indices=random.integers(0, n_fixed, nnz, dtype=np.int32),
-        ratings=(random.integers(1, 11, nnz) / 2).astype(np.float32),
-        own_factors=random.normal(0, rank**-0.5, (n, rank)),
-        fixed_bias=random.normal(0, 0.3, n_fixed),
-        fixed_factors=random.normal(0, rank**-0.5, (n_fixed, rank)),
-        mean=3.5,
-        bias_ridge=random.uniform(1e-3, 1, n),
-        factor_ridge=random.uniform(ridge, 2 * ridge, n),
-    ).astype(dtype)
-
-
-def mixed_counts(rank, rows=37):
-    """Return numbers of ratings around the limits that a rank sets, some others, zero and many."""
-    limits = [1, rank // 2, rank, 16]
-    near = [max(0, limit + step) for limit in limits for step in (-1, 0, 1)]
-    some = np.random.default_rng(rank).integers(0, 2 * rank + 40, rows - len(near))
-    return [0, *near, *some, 0, 3000, 1]
 
 
 def oracle(problem):
@@ -293,26 +228,20 @@ def test_lengths_that_do_not_fit_are_refused():
 REPORT = """
 import json, sys, numpy as np
 sys.path[:0] = json.loads(sys.argv[1])
-from dask_als import kernels
-from test_kernels import digest
+from dask_als.kernels import _kernel
+from kernel_problems import digest
 dtypes = [np.dtype(name) for name in sys.argv[2:]]
 digests = {dtype.name: digest(dtype) for dtype in dtypes}
-stats = [kernels._kernel(dtype).stats for dtype in dtypes]
+stats = [_kernel(dtype).stats for dtype in dtypes]
 hits = sum(sum(s.cache_hits.values()) for s in stats)
 misses = sum(sum(s.cache_misses.values()) for s in stats)
 print(json.dumps({"digests": digests, "hits": hits, "misses": misses}))
 """
 
 
-def digest(dtype):
-    """Return the bits of a solution as text."""
-    solved = problem(mixed_counts(33), 33, dtype).solved()
-    return "".join(part.tobytes().hex() for part in solved)
-
-
 def fresh_process(*dtypes, **environment):
     """Start a process that solves a problem; its report is the result of `report_of`."""
-    paths = [os.path.dirname(os.path.dirname(kernels.__file__)), os.path.dirname(__file__)]
+    paths = [str(Path(dask_als.__file__).parents[1]), str(Path(__file__).parents[0])]
     command = [sys.executable, "-c", REPORT, json.dumps(paths), *dtypes]
     return subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
