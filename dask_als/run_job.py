@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypedDict
 
 from dask_als import dataset as dataset_files
-from dask_als import model_files, recommend, storage
+from dask_als import model_files, outputs, recommend, storage
 from dask_als.checkpoint import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.dataset import Dataset, open_dataset, rows_path
 from dask_als.errors import InputError
@@ -24,6 +24,7 @@ from dask_als.job_file import Job
 from dask_als.job_result import JobResult, StepResult, in_a_line
 from dask_als.model_files import read_manifest
 from dask_als.monitor.run import Listener
+from dask_als.ownership import EVALUATION, STEP_NOTE
 from dask_als.prepare import Progress, Titles, prepare
 from dask_als.settings import CheckpointSettings
 from dask_als.side import ITEMS
@@ -156,7 +157,7 @@ def _run_step(
         watcher.started(name, reason, replaced)
         step.run(job, executor, watcher)
         made = {"step": name, "inputs": inputs, "sha256": _digest(step.whole)}
-        storage.replace_json(step.note, made)
+        outputs.replace_json(step.note, STEP_NOTE, made)
     except BaseException as error:
         result.add(
             StepResult(
@@ -336,7 +337,7 @@ def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
     dataset = open_dataset(job.dataset)
     with watcher.counting("partitions") as progress:
         found = evaluate(job.model, dataset, executor, job.evaluate, progress=progress)
-    storage.replace_json(job.evaluation, found.to_json())
+    outputs.replace_json(job.evaluation, EVALUATION, found.to_json())
 
 
 def _evaluate_figures(job: Job) -> dict[str, Any]:
