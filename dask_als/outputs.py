@@ -82,7 +82,8 @@ def staged_directory(
         with _staged(path, check, lambda there: _files(there, kind)) as staging:
             os.mkdir(staging)
             yield staging
-            ownership.seal(staging, kind)
+            check()
+            _seal(path, staging, kind)
         return
     check()
     name = inner.rstrip("/").rsplit("/", 1)[-1]
@@ -92,8 +93,8 @@ def staged_directory(
         try:
             yield storage.on_every_process(filesystem, inner_staging)
             staging = storage.on_every_process(filesystem, inner_staging)
-            ownership.seal(staging, kind)
             check()
+            _seal(path, staging, kind)
             _move_objects(filesystem, inner_staging, inner, kind)
         finally:
             with suppress(FileNotFoundError):
@@ -269,7 +270,7 @@ def _settle_one(parent: str, name: str, staging: str) -> None:
         is_replacing = os.path.lexists(os.path.join(staging, _REPLACING))
         shutil.rmtree(os.path.join(staging, _doomed(name)), ignore_errors=True)
         for place in (name, _OLD):
-            if not is_replacing:
+            if place == name and not is_replacing:
                 _remove_whole(os.path.join(staging, place))
             elif os.path.lexists(os.path.join(staging, place)):
                 _discard(staging, place, _proven_files(os.path.join(staging, place)))
@@ -295,6 +296,13 @@ def _proven_files(path: str) -> list[str] | None:
         with suppress(InputError):
             return ownership.listed_files(path, kind)
     return []
+
+
+def _seal(path: str, staging: str, kind: Kind) -> None:
+    try:
+        ownership.seal(staging, kind)
+    except InputError as error:
+        raise JobError(f"{path} could not be made: {error}") from None
 
 
 # Local files -------------------------------------------------------------------------------------
@@ -408,29 +416,38 @@ def _put(
     if not os.path.lexists(target):
         _rename_to_nothing(made, target)
         return
-    _touch(os.path.join(staging, _REPLACING))
-    old = made
-    if not _renameat2(made, target, _EXCHANGE):
-        old = os.path.join(staging, _OLD)
-        os.rename(target, old)
-        try:
-            os.rename(made, target)
-        except BaseException:
-            os.rename(old, target)
-            raise
+    replacing, old = os.path.join(staging, _REPLACING), os.path.join(staging, _OLD)
+    _touch(replacing)
+    try:
+        if _renameat2(made, target, _EXCHANGE):
+            old = made
+        else:
+            _rename_both(made, target, old)
+    except BaseException:
+        os.unlink(replacing)
+        raise
     try:
         files = files_there(old)
-    except InputError:
-        # Something came into it meanwhile.
+    except InputError:  # Something came into it meanwhile.
         if old == made:
             _renameat2(made, target, _EXCHANGE)
         else:
             os.rename(target, made)
             os.rename(old, target)
-        os.unlink(os.path.join(staging, _REPLACING))
+        os.unlink(replacing)
         raise
     _sync_directory(os.path.dirname(target))
     _discard(staging, os.path.basename(old), files)
+
+
+def _rename_both(made: str, target: str, old: str) -> None:
+    """Put what was made in place of what is there, where two names cannot be exchanged."""
+    os.rename(target, old)
+    try:
+        os.rename(made, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
 
 
 def _discard(staging: str, name: str, files: list[str] | None) -> None:
