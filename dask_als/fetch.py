@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pooch
@@ -61,13 +63,14 @@ def fetch(
     if name not in NAMES:
         raise InputError(f"{name!r} cannot be fetched; choose one of {', '.join(NAMES)}")
     url = f"{base_url}/{name}.zip"
-    try:
+    path = os.path.join(os.path.abspath(directory), f"{name}.zip")
+    with _fetching(url):
         md5 = _published_md5(f"{url}.md5")
-        path = os.path.join(os.path.abspath(directory), f"{name}.zip")
-        if os.path.lexists(path):
-            _check_same(path, md5)
-            return Fetched(path, md5)
-        with staged_path(path) as staging:
+    if os.path.lexists(path):
+        _check_same(path, md5)
+        return Fetched(path, md5)
+    with staged_path(path) as staging:
+        with _fetching(url):
             pooch.retrieve(
                 url,
                 known_hash=f"md5:{md5}" if md5 else None,
@@ -75,16 +78,21 @@ def fetch(
                 path=os.path.dirname(staging),
                 downloader=HTTPDownloader(progressbar=progress, timeout=_SECONDS_TO_WAIT),
             )
-            damaged = _damaged_member(staging)
-            if damaged is not None:
-                raise JobError(f"{url} was damaged ({damaged}) and is not kept; fetch it again")
+        damaged = _damaged_member(staging)
+        if damaged is not None:
+            raise JobError(f"{url} was damaged ({damaged}) and is not kept; fetch it again")
+    return Fetched(path, md5)
+
+
+@contextmanager
+def _fetching(url: str) -> Iterator[None]:
+    """Turn what goes wrong with a download into a JobError."""
+    try:
+        yield
     except requests.ConnectionError:
         raise JobError(f"{url} cannot be reached; are you offline?") from None
     except (requests.RequestException, ValueError) as error:
         raise JobError(f"{url} could not be fetched: {first_line(error)}") from None
-    except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror or error}") from None
-    return Fetched(path, md5)
 
 
 def _published_md5(url: str) -> str | None:
