@@ -88,6 +88,8 @@ STRANGER = st.one_of(
     st.tuples(st.just("folder"), st.sampled_from(["", "a", *NAMES])),
     st.tuples(st.just("link"), st.sampled_from(["file", "folder", "nowhere"])),
 )
+JUDGED = ["manifest.json", "model.json", "recommendations.json", "step.json"]
+"""What is judged by its content, wherever it is."""
 PLACES = ["", "dataset", "model", "recommendations", "checkpoints", "checkpoints/epoch-00001", "o"]
 PLACES += ["dataset/by_user", "model/users", "o/dataset", "o/model", "o/checkpoints"]
 STRANGERS = st.dictionaries(
@@ -201,6 +203,8 @@ def put(folder, strangers, victims):
         taken = any(path.startswith(f"{p}/") or p.startswith(f"{path}/") for p in paths)
         if taken or (os.path.lexists(parent) and not is_plain_directory(parent)):
             continue
+        if os.path.isfile(path) and place not in ("", "o") and name not in JUDGED:
+            continue  # It is listed there, whatever is in it: a damaged output can be replaced.
         os.makedirs(parent, exist_ok=True)
         if is_plain_directory(path):
             shutil.rmtree(path)
