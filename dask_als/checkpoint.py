@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from dask_als import storage
+from dask_als import outputs, storage
 from dask_als.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model_files import MANIFEST, read_manifest
+from dask_als.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind, check_inputs
 from dask_als.settings import TrainSettings
 
-_NAME = re.compile(r"epoch-(\d+)$")
-_BEST = re.compile(r"best-(\d+)$")
-_SAMPLE = re.compile(r"sample-(\d+)$")
+_NAMES = {
+    re.compile(r"epoch-[0-9]{5,}"): CHECKPOINT,
+    re.compile(r"best-[0-9]{5,}"): BEST_MODEL,
+    re.compile(r"sample-[0-9]{5,}"): SAMPLE,
+}
+
+
+def kind_of(name: str) -> Kind | None:
+    """Return the kind of output that a name in a directory of checkpoints says, if it is one."""
+    return next((kind for names, kind in _NAMES.items() if names.fullmatch(name)), None)
+
+
+def _there(directory: str) -> list[tuple[str, Kind]]:
+    """Return the paths in a directory whose names are those of checkpoints and what they need."""
+    paths = storage.list_directory(directory)
+    kinds = ((path, kind_of(path.rsplit("/", 1)[-1])) for path in paths)
+    return [(path, kind) for path, kind in kinds if kind is not None]
 
 
 def checkpoint_path(directory: str, epoch: int) -> str:
@@ -27,14 +43,14 @@ def best_path(directory: str, epoch: int) -> str:
 
 def remove_best(directory: str, *, but: str | None = None) -> None:
     """Remove what was the best model once, all but one of them."""
-    for path in storage.list_directory(directory):
-        if _BEST.search(path) and path != but:
-            storage.remove(path)
+    for path, kind in _there(directory):
+        if kind is BEST_MODEL and path != but:
+            outputs.remove(path, kind)
 
 
 def complete_checkpoints(directory: str) -> list[str]:
     """Return the paths of all complete checkpoints, the newest last."""
-    found = [path for path in storage.list_directory(directory) if _NAME.search(path)]
+    found = [path for path, kind in _there(directory) if kind is CHECKPOINT]
     return sorted(path for path in found if storage.exists(storage.join(path, MANIFEST)))
 
 
@@ -42,10 +58,8 @@ def remove_checkpoints(directory: str, *, keep: int) -> None:
     """Remove all but the newest checkpoints, and what a killed run left half-written."""
     found = complete_checkpoints(directory)
     for path in found[: max(0, len(found) - keep)]:
-        storage.remove(path)
-    for path in storage.list_directory(directory):
-        if path.endswith(storage.STAGING_SUFFIX):
-            storage.remove(path)
+        outputs.remove(path, CHECKPOINT)
+    outputs.settle_all(directory, kind_of)
 
 
 def sample_path(directory: str, epoch: int) -> str:
@@ -53,25 +67,43 @@ def sample_path(directory: str, epoch: int) -> str:
     return storage.join(directory, f"sample-{epoch:05d}")
 
 
-def clear_checkpoints(directory: str, *, overwrite: bool) -> None:
+def check_checkpoints(directory: str) -> None:
+    """Check that what has the name of a checkpoint, a best model or a sample is one that we made.
+
+    Raises
+    ------
+    InputError
+        If something is not, so that training would fail when it wants the name.
+    """
+    outputs.settle_all(directory, kind_of)
+    for path, kind in _there(directory):
+        outputs.check_directory(path, kind, overwrite=True)
+
+
+def clear_checkpoints(directory: str, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:
     """Make way for the checkpoints of a new training.
+
+    Parameters
+    ----------
+    inputs : sequence of str, optional
+        Paths of what the training reads, which are not removed.
 
     Raises
     ------
     InputError
         If there are some and they may not be removed.
     """
+    check_checkpoints(directory)
     found = complete_checkpoints(directory)
     if found and not overwrite:
         raise InputError(
             f"{found[-1]} is of an earlier training; give --resume to go on from it, or "
             "--overwrite to start anew"
         )
-    remove_checkpoints(directory, keep=0)
-    remove_best(directory)
-    for path in storage.list_directory(directory):
-        if _SAMPLE.search(path):
-            storage.remove(path)
+    for path, _ in _there(directory):
+        check_inputs(path, inputs)
+    for path, kind in _there(directory):
+        outputs.remove(path, kind)
 
 
 def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from importlib import import_module
@@ -42,6 +43,7 @@ COMMANDS = (
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _show_warnings()
     try:
         # From here on: what is imported meanwhile may drop a Ctrl-C, too.
         with interrupts.noticed():
@@ -54,6 +56,18 @@ def main(arguments: list[str] | None = None) -> None:
             click.echo(f"dask-als: {' '.join(message.split())}", err=True)
         interrupts.keep_exit_code()
         sys.exit(code)
+
+
+def _show_warnings() -> None:
+    """Let what the package warns of, such as what a killed run left, be a line on stderr."""
+    logger = logging.getLogger("dask_als")
+    if not logger.handlers:
+        logger.addHandler(_Lines(logging.WARNING))
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"dask-als: {' '.join(record.getMessage().split())}", err=True)
 
 
 def _last_words(error: BaseException) -> tuple[int, str]:

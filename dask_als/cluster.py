@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -38,12 +40,13 @@ from distributed.client import ClosedClientError
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
-from dask_als import interrupts, storage
+from dask_als import interrupts, outputs
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 from dask_als.executor import Shape
 from dask_als.history import EpochFigures
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.monitor.watcher import watched
+from dask_als.ownership import PERFORMANCE_REPORT, marked_text
 from dask_als.settings import KubernetesSize
 
 _ANY_PORT = "127.0.0.1:0"
@@ -550,17 +553,25 @@ def performance_report(client: Client, path: str) -> Iterator[None]:
     InputError
         If the file cannot be written.
     """
-    storage.check_writable(path)
-    report = distributed.performance_report(filename=storage.absolute(path))
-    with client.as_current():
+    outputs.check_file(path, PERFORMANCE_REPORT)
+    with TemporaryDirectory(prefix="dask-als-") as scratch, client.as_current():
+        page = Path(scratch) / "report.html"
+        report = distributed.performance_report(filename=str(page))
         report.__enter__()
         try:
             yield
         except BaseException as error:
             with suppress(Exception):
                 report.__exit__(type(error), error, error.__traceback__)
+                _write_performance_report(path, page)
             raise
         report.__exit__(None, None, None)
+        _write_performance_report(path, page)
+
+
+def _write_performance_report(path: str, page: Path) -> None:
+    text = marked_text(PERFORMANCE_REPORT, page.read_text())
+    outputs.replace_text(path, PERFORMANCE_REPORT, text)
 
 
 @contextmanager

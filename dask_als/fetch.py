@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pooch
@@ -12,6 +14,7 @@ import requests
 from pooch.downloaders import HTTPDownloader
 
 from dask_als.errors import InputError, JobError
+from dask_als.outputs import staged_path
 from dask_als.storage import first_line
 
 NAMES = ("ml-latest-small", "ml-25m", "ml-32m")
@@ -60,23 +63,36 @@ def fetch(
     if name not in NAMES:
         raise InputError(f"{name!r} cannot be fetched; choose one of {', '.join(NAMES)}")
     url = f"{base_url}/{name}.zip"
-    try:
+    path = os.path.join(os.path.abspath(directory), f"{name}.zip")
+    with _fetching(url):
         md5 = _published_md5(f"{url}.md5")
-        path = pooch.retrieve(
-            url,
-            known_hash=f"md5:{md5}" if md5 else None,
-            fname=f"{name}.zip",
-            path=directory,
-            downloader=HTTPDownloader(progressbar=progress, timeout=_SECONDS_TO_WAIT),
-        )
+    if os.path.lexists(path):
+        _check_same(path, md5)
+        return Fetched(path, md5)
+    with staged_path(path) as staging:
+        with _fetching(url):
+            pooch.retrieve(
+                url,
+                known_hash=f"md5:{md5}" if md5 else None,
+                fname=os.path.basename(staging),
+                path=os.path.dirname(staging),
+                downloader=HTTPDownloader(progressbar=progress, timeout=_SECONDS_TO_WAIT),
+            )
+        damaged = _damaged_member(staging)
+        if damaged is not None:
+            raise JobError(f"{url} was damaged ({damaged}) and is not kept; fetch it again")
+    return Fetched(path, md5)
+
+
+@contextmanager
+def _fetching(url: str) -> Iterator[None]:
+    """Turn what goes wrong with a download into a JobError."""
+    try:
+        yield
     except requests.ConnectionError:
         raise JobError(f"{url} cannot be reached; are you offline?") from None
     except (requests.RequestException, ValueError) as error:
         raise JobError(f"{url} could not be fetched: {first_line(error)}") from None
-    except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror or error}") from None
-    _check_archive(path)
-    return Fetched(path, md5)
 
 
 def _published_md5(url: str) -> str | None:
@@ -91,13 +107,22 @@ def _published_md5(url: str) -> str | None:
     return found.group().lower()
 
 
-def _check_archive(path: str) -> None:
-    """Check that a zip archive is whole; remove it if it is not."""
+def _damaged_member(path: str) -> str | None:
+    """Return what is damaged in a zip archive: a member, or all of it; None if it is whole."""
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            return archive.testzip()
     except zipfile.BadZipFile:
-        damaged = path
-    if damaged is not None:
-        os.remove(path)
-        raise JobError(f"{path} was damaged ({damaged}) and is removed; fetch it again")
+        return "no archive"
+
+
+def _check_same(path: str, md5: str | None) -> None:
+    """Check that the archive that is there is the one to fetch, as far as can be told."""
+    is_same = os.path.isfile(path) and (
+        _damaged_member(path) is None if md5 is None else pooch.file_hash(path, alg="md5") == md5
+    )
+    if not is_same:
+        raise InputError(
+            f"{path} is there and is not the archive to fetch; move it away, or choose another "
+            "folder"
+        )

@@ -32,6 +32,8 @@ from dask_als.methods import fold_in_method_of
 from dask_als.model import dataset_of
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
+from dask_als.outputs import staged_directory
+from dask_als.ownership import FOLDED_MODEL
 from dask_als.prepare import KnownRows, prepare
 from dask_als.settings import Columns, PrepareSettings
 from dask_als.side import ITEMS, Side
@@ -123,9 +125,8 @@ def fold_in(
     """
     manifest = model_files.read_manifest(model)
     model = storage.absolute(model)
-    with storage.staged_directory(
-        out, manifest=model_files.MANIFEST, overwrite=overwrite
-    ) as staging:
+    read = [ratings, model]
+    with staged_directory(out, FOLDED_MODEL, overwrite=overwrite, inputs=read) as staging:
         dataset = prepare(
             ratings,
             storage.join(staging, RATINGS),

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -31,6 +29,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from dask_als.errors import InputError
+from dask_als.outputs import staged_path
 
 GLOBAL_MEAN = 3.5
 BIAS_SPREAD = 0.45
@@ -232,7 +231,8 @@ def write_ratings(
         If `path` exists.
     """
     path = Path(path)
-    with _appearing_whole(path) as partial:
+    with staged_path(str(path)) as staging:
+        partial = Path(staging)
         write = _write_csv if path.suffix == ".csv" else _write_parquet
         for chunk in write(settings, partial):
             progress(chunk.stop_rating, settings.n_ratings)
@@ -429,23 +429,6 @@ def _timestamps(rng: np.random.Generator, counts: np.ndarray, user: np.ndarray) 
 
 
 # Files -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _appearing_whole(path: Path) -> Iterator[Path]:
-    """Lend a name beside `path` to write to; rename it to `path` when whole, or remove it."""
-    if path.exists():
-        raise InputError(f"{path} is there already; choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        partial.rename(path)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
 
 
 def _write_parquet(settings: GenerateSettings, folder: Path) -> Iterator[Chunk]:

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
-from dask_als import storage
-from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError, InputError
+from dask_als import outputs, storage
+from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError
 from dask_als.job_file import Job
 from dask_als.output_lock import held
+from dask_als.ownership import JOB_RESULT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class JobResult:
 
     def write(self) -> None:
         """Write ``result.json``, which is whole at any time."""
-        storage.replace_json(self.path, self.to_json())
+        outputs.replace_json(self.path, JOB_RESULT, self.to_json())
 
     def add(self, step: StepResult) -> None:
         """Note down a step that has ended."""
@@ -118,10 +119,7 @@ def recorded(job: Job, run_id: str | None = None) -> Iterator[JobResult]:
 
 def _written(result: JobResult) -> Iterator[JobResult]:
     start = time.monotonic()
-    try:
-        result.write()
-    except OSError as error:
-        raise InputError(f"{result.path} cannot be written: {storage.first_line(error)}") from None
+    result.write()
     try:
         yield result
         result.status, result.exit_code = "succeeded", 0

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als import model_files, storage
+from dask_als import model_files
 from dask_als.blocks import Block, State, concatenated, predictions
 from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
@@ -21,6 +21,8 @@ from dask_als.history import EpochFigures
 from dask_als.methods import fold_in_method_of
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
+from dask_als.outputs import staged_directory
+from dask_als.ownership import MODEL
 from dask_als.recommend import allowed_rows
 from dask_als.samples import standard_deviations
 from dask_als.settings import TrainSettings
@@ -208,9 +210,7 @@ class ALSModel:
         InputError
             If something is at `path` already.
         """
-        with storage.staged_directory(
-            path, manifest=model_files.MANIFEST, overwrite=overwrite
-        ) as staging:
+        with staged_directory(path, MODEL, overwrite=overwrite) as staging:
             users, items = (self._write_side(staging, side) for side in SIDES)
             model_files.write_history(staging, self.history)
             model_files.write_manifest(staging, replace(self.manifest, users=users, items=items))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als import storage
+from dask_als import outputs, storage
 from dask_als.errors import InputError
+from dask_als.ownership import IN_USE, is_content_of, marked_json
 
 NAME = ".in-use"
 """The file in a directory that says who uses it, or used it last."""
@@ -58,7 +62,7 @@ def held(directory: str, run_id: str) -> Iterator[None]:
 
 def _lock(path: str, about: dict[str, Any]) -> Callable[[], None]:
     """Take the lock of a local file; return what gives it back."""
-    file = open(path, "a+")  # noqa: SIM115 (it is open as long as the lock is held)
+    file = _opened(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -69,9 +73,30 @@ def _lock(path: str, about: dict[str, Any]) -> Callable[[], None]:
     except OSError:
         pass  # There are file systems without locks.
     file.truncate(0)
-    file.write(json.dumps(about))
+    file.write(marked_json(IN_USE, about))
     file.flush()
     return file.close
+
+
+def _opened(path: str) -> IO[str]:
+    """Open the file to lock, which is made if it is not there, and changed only if it is ours."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InputError(f"{path} is a symbolic link, so it is not written; remove it") from None
+    file = os.fdopen(descriptor, "a+")
+    about = os.fstat(descriptor)
+    is_plain = stat.S_ISREG(about.st_mode) and about.st_nlink == 1
+    if is_plain:
+        file.seek(0)
+        is_plain = not about.st_size or is_content_of(file.read(1 << 16).encode(), IN_USE)
+    if not is_plain:
+        file.close()
+        raise InputError(f"{path} was not made by dask-als, so it is not written; move it away")
+    return file
 
 
 def _lease(path: str, about: dict[str, Any]) -> Callable[[], None]:
@@ -79,11 +104,11 @@ def _lease(path: str, about: dict[str, Any]) -> Callable[[], None]:
     holder = _read(path)
     if holder and holder.get("run_id") != about["run_id"] and _changes(path, holder):
         raise _in_use(path, holder)
-    storage.replace_json(path, about)
+    outputs.replace_json(path, IN_USE, about)
     # Of two that found nobody, the one that wrote first now reads of the other.
     time.sleep(_SECONDS_TO_SETTLE)
     holder = _read(path)
-    if holder != about:
+    if not about.items() <= holder.items():
         raise _in_use(path, holder)
     given_back = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, about, given_back), daemon=True)
@@ -102,7 +127,7 @@ def _beat(path: str, about: dict[str, Any], given_back: threading.Event) -> None
     while not given_back.wait(_SECONDS_BETWEEN_BEATS):
         beats += 1
         with suppress(OSError):  # It may pass, and nobody takes over before some beats are missed.
-            storage.replace_json(path, {**about, "beats": beats})
+            outputs.replace_json(path, IN_USE, {**about, "beats": beats})
 
 
 def _changes(path: str, before: dict[str, Any]) -> bool:

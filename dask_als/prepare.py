@@ -17,7 +17,6 @@ import pyarrow as pa
 from dask_als import prepare_tasks as tasks
 from dask_als import storage
 from dask_als.dataset import (
-    MANIFEST,
     TEST_DIRECTORY,
     Dataset,
     Partition,
@@ -27,6 +26,8 @@ from dask_als.dataset import (
 from dask_als.errors import InputError, JobError
 from dask_als.exact_sum import as_float
 from dask_als.executor import Executor, reduce_by_tree
+from dask_als.outputs import staged_directory
+from dask_als.ownership import DATASET
 from dask_als.prepare_tasks import BlockNumber, CheckedPart, CheckedSide, ChunkSummary, UserPart
 from dask_als.ranges import default_partitions
 from dask_als.settings import Columns, PrepareSettings
@@ -119,7 +120,8 @@ def prepare(
     title_file = None
     if known is None or known.side is not ITEMS:
         title_file = _title_file(source, columns, titles)
-    with storage.staged_directory(path, manifest=MANIFEST, overwrite=overwrite) as staging:
+    read = [*source.files, *([title_file.path] if title_file else [])]
+    with staged_directory(path, DATASET, overwrite=overwrite, inputs=read) as staging:
         plan = _Plan(executor, progress, settings, columns, known, staging)
         return plan.run(source, title_file, path, titles)
 

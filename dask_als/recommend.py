@@ -23,6 +23,8 @@ from dask_als.blocks import Block, State
 from dask_als.dataset import Dataset, Partition, read_block, rows_path
 from dask_als.errors import InputError
 from dask_als.executor import Executor
+from dask_als.outputs import staged_directory
+from dask_als.ownership import RECOMMENDATIONS
 from dask_als.samples import standard_deviations
 from dask_als.settings import RecommendSettings
 from dask_als.side import ITEMS, Side, side_named
@@ -137,7 +139,8 @@ def recommend(
     model = storage.absolute(model)
     allowed = allowed_rows(_ids(dataset, side.other), side.other, include, exclude)
     wanted, unknown = (None, []) if only is None else _split(_ids(dataset, side), only)
-    with storage.staged_directory(out, manifest=MANIFEST, overwrite=overwrite) as staging:
+    read = [model, dataset.path]
+    with staged_directory(out, RECOMMENDATIONS, overwrite=overwrite, inputs=read) as staging:
         others = executor.submit(
             _read_others, model, dataset, settings, allowed, key=f"candidates-{side.other.name}"
         )

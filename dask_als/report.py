@@ -21,8 +21,9 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from jinja2 import Environment
 
-from dask_als import report_data, storage
+from dask_als import outputs, report_data
 from dask_als.model import ALSModel
+from dask_als.ownership import REPORT, marked_text
 from dask_als.report_data import Errors, Scale
 from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.uncertainty import Calibration
@@ -94,9 +95,8 @@ def _left_out(model: ALSModel) -> str:
 
 
 def write_report(path: str, page: str) -> None:
-    """Write a report's page."""
-    with storage.opened(path, "wb") as file:
-        file.write(page.encode("utf-8"))
+    """Write a report's page; one that is there is replaced, and nothing else."""
+    outputs.replace_text(path, REPORT, marked_text(REPORT, page))
 
 
 def _summary(model: ALSModel) -> list[tuple[str, str]]:

@@ -13,8 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypedDict
 
-from dask_als import dataset as dataset_files
-from dask_als import model_files, recommend, storage
+from dask_als import model_files, outputs, recommend, storage
 from dask_als.checkpoint import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.dataset import Dataset, open_dataset, rows_path
 from dask_als.errors import InputError
@@ -24,6 +23,16 @@ from dask_als.job_file import Job
 from dask_als.job_result import JobResult, StepResult, in_a_line
 from dask_als.model_files import read_manifest
 from dask_als.monitor.run import Listener
+from dask_als.ownership import (
+    DATASET,
+    EVALUATION,
+    MODEL,
+    RECOMMENDATIONS,
+    STEP_NOTE,
+    STEP_NOTE_NAME,
+    FileKind,
+    Kind,
+)
 from dask_als.prepare import Progress, Titles, prepare
 from dask_als.settings import CheckpointSettings
 from dask_als.side import ITEMS
@@ -92,6 +101,7 @@ class _Step:
         The file that is there when all of it is.
     note : str
         The file that says what it was made from.
+    kind : Kind or FileKind
     inputs : callable
         Job -> what decides the result, as plain JSON values.
     run : callable
@@ -105,10 +115,25 @@ class _Step:
     path: str
     whole: str
     note: str
+    kind: Kind | FileKind
     inputs: Callable[[Job], dict[str, Any]]
     run: Callable[[Job, Executor, Watcher], None]
     figures: Callable[[Job], dict[str, Any]]
     also_removed: Callable[[Job], list[str]] = lambda job: []
+
+    def check(self) -> None:
+        """Check, before any step is run, that nothing is in the way that is not ours.
+
+        Raises
+        ------
+        InputError
+            If something is.
+        """
+        if isinstance(self.kind, FileKind):
+            outputs.check_file(self.path, self.kind)
+            outputs.check_file(self.note, STEP_NOTE)
+        elif not storage.exists(self.whole):
+            outputs.check_directory(self.path, self.kind, overwrite=True)
 
 
 def run_job(
@@ -128,6 +153,8 @@ def run_job(
         What a step raises; it is noted down before.
     """
     watcher = watcher or Unwatched()
+    for name in job.steps:
+        _steps(job)[name].check()
     for name in job.steps:
         ended = _run_step(name, job, executor, watcher, result)
         result.add(ended)
@@ -156,7 +183,7 @@ def _run_step(
         watcher.started(name, reason, replaced)
         step.run(job, executor, watcher)
         made = {"step": name, "inputs": inputs, "sha256": _digest(step.whole)}
-        storage.replace_json(step.note, made)
+        outputs.replace_json(step.note, STEP_NOTE, made)
     except BaseException as error:
         result.add(
             StepResult(
@@ -209,26 +236,28 @@ class _Paths(TypedDict):
     path: str
     whole: str
     note: str
+    kind: Kind
 
 
-def _in_directory(path: str, manifest: str) -> _Paths:
+def _in_directory(path: str, kind: Kind) -> _Paths:
     return {
         "path": path,
-        "whole": storage.join(path, manifest),
-        "note": storage.join(path, "step.json"),
+        "whole": storage.join(path, kind.manifest),
+        "note": storage.join(path, STEP_NOTE_NAME),
+        "kind": kind,
     }
 
 
 def _steps(job: Job) -> dict[str, _Step]:
     return {
         "prepare": _Step(
-            **_in_directory(job.dataset, dataset_files.MANIFEST),
+            **_in_directory(job.dataset, DATASET),
             inputs=_prepare_inputs,
             run=_prepare,
             figures=_prepare_figures,
         ),
         "train": _Step(
-            **_in_directory(job.model, model_files.MANIFEST),
+            **_in_directory(job.model, MODEL),
             inputs=_train_inputs,
             run=_train,
             figures=_train_figures,
@@ -238,12 +267,13 @@ def _steps(job: Job) -> dict[str, _Step]:
             path=job.evaluation,
             whole=job.evaluation,
             note=f"{job.evaluation.removesuffix('.json')}.step.json",
+            kind=EVALUATION,
             inputs=_evaluate_inputs,
             run=_evaluate,
             figures=_evaluate_figures,
         ),
         "recommend": _Step(
-            **_in_directory(job.recommendations, recommend.MANIFEST),
+            **_in_directory(job.recommendations, RECOMMENDATIONS),
             inputs=_recommend_inputs,
             run=_recommend,
             figures=_recommend_figures,
@@ -336,7 +366,7 @@ def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
     dataset = open_dataset(job.dataset)
     with watcher.counting("partitions") as progress:
         found = evaluate(job.model, dataset, executor, job.evaluate, progress=progress)
-    storage.replace_json(job.evaluation, found.to_json())
+    outputs.replace_json(job.evaluation, EVALUATION, found.to_json())
 
 
 def _evaluate_figures(job: Job) -> dict[str, Any]:

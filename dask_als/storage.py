@@ -1,17 +1,14 @@
-"""Files on any fsspec path, and directories that are complete or not there."""
+"""Files on any fsspec path."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import fsspec
@@ -19,12 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als.errors import InputError, JobError
+from dask_als.errors import InputError
 
 STAGING_SUFFIX = ".partial"
 """How directories are called that are not complete."""
 
-_LOCK = ".lock"
+MARK_KEYS = ("made_by", "kind", "files")
+"""What a manifest says beside its content: who made it, what it is, what belongs to it."""
+
+_NOT_CONTENT = {"format_version", *MARK_KEYS}
 
 
 def join(directory: str, *names: str) -> str:
@@ -112,25 +112,6 @@ def opened(path: str, mode: str = "rb") -> Iterator[IO[Any]]:
         yield file
 
 
-def check_writable(path: str) -> None:
-    """Check that a file can be written, where that shows before it is.
-
-    Raises
-    ------
-    InputError
-        If it cannot.
-    """
-    filesystem, inner = file_system(path)
-    if not isinstance(filesystem, LocalFileSystem):
-        return
-    try:
-        # What is there already stays as it is until then.
-        with open(inner, "ab"):
-            pass
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-
-
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
     """Turn what goes wrong while a file of ours is read into an InputError that names it."""
@@ -158,28 +139,12 @@ def copy(source: str, target: str) -> None:
 def write_json(path: str, value: object) -> None:
     """Write a JSON file, indented, with a line end."""
     with opened(path, "w") as file:
-        file.write(_as_json(value))
+        file.write(as_json(value))
 
 
-def _as_json(value: object) -> str:
+def as_json(value: object) -> str:
+    """Return a value as JSON text, indented, with a line end."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
-
-
-def replace_json(path: str, value: object) -> None:
-    """Write a JSON file, or replace it; who reads meanwhile sees the old one or the new one."""
-    replace_text(path, _as_json(value))
-
-
-def replace_text(path: str, text: str) -> None:
-    """Write a text file, or replace it; who reads meanwhile sees the old one or the new one."""
-    filesystem, inner = file_system(path)
-    is_local = isinstance(filesystem, LocalFileSystem)
-    # An object appears at once.
-    staging = f"{path}.{uuid.uuid4().hex[:8]}{STAGING_SUFFIX}" if is_local else path
-    with opened(staging, "w") as file:
-        file.write(text)
-    if is_local:
-        os.replace(file_system(staging)[1], inner)
 
 
 def read_json(path: str) -> Any:
@@ -200,8 +165,19 @@ def read_json(path: str) -> Any:
 
 def write_manifest(path: str, value: dict[str, Any], *, format_version: int) -> None:
     """Write a JSON object with its format version and a checksum of all of it."""
-    versioned = {"format_version": format_version, **value}
-    write_json(path, {**versioned, "checksum": _checksum(versioned)})
+    write_with_checksum(path, {"format_version": format_version, **value})
+
+
+def write_with_checksum(path: str, value: dict[str, Any]) -> None:
+    """Write a JSON object with a checksum of all of it."""
+    write_json(path, {**value, "checksum": _checksum(value)})
+
+
+def has_its_checksum(value: dict[str, Any]) -> bool:
+    """Tell whether `write_manifest` wrote an object, and nobody changed it since."""
+    rest = {key: its for key, its in value.items() if key != "checksum"}
+    is_versioned = isinstance(value.get("format_version"), int)
+    return is_versioned and value.get("checksum") == _checksum(rest)
 
 
 def read_manifest(path: str, *, format_version: int) -> dict[str, Any]:
@@ -226,8 +202,7 @@ def read_manifest(path: str, *, format_version: int) -> dict[str, Any]:
             f"{path} was changed after it was written (its checksum differs); "
             "make the directory again"
         )
-    del manifest["format_version"]
-    return manifest
+    return {key: value for key, value in manifest.items() if key not in _NOT_CONTENT}
 
 
 def _checksum(value: dict[str, Any]) -> str:
@@ -442,133 +417,3 @@ def remove(path: str) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
     elif filesystem.exists(inner):
         filesystem.rm(inner, recursive=True)
-
-
-@contextmanager
-def staged_directory(path: str, *, manifest: str, overwrite: bool) -> Iterator[str]:
-    """Give a new directory to write in, which becomes `path` if the block ends well.
-
-    Parameters
-    ----------
-    path : str
-        The directory to make.
-    manifest : str
-        The file in it that makes it complete; on storage that cannot rename a directory at once,
-        it is the last to arrive.
-    overwrite : bool
-        Whether a directory that was made by this package (one with a manifest) may be replaced.
-
-    Yields
-    ------
-    str
-        A directory beside `path`; it is removed if the block raises. On local storage, what killed
-        runs left of the same `path` is removed, too. Object stores have no locks that tell whether
-        a run is still alive, so there it stays.
-
-    Raises
-    ------
-    InputError
-        If `path` is there and may not be replaced, or cannot be written.
-    JobError
-        If the storage fails while the directory is made: no space left, or gone.
-    """
-    check_free(path, manifest=manifest, overwrite=overwrite)
-    filesystem, inner = file_system(path)
-    is_local = isinstance(filesystem, LocalFileSystem)
-    if is_local:
-        inner = os.path.realpath(inner)
-    parent, name = filesystem._parent(inner), inner.rstrip("/").rsplit("/", 1)[-1]
-    inner_staging = join(parent, f".{name}.{uuid.uuid4().hex[:8]}{STAGING_SUFFIX}")
-    staging = on_every_process(filesystem, inner_staging)
-    if is_local:
-        _remove_abandoned(parent, name)
-    try:
-        filesystem.makedirs(inner_staging, exist_ok=False)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
-    try:
-        with _locked(inner_staging) if is_local else nullcontext():
-            yield staging
-        check_free(path, manifest=manifest, overwrite=overwrite)
-        if is_local:
-            _rename(inner_staging, inner)
-        else:
-            remove(path)
-            _move_files(filesystem, inner_staging, inner, last=manifest)
-    except BaseException as error:
-        remove(staging)
-        if isinstance(error, OSError):
-            raise JobError(f"{path} could not be made: {first_line(error)}") from error
-        raise
-
-
-@contextmanager
-def _locked(staging: str) -> Iterator[None]:
-    """Hold the lock that says that somebody is at work here; it ends with the process."""
-    path = join(staging, _LOCK)
-    with open(path, "w") as file:
-        with suppress(OSError):  # There are file systems without locks.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-        os.unlink(path)
-
-
-def _remove_abandoned(parent: str, name: str) -> None:
-    """Remove what killed runs left of a directory: that with a lock which nobody holds."""
-    ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}({re.escape(STAGING_SUFFIX)})+")
-    for entry in os.listdir(parent) if os.path.isdir(parent) else []:
-        if ours.fullmatch(entry):
-            with suppress(OSError), open(join(parent, entry, _LOCK), "r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(join(parent, entry))
-
-
-def check_free(path: str, *, manifest: str, overwrite: bool) -> None:
-    """Check that a directory may be made at `path`.
-
-    Raises
-    ------
-    InputError
-        If something is there that may not be replaced.
-    """
-    if not exists(path):
-        return
-    if not overwrite:
-        raise InputError(f"{path} is there already; choose another or give --overwrite")
-    filesystem, inner = file_system(path)
-    is_empty = filesystem.isdir(inner) and not filesystem.ls(inner)
-    if not is_empty and not _is_ours(join(path, manifest)):
-        raise InputError(f"{path} holds something else (no {manifest}), so it is not overwritten")
-
-
-def _is_ours(manifest: str) -> bool:
-    """Tell whether a file is a manifest of this package, of whatever version."""
-    with suppress(InputError):
-        value = read_json(manifest)
-        return isinstance(value, dict) and "format_version" in value
-    return False
-
-
-def _rename(staging: str, target: str) -> None:
-    """Rename a local directory, replacing what is there."""
-    old = f"{staging}.old"
-    is_there = os.path.exists(target)
-    if is_there:
-        os.rename(target, old)
-    try:
-        os.rename(staging, target)
-    except OSError:
-        if is_there:
-            os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _move_files(filesystem: Any, staging: str, target: str, *, last: str) -> None:
-    filesystem.invalidate_cache()
-    files = [name[len(staging) :].lstrip("/") for name in filesystem.find(staging)]
-    for file in sorted(files, key=lambda name: (name == last, name)):
-        filesystem.makedirs(filesystem._parent(join(target, file)), exist_ok=True)
-        filesystem.mv(join(staging, file), join(target, file))
-    if filesystem.exists(staging):
-        filesystem.rm(staging, recursive=True)

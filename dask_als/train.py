@@ -19,6 +19,7 @@ from dask_als import model_files, sample_files, storage
 from dask_als.blocks import State, random_state, zero_state
 from dask_als.checkpoint import (
     best_path,
+    check_checkpoints,
     check_continues,
     checkpoint_path,
     clear_checkpoints,
@@ -43,6 +44,8 @@ from dask_als.methods import Method, method_of, solve_side
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.objective import rmse
+from dask_als.outputs import staged_directory
+from dask_als.ownership import BEST_MODEL, CHECKPOINT, MODEL, SAMPLE, Kind
 from dask_als.placement import Placement
 from dask_als.plan import check_fits
 from dask_als.settings import CheckpointSettings, StopSettings, TrainSettings
@@ -114,9 +117,7 @@ class TrainedEpoch:
         InputError
             If `directory` is there already.
         """
-        with storage.staged_directory(
-            directory, manifest=model_files.MANIFEST, overwrite=False
-        ) as staging:
+        with staged_directory(directory, MODEL, overwrite=False) as staging:
             return self._write(staging)
 
 
@@ -624,15 +625,16 @@ def train(
         check_start(initial_model, dataset, settings)
     _check_stopping(stopping, dataset, settings)
     check_fits(dataset, settings, executor.shape, stopping=stopping)
+    read = [dataset.path, *([] if initial_model is None else [initial_model])]
     with (
-        storage.staged_directory(
-            model, manifest=model_files.MANIFEST, overwrite=overwrite
-        ) as staging,
+        staged_directory(model, MODEL, overwrite=overwrite, inputs=read) as staging,
         executor.watched(_run_info(dataset, model, settings), listener) as watch,
     ):
         own = storage.join(staging, "checkpoints")
-        if checkpoints is not None and not checkpoints.resume:
-            clear_checkpoints(checkpoints.directory, overwrite=overwrite)
+        if checkpoints is not None:
+            check_checkpoints(checkpoints.directory)
+            if not checkpoints.resume:
+                clear_checkpoints(checkpoints.directory, overwrite=overwrite, inputs=read)
         run = _Run(
             dataset=dataset,
             settings=settings,
@@ -810,30 +812,26 @@ class _Run:
         """Write a checkpoint and go on from it, which cuts the chain of tasks."""
         if self.best is not None:
             best = best_path(self.checkpoints.directory, self.best.figures.epoch)
-            self.write_epoch(training, self.best, best)
+            self.write_epoch(training, self.best, best, BEST_MODEL)
         path = checkpoint_path(self.checkpoints.directory, last.figures.epoch)
-        self.write_epoch(training, last, path)
+        self.write_epoch(training, last, path, CHECKPOINT)
         if self.best is not None:
             # Only now: until the checkpoint was there, its forerunner's best was needed.
             remove_best(self.checkpoints.directory, but=best)
         remove_checkpoints(self.checkpoints.directory, keep=self.checkpoints.keep)
         self.go_on_from(path)
 
-    def write_epoch(self, training: Training, epoch: Epoch, path: str) -> None:
+    def write_epoch(self, training: Training, epoch: Epoch, path: str, kind: Kind) -> None:
         """Write the model of an epoch as a checkpoint."""
         history = self.history[: epoch.figures.epoch]
-        with storage.staged_directory(
-            path, manifest=model_files.MANIFEST, overwrite=True
-        ) as staging:
+        with staged_directory(path, kind, overwrite=True) as staging:
             training.write(epoch, history, staging)
             training.write_predictions(epoch, staging)
 
     def write_sample(self, training: Training, epoch: Epoch) -> None:
         """Write the sample of an epoch beside the checkpoints."""
         path = sample_path(self.checkpoints.directory, epoch.figures.epoch)
-        with storage.staged_directory(
-            path, manifest=sample_files.MANIFEST, overwrite=True
-        ) as staging:
+        with staged_directory(path, SAMPLE, overwrite=True) as staging:
             training.write_sample(epoch, staging)
 
     def go_on_from(self, checkpoint: str) -> None:

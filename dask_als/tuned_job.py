@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from dask_als import storage
+from dask_als import outputs, storage
 from dask_als.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.job_file import Job, SourceSettings
+from dask_als.ownership import TUNED_JOB, marked_text
 from dask_als.settings import Columns, PrepareSettings, TrainSettings
 
 
@@ -60,8 +61,10 @@ def check_job_path(path: str, *, overwrite: bool) -> None:
         raise InputError(f"{path} is no name of a job file; it must end in .toml")
     if storage.exists(path) and not overwrite:
         raise InputError(f"{path} is there already; choose another name or give --overwrite")
+    outputs.check_file(path, TUNED_JOB)
 
 
 def write_job(path: str, job: Job, comment: str) -> None:
-    """Write a job file that starts with a comment; what is there is replaced."""
-    storage.replace_text(path, f"# {comment}\n{job.to_toml()}")
+    """Write a job file that starts with a comment; one that is there is replaced."""
+    text = marked_text(TUNED_JOB, f"# {comment}\n{job.to_toml()}")
+    outputs.replace_text(path, TUNED_JOB, text)

@@ -165,13 +165,30 @@ def test_checkpoints_of_an_earlier_training(dataset, undisturbed, tmp_path):
     assert sorted(os.listdir(tmp_path / "c")) == ["epoch-00003", "epoch-00006"]
 
 
-def test_half_written_checkpoints_are_not_there(dataset, undisturbed, tmp_path):
+def test_what_has_the_name_of_a_checkpoint_must_be_one(dataset, tmp_path):
+    """It is told before the training, which would fail when it wants the name."""
     interrupted(dataset, tmp_path, at=5, every=2)
-    for name in (".epoch-00006.0a1b2c3d.partial", "epoch-00008"):
-        (tmp_path / "c" / name / "users").mkdir(parents=True)
-    assert complete_checkpoints(str(tmp_path / "c"))[-1].endswith("epoch-00004")
-    assert resumed(dataset, tmp_path, every=2)[0] == undisturbed
-    assert not (tmp_path / "c" / ".epoch-00006.0a1b2c3d.partial").exists()
+    (tmp_path / "c" / "epoch-00008").mkdir()
+    (tmp_path / "c" / "epoch-00008" / "mine").touch()
+    with pytest.raises(InputError, match="epoch-00008 holds something else"):
+        resumed(dataset, tmp_path, every=2)
+    assert (tmp_path / "c" / "epoch-00008" / "mine").exists()
+
+
+def test_a_checkpoint_that_is_read_is_not_removed(dataset, tmp_path):
+    interrupted(dataset, tmp_path, at=5, every=2)
+    first = complete_checkpoints(str(tmp_path / "c"))[-1]
+    with pytest.raises(InputError, match="epoch-00004 is what is read, so it is not replaced"):
+        train(
+            dataset,
+            str(tmp_path / "m"),
+            small_settings(epochs=EPOCHS),
+            SERIAL,
+            initial_model=first,
+            checkpoints=CheckpointSettings(directory=str(tmp_path / "c")),
+            overwrite=True,
+        )
+    assert os.path.exists(first)
 
 
 def test_what_is_in_a_directory_that_is_not_there(tmp_path):

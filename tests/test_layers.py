@@ -10,6 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 LAYERS = [
     {"errors"},
     {"side", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
+    {"ownership"},
+    {"outputs"},
     {
         "settings",
         "exact_sum",

@@ -1,10 +1,5 @@
-import contextlib
-import errno
 import json
 import os
-import re
-import subprocess
-import sys
 
 import fsspec
 import numpy as np
@@ -13,9 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dask_als import storage
-from dask_als.errors import InputError, JobError
-
-MANIFEST = "manifest.json"
+from dask_als.errors import InputError
 
 
 @pytest.fixture
@@ -27,15 +20,10 @@ def memory():
     return "memory://somewhere/deep"
 
 
-def make(path, content, *, overwrite=False):
-    """Make a complete directory."""
-    with storage.staged_directory(path, manifest=MANIFEST, overwrite=overwrite) as staging:
-        storage.write_json(storage.join(staging, "part", "content.json"), content)
-        storage.write_manifest(storage.join(staging, MANIFEST), {}, format_version=1)
-
-
-def content_of(path):
-    return storage.read_json(storage.join(path, "part", "content.json"))
+def make(path, content):
+    storage.make_directory(path)
+    storage.write_json(storage.join(path, "part", "content.json"), content)
+    storage.write_json(storage.join(path, "other.json"), content)
 
 
 def everything_in(directory):
@@ -67,7 +55,7 @@ def test_list_directory(tmp_path, memory):
         assert storage.list_directory(directory) == []
         make(directory, 1)
         names = [os.path.basename(name) for name in storage.list_directory(directory)]
-        assert names == ["manifest.json", "part"]
+        assert names == ["other.json", "part"]
         assert all(storage.exists(name) for name in storage.list_directory(directory))
 
 
@@ -103,7 +91,7 @@ def test_what_is_not_json(tmp_path, read, text):
 
 
 def test_a_manifest_comes_back(tmp_path):
-    path = str(tmp_path / MANIFEST)
+    path = str(tmp_path / "manifest.json")
     value = {"b": [1, {"c": 0.1 + 0.2}], "a": "ü"}
     storage.write_manifest(path, value, format_version=3)
     assert storage.read_manifest(path, format_version=3) == value
@@ -122,7 +110,7 @@ def test_a_manifest_comes_back(tmp_path):
     ],
 )
 def test_a_manifest_that_was_edited(tmp_path, change, message):
-    path = tmp_path / MANIFEST
+    path = tmp_path / "manifest.json"
     storage.write_manifest(str(path), {"a": 1, "b": [1, 2]}, format_version=3)
     manifest = json.loads(path.read_text())
     change(manifest)
@@ -132,9 +120,9 @@ def test_a_manifest_that_was_edited(tmp_path, change, message):
 
 
 def test_a_manifest_that_is_something_else(tmp_path):
-    storage.write_json(str(tmp_path / MANIFEST), [1])
+    storage.write_json(str(tmp_path / "manifest.json"), [1])
     with pytest.raises(InputError, match="not a JSON object"):
-        storage.read_manifest(str(tmp_path / MANIFEST), format_version=3)
+        storage.read_manifest(str(tmp_path / "manifest.json"), format_version=3)
 
 
 TABLE = pa.table({"a": list(range(1000)), "b": [f"text {n}" for n in range(1000)]})
@@ -245,215 +233,3 @@ def test_remove(tmp_path, memory):
         storage.remove(directory)
         assert not storage.exists(directory)
     assert everything_in(tmp_path) == []
-
-
-def test_a_directory_is_complete_or_not_there(tmp_path, memory):
-    for path in (str(tmp_path / "a"), memory):
-        with (
-            contextlib.suppress(KeyboardInterrupt),
-            storage.staged_directory(path, manifest=MANIFEST, overwrite=False) as staging,
-        ):
-            storage.write_json(storage.join(staging, "content.json"), 1)
-            assert not storage.exists(path)
-            raise KeyboardInterrupt
-        assert not storage.exists(path)
-        assert not storage.exists(staging)
-        make(path, 2)
-        assert content_of(path) == 2
-        assert len(storage.list_directory(path)) == 2
-    assert everything_in(tmp_path) == ["a", "a/part"]
-
-
-def test_what_is_there_stays(tmp_path, memory):
-    for path in (str(tmp_path / "a"), memory):
-        make(path, 1)
-        with pytest.raises(
-            InputError, match="is there already; choose another or give --overwrite"
-        ):
-            make(path, 2)
-        with (
-            pytest.raises(ValueError, match="no"),
-            storage.staged_directory(path, manifest=MANIFEST, overwrite=True),
-        ):
-            raise ValueError("no")
-        assert content_of(path) == 1
-        make(path, 3, overwrite=True)
-        assert content_of(path) == 3
-    assert everything_in(tmp_path) == ["a", "a/part"]
-
-
-def test_only_our_own_is_overwritten(tmp_path):
-    path = tmp_path / "a"
-    path.mkdir()
-    make(str(path), 1, overwrite=True)
-    for text in (None, "[]", "{}", "no"):
-        (path / MANIFEST).unlink()
-        if text:
-            (path / MANIFEST).write_text(text)
-        else:
-            (path / "mine.txt").write_text("mine")
-        with pytest.raises(InputError, match=r"holds something else \(no manifest.json\)"):
-            make(str(path), 2, overwrite=True)
-        (path / MANIFEST).touch()
-    assert content_of(str(path)) == 1
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(InputError, match="holds something else"):
-        make(str(file), 2, overwrite=True)
-
-
-def test_what_came_meanwhile_stays(tmp_path):
-    path = str(tmp_path / "a")
-    with (
-        pytest.raises(InputError, match="is there already"),
-        storage.staged_directory(path, manifest=MANIFEST, overwrite=False),
-    ):
-        make(path, 1)
-    assert content_of(path) == 1
-    assert everything_in(tmp_path) == ["a", "a/part"]
-
-
-def test_a_link_is_followed(tmp_path):
-    make(str(tmp_path / "real"), 1)
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    make(str(tmp_path / "link"), 2, overwrite=True)
-    assert (tmp_path / "link").is_symlink()
-    assert content_of(str(tmp_path / "real")) == 2
-    assert everything_in(tmp_path) == ["real", "real/part"]
-
-
-def test_where_nothing_can_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=re.escape("file/a cannot be written: ")):
-        make(str(tmp_path / "file" / "a"), 1)
-
-
-def test_a_full_disk(tmp_path):
-    path = str(tmp_path / "a")
-    make(path, 1)
-    message = r"a could not be made: \[Errno 28\] No space left on device"
-    with (  # noqa: PT012
-        pytest.raises(JobError, match=message),
-        storage.staged_directory(path, manifest=MANIFEST, overwrite=True) as staging,
-    ):
-        storage.write_json(storage.join(staging, "a.json"), 1)
-        storage.write_json("/dev/full", 1)
-    assert content_of(path) == 1
-    assert everything_in(tmp_path) == ["a", "a/part"]
-
-
-def test_a_directory_that_is_removed_meanwhile(tmp_path):
-    (tmp_path / "deep").mkdir()
-    with (  # noqa: PT012
-        pytest.raises(JobError, match=r"a could not be made: .*No such file"),
-        storage.staged_directory(
-            str(tmp_path / "deep" / "a"), manifest=MANIFEST, overwrite=False
-        ) as staging,
-    ):
-        storage.remove(str(tmp_path / "deep"))
-        storage.write_json(storage.join(staging, "part", "a.json"), 1)
-    assert everything_in(tmp_path) == []
-
-
-def test_what_was_there_comes_back_if_it_cannot_be_replaced(tmp_path):
-    path = str(tmp_path / "a")
-    make(path, 1)
-    with (
-        pytest.raises(JobError, match="a could not be made"),
-        storage.staged_directory(path, manifest=MANIFEST, overwrite=True) as staging,
-    ):
-        os.rename(staging, tmp_path / "elsewhere")
-    assert content_of(path) == 1
-    assert everything_in(tmp_path) == ["a", "a/part", "elsewhere"]
-
-
-def test_what_was_there_comes_back_if_it_was_moved_away_already(tmp_path, monkeypatch):
-    path = str(tmp_path / "a")
-    make(path, 1)
-    rename = os.rename
-
-    def fail_at_the_last(source, target):
-        if target == path and not source.endswith(".old"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", fail_at_the_last)
-    with pytest.raises(JobError, match=r"a could not be made: .*No space left"):
-        make(path, 2, overwrite=True)
-    assert content_of(path) == 1
-    assert everything_in(tmp_path) == ["a", "a/part"]
-
-
-def test_nothing_is_left_of_what_is_written_while_it_is_removed(tmp_path, monkeypatch):
-    """A task that is still at work cannot bring a removed directory back."""
-    directory = tmp_path / "a"
-    storage.write_json(str(directory / "one.json"), 1)
-    rmtree = storage.shutil.rmtree
-
-    def rmtree_beside_a_task(path, **options):
-        with pytest.raises(FileNotFoundError):
-            storage.write_json(str(directory / "part" / "two.json"), 1)
-        rmtree(path, **options)
-
-    monkeypatch.setattr(storage.shutil, "rmtree", rmtree_beside_a_task)
-    storage.remove(str(directory))
-    assert everything_in(tmp_path) == []
-
-
-def test_without_renaming_the_manifest_arrives_last(memory, monkeypatch):
-    moved = []
-    filesystem = storage.file_system(memory)[0]
-    mv = filesystem.mv
-    monkeypatch.setattr(filesystem, "mv", lambda one, other: (moved.append(other), mv(one, other)))
-    make(memory, 1)
-    assert [name.rsplit("/", 1)[-1] for name in moved] == ["content.json", MANIFEST]
-
-
-def killed_while_making(path):
-    """Let a process be killed while it makes a directory."""
-    script = (
-        "import os, sys; from dask_als import storage; path = sys.argv[1]\n"
-        "with storage.staged_directory(path, manifest='m', overwrite=True) as staging:\n"
-        "    storage.write_json(storage.join(staging, 'a.json'), 1)\n"
-        "    os.kill(os.getpid(), 9)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, path], check=False)
-    assert done.returncode == -9
-
-
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
-    path = str(tmp_path / "a")
-    killed_while_making(str(tmp_path / "a.b"))
-    killed_while_making(path)
-    assert sorted(re.sub("[0-9a-f]{8}", "*", name) for name in os.listdir(tmp_path)) == [
-        ".a.*.partial",
-        ".a.b.*.partial",
-    ]
-    make(path, 1)
-    assert content_of(path) == 1
-    (left,) = (name for name in os.listdir(tmp_path) if name != "a")
-    assert left.startswith(".a.b.")
-    assert sorted(os.listdir(path)) == [MANIFEST, "part"]
-
-
-def test_what_a_living_run_makes_is_not_removed(tmp_path):
-    """Nor what only looks like one of ours."""
-    path = str(tmp_path / "a")
-    (tmp_path / ".a.01234567.partial").mkdir()
-    with storage.staged_directory(path, manifest=MANIFEST, overwrite=True) as staging:
-        make(path, 1)
-        assert storage.exists(staging)
-        storage.write_json(storage.join(staging, MANIFEST), {"format_version": 1})
-    assert everything_in(tmp_path) == [".a.01234567.partial", "a"]
-
-
-def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError("No locks available")
-
-    path = str(tmp_path / "a")
-    killed_while_making(path)
-    monkeypatch.setattr(storage.fcntl, "flock", refuse)
-    make(path, 1)
-    assert content_of(path) == 1
-    assert len(os.listdir(tmp_path)) == 2

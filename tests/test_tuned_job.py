@@ -82,7 +82,11 @@ def test_paths(tmp_path):
         check_job_path("job.json", overwrite=True)
     path = tmp_path / "t.toml"
     check_job_path(str(path), overwrite=False)
-    path.write_text("")
+    path.write_text("mine")
     with pytest.raises(InputError, match="is there already"):
         check_job_path(str(path), overwrite=False)
+    with pytest.raises(InputError, match="no tuned job of dask-als"):
+        check_job_path(str(path), overwrite=True)
+    path.unlink()
+    write_job(str(path), tuned_job(as_ratings(tmp_path), TRAIN, str(path)), "0.8")
     check_job_path(str(path), overwrite=True)

@@ -28,12 +28,15 @@ def report(model: str, out: str, dataset: str | None, as_json: bool, **options: 
     """
     from dask_als import console, storage
     from dask_als.model import ALSModel
+    from dask_als.outputs import check_file
+    from dask_als.ownership import REPORT
     from dask_als.report import report as make_page
     from dask_als.report import write_report
     from dask_als.report_data import measure_errors
     from dask_als.uncertainty import calibration
 
     screen = Console(stderr=as_json)
+    check_file(out, REPORT)
     path = storage.absolute(model)
     loaded = ALSModel.load(path, dataset)
     errors = calibrated = None

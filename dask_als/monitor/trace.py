@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dask_als import storage
+from dask_als import outputs, storage
+from dask_als.errors import JobError
 from dask_als.monitor.run import HalfEpochTimes
+from dask_als.ownership import TRACE, marked_text
 
 
 @contextmanager
 def traced(path: str) -> Iterator[Callable[[HalfEpochTimes], None]]:
-    """Write a trace for the block.
+    """Write a trace for the block; its first line says what it is.
 
     Yields
     ------
@@ -23,11 +25,20 @@ def traced(path: str) -> Iterator[Callable[[HalfEpochTimes], None]]:
     Raises
     ------
     InputError
-        If the file cannot be written.
+        If the file cannot be written, or something else is there.
+    JobError
+        If the storage fails meanwhile.
     """
-    storage.check_writable(path)
-    with storage.opened(path, "w") as file:
-        yield lambda half: print(json.dumps(_line(half)), file=file, flush=True)
+    outputs.check_file(path, TRACE)
+    # From here on the file is ours, so lines can be added while they come.
+    outputs.replace_text(path, TRACE, marked_text(TRACE, ""))
+    try:
+        with storage.opened(path, "a") as file:
+            yield lambda half: print(json.dumps(_line(half)), file=file, flush=True)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise JobError(f"{path} could not be written: {storage.first_line(error)}") from error
 
 
 def _line(half: HalfEpochTimes) -> dict[str, Any]:

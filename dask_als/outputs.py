@@ -1,0 +1,570 @@
+"""Outputs that are complete or not there: staged beside their path, and put there in one step.
+
+::
+
+    .NAME.0123456789abcdef.partial/     beside NAME; its name proves that it is ours
+      .lock                             held as long as its process lives
+      NAME                              what is being made; after the exchange, what was there
+      .replacing                        says that NAME may be what was there
+      .old                              what was there, where two names cannot be exchanged
+
+A process that is killed leaves the old or the new output at its path, and one such directory, which
+the next run for the same path finds, tells of and removes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dask_als import ownership, storage
+from dask_als.errors import InputError, JobError
+from dask_als.ownership import FileKind, Kind
+
+_LOG = logging.getLogger(__name__)
+
+_LOCK, _REPLACING, _OLD = ".lock", ".replacing", ".old"
+_AT_FDCWD = -100
+_NOREPLACE, _EXCHANGE = 1, 2
+_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+
+
+@contextmanager
+def staged_directory(
+    path: str, kind: Kind, *, overwrite: bool, inputs: Sequence[str] = ()
+) -> Iterator[str]:
+    """Give a new directory to write in, which becomes `path` if the block ends well.
+
+    Parameters
+    ----------
+    path : str
+        The directory to make.
+    kind : Kind
+        What it will be.
+    overwrite : bool
+        Whether a directory of that kind that we made may be replaced; nothing else ever is.
+    inputs : sequence of str, optional
+        Paths of what is read, which must not be in what is replaced.
+
+    Yields
+    ------
+    str
+        A directory beside `path`; it is removed if the block raises. On local storage, what killed
+        runs left of the same `path` is removed, too. Object stores have no locks that tell whether
+        a run is still alive, so there it stays.
+
+    Raises
+    ------
+    InputError
+        If `path` is there and may not be replaced, or cannot be written.
+    JobError
+        If the storage fails while the directory is made: no space left, or gone.
+    """
+
+    def check() -> None:
+        check_directory(path, kind, overwrite=overwrite, inputs=inputs)
+
+    filesystem, inner = storage.file_system(path)
+    if isinstance(filesystem, LocalFileSystem):
+        settle(path)
+        check()
+        with _staged(path, check, lambda there: _files(there, kind)) as staging:
+            os.mkdir(staging)
+            yield staging
+            check()
+            _seal(path, staging, kind)
+        return
+    check()
+    name = inner.rstrip("/").rsplit("/", 1)[-1]
+    above = storage.join(filesystem._parent(inner), _new_staging_name(name))
+    inner_staging = storage.join(above, name)
+    with _failures(path):
+        try:
+            yield storage.on_every_process(filesystem, inner_staging)
+            staging = storage.on_every_process(filesystem, inner_staging)
+            check()
+            _seal(path, staging, kind)
+            _move_objects(filesystem, inner_staging, inner, kind)
+        finally:
+            with suppress(FileNotFoundError):
+                filesystem.rm(above, recursive=True)
+
+
+@contextmanager
+def staged_path(path: str, kind: FileKind | None = None) -> Iterator[str]:
+    """Give a path beside `path` to write a file or a directory to; see `staged_directory`.
+
+    Parameters
+    ----------
+    path : str
+        On local storage.
+    kind : FileKind, optional
+        A file of ours of that kind is replaced; without one, nothing is.
+    """
+    settle(path)
+    ownership.check_file(path, kind)
+    with _staged(
+        path, lambda: ownership.check_file(path, kind), lambda there: _file(there, kind)
+    ) as staging:
+        yield staging
+
+
+def replace_text(path: str, kind: FileKind, text: str) -> None:
+    """Write a text file, which `ownership` has marked, or replace one of ours of that kind.
+
+    Who reads meanwhile sees the old one or the new one.
+
+    Raises
+    ------
+    InputError
+        If something else is there, or it cannot be written.
+    JobError
+        If the storage fails meanwhile.
+    """
+    if not isinstance(storage.file_system(path)[0], LocalFileSystem):
+        ownership.check_file(path, kind)
+        # An object appears at once.
+        with _failures(path), storage.opened(path, "wb") as file:
+            file.write(text.encode("utf-8"))
+        return
+    with staged_path(path, kind) as staging, open(staging, "wb") as file:
+        file.write(text.encode("utf-8"))
+
+
+def replace_json(path: str, kind: FileKind, value: dict[str, Any]) -> None:
+    """Write a JSON file, with a marker, or replace one of ours; see `replace_text`."""
+    replace_text(path, kind, ownership.marked_json(kind, value))
+
+
+def check_file(path: str, kind: FileKind | None) -> None:
+    """Check that a file can be written, and may be, where that shows before it is.
+
+    Raises
+    ------
+    InputError
+        If it cannot, or may not.
+    """
+    ownership.check_file(path, kind)
+    filesystem, inner = storage.file_system(path)
+    if isinstance(filesystem, LocalFileSystem):
+        parent = os.path.dirname(inner)
+        try:
+            os.makedirs(parent, exist_ok=True)
+            is_writable = os.access(parent, os.W_OK | os.X_OK)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+        if not is_writable:
+            raise InputError(f"{path} cannot be written: the folder it is in is read-only")
+
+
+def check_directory(path: str, kind: Kind, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:
+    """Check that a directory may be made at `path`.
+
+    Raises
+    ------
+    InputError
+        If something is there that may not be replaced.
+    """
+    filesystem, inner = storage.file_system(path)
+    is_local = isinstance(filesystem, LocalFileSystem)
+    inner = inner.rstrip("/")
+    if not (os.path.lexists(inner) if is_local else filesystem.exists(inner)):
+        return
+    if not overwrite:
+        raise InputError(f"{path} is there already; choose another or give --overwrite")
+    ownership.check_inputs(path, inputs)
+    is_plain = filesystem.isdir(inner) and not os.path.islink(inner)
+    if is_local and is_plain and not os.listdir(inner):
+        return
+    ownership.files_of(path, kind)
+
+
+def remove(path: str, kind: Kind) -> None:
+    """Remove a directory of ours, if it is there; at no moment is it there in part.
+
+    Raises
+    ------
+    InputError
+        If it is not ours, or holds something else.
+    """
+    if not storage.exists(path):
+        return
+    files = ownership.files_of(path, kind)
+    filesystem, inner = storage.file_system(path)
+    if not isinstance(filesystem, LocalFileSystem):
+        _write_moving(filesystem, inner, kind, files)
+        for file in reversed(files):  # The manifest first: without it nobody reads the rest.
+            with suppress(FileNotFoundError):
+                filesystem.rm(storage.join(inner, file))
+        with suppress(FileNotFoundError):
+            filesystem.rm(storage.join(inner, ownership.MOVING))
+        return
+    parent, name = os.path.split(inner.rstrip("/"))
+    with _staging_beside(parent, name) as staging:
+        _touch(os.path.join(staging, _REPLACING))
+        os.rename(inner, os.path.join(staging, name))
+        _discard(staging, name, files)
+
+
+def settle(path: str) -> None:
+    """Remove what killed runs left of an output, and bring back what they had moved away.
+
+    On local storage only, and only what a lock that nobody holds shows to be left.
+    """
+    filesystem, inner = storage.file_system(path)
+    if isinstance(filesystem, LocalFileSystem):
+        parent, name = _placed(inner)
+        settle_all(parent, lambda staged: staged == name)
+
+
+def settle_all(directory: str, is_wanted: Callable[[str], object]) -> None:
+    """Do what `settle` does for the outputs in a directory whose names are wanted.
+
+    On object stores, where no lock tells whether their run is alive, the caller must know.
+    """
+    filesystem, inner = storage.file_system(directory)
+    is_local = isinstance(filesystem, LocalFileSystem)
+    if not filesystem.isdir(inner):
+        return
+    names = [
+        str(name).rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(inner, detail=False)
+    ]
+    for entry in sorted(names):
+        name = ownership.name_staged_in(entry)
+        if name is None or not is_wanted(name):
+            continue
+        staging = storage.join(inner, entry)
+        if not is_local:
+            filesystem.rm(staging, recursive=True)
+        else:
+            with suppress(OSError):
+                _settle_one(inner, name, staging)
+
+
+def _settle_one(parent: str, name: str, staging: str) -> None:
+    if os.path.islink(staging):
+        return
+    try:
+        lock = os.open(os.path.join(staging, _LOCK), os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        os.rmdir(staging)  # One that was killed before its lock, or after it; else it is not empty.
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        target, old = os.path.join(parent, name), os.path.join(staging, _OLD)
+        if os.path.lexists(old) and not os.path.lexists(target):
+            os.rename(old, target)
+            _sync_directory(parent)
+            _LOG.warning("%s is back, which a killed run had moved away", target)
+        is_replacing = os.path.lexists(os.path.join(staging, _REPLACING))
+        shutil.rmtree(os.path.join(staging, _doomed(name)), ignore_errors=True)
+        for place in (name, _OLD):
+            if place == name and not is_replacing:
+                _remove_whole(os.path.join(staging, place))
+            elif os.path.lexists(os.path.join(staging, place)):
+                _discard(staging, place, _proven_files(os.path.join(staging, place)))
+        if _end(staging):
+            _LOG.warning("%s is removed, which a killed run left", staging)
+    finally:
+        os.close(lock)
+
+
+_KINDS = [kind for kind in vars(ownership).values() if isinstance(kind, Kind)]
+_FILE_KINDS = [kind for kind in vars(ownership).values() if isinstance(kind, FileKind)]
+
+
+def _proven_files(path: str) -> list[str] | None:
+    """Return the files of what was replaced, whatever its kind; None if it is a file of ours."""
+    if not os.path.isdir(path):
+        for file_kind in _FILE_KINDS:
+            with suppress(InputError):
+                ownership.check_file(path, file_kind)
+                return None
+        return []
+    for kind in _KINDS:
+        with suppress(InputError):
+            return ownership.listed_files(path, kind)
+    return []
+
+
+def _seal(path: str, staging: str, kind: Kind) -> None:
+    try:
+        ownership.seal(staging, kind)
+    except InputError as error:
+        raise JobError(f"{path} could not be made: {error}") from None
+
+
+# Local files -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _failures(path: str) -> Iterator[None]:
+    """Turn what the storage says while an output is made into a JobError."""
+    try:
+        yield
+    except OSError as error:
+        raise JobError(f"{path} could not be made: {storage.first_line(error)}") from error
+
+
+@contextmanager
+def _staged(
+    path: str, check: Callable[[], None], files_there: Callable[[str], list[str] | None]
+) -> Iterator[str]:
+    """Give a path in a staging directory; what is there at the end is moved to `path`.
+
+    Parameters
+    ----------
+    check : callable
+        Raises if `path` may not be written.
+    files_there : callable
+        Path of what was there -> its files, or None for a single file; raises if it is not ours.
+    """
+    parent, name = _placed(storage.file_system(path)[1])
+    with ExitStack() as stack:
+        try:
+            os.makedirs(parent, exist_ok=True)
+            staging = stack.enter_context(_staging_beside(parent, name))
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be written: {said}") from None
+        stack.enter_context(_failures(path))
+        made = os.path.join(staging, name)
+        yield made
+        # What is inside what is staged itself is synced with it.
+        is_durable = not any(map(ownership.name_staged_in, parent.split("/")))
+        if is_durable:
+            _sync_all(made)
+        check()
+        _put(staging, name, os.path.join(parent, name), files_there)
+        if is_durable:
+            _sync_directory(parent)
+
+
+def _placed(inner: str) -> tuple[str, str]:
+    """Return the real directory that a path is in, and its name there."""
+    parent, name = os.path.split(os.path.abspath(inner))
+    return os.path.realpath(parent), name
+
+
+def _new_staging_name(name: str) -> str:
+    return ownership.staging_name(name, uuid.uuid4().hex[:8])
+
+
+@contextmanager
+def _staging_beside(parent: str, name: str) -> Iterator[str]:
+    """Make a directory with a lock that is held for the block; then remove it, and what we made."""
+    staging, lock = _made_with_lock(parent, name)
+    try:
+        with suppress(OSError):  # There are file systems without locks.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield staging
+    finally:
+        with suppress(OSError):
+            if not os.path.lexists(os.path.join(staging, _REPLACING)):
+                _remove_whole(os.path.join(staging, name))
+            _end(staging)
+        os.close(lock)
+
+
+def _made_with_lock(parent: str, name: str) -> tuple[str, int]:
+    while True:
+        staging = os.path.join(parent, _new_staging_name(name))
+        os.mkdir(staging)
+        # Another run may have taken it, while it was empty, for what a killed one left.
+        with suppress(FileNotFoundError):
+            path = os.path.join(staging, _LOCK)
+            return staging, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _end(staging: str) -> bool:
+    """Remove a staging directory that has nothing in it any more but our own notes."""
+    notes = [name for name in (_REPLACING, _LOCK) if os.path.lexists(os.path.join(staging, name))]
+    others = set(os.listdir(staging)) - set(notes)
+    if others:
+        _LOG.warning("%s is left: %s in it is not ours", staging, min(others))
+        return False
+    for name in notes:
+        os.unlink(os.path.join(staging, name))
+    os.rmdir(staging)
+    return True
+
+
+def _files(path: str, kind: Kind) -> list[str]:
+    return [] if not os.listdir(path) else ownership.files_of(path, kind)
+
+
+def _file(path: str, kind: FileKind | None) -> None:
+    ownership.check_file(path, kind)
+
+
+def _put(
+    staging: str, name: str, target: str, files_there: Callable[[str], list[str] | None]
+) -> None:
+    """Move what was made to its path, in one step where the system can."""
+    made = os.path.join(staging, name)
+    if not os.path.lexists(target):
+        _rename_to_nothing(made, target)
+        return
+    replacing, old = os.path.join(staging, _REPLACING), os.path.join(staging, _OLD)
+    _touch(replacing)
+    try:
+        if _renameat2(made, target, _EXCHANGE):
+            old = made
+        else:
+            _rename_both(made, target, old)
+    except BaseException:
+        os.unlink(replacing)
+        raise
+    try:
+        files = files_there(old)
+    except InputError:  # Something came into it meanwhile.
+        if old == made:
+            _renameat2(made, target, _EXCHANGE)
+        else:
+            os.rename(target, made)
+            os.rename(old, target)
+        os.unlink(replacing)
+        raise
+    _sync_directory(os.path.dirname(target))
+    _discard(staging, os.path.basename(old), files)
+
+
+def _rename_both(made: str, target: str, old: str) -> None:
+    """Put what was made in place of what is there, where two names cannot be exchanged."""
+    os.rename(target, old)
+    try:
+        os.rename(made, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+
+
+def _discard(staging: str, name: str, files: list[str] | None) -> None:
+    """Remove the listed files of what was replaced; that it is not quite done does no harm."""
+    with suppress(OSError):
+        _remove_listed(os.path.join(staging, name), files)
+
+
+def _rename_to_nothing(source: str, target: str) -> None:
+    try:
+        if _renameat2(source, target, _NOREPLACE):
+            return
+    except FileExistsError:
+        raise InputError(f"{target} is there already; it came meanwhile") from None
+    os.rename(source, target)
+
+
+def _renameat2(source: str, target: str, flags: int) -> bool:
+    """Rename with flags; return false where the system or the file system cannot."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _CANNOT:
+        return False
+    raise OSError(code, os.strerror(code), source, None, target)
+
+
+def _remove_listed(path: str, files: list[str] | None) -> None:
+    """Remove the listed files of a directory, and directories that are empty then; no others."""
+    if files is None:
+        os.unlink(path)
+        return
+    directories = {above for file in files for above in _above(os.path.dirname(file))}
+    for file in files[:-1]:
+        _unlink_if_there(os.path.join(path, file))
+    for each in sorted(directories, key=len, reverse=True):
+        with suppress(FileNotFoundError):
+            os.rmdir(os.path.join(path, each))
+    for file in files[-1:]:  # The manifest: as long as it is there, the rest is known to be ours.
+        _unlink_if_there(os.path.join(path, file))
+    os.rmdir(path)
+
+
+def _unlink_if_there(path: str) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.unlink(path)
+
+
+def _above(directory: str) -> Iterator[str]:
+    while directory:
+        yield directory
+        directory = os.path.dirname(directory)
+
+
+def _remove_whole(path: str) -> None:
+    """Remove what we were making, of which no part was ever at its path; links are not followed."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        # Under its new name nobody puts anything into it any more.
+        doomed = _doomed(path)
+        os.rename(path, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def _doomed(name: str) -> str:
+    return f"{name}{storage.STAGING_SUFFIX}"
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
+def _sync_all(path: str) -> None:
+    """Wait until a file, or a directory with all that is in it, is on the disk."""
+    if not os.path.isdir(path):
+        _sync(path)
+        return
+    for directory, _, files in os.walk(path, topdown=False):
+        for file in files:
+            _sync(os.path.join(directory, file))
+        _sync(directory)
+
+
+def _sync_directory(path: str) -> None:
+    with suppress(OSError):  # There are file systems that cannot.
+        _sync(path)
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Object stores -----------------------------------------------------------------------------------
+
+
+def _move_objects(filesystem: Any, staging: str, target: str, kind: Kind) -> None:
+    """Move files one by one, the manifest last; meanwhile another file says what they are."""
+    filesystem.invalidate_cache()
+    if filesystem.exists(target):
+        remove(storage.on_every_process(filesystem, target), kind)
+    files = [str(name)[len(staging) :].lstrip("/") for name in filesystem.find(staging)]
+    filesystem.makedirs(target, exist_ok=True)
+    _write_moving(filesystem, target, kind, files)
+    for file in sorted(files, key=lambda name: (name == kind.manifest, name)):
+        filesystem.makedirs(filesystem._parent(storage.join(target, file)), exist_ok=True)
+        filesystem.mv(storage.join(staging, file), storage.join(target, file))
+    filesystem.rm(storage.join(target, ownership.MOVING))
+
+
+def _write_moving(filesystem: Any, path: str, kind: Kind, files: list[str]) -> None:
+    moving = {"made_by": ownership.PROJECT, "kind": kind.name, "files": files}
+    filesystem.pipe_file(storage.join(path, ownership.MOVING), json.dumps(moving).encode())
