@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 
 LAYERS = [
     {"errors"},
+    {"credentials", "typed_tables"},
     {"side", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
     {
         "settings",
@@ -21,7 +22,6 @@ LAYERS = [
         "interrupts",
         "placement",
         "output_lock",
-        "typed_tables",
         "aligned",
     },
     {"blocks", "history", "cholesky", "csv_text", "job_file", "monitor.times"},
