@@ -113,7 +113,7 @@ class ModelManifest:
 
 def part_path(model: str, side: Side, number: int) -> str:
     """Return the path of one part of a model."""
-    return storage.join(model, side.name, storage.part_name(number))
+    return storage.part_of(model, side.name, storage.part_name(number))
 
 
 def write_part(
@@ -202,7 +202,7 @@ def write_history(directory: str, history: list[EpochFigures]) -> None:
 
 def read_history(model: str) -> list[EpochFigures]:
     """Read the figures of all epochs."""
-    rows = storage.read_json_lines(storage.join(model, HISTORY))
+    rows = storage.read_json_lines(storage.part_of(model, HISTORY))
     return [EpochFigures(**row) for row in rows]
 
 
@@ -214,7 +214,7 @@ def read_manifest(model: str) -> ModelManifest:
     InputError
         If there is no model, or one of another format version, or a damaged one.
     """
-    path = storage.join(model, MANIFEST)
+    path = storage.part_of(model, MANIFEST)
     if not storage.exists(path):
         what = f"is not a model (no {MANIFEST})" if storage.exists(model) else "is not there"
         raise InputError(f"{model} {what}; make one with: dask-als train")

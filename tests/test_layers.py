@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 
 LAYERS = [
     {"errors"},
-    {"credentials", "typed_tables"},
+    {"credentials", "limits", "typed_tables"},
     {"side", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
     {
         "settings",
