@@ -6,6 +6,7 @@ of proportion to their size and to what their manifest says.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,12 +82,12 @@ def check_inside(path: str, directory: str) -> None:
 
 
 def read_text(file: IO[bytes], path: str, n_bytes: int) -> bytes:
-    """Read a compressed text, unless it is much longer than texts are.
+    """Read a text, compressed or not, unless it is much longer than its file.
 
     Parameters
     ----------
     n_bytes : int
-        Of the compressed file.
+        Of the file as it is stored.
 
     Raises
     ------
@@ -152,7 +153,11 @@ class ParquetLimit:
         chosen = [parquet.metadata.row_group(group) for group in groups]
         rows, size = sum(group.num_rows for group in chosen), _uncompressed(chosen, names)
         most = _SLACK_BYTES + _MOST_INFLATION_OF_TEXT * n_bytes + rows * self.bytes_a_row
-        texts = [name for name in names if _is_text(parquet.schema_arrow.field(name).type)]
+        kinds = {name: parquet.schema_arrow.field(name).type for name in names}
+        for name, kind in kinds.items():
+            if _bytes_of_lists(kind) > self.bytes_a_row:
+                raise InputError(f"{path} is not what the manifest says: {name} is {kind}")
+        texts = [name for name, kind in kinds.items() if _is_text(kind)]
         # A text that is stored once may be that of all rows.
         if texts and size <= most < rows * size:
             size = _size_of_texts(file, texts, groups)
@@ -170,6 +175,14 @@ def _uncompressed(groups: Sequence[pq.RowGroupMetaData], names: Sequence[str]) -
         for chunk in chunks
         if chunk.path_in_schema.split(".")[0] in names
     )
+
+
+def _bytes_of_lists(kind: pa.DataType) -> float:
+    """Return what a value of lists takes: those of fixed size do even where they are null."""
+    if not pa.types.is_nested(kind):
+        return 0
+    is_plain = pa.types.is_fixed_size_list(kind) and pa.types.is_primitive(kind.value_type)
+    return kind.list_size * kind.value_type.bit_width / 8 if is_plain else math.inf
 
 
 def _is_text(kind: pa.DataType) -> bool:
