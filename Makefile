@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
+.PHONY: env demo test test-slow test-kubernetes lint audit clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
 
 env: $(VENV)/installed
 
@@ -29,6 +29,14 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known vulnerabilities of what constraints.txt pins; pip-audit has a venv of its own.
+audit: $(VENV)/audit/bin/pip-audit
+	$(PYTHON) .ci/audit.py $<
+
+$(VENV)/audit/bin/pip-audit:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1
 
 clean:
 	rm -rf $(VENV) build demo

@@ -22,12 +22,14 @@ import pyarrow as pa
 from dask_als import storage
 from dask_als.blocks import Block, block_of
 from dask_als.errors import InputError
-from dask_als.side import ITEMS, USERS, Side
+from dask_als.limits import TEXT_BYTES, ParquetLimit
+from dask_als.side import ITEMS, SIDES, USERS, Side
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TEST_DIRECTORY = "test"
 RATINGS_SCHEMA = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("rating", pa.float32())])
+RATING_BYTES = sum(field.type.bit_width // 8 for field in RATINGS_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ class Dataset:
         InputError
             If the file is missing or damaged.
         """
-        return storage.read_parquet(rows_path(self.path, side), crc32=self.table(side).crc32)
+        table = self.table(side)
+        return storage.read_parquet(
+            rows_path(self.path, side), crc32=table.crc32, limit=_limit_of_rows(table)
+        )
 
     def write_manifest(self, directory: str) -> None:
         """Write what completes the dataset."""
@@ -145,12 +150,12 @@ class Dataset:
 
 def ratings_path(dataset: str, directory: str, number: int) -> str:
     """Return the path of a partition's ratings."""
-    return storage.join(dataset, directory, storage.part_name(number))
+    return storage.part_of(dataset, directory, storage.part_name(number))
 
 
 def rows_path(dataset: str, side: Side) -> str:
     """Return the path of a side's ids."""
-    return storage.join(dataset, f"{side.name}.parquet")
+    return storage.part_of(dataset, f"{side.name}.parquet")
 
 
 def is_dataset(path: str) -> bool:
@@ -172,7 +177,7 @@ def open_dataset(path: str) -> Dataset:
         raise InputError(
             f"{path} is not a dataset (no {MANIFEST}); make one with: dask-als prepare"
         )
-    file = storage.join(path, MANIFEST)
+    file = storage.part_of(path, MANIFEST)
     manifest = storage.read_manifest(file, format_version=FORMAT_VERSION)
     try:
         users, items = (_side_table(**manifest.pop(side.name)) for side in (USERS, ITEMS))
@@ -182,7 +187,14 @@ def open_dataset(path: str) -> Dataset:
         raise InputError(
             f"{file} is damaged: {storage.first_line(error)}; prepare the dataset again"
         ) from None
+    for side in SIDES:
+        limit = _limit_of_rows(dataset.table(side))
+        storage.check_parquet_rows(rows_path(path, side), limit)
     return dataset
+
+
+def _limit_of_rows(table: SideTable) -> ParquetLimit:
+    return ParquetLimit(table.n_rows, TEXT_BYTES)
 
 
 def _side_table(digest: str, crc32: int, partitions: list[dict[str, Any]]) -> SideTable:
@@ -230,7 +242,8 @@ def read_test_block(path: str, number: int, partition: Partition) -> Block:
 
 
 def _read_ratings(path: str, side: Side, partition: Partition, n_ratings: int, crc32: int) -> Block:
-    table = storage.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32)
+    limit = ParquetLimit(n_ratings, RATING_BYTES)
+    table = storage.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32, limit=limit)
     is_whole = table.schema.types == RATINGS_SCHEMA.types and table.num_rows == n_ratings
     if not is_whole or any(column.null_count for column in table.columns):
         raise InputError(

@@ -237,10 +237,12 @@ def _read_trained(model: str, side: Side) -> _Trained:
 
 def _read_side(model: str, side: Side) -> tuple[pd.Index[int], State, np.ndarray]:
     """Return ids, state and which rows have training ratings."""
-    partitions = model_files.read_manifest(model).side(side).partitions
-    table = pa.concat_tables(
-        [model_files.read_part(model, side, n, part) for n, part in enumerate(partitions)]
-    ).combine_chunks()
+    manifest = model_files.read_manifest(model)
+    parts = [
+        model_files.read_part(model, side, number, partition, rank=manifest.rank)
+        for number, partition in enumerate(manifest.side(side).partitions)
+    ]
+    table = pa.concat_tables(parts).combine_chunks()
     ids = pd.Index(table.column("id").to_pandas())
     return ids, model_files.state_of(table), table.column("count").to_numpy() > 0
 

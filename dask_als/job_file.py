@@ -16,6 +16,7 @@
     [checkpoint]                        # fields of CheckpointPolicy
     [cluster.local]                     # workers, threads, memory
     [cluster.kubernetes]                # image, workers, threads, memory, ...
+    [cluster.kubernetes.secrets]        # variables of the pods that nobody may read
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class Job:
         return storage.join(self.output, "result.json")
 
     def to_toml(self) -> str:
-        """Return the text of a job file, with all defaults written out."""
+        """Return the text of a job file, with all defaults written out, but without secrets."""
         return tomli_w.dumps(to_table(self))
 
 
@@ -223,11 +224,12 @@ def _set(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     *path, name = key.strip().split(".")
     if not equals or not name:
-        raise InputError(f"--set {change} cannot be understood; write it like train.rank=64")
+        # What follows "=" may be a secret.
+        raise InputError(f"--set {key}{equals} cannot be understood; write it like train.rank=64")
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise InputError(f"--set {change}: {part} is no table")
+            raise InputError(f"--set {key}: {part} is no table")
     table[name] = _value(text.strip())
 
 

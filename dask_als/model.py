@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -18,6 +19,7 @@ from dask_als.errors import InputError
 from dask_als.explain import contributions
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.history import EpochFigures
+from dask_als.limits import is_on_same_storage
 from dask_als.methods import fold_in_method_of
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
@@ -31,6 +33,7 @@ from dask_als.top_k import Seen, candidates, top_k
 
 Measure = Literal["cosine", "inner-product"]
 
+_LOG = logging.getLogger(__name__)
 _UNKNOWN = -1
 
 
@@ -614,7 +617,9 @@ def _recently_read_block(
 def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
     its = manifest.side(side)
     tables = [
-        model_files.read_part(path, side, number, partition, model_files.columns_of(manifest))
+        model_files.read_part(
+            path, side, number, partition, model_files.columns_of(manifest), rank=manifest.rank
+        )
         for number, partition in enumerate(its.partitions)
     ]
     table = pa.concat_tables(tables)
@@ -631,12 +636,23 @@ def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
 def dataset_of(manifest: ModelManifest, model: str, path: str | None) -> Dataset | None:
     """Open the dataset that a model was trained on, if it is there.
 
+    The path that a model names is followed only on the model's own storage: on a local one, or in
+    the same bucket. So no model of others makes us connect to anywhere.
+
     Raises
     ------
     InputError
         If `path` names another one.
     """
     asked = path or manifest.dataset["path"]
+    if path is None and not is_on_same_storage(asked, model):
+        _LOG.warning(
+            "%s names a dataset on other storage than its own, %r, which is not opened unasked; "
+            "name it with --dataset, or with dataset= in Python",
+            model,
+            asked,
+        )
+        return None
     if path is None and not is_dataset(asked):
         return None
     dataset = open_dataset(asked)

@@ -24,6 +24,7 @@ from dask_als.blocks import State
 from dask_als.dataset import Dataset, Partition, rows_path
 from dask_als.errors import InputError
 from dask_als.history import EpochFigures
+from dask_als.limits import TEXT_BYTES, ParquetLimit
 from dask_als.settings import TrainSettings
 from dask_als.side import SIDES, USERS, Side
 
@@ -113,7 +114,7 @@ class ModelManifest:
 
 def part_path(model: str, side: Side, number: int) -> str:
     """Return the path of one part of a model."""
-    return storage.join(model, side.name, storage.part_name(number))
+    return storage.part_of(model, side.name, storage.part_name(number))
 
 
 def write_part(
@@ -202,7 +203,7 @@ def write_history(directory: str, history: list[EpochFigures]) -> None:
 
 def read_history(model: str) -> list[EpochFigures]:
     """Read the figures of all epochs."""
-    rows = storage.read_json_lines(storage.join(model, HISTORY))
+    rows = storage.read_json_lines(storage.part_of(model, HISTORY))
     return [EpochFigures(**row) for row in rows]
 
 
@@ -214,7 +215,7 @@ def read_manifest(model: str) -> ModelManifest:
     InputError
         If there is no model, or one of another format version, or a damaged one.
     """
-    path = storage.join(model, MANIFEST)
+    path = storage.part_of(model, MANIFEST)
     if not storage.exists(path):
         what = f"is not a model (no {MANIFEST})" if storage.exists(model) else "is not there"
         raise InputError(f"{model} {what}; make one with: dask-als train")
@@ -226,11 +227,18 @@ def read_manifest(model: str) -> ModelManifest:
 
 
 def _manifest_from_json(value: dict[str, Any]) -> ModelManifest:
-    del value["rank"]
+    rank, dataset = value.pop("rank"), value["dataset"]
+    if not all(isinstance(dataset[name], str) for name in ("path", "fingerprint")):
+        raise TypeError("its dataset is not named by texts")
+    if type(value.get("samples", 1)) is not int:
+        raise TypeError(f"samples is {value['samples']!r}")
     users, items = (_side_from_json(value.pop(side.name)) for side in SIDES)
     settings = TrainSettings(**value.pop("settings"))
     figures = EpochFigures(**value.pop("figures"))
-    return ModelManifest(settings=settings, figures=figures, users=users, items=items, **value)
+    manifest = ModelManifest(settings=settings, figures=figures, users=users, items=items, **value)
+    if manifest.rank != rank:
+        raise TypeError(f"rank is {rank}, and {manifest.rank} by its settings")
+    return manifest
 
 
 def _side_from_json(value: dict[str, Any]) -> ModelSide:
@@ -244,8 +252,15 @@ def read_part(
     number: int,
     partition: Partition,
     columns: Sequence[str] = _COLUMNS,
+    *,
+    rank: int,
 ) -> pa.Table:
     """Read one part of a model: by default id, count, bias, factors.
+
+    Parameters
+    ----------
+    rank : int
+        The model's.
 
     Raises
     ------
@@ -253,19 +268,19 @@ def read_part(
         If the file is missing, damaged or not the one that belongs there.
     """
     path = part_path(model, side, number)
-    table = storage.read_parquet(path, list(columns), crc32=partition.crc32)
-    if table.num_rows != len(partition.rows):
-        raise InputError(
-            f"{path} holds {table.num_rows:,} rows, the model should have "
-            f"{len(partition.rows):,} there; train it again"
-        )
+    # Factors and biases of samples are at most 8 bytes each, and no more samples than the rank.
+    limit = ParquetLimit(len(partition.rows), TEXT_BYTES + 16 * rank)
+    table = storage.read_parquet(path, list(columns), crc32=partition.crc32, limit=limit)
+    if "factors" in columns and (kind := table.schema.field("factors").type).list_size != rank:
+        raise InputError(f"{path} is not what {MANIFEST} says: factors of rank {rank}, not {kind}")
     return table
 
 
 def read_ids(model: str, side: Side, number: int, partition: Partition) -> pa.Table:
     """Read ``id`` and ``count`` of one part."""
     path = part_path(model, side, number)
-    return storage.read_parquet(path, ["id", "count"], crc32=partition.crc32)
+    limit = ParquetLimit(len(partition.rows), TEXT_BYTES)
+    return storage.read_parquet(path, ["id", "count"], crc32=partition.crc32, limit=limit)
 
 
 def state_of(table: pa.Table) -> State:
@@ -323,10 +338,11 @@ def _read_rows(model: str, side: Side, rows: range, columns: Sequence[str]) -> p
     """Read a range of rows, from whichever parts hold them."""
     tables: list[pa.Table] = []
     first = 0
-    for number, partition in enumerate(read_manifest(model).side(side).partitions):
+    manifest = read_manifest(model)
+    for number, partition in enumerate(manifest.side(side).partitions):
         if partition.start < rows.stop and rows.start < partition.stop:
             first = first if tables else partition.start
-            tables.append(read_part(model, side, number, partition, columns))
+            tables.append(read_part(model, side, number, partition, columns, rank=manifest.rank))
     return pa.concat_tables(tables).slice(rows.start - first, len(rows)).combine_chunks()
 
 

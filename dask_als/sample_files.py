@@ -77,7 +77,7 @@ def read_part(sample: str, side: Side, number: int, crc32: int) -> State:
 
 
 def _part_path(sample: str, side: Side, number: int) -> str:
-    return storage.join(sample, side.name, storage.part_name(number, "arrow"))
+    return storage.part_of(sample, side.name, storage.part_name(number, "arrow"))
 
 
 def write_manifest(sample: str, manifest: SampleManifest) -> None:
@@ -96,7 +96,7 @@ def read_manifest(sample: str) -> SampleManifest:
     InputError
         If it is missing, damaged or of another format version.
     """
-    path = storage.join(sample, MANIFEST)
+    path = storage.part_of(sample, MANIFEST)
     value: dict[str, Any] = storage.read_manifest(path, format_version=FORMAT_VERSION)
     try:
         sides = {side: SampleSide(**value[side.name]) for side in SIDES}

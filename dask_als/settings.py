@@ -7,6 +7,8 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from dask_als import typed_tables
+from dask_als.credentials import looks_like_credential
 from dask_als.errors import InputError
 from dask_als.side import SIDES, Side, SideName
 
@@ -417,7 +419,12 @@ class KubernetesSize:
     node_selectors : dict of str to str
         Labels that a node must have.
     environment : dict of str to str
-        Variables of all pods.
+        Variables of all pods; none that looks like a credential.
+    secrets : dict of str to str
+        Variables of all pods that nobody may read: they go into a Secret of the job, and are never
+        shown. ``${NAME}`` stands for a variable of the environment that the job is submitted from.
+    secret_names : tuple of str
+        Secrets of the namespace that are there already: each key is a variable of all pods.
 
     Raises
     ------
@@ -436,6 +443,10 @@ class KubernetesSize:
     volume_path: str = "/data"
     node_selectors: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(
+        default_factory=dict, repr=False, metadata={typed_tables.SECRET: True}
+    )
+    secret_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(bool(self.image), "image", self.image, "the name of an image")
@@ -446,6 +457,28 @@ class KubernetesSize:
         cpu = re.fullmatch(r"[0-9]+m|[0-9]+(\.[0-9]+)?", self.cpu or "1")
         _require(cpu is not None, "cpu", self.cpu, "as Kubernetes writes it, like 2 or 500m")
         _require(self.volume_path.startswith("/"), "volume_path", self.volume_path, "absolute")
+        self._check_credentials()
+
+    def _check_credentials(self) -> None:
+        """Check what may be secret; no message has a value."""
+        for name, value in self.environment.items():
+            if name in self.secrets:
+                raise InputError(f"{name} is both in environment and in secrets; keep the secret")
+            if looks_like_credential(name, value):
+                raise InputError(
+                    f"environment.{name} looks like a credential, and who may see the job can read "
+                    "its environment; put it into [cluster.kubernetes.secrets], or name a Secret "
+                    "that holds it in secret_names"
+                )
+        for name, value in self.secrets.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+                raise InputError(
+                    f"the secret {name!r} can be no environment variable: its name must be "
+                    "letters, digits and _, and its value has no null byte"
+                )
+        for name in self.secret_names:
+            known = re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", name)
+            _require(known is not None, "secret_names", name, "names of Secrets, like aws")
 
 
 @dataclass(frozen=True, kw_only=True)

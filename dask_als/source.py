@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from dask_als import csv_text, storage
 from dask_als.csv_text import LINE_END, CsvFormat, Malformed
 from dask_als.errors import DaskALSError, InputError
+from dask_als.limits import read_text
 from dask_als.settings import Columns
 
 _BLOCK_BYTES = 16 << 20
@@ -249,8 +250,9 @@ def read_titles(titles: TitleFile) -> pa.Table:
     """
     with _reading(titles.path):
         csv_format = _format_of(titles.path, titles.member)
+        filesystem, inner = storage.file_system(titles.path)
         with _opened_text(titles.path, titles.member) as file:
-            text = file.read()[csv_format.header_bytes :]
+            text = read_text(file, titles.path, filesystem.size(inner))[csv_format.header_bytes :]
     columns = {"id": titles.item, "title": titles.title}
     table, _ = csv_text.parse(text, csv_format, columns, frozenset())
     return table

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from dask_als.errors import InputError
+from dask_als.limits import MOST_JSON_BYTES, TEXT_BYTES, ParquetLimit, check_inside
 
 STAGING_SUFFIX = ".partial"
 """How directories are called that are not complete."""
@@ -30,6 +31,19 @@ _NOT_CONTENT = {"format_version", *MARK_KEYS}
 def join(directory: str, *names: str) -> str:
     """Return the path of something inside a directory."""
     return "/".join([directory.rstrip("/"), *names])
+
+
+def part_of(directory: str, *names: str) -> str:
+    """Return the path of a file that belongs to a directory of ours, and lies in it.
+
+    Raises
+    ------
+    InputError
+        If there is a link in its place that leads out of the directory, or no file.
+    """
+    path = join(directory, *names)
+    check_inside(path, directory)
+    return path
 
 
 def part_name(number: int, suffix: str = "parquet") -> str:
@@ -156,7 +170,9 @@ def read_json(path: str) -> Any:
         If the file is missing, or its text is not JSON.
     """
     with _reading(path), opened(path) as file:
-        text = file.read()
+        text = file.read(MOST_JSON_BYTES + 1)
+    if len(text) > MOST_JSON_BYTES:
+        raise InputError(f"{path} is damaged: longer than {MOST_JSON_BYTES:,} bytes")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -308,7 +324,11 @@ def crc32(path: str) -> int:
 
 
 def read_parquet(
-    path: str, columns: list[str] | None = None, *, crc32: int | None = None
+    path: str,
+    columns: list[str] | None = None,
+    *,
+    crc32: int | None = None,
+    limit: ParquetLimit | None = None,
 ) -> pa.Table:
     """Read a Parquet file.
 
@@ -319,15 +339,20 @@ def read_parquet(
     crc32 : int, optional
         What the file's CRC-32 must be. It covers what the checksums of pages do not: the file's
         metadata, and that it is this file and no other.
+    limit : ParquetLimit, optional
+        What it may hold; checked before its columns are read.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one.
+        If the file is missing, damaged or another one, or beyond the limit.
     """
     content = _content(path) if crc32 is None else _content_with(path, crc32)
     with _reading(path):
         parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        if limit is not None:
+            groups = range(parquet.num_row_groups)
+            limit.check(pa.BufferReader(content), parquet, columns, groups, path)
         table = parquet.read(columns=columns)
         return table if columns is None else table.select(columns)
 
@@ -345,6 +370,12 @@ def _content(path: str) -> bytes:
     with _reading(path), opened(path) as file:
         content: bytes = file.read()
     return content
+
+
+def check_parquet_rows(path: str, limit: ParquetLimit) -> None:
+    """Check how many rows a Parquet file holds; see `ParquetLimit.check_rows`."""
+    with _reading(path), opened(path) as file:
+        limit.check_rows(pq.ParquetFile(file).metadata, path, file.seek(0, os.SEEK_END))
 
 
 def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
@@ -365,6 +396,7 @@ def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
                 first = start if not groups else first
                 groups.append(group)
             start = stop
+        ParquetLimit(None, TEXT_BYTES).check(file, parquet, columns, groups, path)
         table = parquet.read_row_groups(groups, columns=columns).select(columns)
         table = table.slice(rows.start - first, len(rows))
     if table.num_rows != len(rows):

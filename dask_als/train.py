@@ -953,7 +953,7 @@ def _write_average_part(
 
 
 def _predictions_path(checkpoint: str, number: int) -> str:
-    return storage.join(checkpoint, "predictions", storage.part_name(number))
+    return storage.part_of(checkpoint, "predictions", storage.part_name(number))
 
 
 def _write_predictions(checkpoint: str, number: int, predicted: np.ndarray) -> int:

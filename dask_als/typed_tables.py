@@ -12,7 +12,11 @@ from dask_als.errors import InputError
 
 T = TypeVar("T")
 
+SECRET = "secret"
+"""Metadata of a field whose values no message and no table shows."""
+
 _IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_MANY = {list: "a list", Mapping: "a table"}
 
 
 class _Mistake(Exception):
@@ -46,10 +50,12 @@ def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
 def to_table(settings: Any) -> dict[str, Any]:
     """Return the table that `from_table` makes the dataclass of.
 
-    None is left out; where it is not the default, it is an empty text.
+    None is left out; where it is not the default, it is an empty text. Secrets are left out.
     """
     table: dict[str, Any] = {}
     for field in fields(settings):
+        if SECRET in field.metadata:
+            continue
         value = getattr(settings, field.name)
         if is_dataclass(value):
             table[field.name] = to_table(value)
@@ -65,6 +71,14 @@ class _Reader:
 
     def __init__(self) -> None:
         self.mistakes: list[str] = []
+        self._is_secret = False
+
+    def is_not(self, path: str, value: Any, demand: str) -> _Mistake:
+        # A list or a table could hold a secret further in.
+        shown = next((words for kind, words in _MANY.items() if isinstance(value, kind)), None)
+        if self._is_secret:
+            shown = "not shown"
+        return self.wrong(f"{path} is {shown or repr(value)}; it must be {demand}")
 
     def wrong(self, mistake: str) -> _Mistake:
         self.mistakes.append(mistake)
@@ -72,7 +86,7 @@ class _Reader:
 
     def table(self, kind: Any, table: Any, path: str) -> Any:
         if not isinstance(table, Mapping):
-            raise self.wrong(f"{path} is {table!r}; it must be a table")
+            raise self.is_not(path, table, "a table")
         known = {field.name: field for field in fields(kind)}
         before = len(self.mistakes)
         self.mistakes += _unknown_keys(table, known, path)
@@ -81,11 +95,14 @@ class _Reader:
         for name, field in known.items():
             try:
                 if name in table:
+                    self._is_secret = SECRET in field.metadata
                     values[name] = self.value(hints[name], table[name], _below(path, name))
                 elif _is_required(field):
                     self.wrong(f"{_below(path, name)} is missing")
             except _Mistake:
                 continue
+            finally:
+                self._is_secret = False
         if len(self.mistakes) > before:
             raise _Mistake
         try:
@@ -104,22 +121,22 @@ class _Reader:
             return self.value(kind, value, path)
         if get_origin(kind) is Literal:
             if value not in arguments:
-                raise self.wrong(f"{path} is {value!r}; it must be {' or '.join(arguments)}")
+                raise self.is_not(path, value, " or ".join(arguments))
             return value
         if get_origin(kind) is tuple:
             if not isinstance(value, list):
-                raise self.wrong(f"{path} is {value!r}; it must be a list")
+                raise self.is_not(path, value, "a list")
             return tuple(self.value(arguments[0], one, path) for one in value)
         if get_origin(kind) is dict:
             if not isinstance(value, Mapping):
-                raise self.wrong(f"{path} is {value!r}; it must be a table")
+                raise self.is_not(path, value, "a table")
             return {
                 key: self.value(arguments[1], one, _below(path, key)) for key, one in value.items()
             }
         if kind is float and type(value) is int:
             return float(value)
         if type(value) is not kind:
-            raise self.wrong(f"{path} is {value!r}; it must be {_IN_WORDS[kind]}")
+            raise self.is_not(path, value, _IN_WORDS[kind])
         return value
 
 

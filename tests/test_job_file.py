@@ -62,7 +62,7 @@ def test_changes():
     ("change", "mistake"),
     [
         ("train.rank", "--set train.rank cannot be understood"),
-        ("output.x=1", "--set output.x=1: output is no table"),
+        ("output.x=1", "--set output.x: output is no table"),
         ("train.ranks=3", "train.ranks is not known; the nearest is train.rank"),
         ("train.rank=0", r"\[train\] rank is 0; it must be a whole number"),
         ("recommend.k=0", r"\[recommend\] k is 0"),

@@ -1,5 +1,6 @@
 """On a real Kubernetes with the Dask operator."""
 
+import base64
 import json
 import os
 import shutil
@@ -76,12 +77,7 @@ def s3():
     files = fsspec.filesystem("s3", **keys, use_listings_cache=False)
     files.mkdir("films")
     files.put(str(cluster.RATINGS), "films/ml-latest-small", recursive=True)
-    environ = {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    environ = {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
     yield SimpleNamespace(files=files, environ=environ)
     server.stop()
 
@@ -211,18 +207,44 @@ def test_the_printed_manifests_are_the_job(volume, expected):
     assert cluster.numbers(volume / "applied" / "model") == expected
 
 
-def test_a_job_without_a_volume(volume, expected, s3):
+def test_a_job_without_a_volume_and_its_credentials(volume, expected, s3, monkeypatch):
+    monkeypatch.setenv("HUSH", "hush-of-the-environment")
+    secrets = {"AWS_ACCESS_KEY_ID": "hush-of-the-job", "AWS_SECRET_ACCESS_KEY": "${HUSH}"}
     changes = {
         "source.path": "s3://films/ml-latest-small",
         "output": "s3://films/o",
         "cluster.kubernetes.volume_claim": "",
         **{f"cluster.kubernetes.environment.{name}": value for name, value in s3.environ.items()},
+        **{f"cluster.kubernetes.secrets.{name}": value for name, value in secrets.items()},
     }
     settings = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     code, output = cluster.ended(cluster.dask_als("submit", *job(volume, "", *settings), "--wait"))
     assert code == 0, output
     s3.files.get("films/o/model", str(volume / "from-s3"), recursive=True)
     assert cluster.numbers(volume / "from-s3") == expected
+    job_id = output.splitlines()[0]
+    (secret,) = there("secrets", job=job_id)
+    values = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
+    assert values == secrets | {"AWS_SECRET_ACCESS_KEY": "hush-of-the-environment"}
+    kinds = "configmaps,daskjobs.kubernetes.dask.org,pods,events"
+    assert job_id in (all_else := json.dumps(there(kinds)))
+    assert "hush" not in all_else
+    assert "hush" not in output
+    assert "hush" not in cluster.done("logs", job_id, f"--namespace={NAMESPACE}")
+    assert b"hush" not in s3.files.cat("films/o/result.json")
+    cluster.done("delete", job_id, f"--namespace={NAMESPACE}")
+    cluster.wait_for(lambda: not there("secrets", job=job_id), seconds=60)
+
+
+def test_a_training_from_outside_takes_its_credentials_along(volume):
+    hush = "cluster.kubernetes.secrets.A_TOKEN=hush"
+    source = f"source.path={volume / 'ml-latest-small'}"
+    arguments = [*job(volume, volume / "secret", source, hush), "--cluster=kubernetes", "--json"]
+    code, output = cluster.ended(cluster.dask_als("run", *arguments))
+    assert code == 0, output
+    assert "hush" not in output
+    assert_nothing_is_left()
+    assert not [found for found in there("secrets") if found["metadata"].get("labels")]
 
 
 def test_a_job_that_fails_says_why(volume):
@@ -311,7 +333,9 @@ def test_the_accounts_rights(volume):
     assert can("dask-als-submit", "create", "daskjobs.kubernetes.dask.org")
     assert can("dask-als-submit", "get", "pods/log")
     assert not can("dask-als-submit", "create", "pods")
-    assert not can("dask-als-submit", "get", "secrets")
+    assert can("dask-als-submit", "create", "secrets")
+    for verb in ("get", "list", "delete"):
+        assert not can("dask-als-submit", verb, "secrets")
     for verb, kind in (("get", "pods"), ("list", "secrets"), ("get", "configmaps")):
         assert not can("dask-als-job", verb, kind)
 

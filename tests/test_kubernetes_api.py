@@ -6,7 +6,8 @@ import pytest
 from kr8s.objects import get_class, object_from_spec
 
 from dask_als.errors import InputError, JobError
-from dask_als.kubernetes import api, spec
+from dask_als.job_file import job_from_toml
+from dask_als.kubernetes import api, operator, spec
 from dask_als.kubernetes.api import ask
 from dask_als.settings import KubernetesSize
 
@@ -60,3 +61,61 @@ def test_patience_ends(soon, monkeypatch):
     monkeypatch.setattr(api, "_SECONDS_OF_PATIENCE", 0.05)
     with pytest.raises(JobError, match="Kubernetes does not answer: said no"):
         ask(answering(*[refused(500)] * 100))
+
+
+class Namespace:
+    """Stands for what Kubernetes keeps of one namespace, and refuses one kind."""
+
+    def __init__(self, monkeypatch, refuses=None):
+        self.kinds, self._refuses = [], refuses
+        self.secret = None
+        monkeypatch.setattr(operator, "api_of", lambda namespace: self)
+        monkeypatch.setattr(operator, "create", self.create)
+
+    def create(self, manifest, api):
+        if manifest["kind"] == self._refuses:
+            raise InputError("Kubernetes refused it")
+        self.kinds.append(manifest["kind"])
+        if manifest["kind"] == "Secret":
+            self.secret = manifest
+
+    def get(self, kind, label_selector):
+        for name in [name for name in self.kinds if name == kind.kind]:
+            metadata = {"name": "films-1", "uid": "1-2-3"}
+            found = {"apiVersion": "v1", "kind": name, "metadata": metadata}
+            yield kind(found, api=self, namespace="n")
+
+
+JOB = job_from_toml(
+    'name = "films"\noutput = "o"\nsource.path = "r.csv"\nsteps = ["prepare", "train"]\n'
+    "[cluster.kubernetes.secrets]\nA_KEY = '${HERE}'\n"
+)
+
+
+def test_a_job_is_sent_with_a_secret_that_its_record_owns(monkeypatch):
+    monkeypatch.setenv("HERE", "hush")
+    namespace = Namespace(monkeypatch)
+    operator.Jobs("n").submit("films-1", JOB)
+    assert namespace.kinds == ["ConfigMap", "Secret", *["NetworkPolicy"] * 3, "DaskJob"]
+    assert namespace.secret["stringData"] == {"A_KEY": "hush"}
+    (owner,) = namespace.secret["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"]) == ("ConfigMap", "1-2-3")
+
+
+def test_without_its_secret_no_job_is_sent(monkeypatch):
+    monkeypatch.delenv("HERE", raising=False)
+    namespace = Namespace(monkeypatch)
+    with pytest.raises(InputError, match="HERE, which is not set here"):
+        operator.Jobs("n").submit("films-1", JOB)
+    assert namespace.kinds == []
+
+
+@pytest.mark.parametrize("kind", ["Secret", "NetworkPolicy", "DaskJob"])
+def test_of_a_job_that_is_refused_nothing_is_left(kind, monkeypatch):
+    monkeypatch.setenv("HERE", "hush")
+    namespace = Namespace(monkeypatch, refuses=kind)
+    deleted = []
+    monkeypatch.setattr(operator.Jobs, "delete", lambda jobs, job_id: deleted.append(job_id))
+    with pytest.raises(InputError, match="Kubernetes refused it"):
+        operator.Jobs("n").submit("films-1", JOB)
+    assert (deleted, kind in namespace.kinds) == (["films-1"], False)

@@ -35,6 +35,17 @@ def test_a_dry_run_prints_the_job_as_it_will_run():
     assert objects[-1]["spec"]["cluster"]["spec"]["worker"]["replicas"] == 5
 
 
+def test_a_dry_run_shows_no_secret(tmp_path):
+    path = tmp_path / "job.toml"
+    secrets = "\n[cluster.kubernetes.secrets]\nA_KEY = 'hush'\nB_KEY = '${NOWHERE}'\n"
+    path.write_text(NOTEBOOK.read_text() + secrets)
+    code, out, err = run("submit", path, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "hush" not in out
+    (secret,) = (found for found in yaml.safe_load_all(out) if found["kind"] == "Secret")
+    assert secret["stringData"] == {"A_KEY": "REDACTED", "B_KEY": "REDACTED"}
+
+
 def test_no_two_jobs_have_one_id():
     names = [next(yaml.safe_load_all(run("submit", NOTEBOOK, "--dry-run")[1])) for _ in range(2)]
     first, second = (found["metadata"]["name"] for found in names)
@@ -72,8 +83,10 @@ def test_pods_that_cannot_be(wrong):
 
 
 def test_pods_from_options():
-    made = cluster_settings({"pods": ("workers=3", "memory=2Gi", "volume_claim=")}).kubernetes
+    pods = ("workers=3", "memory=2Gi", "volume_claim=", "secret_names=aws,other")
+    made = cluster_settings({"pods": pods}).kubernetes
     assert (made.workers, made.memory, made.volume_claim) == (3, "2Gi", "")
+    assert made.secret_names == ("aws", "other")
 
 
 class OneJob:
@@ -82,7 +95,7 @@ class OneJob:
     def __init__(self, namespace):
         self.told = []
 
-    def submit(self, job_id, job, size):
+    def submit(self, job_id, job):
         self.told.append(("submit", job_id))
 
     def stop(self, job_id):

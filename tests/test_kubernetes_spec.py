@@ -1,6 +1,7 @@
 """What is asked of Kubernetes, read without a cluster."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import kubernetes_validate
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from dask_als.errors import InputError
+from dask_als.job_file import ClusterSizes, Job, SourceSettings, job_from_toml
 from dask_als.kubernetes import spec
 from dask_als.settings import KubernetesSize
 
@@ -18,7 +20,20 @@ SIZE = KubernetesSize(
     memory="2Gi",
     node_selectors={"disk": "fast"},
     environment={"A": "b"},
+    secret_names=("aws",),
 )
+JOB = Job(
+    name="films",
+    output="o",
+    source=SourceSettings(path="r.csv"),
+    steps=("prepare", "train"),
+    cluster=ClusterSizes(kubernetes=SIZE),
+)
+RECORD = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "films-1", "uid": "1-2-3", "labels": {}},
+}
 CURRENT = kubernetes_validate.latest_version()
 
 
@@ -26,7 +41,8 @@ def objects():
     """Return all objects of a job, and all of the base."""
     files = [yaml.safe_load_all(path.read_text()) for path in BASE.glob("*.yaml")]
     return [
-        spec.record("films-1", "name = 'films'\n", SIZE),
+        spec.record("films-1", JOB),
+        spec.secret("films-1", SIZE.namespace, {"A_KEY": "b"}, RECORD),
         *spec.attempt("films-1", 1, SIZE),
         *(found for file in files for found in file if found["kind"] != "Kustomization"),
     ]
@@ -80,6 +96,7 @@ def test_a_pod_has_no_rights_and_its_limits(name):
     assert pod["nodeSelector"] == {"disk": "fast"}
     (container,) = pod["containers"]
     assert container["env"] == [{"name": "A", "value": "b"}]
+    assert container["envFrom"] == [{"secretRef": {"name": "aws"}}]
     for kind in ("requests", "limits"):
         assert container["resources"][kind].keys() == {"cpu", "memory"}
 
@@ -121,6 +138,121 @@ def test_a_cluster_for_a_client_elsewhere_has_the_policies_of_a_job():
 def test_no_attempt_takes_an_earlier_ones_name():
     names = [spec.attempt_name("films-1", number) for number in (1, 2, 3)]
     assert len(set(names)) == 3
+
+
+def with_secrets(**secrets):
+    """Return the job with secrets."""
+    size = replace(SIZE, secrets=secrets)
+    return replace(JOB, cluster=ClusterSizes(kubernetes=size))
+
+
+def test_secrets_are_in_the_secret_and_nowhere_else():
+    job = with_secrets(AWS_SECRET_ACCESS_KEY="hush-1", DB_PASSWORD="hush-2")
+    sealed = spec.sealed("films-1", job)
+    others = [
+        spec.record("films-1", sealed),
+        *spec.attempt("films-1", 1, sealed.cluster.kubernetes),
+        *spec.cluster("films-1", spec.sealed_size("films-1", job.cluster.kubernetes)),
+    ]
+    assert "hush" not in json.dumps(others)
+    assert "hush" not in repr(job)
+    assert "hush" not in job.to_toml()
+    values = spec.secret("films-1", "n", job.cluster.kubernetes.secrets)["stringData"]
+    assert values == {"AWS_SECRET_ACCESS_KEY": "hush-1", "DB_PASSWORD": "hush-2"}
+
+
+def test_the_record_says_which_secrets_a_later_attempt_takes():
+    record = spec.record("films-1", spec.sealed("films-1", with_secrets(A_KEY="hush")))
+    size = job_from_toml(record["data"]["job.toml"]).cluster.kubernetes
+    assert (size.secret_names, size.secrets) == (("aws", "films-1"), {})
+    spec_of_job = spec.attempt("films-1", 2, size)[-1]["spec"]
+    cluster = spec_of_job["cluster"]["spec"]
+    pods = (spec_of_job["job"]["spec"], cluster["scheduler"]["spec"], cluster["worker"]["spec"])
+    for pod in pods:
+        (container,) = pod["containers"]
+        named = [each["secretRef"]["name"] for each in container["envFrom"]]
+        assert named == ["aws", "films-1"]
+
+
+def test_a_job_owns_its_secret():
+    secret = spec.secret("films-1", "n", {"A": "b"}, RECORD)
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "films-1", "uid": "1-2-3"}
+    assert secret["metadata"]["ownerReferences"] == [owner]
+    assert "ownerReferences" not in spec.secret("films-1", "n", {"A": "b"})["metadata"]
+
+
+def test_a_job_without_secrets_is_sent_as_it_is():
+    assert spec.sealed("films-1", JOB) == JOB
+
+
+def test_who_submits_may_make_secrets_but_not_read_them():
+    accounts = yaml.safe_load_all((BASE / "service-accounts.yaml").read_text())
+    (role,) = (found for found in accounts if found["kind"] == "Role")
+    (rule,) = (rule for rule in role["rules"] if "secrets" in rule["resources"])
+    assert (rule["resources"], rule["verbs"]) == (["secrets"], ["create"])
+
+
+CREDENTIALS = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "API_KEY",
+    "KEYS",
+    "github.token",
+    "PGPASSWORD",
+    "DB_PASSWORD",
+    "client-secret",
+    "GOOGLE_CREDENTIALS",
+    "STORAGE_APIKEY",
+    "awsSecretKey",
+]
+HARMLESS = [
+    "KEYBOARD",
+    "MONKEY",
+    "SECRETARY_NAME",
+    "TOKENIZERS_PARALLELISM",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "PATH",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "KEYRING_BACKEND",
+    "NUMBA_CACHE_DIR",
+]
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_a_credential_is_no_part_of_the_environment(name):
+    with pytest.raises(InputError, match=r"cluster\.kubernetes\.secrets") as raised:
+        KubernetesSize(environment={name: "hush"})
+    assert name in str(raised.value)
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_only_reminds_of_a_credential_may_be_in_the_environment(name):
+    assert KubernetesSize(environment={name: "a"}).environment == {name: "a"}
+
+
+def test_a_url_with_a_password_is_a_credential():
+    with pytest.raises(InputError, match=r"environment\.HTTPS_PROXY looks like a credential"):
+        KubernetesSize(environment={"HTTPS_PROXY": "http://me:hush@proxy:3128"})
+    KubernetesSize(environment={"HTTPS_PROXY": "http://proxy:3128"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "mistake"),
+    [
+        ({"secrets": {"A B": "hush"}}, "the secret 'A B' can be no environment variable"),
+        ({"secrets": {"A": "hush\0"}}, "the secret 'A' can be no environment variable"),
+        ({"secrets": {"A": "hush"}, "environment": {"A": "b"}}, "A is both in environment"),
+        ({"secret_names": ("Aws",)}, "secret-names is 'Aws'"),
+    ],
+)
+def test_secrets_that_cannot_be(wrong, mistake):
+    with pytest.raises(InputError, match=mistake) as raised:
+        KubernetesSize(**wrong)
+    assert "hush" not in str(raised.value)
 
 
 def test_without_a_volume_nothing_is_mounted():

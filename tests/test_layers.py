@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 
 LAYERS = [
     {"errors"},
+    {"credentials", "limits", "typed_tables"},
     {"side", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
     {"ownership"},
     {"outputs"},
@@ -23,7 +24,6 @@ LAYERS = [
         "interrupts",
         "placement",
         "output_lock",
-        "typed_tables",
         "aligned",
     },
     {"blocks", "history", "cholesky", "csv_text", "job_file", "monitor.times"},

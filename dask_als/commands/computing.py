@@ -75,6 +75,9 @@ def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
         if not equals or name not in settable:
             names = ", ".join(settable)
             raise InputError(f"--pods {pair}: write NAME=VALUE, with a name of {names}")
+        if isinstance(defaults[name], tuple):
+            values[name] = tuple(filter(None, value.split(",")))
+            continue
         is_number = isinstance(defaults[name], int)
         if is_number and not value.isdecimal():
             raise InputError(f"--pods {pair}: {name} is a whole number")

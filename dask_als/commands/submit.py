@@ -30,6 +30,7 @@ def submit(
     """
     import yaml
 
+    from dask_als.credentials import REDACTED
     from dask_als.job_file import read_job
     from dask_als.kubernetes import spec
 
@@ -37,11 +38,14 @@ def submit(
     size = job.cluster.kubernetes
     job_id = spec.new_job_id(job.name)
     if dry_run:
-        manifests = [spec.record(job_id, job.to_toml(), size), *spec.attempt(job_id, 1, size)]
+        sealed, redacted = spec.sealed(job_id, job), dict.fromkeys(size.secrets, REDACTED)
+        secrets = [spec.secret(job_id, size.namespace, redacted)] if redacted else []
+        attempt = spec.attempt(job_id, 1, sealed.cluster.kubernetes)
+        manifests = [spec.record(job_id, sealed), *secrets, *attempt]
         click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
         return
     jobs = jobs_in(size.namespace)
-    jobs.submit(job_id, job.to_toml(), size)
+    jobs.submit(job_id, job)
     if wait:
         click.echo(job_id, err=as_json)
         end_as(waited_for(jobs, job_id, as_json=as_json), as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 import kr8s
 from dask_kubernetes.operator import KubeCluster
 
+from dask_als.credentials import resolved
 from dask_als.errors import JobError
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, api_of, create, delete
@@ -21,15 +23,19 @@ def kube_cluster(size: KubernetesSize) -> Iterator[KubeCluster]:
 
     Raises
     ------
+    InputError
+        If a secret is not to be had, or Kubernetes refuses something.
     JobError
         If Kubernetes cannot be reached or the cluster does not start.
     """
     name = f"dask-als-{uuid.uuid4().hex[:6]}"
-    *policies, dask_cluster = spec.cluster(name, size)
+    values = resolved(size.secrets, os.environ)
+    *policies, dask_cluster = spec.cluster(name, spec.sealed_size(name, size))
+    secrets = [spec.secret(name, size.namespace, values)] if values else []
     api = api_of(size.namespace)
     with ExitStack() as made:
-        for policy in policies:
-            made.callback(delete, create(policy, api))
+        for manifest in (*secrets, *policies):
+            made.callback(delete, create(manifest, api))
         # Not by the KubeCluster: one that failed to start, or whose client is lost, does not.
         made.callback(delete, DaskCluster(dask_cluster, api=api))
         yield _started(dask_cluster, size)

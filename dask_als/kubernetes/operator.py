@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import kr8s
 from kr8s.objects import APIObject, ConfigMap, NetworkPolicy, Pod
 
-from dask_als.errors import InputError, JobError
-from dask_als.job_file import job_from_toml
+from dask_als.credentials import resolved
+from dask_als.errors import DaskALSError, InputError, JobError
+from dask_als.job_file import Job, job_from_toml
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, DaskJob, api_of, ask, create, delete
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
 from dask_als.kubernetes.status import JobStatus, State, judged
-from dask_als.settings import KubernetesSize
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _KINDS = (DaskJob, DaskCluster, NetworkPolicy)
@@ -38,10 +40,27 @@ class Jobs:
         self.namespace = namespace
         self._api = api_of(namespace)
 
-    def submit(self, job_id: str, job_toml: str, size: KubernetesSize) -> None:
-        """Send a job; it starts by itself."""
-        for manifest in (spec.record(job_id, job_toml, size), *spec.attempt(job_id, 1, size)):
-            create(manifest, self._api)
+    def submit(self, job_id: str, job: Job) -> None:
+        """Send a job, its secrets apart from it; it starts by itself.
+
+        Raises
+        ------
+        InputError
+            If a secret is not to be had, or Kubernetes refuses something; then nothing is left.
+        """
+        values = resolved(job.cluster.kubernetes.secrets, os.environ)
+        job = spec.sealed(job_id, job)
+        create(spec.record(job_id, job), self._api)
+        try:
+            if values:
+                record = self._record(job_id).raw.to_dict()
+                create(spec.secret(job_id, self.namespace, values, record), self._api)
+            for manifest in spec.attempt(job_id, 1, job.cluster.kubernetes):
+                create(manifest, self._api)
+        except InputError:
+            with suppress(DaskALSError):
+                self.delete(job_id)
+            raise
 
     def resume(self, job_id: str) -> None:
         """Start a job that is lost, failed or stopped anew; it goes on from its checkpoint.
@@ -135,7 +154,10 @@ class Jobs:
         self._remove_running(job_id, timeout=timeout)
 
     def delete(self, job_id: str) -> None:
-        """Stop a job, and forget it; files that it wrote are kept."""
+        """Stop a job, and forget it; files that it wrote are kept.
+
+        Kubernetes deletes its Secret, which its record owns.
+        """
         record = self._record(job_id)
         self._remove_running(job_id)
         ask(record.delete)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from dask_als.job_file import Job
 from dask_als.settings import KubernetesSize
 
 Manifest = dict[str, Any]
@@ -31,14 +34,55 @@ def attempt_name(job_id: str, attempt: int) -> str:
     return job_id if attempt == 1 else f"{job_id}-{attempt}"
 
 
-def record(job_id: str, job_toml: str, size: KubernetesSize) -> Manifest:
+def sealed(job_id: str, job: Job) -> Job:
+    """Return a job without its secrets, but with the name of the Secret that holds them."""
+    kubernetes = sealed_size(job_id, job.cluster.kubernetes)
+    return replace(job, cluster=replace(job.cluster, kubernetes=kubernetes))
+
+
+def sealed_size(name: str, size: KubernetesSize) -> KubernetesSize:
+    """Return a size whose pods get its secrets from a Secret of the given name."""
+    if not size.secrets:
+        return size
+    return replace(size, secrets={}, secret_names=(*size.secret_names, name))
+
+
+def secret(
+    name: str, namespace: str, values: Mapping[str, str], owner: Manifest | None = None
+) -> Manifest:
+    """Return the Secret with the credentials of a job, or of a cluster without one.
+
+    Parameters
+    ----------
+    values : mapping of str to str
+        The variables of the pods, by name.
+    owner : dict, optional
+        The job's ConfigMap as Kubernetes returns it: when that is deleted, so is the Secret.
+    """
+    labels = {JOB_LABEL: name} if owner else {}
+    metadata = _metadata(name, namespace, labels)
+    if owner:
+        reference = {key: owner[key] for key in ("apiVersion", "kind")}
+        reference |= {key: owner["metadata"][key] for key in ("name", "uid")}
+        metadata["ownerReferences"] = [reference]
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata,
+        "type": "Opaque",
+        "stringData": dict(values),
+    }
+
+
+def record(job_id: str, job: Job) -> Manifest:
     """Return the ConfigMap that a job is known by, from `submit` to `delete`: at attempt 1."""
-    metadata = _metadata(job_id, size, {JOB_LABEL: job_id})
+    size = job.cluster.kubernetes
+    metadata = _metadata(job_id, size.namespace, {JOB_LABEL: job_id})
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {**metadata, "annotations": {ATTEMPT_LABEL: "1"}},
-        "data": {"job.toml": job_toml},
+        "data": {"job.toml": job.to_toml()},
     }
 
 
@@ -57,7 +101,7 @@ def attempt(job_id: str, number: int, size: KubernetesSize) -> list[Manifest]:
     job = {
         "apiVersion": _API,
         "kind": "DaskJob",
-        "metadata": _metadata(name, size, labels),
+        "metadata": _metadata(name, size.namespace, labels),
         "spec": {
             # The operator's default, OnFailure, would start a failed runner again for ever.
             "job": {"spec": {"restartPolicy": "Never", **_runner(job_id, size)}},
@@ -75,7 +119,7 @@ def cluster(name: str, size: KubernetesSize) -> list[Manifest]:
     dask_cluster = {
         "apiVersion": _API,
         "kind": "DaskCluster",
-        "metadata": _metadata(name, size, {}),
+        "metadata": _metadata(name, size.namespace, {}),
         "spec": _cluster_spec(name, size),
     }
     return [*network_policies(name, size, {}), dask_cluster]
@@ -96,7 +140,7 @@ def network_policies(name: str, size: KubernetesSize, labels: dict[str, str]) ->
         return {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": _metadata(f"{name}-{target}", size, labels),
+            "metadata": _metadata(f"{name}-{target}", size.namespace, labels),
             "spec": {
                 "podSelector": pods(target),
                 "policyTypes": ["Ingress"],
@@ -111,10 +155,10 @@ def network_policies(name: str, size: KubernetesSize, labels: dict[str, str]) ->
     ]
 
 
-def _metadata(name: str, size: KubernetesSize, labels: dict[str, str]) -> Manifest:
+def _metadata(name: str, namespace: str, labels: dict[str, str]) -> Manifest:
     return {
         "name": name,
-        "namespace": size.namespace,
+        "namespace": namespace,
         "labels": {"app.kubernetes.io/name": "dask-als", **labels},
     }
 
@@ -197,6 +241,7 @@ def _container(name: str, size: KubernetesSize, command: list[str]) -> Manifest:
         "args": command,
         "workingDir": size.volume_path if size.volume_claim else "/tmp",
         "env": [{"name": key, "value": value} for key, value in size.environment.items()],
+        "envFrom": [{"secretRef": {"name": secret}} for secret in size.secret_names],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

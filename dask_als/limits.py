@@ -1,0 +1,206 @@
+"""What files that others made may not make us do, checked before their contents are read.
+
+They may not make us fetch what is elsewhere, read outside their own directory, or take memory out
+of proportion to their size and to what their manifest says.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from fsspec.core import split_protocol
+
+from dask_als.errors import InputError
+
+MOST_JSON_BYTES = 256 << 20
+TEXT_BYTES = 1024
+"""Of an id or a title, on average over the rows of a file, at most."""
+
+_SLACK_BYTES = 64 << 20
+# Zeros, written by Arrow with zstd, take a ten-thousandth; texts of people at least a fiftieth.
+_MOST_INFLATION = 1 << 16
+_MOST_INFLATION_OF_TEXT = 50
+_LOCAL = (None, "file", "local")
+_OBJECT_STORES = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "abfs": "abfs",
+    "abfss": "abfs",
+    "az": "abfs",
+    "oss": "oss",
+}
+
+
+def is_on_same_storage(path: str, other: str) -> bool:
+    """Tell whether two paths are both local, or both in one bucket of an object store."""
+    storage = _storage_of(path)
+    return storage is not None and storage == _storage_of(other)
+
+
+def _storage_of(path: str) -> tuple[str, str] | None:
+    if "::" in path:  # a chain of file systems, each of which may be any
+        return None
+    protocol, rest = split_protocol(path)
+    if protocol in _LOCAL:
+        return "file", ""
+    if protocol == "memory":
+        return "memory", ""
+    store = _OBJECT_STORES.get(protocol)
+    return None if store is None else (store, rest.split("/")[0])
+
+
+def check_inside(path: str, directory: str) -> None:
+    """Check that a local file of one of our directories is one, and lies in it.
+
+    The directory itself may be a link, its files and folders may not lead out of it.
+
+    Raises
+    ------
+    InputError
+        If it is a link to elsewhere, or a device, a pipe or the like.
+    """
+    if split_protocol(path)[0] not in _LOCAL or not os.path.lexists(path):
+        return
+    root = os.path.join(os.path.realpath(directory), "")
+    if not os.path.realpath(path).startswith(root):
+        raise InputError(
+            f"{path} is a link that leads out of {directory}, so it is not read; "
+            f"copy the directory with what its links lead to: cp -rL"
+        )
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is not a file")
+
+
+def read_text(file: IO[bytes], path: str, n_bytes: int) -> bytes:
+    """Read a text, compressed or not, unless it is much longer than its file.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Of the file as it is stored.
+
+    Raises
+    ------
+    InputError
+        If it is.
+    """
+    most = _SLACK_BYTES + _MOST_INFLATION_OF_TEXT * n_bytes
+    text = file.read(most + 1)
+    if len(text) > most:
+        raise InputError(f"{path} has {n_bytes:,} bytes and holds a text of more than {most:,}")
+    return text
+
+
+@dataclass(frozen=True)
+class ParquetLimit:
+    """What a Parquet file may hold, judged by its manifest.
+
+    Attributes
+    ----------
+    rows : int or None
+        How many it must have; None where nothing says so.
+    bytes_a_row : int
+        Of the columns that are read, at most on average.
+    """
+
+    rows: int | None
+    bytes_a_row: int
+
+    def check_rows(self, metadata: pq.FileMetaData, path: str, n_bytes: int) -> None:
+        """Check how many rows a file has by its own word.
+
+        Raises
+        ------
+        InputError
+            If they are others than they should be, or more than fit into its bytes.
+        """
+        if self.rows is not None and metadata.num_rows != self.rows:
+            raise InputError(
+                f"{path} is not what the manifest says: it holds {metadata.num_rows:,} rows "
+                f"instead of {self.rows:,}"
+            )
+        if metadata.num_rows * self.bytes_a_row > _SLACK_BYTES + _MOST_INFLATION * n_bytes:
+            raise InputError(f"{path} has {n_bytes:,} bytes and claims {metadata.num_rows:,} rows")
+
+    def check(
+        self,
+        file: IO[bytes] | pa.BufferReader,
+        parquet: pq.ParquetFile,
+        columns: Sequence[str] | None,
+        groups: Sequence[int],
+        path: str,
+    ) -> None:
+        """Check a file before columns of some of its row groups are read.
+
+        Raises
+        ------
+        InputError
+            If reading them would take more memory than it should.
+        """
+        n_bytes = file.seek(0, os.SEEK_END)
+        self.check_rows(parquet.metadata, path, n_bytes)
+        names = columns or parquet.schema_arrow.names
+        chosen = [parquet.metadata.row_group(group) for group in groups]
+        rows, size = sum(group.num_rows for group in chosen), _uncompressed(chosen, names)
+        most = _SLACK_BYTES + _MOST_INFLATION_OF_TEXT * n_bytes + rows * self.bytes_a_row
+        kinds = {name: parquet.schema_arrow.field(name).type for name in names}
+        for name, kind in kinds.items():
+            if _bytes_of_lists(kind) > self.bytes_a_row:
+                raise InputError(f"{path} is not what the manifest says: {name} is {kind}")
+        texts = [name for name, kind in kinds.items() if _is_text(kind)]
+        # A text that is stored once may be that of all rows.
+        if texts and size <= most < rows * size:
+            size = _size_of_texts(file, texts, groups)
+        if size > most:
+            raise InputError(
+                f"{path} has {n_bytes:,} bytes and would take {size:,} in memory, far more than "
+                "its manifest says"
+            )
+
+
+def _uncompressed(groups: Sequence[pq.RowGroupMetaData], names: Sequence[str]) -> int:
+    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
+    return sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema.split(".")[0] in names
+    )
+
+
+def _bytes_of_lists(kind: pa.DataType) -> float:
+    """Return what a value of lists takes: those of fixed size do even where they are null."""
+    if not pa.types.is_nested(kind):
+        return 0
+    is_plain = pa.types.is_fixed_size_list(kind) and pa.types.is_primitive(kind.value_type)
+    return kind.list_size * kind.value_type.bit_width / 8 if is_plain else math.inf
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)
+
+
+def _size_of_texts(
+    file: IO[bytes] | pa.BufferReader, columns: list[str], groups: Sequence[int]
+) -> int:
+    """Return the length of all texts of some columns, of which each is held once only."""
+    file.seek(0)
+    parquet = pq.ParquetFile(file, read_dictionary=columns)
+    table = parquet.read_row_groups(list(groups), columns=columns)
+    size = 0
+    for column in table.columns:
+        for chunk in column.chunks:
+            lengths = pc.binary_length(chunk.dictionary).to_numpy(zero_copy_only=False)
+            rows = chunk.indices.drop_null().to_numpy(zero_copy_only=False)
+            counts = np.bincount(rows, minlength=len(lengths))
+            size += int(lengths.astype(np.int64) @ counts)
+    return size
