@@ -584,15 +584,19 @@ def in_process_client() -> Iterator[Client]:
     """Run tasks on threads of this process, for the block."""
     with (
         endings.directory_of_workers(),
-        LocalCluster(
-            processes=False,
-            n_workers=1,
-            dashboard_address=_ANY_PORT,
-            worker_dashboard_address=_ANY_PORT,  # else it listens on all interfaces
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        endings.local_cluster(_cluster_in_process) as cluster,
+        endings.connection(Client(cluster, set_as_default=False)) as client,
     ):
         yield client
+
+
+def _cluster_in_process() -> LocalCluster:
+    return LocalCluster(
+        processes=False,
+        n_workers=1,
+        dashboard_address=_ANY_PORT,
+        worker_dashboard_address=_ANY_PORT,  # else it listens on all interfaces
+    )
 
 
 def _local_cluster(settings: ClusterSettings) -> LocalCluster:

@@ -71,6 +71,8 @@ def noticed() -> Iterator[None]:
         terminated = error.number if isinstance(error, Terminated) else None
         raise
     finally:
+        if signal.SIGALRM in before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = before_hook
