@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 
 import click
 
 from dask_als import interrupts
-from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError
+from dask_als.errors import DaskALSError
 
 _USAGE = 2
 
@@ -43,19 +44,27 @@ COMMANDS = (
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    _show_warnings()
-    try:
-        # From here on: what is imported meanwhile may drop a Ctrl-C, too.
-        with interrupts.noticed():
+    # From here on: what is imported meanwhile may drop a Ctrl-C, too.
+    with interrupts.noticed():
+        _show_warnings()
+        try:
             cli.main(arguments, prog_name="dask-als", standalone_mode=False)
-    except BaseException as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        code, message = _last_words(error)
-        if message:
-            click.echo(f"dask-als: {' '.join(message.split())}", err=True)
-        interrupts.keep_exit_code()
-        sys.exit(code)
+        except BaseException as error:
+            if "--debug" in arguments:
+                traceback.print_exc()
+            code, message = _last_words(error)
+            if message:
+                with suppress(OSError):  # A terminal may be gone.
+                    click.echo(f"dask-als: {' '.join(message.split())}", err=True)
+            if _signal_behind(error):
+                interrupts.end_process(code)
+            sys.exit(code)
+
+
+def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return what a signal raised, if that is what an error comes from."""
+    cause = error.__cause__ if isinstance(error, click.Abort) else error
+    return cause if isinstance(cause, KeyboardInterrupt) else None
 
 
 def _show_warnings() -> None:
@@ -80,7 +89,9 @@ def _last_words(error: BaseException) -> tuple[int, str]:
         case DaskALSError():
             return error.exit_code, str(error)
         case KeyboardInterrupt() | click.Abort():
-            return INTERRUPTED_EXIT_CODE, "interrupted; nothing was left half-written"
+            ended = _signal_behind(error) or KeyboardInterrupt()
+            word = interrupts.word_for(ended)
+            return interrupts.exit_code(ended), f"{word}; nothing was left half-written"
         case _:
             return 1, f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,7 @@ from dask import annotate
 from dask._task_spec import Dict, List, Task, TaskRef
 from dask.system import CPU_COUNT
 from dask.tokenize import normalize_token
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 from distributed import (
     CancelledError,
     Client,
@@ -37,10 +38,11 @@ from distributed import (
     as_completed,
 )
 from distributed.client import ClosedClientError
+from distributed.comm import connect
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
-from dask_als import interrupts, outputs
+from dask_als import endings, interrupts, outputs
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 from dask_als.executor import Shape
 from dask_als.history import EpochFigures
@@ -449,10 +451,11 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
     """
     if settings.address == "local":
         with (
-            dask.config.set(_LOCAL_SETTINGS),
-            _local_cluster(settings) as cluster,
-            Client(cluster) as client,
             interrupts.noticed(),
+            dask.config.set(_LOCAL_SETTINGS),
+            endings.directory_of_workers(),
+            endings.local_cluster(partial(_local_cluster, settings)) as cluster,
+            endings.connection(Client(cluster)) as client,
         ):
             _send_promptly(client)
             yield client
@@ -467,7 +470,7 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
         # one starts, would wait for a lock that the next one holds.
         gc.collect()
         raise client
-    with silence_logging_cmgr(settings.logs), client, interrupts.noticed():
+    with interrupts.noticed(), silence_logging_cmgr(settings.logs), endings.connection(client):
         yield client
 
 
@@ -478,10 +481,10 @@ def _on_kubernetes(settings: ClusterSettings) -> Iterator[Client]:
     except ImportError:
         raise InputError("--cluster kubernetes needs: pip install 'dask-als[kubernetes]'") from None
     with (
+        interrupts.noticed(),
         silence_logging_cmgr(settings.logs),
         kube_cluster(settings.kubernetes) as cluster,
-        Client(cluster, timeout=settings.timeout) as client,
-        interrupts.noticed(),
+        endings.connection(Client(cluster, timeout=settings.timeout)) as client,
     ):
         try:
             client.wait_for_workers(settings.kubernetes.workers, timeout=settings.worker_timeout)
@@ -495,12 +498,25 @@ def _on_kubernetes(settings: ClusterSettings) -> Iterator[Client]:
 
 def _client_at(settings: ClusterSettings) -> Client | InputError | JobError:
     try:
+        asyncio.run(_check_that_it_answers(settings))
         return Client(settings.address, timeout=settings.timeout, security=settings.security)
     except (OSError, TimeoutError):
         also = ", or it refused these certificates" if settings.tls_ca else ""
         return JobError(f"there is no scheduler at {settings.address}{also}")
     except (TypeError, ValueError) as error:
         return InputError(f"--cluster is {settings.address!r}: {error}")
+
+
+async def _check_that_it_answers(settings: ClusterSettings) -> None:
+    # Dask waits without end for the first word of an address that accepts connections.
+    security = settings.security or Security()
+    connecting = connect(
+        settings.address,
+        timeout=settings.timeout,
+        **security.get_connection_args("client"),
+    )
+    comm = await asyncio.wait_for(connecting, parse_timedelta(settings.timeout))
+    comm.abort()
 
 
 def _send_promptly(client: Client) -> None:
@@ -578,15 +594,20 @@ def _write_performance_report(path: str, page: Path) -> None:
 def in_process_client() -> Iterator[Client]:
     """Run tasks on threads of this process, for the block."""
     with (
-        LocalCluster(
-            processes=False,
-            n_workers=1,
-            dashboard_address=_ANY_PORT,
-            worker_dashboard_address=_ANY_PORT,  # else it listens on all interfaces
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        endings.directory_of_workers(),
+        endings.local_cluster(_cluster_in_process) as cluster,
+        endings.connection(Client(cluster, set_as_default=False)) as client,
     ):
         yield client
+
+
+def _cluster_in_process() -> LocalCluster:
+    return LocalCluster(
+        processes=False,
+        n_workers=1,
+        dashboard_address=_ANY_PORT,
+        worker_dashboard_address=_ANY_PORT,  # else it listens on all interfaces
+    )
 
 
 def _local_cluster(settings: ClusterSettings) -> LocalCluster:

@@ -13,7 +13,7 @@ from typing import Any
 
 from distributed import Client
 
-from dask_als import storage
+from dask_als import interrupts, storage
 from dask_als.cluster import DaskExecutor, current_client, in_process_client
 from dask_als.dataset import Dataset, is_dataset, open_dataset
 from dask_als.errors import InputError
@@ -83,6 +83,18 @@ class ALS(TrainSettings):
         ALSModel
             In memory, usable without a cluster. What was written to make it is removed with it.
         """
+        with interrupts.noticed():
+            return self._fit(ratings, columns, prepare_settings, stopping, on_epoch, callbacks)
+
+    def _fit(
+        self,
+        ratings: Any,
+        columns: Columns,
+        prepare_settings: PrepareSettings,
+        stopping: StopSettings,
+        on_epoch: Callable[[EpochFigures], None],
+        callbacks: Sequence[Callback],
+    ) -> ALSModel:
         scratch = tempfile.mkdtemp(prefix="dask-als-", dir=self.scratch)
         remove_scratch = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
         try:

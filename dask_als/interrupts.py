@@ -1,82 +1,161 @@
-"""Ctrl-C, so that it ends a run at once, whenever it comes, and nothing else."""
+"""Ctrl-C, and what else asks a process to end: it ends at once, whenever the signal comes."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 import warnings
-from collections import namedtuple
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-_interrupted = threading.Event()
+from dask_als.errors import INTERRUPTED_EXIT_CODE
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SECONDS_UNTIL_RAISED_AGAIN = 0.02
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, or SIGHUP: somebody asked this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("terminated")
+        self.number = number
+
+
+class _Received:
+    """The signal that ends the run, and whether Python dropped the exception that it raised."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.was_dropped = False
+
+
+_received = _Received()
 
 
 @contextmanager
 def noticed() -> Iterator[None]:
-    """Keep a Ctrl-C from getting lost within the block.
+    """Have the first signal end the block, and the clean-up after it left in peace by others.
 
-    Python drops a KeyboardInterrupt that comes up in a callback, say of the garbage collector, so
-    it is noted as well, for `raise_if_interrupted`. Nothing changes within another such block, or
-    outside of the main thread.
+    The first Ctrl-C raises KeyboardInterrupt, the first SIGTERM or SIGHUP `Terminated`. Python
+    drops an exception that comes up in a callback, say of the garbage collector, so it is raised
+    again, and is noted for `raise_if_interrupted`. A `Terminated` that leaves the block ends the
+    process by its signal, as it would have without the block. Nothing changes within another such
+    block, outside of the main thread, and for signals that have a handler already.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is _note_and_raise:
         yield
         return
-    before = signal.signal(signal.SIGINT, _note_and_raise)
+    before: dict[int, Any] = {
+        number: signal.signal(number, _note_and_raise) for number in _SIGNALS if _is_free(number)
+    }
+    if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _raise_again)
     before_hook = sys.unraisablehook
     sys.unraisablehook = partial(_say_unless_noted, before_hook)
+    terminated = None
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         # A wait that is broken off leaves something behind that asyncio would complain of.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        terminated = error.number if isinstance(error, Terminated) else None
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.SIGALRM in before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         sys.unraisablehook = before_hook
-        _interrupted.clear()
+        _received.__init__()  # type: ignore[misc]
+        if terminated is not None:
+            signal.raise_signal(terminated)
 
 
-def _note_and_raise(_signal: int, _frame: FrameType | None) -> None:
-    _interrupted.set()
-    raise KeyboardInterrupt
+def _is_free(number: int) -> bool:
+    """Tell whether a signal does what it does in every Python program."""
+    handler = signal.getsignal(number)
+    if number == signal.SIGINT:
+        # A shell lets commands in the background ignore it.
+        return handler in (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN)
+    return handler is signal.SIG_DFL
+
+
+def _note_and_raise(number: int, _frame: FrameType | None) -> None:
+    # A second one would break off the clean-up after the first.
+    if _received.number is None or _received.was_dropped:
+        _received.number, _received.was_dropped = number, False
+        raise _exception(number)
+
+
+def _raise_again(_number: int, _frame: FrameType | None) -> None:
+    if _received.number is not None:
+        _note_and_raise(_received.number, None)
+
+
+def _exception(number: int) -> KeyboardInterrupt:
+    # Python itself asks whether it is this very class.
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
 def _say_unless_noted(say: Callable[[Any], object], dropped: Any) -> None:
-    if not (_interrupted.is_set() and dropped.exc_type is KeyboardInterrupt):
+    if _received.number is None or not issubclass(dropped.exc_type, KeyboardInterrupt):
         say(dropped)
+        return
+    _received.was_dropped = True
+    # Not a thread's timer: the callback may have come in the middle of whatever takes a lock.
+    if signal.getsignal(signal.SIGALRM) is _raise_again:
+        signal.setitimer(signal.ITIMER_REAL, _SECONDS_UNTIL_RAISED_AGAIN)
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if Ctrl-C came since `noticed` began."""
-    if _interrupted.is_set():
-        raise KeyboardInterrupt
+    """Raise what a signal raises if one came since `noticed` began."""
+    if _received.number is not None:
+        _received.was_dropped = False
+        raise _exception(_received.number)
 
 
-def keep_exit_code() -> None:
-    """Have ``python -m`` end with the exit code that it is given, whenever Ctrl-C came.
+def exit_code(error: KeyboardInterrupt) -> int:
+    """Return the exit code of a command that a signal ended, as shells have it."""
+    return 128 + error.number if isinstance(error, Terminated) else INTERRUPTED_EXIT_CODE
 
-    Python ends itself by the signal if the text that it evaluated last, as classes of data are
-    made from, was interrupted.
+
+def word_for(error: KeyboardInterrupt) -> str:
+    """Return what a signal did to a run."""
+    return "terminated" if isinstance(error, Terminated) else "interrupted"
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process, with what still runs in its threads.
+
+    Nothing of an interrupted command is needed any more, and threads that still run while Python
+    takes itself apart can crash it. ``python -m`` keeps the exit code, too: by itself it ends by
+    the signal if text that was being evaluated, as classes of data are made from, was interrupted.
     """
-    namedtuple("Nothing", [])
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
+    # Else Python's resource tracker tells of what it cleans up.
+    util._exit_function()  # type: ignore[attr-defined]
+    os._exit(code)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hold back Ctrl-C for the block.
+    """Hold back Ctrl-C from this thread for the block.
 
-    A cluster is not interrupted half-started, and its processes, which inherit the block and keep
-    it, leave Ctrl-C to this one, which closes them.
+    Threads and processes that are started within it inherit the block and keep it: they leave
+    Ctrl-C to the main thread, which ends them.
     """
     # Python's resource tracker would take the block away when the first process starts it.
     resource_tracker.ensure_running()

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
-from dask_als import outputs, storage
-from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError
+from dask_als import interrupts, outputs, storage
+from dask_als.errors import DaskALSError
 from dask_als.job_file import Job
 from dask_als.output_lock import held
 from dask_als.ownership import JOB_RESULT
@@ -125,7 +125,7 @@ def _written(result: JobResult) -> Iterator[JobResult]:
         result.status, result.exit_code = "succeeded", 0
     except BaseException as error:
         result.status, result.exit_code = "failed", _exit_code(error)
-        result.error = "interrupted" if isinstance(error, KeyboardInterrupt) else in_a_line(error)
+        result.error = in_a_line(error)
         raise
     finally:
         result.seconds = round(time.monotonic() - start, 3)
@@ -134,11 +134,13 @@ def _written(result: JobResult) -> Iterator[JobResult]:
 
 def in_a_line(error: BaseException) -> str:
     """Return what an error says in one line, with its name if we did not raise it on purpose."""
+    if isinstance(error, KeyboardInterrupt):
+        return interrupts.word_for(error)
     text = " ".join(str(error).split())
     return text if isinstance(error, DaskALSError) else f"{type(error).__name__}: {text}"
 
 
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED_EXIT_CODE
+        return interrupts.exit_code(error)
     return error.exit_code if isinstance(error, DaskALSError) else 1

@@ -116,12 +116,13 @@ def state_of_file(path: str) -> list[Any]:
 def opened(path: str, mode: str = "rb") -> Iterator[IO[Any]]:
     """Open a file; for writing, the folder it is in is made first, but not those above.
 
-    So nothing can be written into a directory that was removed meanwhile.
+    A staging directory is never made here: nothing can be written into one that was removed.
     """
     filesystem, inner = file_system(path)
-    if "w" in mode:
+    parent = filesystem._parent(inner)
+    if "w" in mode and not parent.endswith(STAGING_SUFFIX):
         with suppress(FileExistsError):
-            filesystem.mkdir(filesystem._parent(inner), create_parents=False)
+            filesystem.mkdir(parent, create_parents=False)
     with filesystem.open(inner, mode) as file:
         yield file
 

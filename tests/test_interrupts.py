@@ -65,13 +65,11 @@ def test_what_a_broken_off_wait_leaves_behind_is_not_shown():
 
 
 INTERRUPTED_IN_EXEC = """
-import sys
 from dask_als import interrupts
 try:
     exec("raise KeyboardInterrupt")
 except KeyboardInterrupt:
-    interrupts.keep_exit_code()
-sys.exit(130)
+    interrupts.end_process(130)
 """
 
 

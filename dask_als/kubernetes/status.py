@@ -6,6 +6,7 @@ The DaskJob's own status is not asked: it can say Running for ever (dask-kuberne
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -14,6 +15,7 @@ from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
 
 Found = dict[str, Any]
 _MOST_OF_A_MESSAGE = 4096
+_TERMINATED = 128 + signal.SIGTERM
 _WAITING = "the Dask operator has not made the runner yet; if that stays so, is it installed?"
 
 
@@ -115,7 +117,8 @@ def _of_runner(pod: Found) -> Found:
     if ended := container.get("terminated"):
         if ended["exitCode"] == 0:
             return _of_success(ended.get("message", ""))
-        if not is_leaving and status.get("reason") != "Evicted":
+        was_terminated = ended["exitCode"] == _TERMINATED
+        if not (is_leaving or was_terminated or status.get("reason") == "Evicted"):
             return _of_failure(ended)
     if is_leaving:
         return {"state": State.LOST, "message": "its runner was deleted"}

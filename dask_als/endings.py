@@ -1,0 +1,145 @@
+"""Local clusters that leave nothing behind, however they end: no process and no directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster
+
+_SECONDS_TO_CLOSE = 1.0
+_SECONDS_BETWEEN_KILLS = 0.02
+_NAME_OF_WORKERS = "Dask Worker process (from Nanny)"
+_PREFIX = "dask-als-workers-"
+_LOCK = ".lock"
+
+
+@contextmanager
+def local_cluster(start: Callable[[], LocalCluster]) -> Iterator[LocalCluster]:
+    """Start a local cluster for the block, and close it; kill its workers if it is interrupted.
+
+    Nothing of theirs is needed then, and one that hangs would be waited for.
+    """
+    others = set(active_children())
+    started: Future[LocalCluster] = Future()
+    # In a thread, so that this one can be interrupted meanwhile.
+    starting = Thread(target=_start_into, args=(started, start), daemon=True)
+    try:
+        starting.start()
+        with _closed_if_uninterrupted(started.result()) as cluster:
+            yield cluster
+    except KeyboardInterrupt:
+        _end_at_once(starting, started, others)
+        raise
+
+
+def _start_into(started: Future[LocalCluster], start: Callable[[], LocalCluster]) -> None:
+    try:
+        started.set_result(start())
+    except BaseException as error:
+        started.set_exception(error)
+
+
+@contextmanager
+def connection(client: Client) -> Iterator[Client]:
+    """Close a client after the block; without waiting for long if it is interrupted."""
+    try:
+        with _closed_if_uninterrupted(client):
+            yield client
+    except KeyboardInterrupt:
+        with suppress(Exception):
+            client.close(timeout=_SECONDS_TO_CLOSE)
+        raise
+
+
+@contextmanager
+def _closed_if_uninterrupted(opened: Any) -> Iterator[Any]:
+    try:
+        yield opened
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        opened.close()
+        raise
+    opened.close()
+
+
+def _end_at_once(
+    starting: Thread, started: Future[LocalCluster], others: set[BaseProcess]
+) -> None:
+    """Kill the workers until the cluster, which may be half started, starts no more of them."""
+    _kill_while_alive(starting, others)
+    with suppress(BaseException):
+        cluster = started.result(timeout=0)
+        for nanny in cluster.workers.values():
+            nanny.close_gracefully()  # else it starts another worker
+        closing = Thread(target=_close, args=(cluster,), daemon=True)
+        closing.start()
+        _kill_while_alive(closing, others)
+    _kill(others)
+
+
+def _close(cluster: LocalCluster) -> None:
+    with suppress(Exception):
+        cluster.close(timeout=_SECONDS_TO_CLOSE)
+
+
+def _kill_while_alive(thread: Thread, others: set[BaseProcess]) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_CLOSE
+    while thread.is_alive() and time.monotonic() < deadline:
+        _kill(others)
+        thread.join(_SECONDS_BETWEEN_KILLS)
+
+
+def _kill(others: set[BaseProcess]) -> None:
+    """Kill workers, and wait until they can write no more."""
+    ends = []
+    for process in set(active_children()) - others:
+        if process.name == _NAME_OF_WORKERS:
+            with suppress(ValueError):  # It was closed meanwhile.
+                process.kill()
+                ends.append(process.sentinel)
+    if ends:
+        wait(ends, timeout=_SECONDS_TO_CLOSE)
+
+
+@contextmanager
+def directory_of_workers() -> Iterator[None]:
+    """Have Dask's local clusters write into a directory that is removed after the block.
+
+    What killed runs left of theirs is removed, too: directories with a lock that nobody holds.
+    """
+    parent = dask.config.get("temporary-directory") or tempfile.gettempdir()
+    _remove_abandoned(parent)
+    directory = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    try:
+        with open(os.path.join(directory, _LOCK), "w") as lock:
+            with suppress(OSError):  # There are file systems without locks.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with dask.config.set({"temporary-directory": directory}):
+                yield
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _remove_abandoned(parent: str) -> None:
+    for directory in Path(parent).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if directory.is_symlink() or directory.stat().st_uid != os.getuid():
+                continue
+            with open(directory / _LOCK, "r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
