@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from dask_als.arrow_memory import read_all
 from dask_als.errors import InputError, JobError
 
 STAGING_SUFFIX = ".partial"
@@ -357,7 +358,7 @@ def read_parquet(
         return table if columns is None else table.select(columns)
 
 
-def _content_with(path: str, crc32: int) -> bytes:
+def _content_with(path: str, crc32: int) -> pa.Buffer:
     content = _content(path)
     if zlib.crc32(content) != crc32:
         raise InputError(
@@ -366,10 +367,9 @@ def _content_with(path: str, crc32: int) -> bytes:
     return content
 
 
-def _content(path: str) -> bytes:
+def _content(path: str) -> pa.Buffer:
     with _reading(path), opened(path) as file:
-        content: bytes = file.read()
-    return content
+        return read_all(file)
 
 
 def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
@@ -390,7 +390,9 @@ def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
                 first = start if not groups else first
                 groups.append(group)
             start = stop
-        table = parquet.read_row_groups(groups, columns=columns).select(columns)
+        # No thread of Arrow's may hold a file of Python's when Python ends.
+        table = parquet.read_row_groups(groups, columns=columns, use_threads=False)
+        table = table.select(columns)
         table = table.slice(rows.start - first, len(rows))
     if table.num_rows != len(rows):
         raise InputError(f"{path} is damaged: it ends before row {rows.stop:,}")
@@ -429,7 +431,8 @@ def write_batches(path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schem
 def read_batch(path: str, number: int) -> pa.RecordBatch:
     """Read one batch of an Arrow file."""
     with opened(path) as file:
-        return pa.ipc.open_file(file).get_batch(number)
+        options = pa.ipc.IpcReadOptions(use_threads=False)  # As in `read_parquet_rows`.
+        return pa.ipc.open_file(file, options=options).get_batch(number)
 
 
 def remove(path: str) -> None:
