@@ -16,7 +16,7 @@ def read_all(file: IO[bytes]) -> pa.Buffer:
     size = file.seek(0, 2)
     file.seek(0)
     buffer = pa.allocate_buffer(size)
-    into = memoryview(buffer)
+    into = memoryview(buffer).cast("B")
     done = 0
     while done < size:
         if not (n_bytes := file.readinto(into[done:])):  # type: ignore[attr-defined]
@@ -28,5 +28,5 @@ def read_all(file: IO[bytes]) -> pa.Buffer:
 def copied(content: bytes) -> pa.Buffer:
     """Copy bytes."""
     buffer = pa.allocate_buffer(len(content))
-    memoryview(buffer)[:] = content
+    memoryview(buffer).cast("B")[:] = content
     return buffer
