@@ -8,8 +8,9 @@ from importlib import import_module
 
 import click
 
-from dask_als import interrupts
+from dask_als import interrupts, outlets
 from dask_als.errors import INTERRUPTED_EXIT_CODE, DaskALSError
+from dask_als.printable import printable, printable_lines
 
 _USAGE = 2
 
@@ -41,19 +42,28 @@ COMMANDS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with outlets.lasting():
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    if code:
+        interrupts.keep_exit_code()
+        sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the command line and return the exit code."""
     try:
         # From here on: what is imported meanwhile may drop a Ctrl-C, too.
         with interrupts.noticed():
             cli.main(arguments, prog_name="dask-als", standalone_mode=False)
+            outlets.check_written()
     except BaseException as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            click.echo(printable_lines(traceback.format_exc()), err=True)
         code, message = _last_words(error)
         if message:
-            click.echo(f"dask-als: {' '.join(message.split())}", err=True)
-        interrupts.keep_exit_code()
-        sys.exit(code)
+            click.echo(f"dask-als: {printable(' '.join(message.split()))}", err=True)
+        return code
+    return 0
 
 
 def _last_words(error: BaseException) -> tuple[int, str]:

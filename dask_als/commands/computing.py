@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from dask_als.executor import Shape
 
 
-class Prints(Protocol):
-    """A console, or a log."""
+class Says(Protocol):
+    """A screen, or a log."""
 
-    def print(self, text: str, /, *, soft_wrap: bool, highlight: bool) -> None:
-        """Say something."""
+    def say(self, text: str, /) -> None:
+        """Print a line."""
         ...
 
 
 @contextmanager
 def computing(
-    screen: Prints,
+    screen: Says,
     options: dict[str, Any],
     *,
     shared: str | None = None,
@@ -47,7 +47,7 @@ def computing(
     report_path = options.pop("performance_report", None)
     settings = cluster_settings(options)
     with connected(settings) as client:
-        screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
+        screen.say(f"dashboard {client.dashboard_link}")
         if settings.address != "local":
             check_versions(client)
             if shared is not None:
