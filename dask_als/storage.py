@@ -51,6 +51,8 @@ def file_system(path: str) -> tuple[Any, str]:
     InputError
         If there is no such file system here.
     """
+    if not path or "\0" in path:
+        raise InputError(f"{path!r} is no path")
     try:
         # What other processes wrote meanwhile would be missing from a listing that is kept.
         filesystem, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)

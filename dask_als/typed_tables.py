@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -72,7 +73,7 @@ class _Reader:
 
     def table(self, kind: Any, table: Any, path: str) -> Any:
         if not isinstance(table, Mapping):
-            raise self.wrong(f"{path} is {table!r}; it must be a table")
+            raise self.wrong(f"{path} is {_shown(table)}; it must be a table")
         known = {field.name: field for field in fields(kind)}
         before = len(self.mistakes)
         self.mistakes += _unknown_keys(table, known, path)
@@ -104,23 +105,33 @@ class _Reader:
             return self.value(kind, value, path)
         if get_origin(kind) is Literal:
             if value not in arguments:
-                raise self.wrong(f"{path} is {value!r}; it must be {' or '.join(arguments)}")
+                raise self.wrong(f"{path} is {_shown(value)}; it must be {' or '.join(arguments)}")
             return value
         if get_origin(kind) is tuple:
             if not isinstance(value, list):
-                raise self.wrong(f"{path} is {value!r}; it must be a list")
+                raise self.wrong(f"{path} is {_shown(value)}; it must be a list")
             return tuple(self.value(arguments[0], one, path) for one in value)
         if get_origin(kind) is dict:
             if not isinstance(value, Mapping):
-                raise self.wrong(f"{path} is {value!r}; it must be a table")
+                raise self.wrong(f"{path} is {_shown(value)}; it must be a table")
             return {
                 key: self.value(arguments[1], one, _below(path, key)) for key, one in value.items()
             }
+        if type(value) is int and abs(value) >= 2**63:
+            raise self.wrong(f"{path} is a number of more than 64 bits")
         if kind is float and type(value) is int:
             return float(value)
         if type(value) is not kind:
-            raise self.wrong(f"{path} is {value!r}; it must be {_IN_WORDS[kind]}")
+            raise self.wrong(f"{path} is {_shown(value)}; it must be {_IN_WORDS[kind]}")
         return value
+
+
+def _shown(value: object) -> str:
+    """Return a value as text, not all of what is long or deep."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return "a number of too many digits to show"
 
 
 def _below(path: str, name: str) -> str:
