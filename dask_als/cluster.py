@@ -8,6 +8,7 @@ import gc
 import itertools
 import logging
 import math
+import re
 import ssl
 import time
 import uuid
@@ -381,6 +382,9 @@ class ClusterSettings:
             is_time = False
         if not is_time:
             raise InputError(f"--timeout is {self.timeout!r}; write it like 10s")
+        port = self.dashboard.rpartition(":")[2]
+        if not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 2**16):
+            raise InputError(f"--dashboard is {self.dashboard!r}; write it like 127.0.0.1:8787")
         if self.address == "local":
             _ = self.shape
         given = [file is not None for file in (self.tls_ca, self.tls_cert, self.tls_key)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -76,8 +77,8 @@ def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
             names = ", ".join(settable)
             raise InputError(f"--pods {pair}: write NAME=VALUE, with a name of {names}")
         is_number = isinstance(defaults[name], int)
-        if is_number and not value.isdecimal():
-            raise InputError(f"--pods {pair}: {name} is a whole number")
+        if is_number and not re.fullmatch(r"[0-9]{1,9}", value):
+            raise InputError(f"--pods {pair[:80]}: {name} is a whole number, not too large")
         values[name] = int(value) if is_number else value
     return KubernetesSize(**values)
 
