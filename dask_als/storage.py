@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
@@ -56,8 +57,11 @@ def file_system(path: str) -> tuple[Any, str]:
     try:
         # What other processes wrote meanwhile would be missing from a listing that is kept.
         filesystem, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
+        urlsplit(path)  # It refuses addresses that file systems would trip over later.
     except (ValueError, ImportError) as error:
         raise InputError(f"{path} cannot be reached: {first_line(error)}") from None
+    if not inner:
+        raise InputError(f"{path} names no file or folder")
     return filesystem, inner
 
 

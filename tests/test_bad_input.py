@@ -74,6 +74,7 @@ PATHS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=ascii)
 @pytest.mark.parametrize(
     "command",
@@ -101,8 +102,8 @@ PATHS = (
     ids=" ".join,
 )
 def test_paths_of_input(refused, address, command, path):
-    if (path in ("bytes.csv", "file") and "--include" in command) or "--to-file" in command:
-        pytest.skip("an id a line is any text")
+    if path == "" and command[:2] == ("recommend", "m"):
+        pytest.skip("without a dataset it is the model's own")
     arguments = [path if argument == "{}" else argument for argument in command]
     if command[0] in ("prepare", "train", "evaluate", "recommend", "fold-in", "tune", "report"):
         arguments += ["--cluster", address]
@@ -134,6 +135,7 @@ def test_paths_of_output(refused, address, command, path):
     assert not os.path.exists("out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: value[:9] or "empty")
 @pytest.mark.parametrize(
     "command",
@@ -244,8 +246,7 @@ GOOD = 'output = "o"\nsteps = ["prepare"]\n[source]\npath = "ratings.csv"\n'
         "x=" + "[" * 100_000,
         "x=" + "[" * 300 + "]" * 300,
         "x=" + "{a=" * 100_000,
-        "a." * 100_000 + "a=1",
-        "[" + "a." * 100_000 + "a]",
+        "a." * 500 + "a=1",
         "rank=" + "9" * 6_000,
         "rank=0x" + "f" * 6_000,
         GOOD + "[train]\nrank=0x" + "f" * 6_000,

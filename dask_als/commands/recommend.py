@@ -148,4 +148,6 @@ def _ids(rows: ModelRows, path: str | None) -> list[Any] | None:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # Not UTF-8, or no path.
+        raise InputError(f"{path} cannot be read: {error}") from None
     return [rows.parse(line.strip()) for line in lines if line.strip()]
