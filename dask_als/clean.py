@@ -240,7 +240,7 @@ def _rejected(
     }
     return pa.table(
         {
-            "file": [file] * len(bad),
+            "file": [_text_of_path(file)] * len(bad),
             "row": numbers,
             **{word: shown.get(word, [None] * len(bad)) for word in (*_ID_WORDS, "rating", "time")},
             "reason": reasons,
@@ -256,8 +256,16 @@ def _shown(value: object) -> str | None:
     return text[:_MOST_SHOWN]
 
 
+def _text_of_path(path: str) -> str:
+    """Return a path as UTF-8 holds it: bytes of a file's name that are no text are written out."""
+    return path.encode(errors="backslashreplace").decode()
+
+
 def _malformed(raw: Raw, file: str) -> pa.Table:
     return pa.Table.from_pylist(
-        [{"file": file, "row": number, "reason": wrong} for number, wrong in raw.malformed],
+        [
+            {"file": _text_of_path(file), "row": number, "reason": wrong}
+            for number, wrong in raw.malformed
+        ],
         schema=REJECTED_SCHEMA,
     )

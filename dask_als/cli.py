@@ -10,8 +10,9 @@ from importlib import import_module
 
 import click
 
-from dask_als import interrupts
+from dask_als import interrupts, outlets
 from dask_als.errors import DaskALSError
+from dask_als.printable import printable, printable_lines
 
 _USAGE = 2
 
@@ -43,22 +44,30 @@ COMMANDS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    # From here on: what is imported meanwhile may drop a Ctrl-C, too.
-    with interrupts.noticed():
+    # Entered first: an import may drop a KeyboardInterrupt, too.
+    with outlets.lasting(), interrupts.noticed():
         _show_warnings()
-        try:
-            cli.main(arguments, prog_name="dask-als", standalone_mode=False)
-        except BaseException as error:
-            if "--debug" in arguments:
-                traceback.print_exc()
-            code, message = _last_words(error)
-            if message:
-                with suppress(OSError):  # A terminal may be gone.
-                    click.echo(f"dask-als: {' '.join(message.split())}", err=True)
-            if _signal_behind(error):
-                interrupts.end_process(code)
-            sys.exit(code)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the command line and return the exit code; a signal ends the process here."""
+    try:
+        cli.main(arguments, prog_name="dask-als", standalone_mode=False)
+        outlets.check_written()
+    except BaseException as error:
+        if "--debug" in arguments:
+            click.echo(printable_lines(traceback.format_exc()), err=True)
+        code, message = _last_words(error)
+        if message:
+            with suppress(OSError):  # The terminal may be gone.
+                click.echo(f"dask-als: {printable(' '.join(message.split()))}", err=True)
+        if _signal_behind(error):
+            interrupts.end_process(code)
+        return code
+    return 0
 
 
 def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
@@ -68,7 +77,7 @@ def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
 
 
 def _show_warnings() -> None:
-    """Let what the package warns of, such as what a killed run left, be a line on stderr."""
+    """Show warnings of the package, such as of what a killed run left, as lines on stderr."""
     logger = logging.getLogger("dask_als")
     if not logger.handlers:
         logger.addHandler(_Lines(logging.WARNING))
@@ -76,7 +85,7 @@ def _show_warnings() -> None:
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"dask-als: {' '.join(record.getMessage().split())}", err=True)
+        click.echo(f"dask-als: {printable(' '.join(record.getMessage().split()))}", err=True)
 
 
 def _last_words(error: BaseException) -> tuple[int, str]:

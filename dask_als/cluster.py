@@ -8,6 +8,7 @@ import gc
 import itertools
 import logging
 import math
+import re
 import ssl
 import time
 import uuid
@@ -49,7 +50,7 @@ from dask_als.history import EpochFigures
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.monitor.watcher import watched
 from dask_als.ownership import PERFORMANCE_REPORT, marked_text
-from dask_als.settings import KubernetesSize
+from dask_als.settings import KubernetesSize, LocalSize
 
 _ANY_PORT = "127.0.0.1:0"
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -375,8 +376,22 @@ class ClusterSettings:
                 f"--cluster is {self.address!r}; it must be local, kubernetes or an address like "
                 "tcp://scheduler:8786"
             )
-        if not self.worker_timeout > 0:
-            raise InputError(f"--worker-timeout is {self.worker_timeout}; it must be above 0")
+        if not 0 < self.worker_timeout < math.inf:
+            raise InputError(
+                f"--worker-timeout is {self.worker_timeout}; it must be a number above 0"
+            )
+        LocalSize(workers=self.workers, threads=self.threads)
+        try:
+            is_time = 0 < parse_timedelta(self.timeout) < math.inf
+        except (ValueError, KeyError):
+            is_time = False
+        if not is_time:
+            raise InputError(f"--timeout is {self.timeout!r}; write it like 10s")
+        port = self.dashboard.rpartition(":")[2]
+        if not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 2**16):
+            raise InputError(f"--dashboard is {self.dashboard!r}; write it like 127.0.0.1:8787")
+        if self.address == "local":
+            _ = self.shape
         given = [file is not None for file in (self.tls_ca, self.tls_cert, self.tls_key)]
         if any(given) and not all(given):
             raise InputError("--tls-ca, --tls-cert and --tls-key go together; give all of them")
@@ -415,14 +430,14 @@ class ClusterSettings:
         Raises
         ------
         InputError
-            If the workers or the memory limit cannot be understood.
+            If the memory limit cannot be understood.
         """
-        if self.workers < 1:
-            raise InputError(f"--workers is {self.workers}; it must be at least 1")
         threads = self.threads or math.ceil(CPU_COUNT / self.workers)
         try:
             memory = _memory_limit(self.memory, min(1.0, threads / CPU_COUNT))
-        except ValueError:
+            if memory < 0:
+                raise ValueError("negative")
+        except (ValueError, OverflowError):
             raise InputError(f"--memory is {self.memory!r}; write it like 4GiB") from None
         return Shape(self.workers, threads, memory or None)
 

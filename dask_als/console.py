@@ -8,17 +8,42 @@ from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from dask_als.evaluate import Errors, Evaluation, Ranking
 from dask_als.history import EpochFigures
 from dask_als.monitor.run import Listener
 from dask_als.monitor.run import Progress as HalfEpochProgress
 from dask_als.plan import Plan, in_words
+from dask_als.printable import printable
 from dask_als.tune import Tuning
 from dask_als.uncertainty import Calibration
+
+
+class Screen(Console):
+    """A terminal on which text is text: no markup, no highlighting, control characters visible.
+
+    Parameters
+    ----------
+    **options
+        As of `rich.console.Console`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        """Make the text to print of any text: a line, or a table's title or cell."""
+        return super().render_str(printable(text), **style)
+
+    def say(self, text: str) -> None:
+        """Print a line, however long."""
+        self.print(text, soft_wrap=True)
+
 
 STAGES = ("read", "shuffle", "by user", "by item", "check")
 
@@ -30,7 +55,7 @@ def described(figures: EpochFigures) -> str:
 
 
 @contextmanager
-def preparing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def preparing(console: Screen) -> Iterator[Callable[[str, int, int], None]]:
     """Show how far `prepare` is, and stages after it; nothing where output is no terminal."""
     with _bar(console, "") as progress:
         tasks = {stage: progress.add_task(f"{stage:8}", total=None) for stage in STAGES}
@@ -44,14 +69,13 @@ def preparing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def training(console: Console, n_epochs: int) -> Iterator[Listener]:
+def training(console: Screen, n_epochs: int) -> Iterator[Listener]:
     """Show a training: a bar of epochs and half-epochs in a terminal, a line an epoch elsewhere."""
     if not console.is_terminal:
         yield Listener(
-            epoch=lambda figures: console.print(
+            epoch=lambda figures: console.say(
                 f"epoch {figures.epoch:>4}/{n_epochs}  {described(figures)}"
-                f"  {figures.seconds:.2f} s",
-                soft_wrap=True,
+                f"  {figures.seconds:.2f} s"
             )
         )
         return
@@ -73,7 +97,7 @@ def training(console: Console, n_epochs: int) -> Iterator[Listener]:
 
 
 @contextmanager
-def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+def counting(console: Screen, what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many of something are done; nothing where the output is not a terminal."""
     with _bar(console, "") as progress:
         task = progress.add_task(what, total=None)
@@ -81,7 +105,7 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
 
 
 @contextmanager
-def tuning(console: Console) -> Iterator[Callable[[int, int, float | None], None]]:
+def tuning(console: Screen) -> Iterator[Callable[[int, int, float | None], None]]:
     """Show how many trainings of a search are done and the best measure so far."""
     with _bar(console, "{task.fields[best]}") as progress:
         task = progress.add_task("tune", total=None, best="")
@@ -90,7 +114,7 @@ def tuning(console: Console) -> Iterator[Callable[[int, int, float | None], None
             told = "" if best is None else f"best {best:.4f}"
             progress.update(task, completed=done, total=total, best=told)
             if not console.is_terminal and told:
-                console.print(f"training {done:>4}/{total}  {told}", highlight=False)
+                console.say(f"training {done:>4}/{total}  {told}")
 
         yield show
 
@@ -107,12 +131,12 @@ def described_tuning(tuning: Tuning, n_rows: int = 10) -> pd.DataFrame:
     return frame[shown].head(n_rows).rename(columns=short).rename_axis("trial").reset_index()
 
 
-def _bar(console: Console, text: str) -> Progress:
+def _bar(console: Screen, text: str) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None if not text else 24),
         MofNCompleteColumn(),
-        TextColumn(text),
+        TextColumn(text, markup=False),
         TimeRemainingColumn(compact=True),
         console=console,
         disable=not console.is_terminal,
@@ -122,7 +146,7 @@ def _bar(console: Console, text: str) -> Progress:
 class Download:
     """A progress bar with tqdm's interface, as pooch wants it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Screen) -> None:
         self._progress = _bar(console, "")
         self._task = self._progress.add_task("download", total=None)
         self.total = 0
@@ -143,7 +167,8 @@ class Download:
 
 def table_of(frame: pd.DataFrame, title: str) -> Table:
     """Return a data frame as a table to print."""
-    table = Table(title=title, title_justify="left", title_style="bold", min_width=len(title))
+    title = printable(title)
+    table = Table(title=title, title_justify="left", title_style="bold", min_width=cell_len(title))
     for name in frame.columns:
         is_number = pd.api.types.is_numeric_dtype(frame[name])
         table.add_column(str(name), justify="right" if is_number else "left")

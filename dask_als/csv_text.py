@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from dask_als.arrow_memory import copied
 from dask_als.errors import InputError
 
 LINE_END = re.compile(rb"[\r\n]")
@@ -143,7 +144,7 @@ def _parse_as(
     if not re.search(rb"[^\r\n]", text):
         return pa.table({word: pa.array([], column_types[name]) for word, name in columns.items()})
     return pyarrow.csv.read_csv(
-        pa.BufferReader(text),
+        pa.BufferReader(copied(text)),
         read_options=pyarrow.csv.ReadOptions(
             use_threads=False, column_names=list(csv_format.names), block_size=len(text) + 1
         ),

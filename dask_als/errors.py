@@ -30,3 +30,7 @@ class ClusterLostError(JobError):
     """The scheduler is gone, or no worker came back in time; another cluster can go on."""
 
     exit_code = 3
+
+
+class NotFiniteError(InputError, OverflowError):
+    """Numbers became infinite, or none: ratings or settings are too large for their type."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_als.errors import NotFiniteError
 from dask_als.jit import compiled
 
 UNIT_EXPONENT = 1126
@@ -35,14 +36,14 @@ def exact_sum(values: np.ndarray) -> int:
 
     Raises
     ------
-    OverflowError
+    NotFiniteError
         If a value is infinite or not a number.
     """
     bits = np.asarray(values, dtype=np.float64).ravel().view(np.int64)
     high, low = np.zeros((2, _EXPONENTS), np.int64)
     least, most = _sum_by_exponent(bits, high, low)
     if most == _EXPONENTS - 1:
-        raise OverflowError("cannot sum values that are infinite or not a number")
+        raise NotFiniteError("cannot sum values that are infinite or not a number")
     return sum(
         ((int(high[exponent]) << _LOW_BITS) + int(low[exponent]))
         << (exponent + UNIT_EXPONENT - _BIAS)

@@ -47,6 +47,8 @@ from dask_als.typed_tables import from_table, to_table
 STEPS = ("prepare", "train", "evaluate", "recommend")
 """All steps there are, in the order in which they run."""
 
+# Beside what is no TOML: more digits, or more brackets in each other, than Python reads.
+_TOML_ERRORS = (tomllib.TOMLDecodeError, ValueError, RecursionError)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -187,7 +189,7 @@ def read_job(path: str, changes: Iterable[str] = ()) -> Job:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text") from None
+        raise InputError(f"{path} is not text in UTF-8") from None
     try:
         return job_from_toml(text, changes, name=PurePosixPath(path).stem)
     except InputError as error:
@@ -211,8 +213,8 @@ def job_from_toml(text: str, changes: Iterable[str] = (), *, name: str | None = 
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not TOML: {error}") from None
+    except _TOML_ERRORS as error:
+        raise InputError(f"not TOML: {storage.first_line(error)}") from None
     if name is not None:
         table.setdefault("name", name)
     for change in changes:
@@ -237,5 +239,5 @@ def _value(text: str) -> Any:
     """Return a value of TOML; what is none is a text without its quotation marks."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except _TOML_ERRORS:
         return text

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 import pandas as pd
-from rich.console import Console
 
 from dask_als import console, storage
 from dask_als.history import EpochFigures
@@ -28,30 +27,30 @@ class TextLog:
 
     Parameters
     ----------
-    screen : Console
+    screen : console.Screen
     half_epoch : callable, optional
         Told of each half-epoch of a training.
     """
 
-    def __init__(self, screen: Console, half_epoch: Told = ignore) -> None:
+    def __init__(self, screen: console.Screen, half_epoch: Told = ignore) -> None:
         self._screen = screen
         self._half_epoch = half_epoch
 
-    def print(self, text: str, **style: Any) -> None:
-        """Say something."""
-        self._screen.print(text, highlight=False, soft_wrap=True)
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._screen.say(text)
 
     def started(self, step: str, reason: str, replaced: list[str]) -> None:
         """Say that a step of a job begins, and what it replaces."""
-        self.print(f"{step}: {reason}")
+        self.say(f"{step}: {reason}")
         for path in replaced:
-            self.print(f"{step}: replaces {path}")
+            self.say(f"{step}: replaces {path}")
 
     def ended(self, step: StepResult) -> None:
         """Say how a step of a job went."""
         how = f"{step.seconds:.2f} s" if step.status == "done" else f"skipped, {step.reason}"
-        self.print(f"{step.step}: {how}")
-        self.print(f"{step.step}: {_in_words(step.figures)}")
+        self.say(f"{step.step}: {how}")
+        self.say(f"{step.step}: {_in_words(step.figures)}")
 
     def preparing(self) -> AbstractContextManager[Progress]:
         """Show the stages of `prepare`."""
@@ -69,8 +68,8 @@ class TextLog:
 
     def model(self, path: str, figures: EpochFigures) -> None:
         """Say how good a model is, and where."""
-        self.print(console.described(figures))
-        self.print(f"model    {storage.absolute(path)}")
+        self.say(console.described(figures))
+        self.say(f"model    {storage.absolute(path)}")
 
     def result(self, result: JobResult) -> None:
         """Say what ran, what it took and where things are."""
@@ -80,8 +79,8 @@ class TextLog:
         )
         self._screen.print(console.table_of(frame, f"Job {result.job}, run {result.run_id}"))
         for step in result.steps:
-            self.print(f"{step.step:9} {step.path}")
-        self.print(f"{'result':9} {result.path}")
+            self.say(f"{step.step:9} {step.path}")
+        self.say(f"{'result':9} {result.path}")
 
 
 class JsonLog:
@@ -98,7 +97,7 @@ class JsonLog:
         self._file = file
         self._half_epoch = half_epoch
 
-    def print(self, text: str, **style: Any) -> None:
+    def say(self, text: str) -> None:
         """Write what has no event of its own."""
         self._write("message", message=text)
 
@@ -190,4 +189,4 @@ def log_of(log_format: str, trace: str | None, *, to_stderr: bool = False) -> It
         if log_format == "json":
             yield JsonLog(sys.stderr if to_stderr else sys.stdout, half_epoch)
         else:
-            yield TextLog(Console(stderr=to_stderr), half_epoch)
+            yield TextLog(console.Screen(stderr=to_stderr), half_epoch)

@@ -379,19 +379,30 @@ class _Plan:
         return parts
 
     def refuse_duplicates(self, parts: list[UserPart], ids: dict[Side, Any]) -> None:
-        """Raise InputError if there are several ratings of a pair and the user wants to know."""
+        """Raise InputError if several ratings of a pair have no sum, or the user wants to know."""
+        overflow = next((part.overflow for part in parts if part.overflow), None)
+        if overflow is not None:
+            user, item = self.ids_of(overflow, ids)
+            raise InputError(
+                f"the ratings of user {user!r} and item {item!r} add up to more than float32 "
+                "holds, 3.4e38; scale the ratings down, or use --duplicates last or mean"
+            )
         n_merged = sum(part.n_merged for part in parts)
         if not n_merged or self.settings.duplicates != "error":
             return
-        pair = next(part.duplicate for part in parts if part.duplicate)
-        handle = self.executor.submit(
-            tasks.example_pair, ids[USERS], ids[ITEMS], pair, key="example-pair-0"
-        )
-        ((user, item),) = self.executor.gather([handle])
+        user, item = self.ids_of(next(part.duplicate for part in parts if part.duplicate), ids)
         raise InputError(
             f"{n_merged:,} ratings are of a pair of user and item that has another one, for "
             f"instance user {user!r} and item {item!r}; use --duplicates last, mean or sum"
         )
+
+    def ids_of(self, pair: tuple[int, int], ids: dict[Side, Any]) -> tuple[object, object]:
+        """Return the ids of a pair of indices of user and item."""
+        handle = self.executor.submit(
+            tasks.example_pair, ids[USERS], ids[ITEMS], pair, key="example-pair-0"
+        )
+        (found,) = self.executor.gather([handle])
+        return found
 
     def write_items(self, ranges: dict[Side, list[range]]) -> None:
         """Write the partitions of items."""

@@ -94,12 +94,15 @@ class UserPart:
         Training and held-out ratings, and ratings that gave way to another of the same pair.
     duplicate : (int, int) or None
         User and item index of a pair that was there several times.
+    overflow : (int, int) or None
+        The same of one whose ratings add up to more than float32 holds.
     """
 
     n_train: int
     n_test: int
     n_merged: int
     duplicate: tuple[int, int] | None
+    overflow: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -341,11 +344,16 @@ def write_user_part(
     if settings.duplicates == "mean":
         columns["rating"] = pairs.mean(read["rating"])
     elif settings.duplicates == "sum":
-        columns["rating"] = pairs.sum(read["rating"])
-    duplicate = None
+        with np.errstate(over="ignore"):
+            columns["rating"] = pairs.sum(read["rating"])
+    duplicate = overflow = None
     if pairs.n_merged:
-        first = pairs.several[0]
-        duplicate = (int(columns["user"][first]), int(columns["item"][first]))
+        duplicate = _pair(columns, pairs.several[0])
+    beyond = np.flatnonzero(~np.isfinite(columns["rating"]))
+    if len(beyond):
+        # It is told with the pair's ids, which are not here, and nothing more is made of it.
+        overflow = _pair(columns, beyond[0])
+        columns["rating"][beyond] = 0
 
     is_test = _is_test(columns, hashes, settings)
     train = {name: columns[name][~is_test] for name in RATINGS_SCHEMA.names}
@@ -355,7 +363,12 @@ def write_user_part(
         _write_ratings(ratings_path(dataset, TEST_DIRECTORY, number), test)
     _write_shuffled(to_items_path(work, number), train, ITEMS, item_ranges)
     n_test = int(is_test.sum())
-    return UserPart(len(is_test) - n_test, n_test, pairs.n_merged, duplicate)
+    return UserPart(len(is_test) - n_test, n_test, pairs.n_merged, duplicate, overflow)
+
+
+def _pair(columns: dict[str, np.ndarray], place: int) -> tuple[int, int]:
+    """Return the user and item index of a rating."""
+    return int(columns["user"][place]), int(columns["item"][place])
 
 
 def _is_test(

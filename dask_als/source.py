@@ -138,7 +138,10 @@ class ParquetGroups:
         names = columns.names()
         with storage.opened(self.path) as file:
             batches = pq.ParquetFile(file).iter_batches(
-                _ROWS_A_BLOCK, row_groups=list(self.groups), columns=list(names.values())
+                _ROWS_A_BLOCK,
+                row_groups=list(self.groups),
+                columns=list(names.values()),
+                use_threads=False,  # No thread of Arrow's may hold a file when Python ends.
             )
             for batch in batches:
                 table = pa.Table.from_batches([batch]).select(list(names.values()))

@@ -10,12 +10,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from dask_als.arrow_memory import read_all
 from dask_als.errors import InputError
 from dask_als.limits import MOST_JSON_BYTES, TEXT_BYTES, ParquetLimit, check_inside
 
@@ -64,11 +66,16 @@ def file_system(path: str) -> tuple[Any, str]:
     InputError
         If there is no such file system here.
     """
+    if not path or "\0" in path:
+        raise InputError(f"{path!r} is no path")
     try:
         # What other processes wrote meanwhile would be missing from a listing that is kept.
         filesystem, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
+        urlsplit(path)  # It refuses addresses that file systems would trip over later.
     except (ValueError, ImportError) as error:
         raise InputError(f"{path} cannot be reached: {first_line(error)}") from None
+    if not inner:
+        raise InputError(f"{path} names no file or folder")
     return filesystem, inner
 
 
@@ -358,7 +365,7 @@ def read_parquet(
         return table if columns is None else table.select(columns)
 
 
-def _content_with(path: str, crc32: int) -> bytes:
+def _content_with(path: str, crc32: int) -> pa.Buffer:
     content = _content(path)
     if zlib.crc32(content) != crc32:
         raise InputError(
@@ -367,10 +374,9 @@ def _content_with(path: str, crc32: int) -> bytes:
     return content
 
 
-def _content(path: str) -> bytes:
+def _content(path: str) -> pa.Buffer:
     with _reading(path), opened(path) as file:
-        content: bytes = file.read()
-    return content
+        return read_all(file)
 
 
 def check_parquet_rows(path: str, limit: ParquetLimit) -> None:
@@ -398,7 +404,9 @@ def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
                 groups.append(group)
             start = stop
         ParquetLimit(None, TEXT_BYTES).check(file, parquet, columns, groups, path)
-        table = parquet.read_row_groups(groups, columns=columns).select(columns)
+        # No thread of Arrow's may hold a file of Python's when Python ends.
+        table = parquet.read_row_groups(groups, columns=columns, use_threads=False)
+        table = table.select(columns)
         table = table.slice(rows.start - first, len(rows))
     if table.num_rows != len(rows):
         raise InputError(f"{path} is damaged: it ends before row {rows.stop:,}")
@@ -437,7 +445,8 @@ def write_batches(path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schem
 def read_batch(path: str, number: int) -> pa.RecordBatch:
     """Read one batch of an Arrow file."""
     with opened(path) as file:
-        return pa.ipc.open_file(file).get_batch(number)
+        options = pa.ipc.IpcReadOptions(use_threads=False)  # As in `read_parquet_rows`.
+        return pa.ipc.open_file(file, options=options).get_batch(number)
 
 
 def remove(path: str) -> None:

@@ -29,7 +29,7 @@ from dask_als.checkpoint import (
     sample_path,
 )
 from dask_als.dataset import Dataset, Partition, read_block, read_test_block
-from dask_als.errors import ClusterLostError, InputError, WorkersLostError
+from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
 from dask_als.executor import Executor
 from dask_als.half_epoch import (
     HalfEpoch,
@@ -651,6 +651,8 @@ def train(
             manifest = run.into(staging)
         except (ClusterLostError, WorkersLostError) as lost:
             raise type(lost)(f"{lost}; {_how_to_go_on(checkpoints)}") from lost
+        except NotFiniteError:
+            raise InputError(_what_overflows(dataset, settings)) from None
         storage.remove(own)
         return manifest
 
@@ -863,6 +865,16 @@ class _Run:
                 f"{checkpoint} was trained without --patience, so the best model up to there was "
                 "not kept; resume without --patience, or start anew"
             )
+
+
+def _what_overflows(dataset: Dataset, settings: TrainSettings) -> str:
+    """Say why a training cannot go on with numbers that are not finite, and what to do."""
+    wider = "; or use --dtype float64" if settings.dtype == "float32" else ""
+    return (
+        f"the training's numbers became too large for {settings.dtype}: ratings are from "
+        f"{dataset.rating_min:g} to {dataset.rating_max:g}, residual-precision is "
+        f"{settings.residual_precision:g}; scale the ratings down{wider}"
+    )
 
 
 def training_mean(dataset: Dataset, settings: TrainSettings) -> float:

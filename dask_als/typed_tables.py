@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -78,7 +79,7 @@ class _Reader:
         shown = next((words for kind, words in _MANY.items() if isinstance(value, kind)), None)
         if self._is_secret:
             shown = "not shown"
-        return self.wrong(f"{path} is {shown or repr(value)}; it must be {demand}")
+        return self.wrong(f"{path} is {shown or _shown(value)}; it must be {demand}")
 
     def wrong(self, mistake: str) -> _Mistake:
         self.mistakes.append(mistake)
@@ -133,11 +134,21 @@ class _Reader:
             return {
                 key: self.value(arguments[1], one, _below(path, key)) for key, one in value.items()
             }
+        if type(value) is int and abs(value) >= 2**63:
+            raise self.wrong(f"{path} is a number of more than 64 bits")
         if kind is float and type(value) is int:
             return float(value)
         if type(value) is not kind:
             raise self.is_not(path, value, _IN_WORDS[kind])
         return value
+
+
+def _shown(value: object) -> str:
+    """Return a value as text, not all of what is long or deep."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return "a number of too many digits to show"
 
 
 def _below(path: str, name: str) -> str:

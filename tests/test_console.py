@@ -1,7 +1,6 @@
 import io
 
 import pandas as pd
-from rich.console import Console
 
 from dask_als import console
 from dask_als.history import EpochFigures
@@ -11,7 +10,7 @@ FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse
 
 
 def screen(*, terminal):
-    return Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    return console.Screen(file=io.StringIO(), force_terminal=terminal, width=120)
 
 
 def test_figures_in_words():

@@ -5,10 +5,10 @@ from datetime import datetime
 import pytest
 from click.testing import CliRunner
 from data import generated, write_csv
-from rich.console import Console
 
 from dask_als import model_files
 from dask_als.cli import cli
+from dask_als.console import Screen
 from dask_als.executor import SerialExecutor
 from dask_als.history import EpochFigures
 from dask_als.job_result import StepResult
@@ -76,7 +76,7 @@ def test_a_json_object_a_line():
 
 def test_lines_for_people():
     file = io.StringIO()
-    told(TextLog(Console(file=file, width=20)))
+    told(TextLog(Screen(file=file, width=20)))
     assert file.getvalue().split("\n") == [
         "dashboard http://x/status",
         "train: not made yet",

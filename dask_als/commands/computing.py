@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
     from dask_als.executor import Shape
 
 
-class Prints(Protocol):
-    """A console, or a log."""
+class Says(Protocol):
+    """A screen, or a log."""
 
-    def print(self, text: str, /, *, soft_wrap: bool, highlight: bool) -> None:
-        """Say something."""
+    def say(self, text: str, /) -> None:
+        """Print a line."""
         ...
 
 
 @contextmanager
 def computing(
-    screen: Prints,
+    screen: Says,
     options: dict[str, Any],
     *,
     shared: str | None = None,
@@ -47,7 +48,7 @@ def computing(
     report_path = options.pop("performance_report", None)
     settings = cluster_settings(options)
     with connected(settings) as client:
-        screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
+        screen.say(f"dashboard {client.dashboard_link}")
         if settings.address != "local":
             check_versions(client)
             if shared is not None:
@@ -79,8 +80,8 @@ def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
             values[name] = tuple(filter(None, value.split(",")))
             continue
         is_number = isinstance(defaults[name], int)
-        if is_number and not value.isdecimal():
-            raise InputError(f"--pods {pair}: {name} is a whole number")
+        if is_number and not re.fullmatch(r"[0-9]{1,9}", value):
+            raise InputError(f"--pods {pair[:80]}: {name} is a whole number, not too large")
         values[name] = int(value) if is_number else value
     return KubernetesSize(**values)
 

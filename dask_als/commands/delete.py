@@ -8,6 +8,7 @@ import click
 
 from dask_als.commands.jobs import job_argument, jobs_in
 from dask_als.commands.options import debug_option, json_option
+from dask_als.commands.saying import say
 
 
 @click.command()
@@ -22,5 +23,4 @@ def delete(job_id: str, namespace: str, as_json: bool) -> None:
         dask-als delete notebook-1a2b3c
     """
     jobs_in(namespace).delete(job_id)
-    said = json.dumps({"job_id": job_id, "state": "Deleted"})
-    click.echo(said if as_json else f"{job_id}  deleted")
+    say(json.dumps({"job_id": job_id, "state": "Deleted"}) if as_json else f"{job_id}  deleted")

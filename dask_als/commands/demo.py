@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from dask_als.commands.computing import computing
 from dask_als.commands.options import (
@@ -60,7 +59,7 @@ def demo(
 
     columns = settings_of(Columns, options)
     settings = settings_of(TrainSettings, options)
-    screen = Console(stderr=as_json)
+    screen = console.Screen(stderr=as_json)
     log = TextLog(screen)
     folder = Path(directory)
     if ratings is None:
@@ -101,4 +100,4 @@ def demo(
     for title, frame in tables:
         screen.print(console.table_of(frame, title))
     log.model(model_path, manifest.figures)
-    screen.print(f"dataset  {dataset.path}")
+    screen.say(f"dataset  {dataset.path}")

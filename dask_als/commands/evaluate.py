@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
 
 from dask_als.commands.computing import computing
 from dask_als.commands.options import cluster_options, json_option, setting, settings_of
@@ -41,7 +40,7 @@ def evaluate(model: str, dataset: str, as_json: bool, **options: Any) -> None:
 
     settings = settings_of(EvaluateSettings, options)
     opened = open_dataset(dataset)
-    screen = Console(stderr=as_json)
+    screen = console.Screen(stderr=as_json)
     with (
         computing(screen, options) as executor,
         console.counting(screen, "partitions") as progress,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import click
-from rich.console import Console
 
 from dask_als.commands.options import debug_option, json_option
 
@@ -43,4 +42,4 @@ def explain(model: str, user: str, item: str, k: int, dataset: str | None, as_js
         f"Why {loaded.name_of(target)} for user {one}: predicted {told['score']:.3f}, of which "
         f"{told['product']:+.3f} come from {len(frame):,} ratings"
     )
-    Console().print(console.table_of(frame.head(k), title))
+    console.Screen().print(console.table_of(frame.head(k), title))

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 
 import click
-from rich.console import Console
 
 from dask_als.commands.options import debug_option, json_option
+from dask_als.commands.saying import say
 
 
 @click.command()
@@ -28,11 +28,11 @@ def fetch(name: str, to: str, base_url: str | None, as_json: bool) -> None:
     from dask_als.fetch import GROUPLENS
     from dask_als.fetch import fetch as run
 
-    bar = console.Download(Console(stderr=as_json))
+    bar = console.Download(console.Screen(stderr=as_json))
     fetched = run(name, to, base_url=base_url or GROUPLENS, progress=bar)
     if as_json:
         click.echo(json.dumps(asdict(fetched), indent=2))
         return
     checked = f"MD5 {fetched.md5}" if fetched.md5 else "no checksum is published; the zip is whole"
-    click.echo(f"{fetched.path} ({checked})")
-    click.echo(f"next: dask-als prepare {fetched.path} DATASET --test-fraction 0.1")
+    say(f"{fetched.path} ({checked})")
+    say(f"next: dask-als prepare {fetched.path} DATASET --test-fraction 0.1")

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
 
 from dask_als.commands.computing import computing
 from dask_als.commands.options import (
@@ -64,7 +63,7 @@ def fold_in(
     from dask_als.side import side_named
 
     columns = settings_of(Columns, options)
-    screen = Console(stderr=as_json)
+    screen = console.Screen(stderr=as_json)
     with (
         computing(screen, options) as executor,
         console.preparing(screen) as preparing,
@@ -84,9 +83,7 @@ def fold_in(
     if as_json:
         click.echo(json.dumps({"out": out, **asdict(folded)}, indent=2))
         return
-    screen.print(
+    screen.say(
         f"{folded.rows:,} {side}, {folded.known:,} of them known, from {folded.ratings:,} ratings; "
-        f"{folded.ratings_of_unknown:,} left out, of what the model does not know: {out}",
-        soft_wrap=True,
-        highlight=False,
+        f"{folded.ratings_of_unknown:,} left out, of what the model does not know: {out}"
     )

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
 
 from dask_als.commands.options import debug_option, json_option
+from dask_als.commands.saying import say
 
 
 @click.command()
@@ -47,9 +47,9 @@ def generate(
         None: generator.GenerateSettings(n_users=users, n_items=items, n_ratings=ratings),
     }
     settings = dataclasses.replace(shapes[like], **options)
-    with console.counting(Console(stderr=as_json), "ratings") as progress:
+    with console.counting(console.Screen(stderr=as_json), "ratings") as progress:
         generator.write_ratings(settings, output, progress=progress)
     if as_json:
         click.echo(json.dumps({"output": output, **dataclasses.asdict(settings)}, indent=2))
         return
-    click.echo(f"{settings.n_ratings:,} ratings are in {output}")
+    say(f"{settings.n_ratings:,} ratings are in {output}")

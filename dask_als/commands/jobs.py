@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dask_als.commands.options import together
+from dask_als.commands.saying import say
 from dask_als.errors import InputError, JobError
 from dask_als.settings import KubernetesSize
 
@@ -40,13 +41,13 @@ def waited_for(jobs: Jobs, job_id: str, *, as_json: bool = False) -> JobStatus:
     from dask_als.kubernetes.status import State
 
     for resumptions in range(_RESUMPTIONS + 1):
-        say = _Waiting()
-        for line in jobs.followed(job_id, say.hear):
-            click.echo(line, err=as_json)
+        waiting = _Waiting()
+        for line in jobs.followed(job_id, waiting.hear):
+            say(line, err=as_json)
         status = jobs.status(job_id)
         if status.state is not State.LOST or resumptions == _RESUMPTIONS:
             break
-        click.echo(f"{job_id}: {status.message}; it is started again", err=True)
+        say(f"{job_id}: {status.message}; it is started again", err=True)
         jobs.resume(job_id)
     return status
 
@@ -62,7 +63,7 @@ class _Waiting:
 
         if status.state is State.WAITING and status.message != self._said:
             self._said = status.message
-            click.echo(f"{status.job_id} waits: {status.message}", err=True)
+            say(f"{status.job_id} waits: {status.message}", err=True)
 
 
 def said(status: JobStatus) -> str:
@@ -81,7 +82,7 @@ def said(status: JobStatus) -> str:
 
 def tell(status: JobStatus, *, as_json: bool) -> None:
     """Print a status, in words or as JSON."""
-    click.echo(json.dumps(status.to_json(), indent=2) if as_json else said(status))
+    say(json.dumps(status.to_json(), indent=2) if as_json else said(status))
 
 
 def end_as(status: JobStatus, *, as_json: bool = False) -> None:

@@ -8,6 +8,7 @@ import click
 
 from dask_als.commands.jobs import jobs_in, namespace_option
 from dask_als.commands.options import debug_option, json_option
+from dask_als.commands.saying import say
 
 
 @click.command()
@@ -26,4 +27,4 @@ def list(namespace: str, as_json: bool) -> None:
         click.echo(json.dumps([job.to_json() for job in jobs], indent=2))
         return
     for job in jobs:
-        click.echo(f"{job.job_id:38} {job.state:10} {job.submitted}")
+        say(f"{job.job_id:38} {job.state:10} {job.submitted}")

@@ -6,8 +6,10 @@ import json
 
 import click
 
+from dask_als import outlets
 from dask_als.commands.jobs import job_argument, jobs_in
 from dask_als.commands.options import debug_option, json_option
+from dask_als.commands.saying import say
 
 
 @click.command()
@@ -24,4 +26,6 @@ def logs(job_id: str, namespace: str, follow: bool, as_json: bool) -> None:
     """
     jobs = jobs_in(namespace)
     for line in jobs.followed(job_id) if follow else jobs.logs(job_id):
-        click.echo(json.dumps({"job_id": job_id, "line": line}) if as_json else line)
+        say(json.dumps({"job_id": job_id, "line": line}) if as_json else line)
+        if not outlets.is_read():
+            break

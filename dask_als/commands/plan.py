@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
 
 from dask_als.commands.computing import shape_of
 from dask_als.commands.options import (
@@ -50,4 +49,4 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     workers = "1 worker" if shape.workers == 1 else f"{shape.workers} workers"
     threads = "1 thread" if shape.threads == 1 else f"{shape.threads} threads"
     title = f"Rank {settings.rank}, {settings.dtype}, on {workers} of {threads}"
-    Console().print(console.described_plan(made, title))
+    console.Screen().print(console.described_plan(made, title))

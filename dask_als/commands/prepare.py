@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
 from dask_als.commands.computing import computing
 from dask_als.commands.options import (
@@ -22,6 +21,7 @@ from dask_als.commands.options import (
 from dask_als.settings import Columns, PrepareSettings
 
 if TYPE_CHECKING:
+    from dask_als.console import Screen
     from dask_als.dataset import Dataset
 
 
@@ -76,7 +76,7 @@ def prepare(
             options["duplicates"] = "sum"
     columns = settings_of(Columns, options)
     settings = settings_of(PrepareSettings, options)
-    screen = Console(stderr=as_json)
+    screen = console.Screen(stderr=as_json)
     with computing(screen, options) as executor, console.preparing(screen) as progress:
         made = run(
             source,
@@ -109,17 +109,13 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def say_dataset(screen: Console, dataset: Dataset) -> None:
+def say_dataset(screen: Screen, dataset: Dataset) -> None:
     """Say what became of the rows of a source."""
     counts = dataset.source
-    screen.print(
+    screen.say(
         f"{counts['rows']:,} rows of {dataset.users.n_rows:,} users and {dataset.items.n_rows:,} "
         f"items: {counts['train']:,} to train on, {counts['test']:,} held out, "
-        f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected",
-        soft_wrap=True,
-        highlight=False,
+        f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected"
     )
     if counts["rejected"]:
-        screen.print(
-            f"rejected rows, with reasons: {dataset.path}/rejected.parquet", soft_wrap=True
-        )
+        screen.say(f"rejected rows, with reasons: {dataset.path}/rejected.parquet")

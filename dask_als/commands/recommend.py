@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from dask_als.commands.computing import computing
 from dask_als.commands.options import (
@@ -97,7 +96,7 @@ def recommend(
         return
     assert out is not None
     only = _ids(loaded.rows(side), to_file)
-    screen = Console(stderr=as_json)
+    screen = console.Screen(stderr=as_json)
     with computing(screen, options) as executor, console.counting(screen, "tasks") as progress:
         made = run(
             model,
@@ -114,10 +113,8 @@ def recommend(
         click.echo(json.dumps({"out": out, **asdict(made)}, indent=2))
         return
     unknown = f", {made.unknown:,} of them unknown" if made.unknown else ""
-    screen.print(
-        f"{made.recommendations:,} recommendations for {made.rows:,} {side.name}{unknown}: {out}",
-        soft_wrap=True,
-        highlight=False,
+    screen.say(
+        f"{made.recommendations:,} recommendations for {made.rows:,} {side.name}{unknown}: {out}"
     )
 
 
@@ -140,7 +137,7 @@ def _print_one(
     if as_json:
         click.echo(frame.to_json(orient="records", indent=2))
         return
-    Console().print(console.table_of(frame, f"Recommended to {side.singular} {identifier}"))
+    console.Screen().print(console.table_of(frame, f"Recommended to {side.singular} {identifier}"))
 
 
 def _ids(rows: ModelRows, path: str | None) -> list[Any] | None:
@@ -151,4 +148,6 @@ def _ids(rows: ModelRows, path: str | None) -> list[Any] | None:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # Not UTF-8, or no path.
+        raise InputError(f"{path} cannot be read: {error}") from None
     return [rows.parse(line.strip()) for line in lines if line.strip()]

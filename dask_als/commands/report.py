@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
 
 from dask_als.commands.computing import computing
 from dask_als.commands.options import cluster_options
@@ -35,7 +34,7 @@ def report(model: str, out: str, dataset: str | None, as_json: bool, **options: 
     from dask_als.report_data import measure_errors
     from dask_als.uncertainty import calibration
 
-    screen = Console(stderr=as_json)
+    screen = console.Screen(stderr=as_json)
     check_file(out, REPORT)
     path = storage.absolute(model)
     loaded = ALSModel.load(path, dataset)
@@ -60,4 +59,4 @@ def report(model: str, out: str, dataset: str | None, as_json: bool, **options: 
         }
         click.echo(json.dumps(value, indent=2))
         return
-    screen.print(f"report   {storage.absolute(out)}", highlight=False, soft_wrap=True)
+    screen.say(f"report   {storage.absolute(out)}")

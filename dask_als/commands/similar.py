@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 
 from dask_als.commands.options import debug_option, json_option
 from dask_als.side import side_named
@@ -63,4 +62,4 @@ def similar(
         click.echo(frame.to_json(orient="records", indent=2))
         return
     name = loaded.name_of(one) if side == "items" else f"user {one}"
-    Console().print(console.table_of(frame, f"Most like {name}"))
+    console.Screen().print(console.table_of(frame, f"Most like {name}"))

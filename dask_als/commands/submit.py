@@ -8,6 +8,7 @@ import click
 
 from dask_als.commands.jobs import end_as, jobs_in, waited_for
 from dask_als.commands.options import debug_option, json_option
+from dask_als.commands.saying import say
 
 
 @click.command()
@@ -47,7 +48,7 @@ def submit(
     jobs = jobs_in(size.namespace)
     jobs.submit(job_id, job)
     if wait:
-        click.echo(job_id, err=as_json)
+        say(job_id, err=as_json)
         end_as(waited_for(jobs, job_id, as_json=as_json), as_json=as_json)
         return
-    click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
+    say(json.dumps({"job_id": job_id}) if as_json else job_id)

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
 
 from dask_als.commands.computing import computing
 from dask_als.commands.options import (
@@ -56,7 +55,7 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
     settings = settings_of(TuneSettings, options)
     check_job_path(job_file, overwrite=overwrite)
     opened = open_dataset(dataset)
-    screen = Console(stderr=as_json)
+    screen = console.Screen(stderr=as_json)
     with computing(screen, options) as executor, console.tuning(screen) as progress:
         tuning = run(opened, executor, settings, progress=progress)
     measured = (
@@ -68,5 +67,5 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
         click.echo(json.dumps({"job": job_file, **tuning.to_json()}, indent=2))
         return
     screen.print(console.table_of(console.described_tuning(tuning), "Trials, from the best"))
-    screen.print(measured, highlight=False, soft_wrap=True)
-    screen.print(f"job      {job_file}: dask-als run {job_file}", highlight=False, soft_wrap=True)
+    screen.say(measured)
+    screen.say(f"job      {job_file}: dask-als run {job_file}")
