@@ -77,9 +77,7 @@ def _closed_if_uninterrupted(opened: Any) -> Iterator[Any]:
     opened.close()
 
 
-def _end_at_once(
-    starting: Thread, started: Future[LocalCluster], others: set[BaseProcess]
-) -> None:
+def _end_at_once(starting: Thread, started: Future[LocalCluster], others: set[BaseProcess]) -> None:
     """Kill the workers until the cluster, which may be half started, starts no more of them."""
     _kill_while_alive(starting, others)
     with suppress(BaseException):
