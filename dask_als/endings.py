@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from threading import Thread
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Nanny
 
 _SECONDS_TO_CLOSE = 1.0
 _SECONDS_BETWEEN_KILLS = 0.02
@@ -77,15 +78,17 @@ def _closed_if_uninterrupted(opened: Any) -> Iterator[Any]:
     opened.close()
 
 
-def _end_at_once(
-    starting: Thread, started: Future[LocalCluster], others: set[BaseProcess]
-) -> None:
+def _end_at_once(starting: Thread, started: Future[LocalCluster], others: set[BaseProcess]) -> None:
     """Kill the workers until the cluster, which may be half started, starts no more of them."""
+    for name in list(logging.Logger.manager.loggerDict):
+        if name.startswith("distributed."):  # They would complain of lost connections.
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     _kill_while_alive(starting, others)
     with suppress(BaseException):
         cluster = started.result(timeout=0)
         for nanny in cluster.workers.values():
-            nanny.close_gracefully()  # else it starts another worker
+            if isinstance(nanny, Nanny):
+                nanny.close_gracefully()  # else it starts another worker
         closing = Thread(target=_close, args=(cluster,), daemon=True)
         closing.start()
         _kill_while_alive(closing, others)

@@ -22,6 +22,7 @@ from dask_als.train import train
 SERIAL = SerialExecutor()
 DASK_ALS = [sys.executable, "-m", "dask_als"]
 LOCAL = ["--dashboard", "127.0.0.1:0"]
+TWO = ["--workers", 2, *LOCAL]
 FIT = """
 import sys
 from dask_als import ALS
@@ -57,10 +58,16 @@ def made(tmp_path_factory):
 
 def command_for(kind, made, out):
     return {
-        "train": [*DASK_ALS, "train", made / "dataset", out / "m", "--epochs", 100_000]
-        + ["--workers", 2, *LOCAL],
-        "recommend": [*DASK_ALS, "recommend", made / "model", made / "dataset", "--out", out / "r"]
-        + ["-k", 100, "--workers", 2, *LOCAL],
+        "train": [*DASK_ALS, "train", made / "dataset", out / "m", "--epochs", 100_000, *TWO],
+        "recommend": [
+            *DASK_ALS,
+            "recommend",
+            made / "model",
+            made / "dataset",
+            "--out",
+            out / "r",
+            *TWO,
+        ],
         "run": [*DASK_ALS, "run", made / "job.toml", "--set", f"output={out}", *LOCAL],
         "fit": [sys.executable, made / "fit.py", made / "dataset"],
     }[kind]
@@ -103,7 +110,7 @@ def workers_of(process):
 
 
 def wait_until(process, condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
@@ -216,8 +223,17 @@ def test_an_address_that_never_answers(tmp_path, made, protocol):
     with silent_address() as address:
         start = time.monotonic()
         ended = subprocess.run(
-            [*DASK_ALS, "train", str(made / "dataset"), str(out), "--timeout", "0.5s"]
-            + ["--cluster", f"{protocol}://{address}", *certificates(tmp_path, protocol)],
+            [
+                *DASK_ALS,
+                "train",
+                str(made / "dataset"),
+                str(out),
+                "--timeout",
+                "0.5s",
+                "--cluster",
+                f"{protocol}://{address}",
+                *certificates(tmp_path, protocol),
+            ],
             stderr=subprocess.PIPE,
             text=True,
             timeout=60,
