@@ -1,18 +1,35 @@
-# Two commands are enough: `make demo` and `make test`; each makes .venv first.
+# Two commands are enough: `make demo` and `make test`; each installs what it needs into .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+KERNEL := $(addprefix dask_als/,cholesky.py gram.py jit.py kernels.py simd.py)
 
-.PHONY: env demo test test-slow test-kubernetes lint audit clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
+.PHONY: env demo test test-slow test-newest test-lowest test-kubernetes lint audit clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
 
+# For development; what the demo needs is in it.
 env: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
-	touch $@
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing all that development needs into $(VENV), about 2 GB"
+	@$(INSTALL) '.[dev]'
+	@touch $(VENV)/installed-demo $@
 
-demo: env
+$(VENV)/installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing what the demo needs into $(VENV), about 750 MB"
+	@$(INSTALL) '.[demo]'
+	@touch $@
+
+$(BIN)/python:
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/compiled: $(VENV)/installed-demo $(KERNEL)
+	@echo "Compiling the kernel for this processor, once"
+	@$(BIN)/python -c "import numpy; from dask_als.kernels import _kernel; _kernel(numpy.dtype('float32'))"
+	@touch $@
+
+demo: $(VENV)/compiled
 	$(BIN)/dask-als demo
 
 test: env
@@ -20,6 +37,10 @@ test: env
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow -rP
+
+# With versions other than those of constraints.txt, on the newest and the oldest Python that is here.
+test-newest test-lowest: test-%:
+	.ci/other-versions $*
 
 # Needs KUBECONFIG, the Dask operator, and the image of k8s/Dockerfile as dask-als:test.
 test-kubernetes: env
@@ -39,7 +60,7 @@ $(VENV)/audit/bin/pip-audit:
 	$(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1
 
 clean:
-	rm -rf $(VENV) build demo
+	rm -rf $(VENV) .venv-newest .venv-lowest build demo
 
 # The peers need gcc and Java; they are installed into a venv of their own.
 bench: env

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dask_als.errors import DaskALSError, InputError, JobError
+from dask_als.home import ensure_home
 from dask_als.settings import Columns, PrepareSettings, StopSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = [
     "TrainSettings",
 ]
 __version__ = "0.1.0"
+
+ensure_home()
 
 _LOADED_WHEN_USED = {"ALS": "dask_als.estimator", "ALSModel": "dask_als.model"}
 

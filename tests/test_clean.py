@@ -180,7 +180,7 @@ def test_bad_neighbours_do_not_change_a_rating(values):
         (pa.array([Decimal("3.50"), None]), [3.5]),
         (pa.array([True, None]), [1.0]),
         (pa.array(["3.5", "x"]), [3.5]),
-        (pa.array([3.5, np.nan], pa.float16()), [3.5]),
+        (pa.array(np.array([3.5, np.nan], np.float16)), [3.5]),
         (pa.array([1e300, 3.5]), [3.5]),
         (pa.array([3, None], pa.uint8()), [3.0]),
     ],

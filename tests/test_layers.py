@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dask_als"
 
 LAYERS = [
-    {"errors"},
+    {"errors", "home"},
     {"credentials", "limits", "typed_tables"},
     {"side", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
     {"ownership"},

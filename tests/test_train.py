@@ -181,7 +181,7 @@ def test_short_epochs_are_submitted_together(tmp_path, ratings, monkeypatch, sec
     monkeypatch.setattr("dask_als.train._SECONDS_OF_EPOCHS_AT_ONCE", seconds)
     dataset = made(tmp_path, ratings)
     with (
-        LocalCluster(1, 1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(1, 1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         path = str(tmp_path / "model")

@@ -176,7 +176,8 @@ def _stop_unseen(page: Any) -> None:
     if page.get_sessions(f"/{_MENU}"):
         IOLoop.current().call_later(_SECONDS_BETWEEN_LOOKS, _stop_unseen, page)
     else:
-        page.stop()
+        # Its loop runs: there is nothing to wait on it with.
+        page.stop(wait=False)
 
 
 _BOARDS: WeakKeyDictionary[Any, _Board] = WeakKeyDictionary()

@@ -66,7 +66,7 @@ def _cluster(kind: str, number: int) -> Iterator[Client]:
             n_workers=number,
             threads_per_worker=1,
             memory_limit=0,
-            dashboard_address=None,
+            dashboard_address=":0",
         ) as cluster,
         Client(cluster) as client,
     ):

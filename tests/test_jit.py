@@ -1,0 +1,35 @@
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from dask_als import jit
+
+
+def compile_what_cannot_be_kept():
+    """Compile two functions without a file, for which numba finds no directory; call one."""
+    for _ in range(2):
+        made = {}
+        exec("def add_one(number):\n    return number + 1", made)
+        add_one = jit.compiled(made["add_one"])
+    return add_one(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet():
+    jit._warn_once.cache_clear()
+    yield
+    jit._warn_once.cache_clear()
+
+
+def test_what_cannot_be_kept_is_compiled_and_told_once(caplog):
+    assert compile_what_cannot_be_kept() == 2
+    (record,) = caplog.records
+    assert "NUMBA_CACHE_DIR" in record.message
+    assert "\n" not in record.message
+
+
+def test_workers_leave_telling_to_who_started_them(capfd):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as workers:
+        assert workers.submit(compile_what_cannot_be_kept).result() == 2
+    assert capfd.readouterr() == ("", "")
