@@ -400,7 +400,7 @@ class _Plan:
             tasks.example_pair, ids[USERS], ids[ITEMS], pair, key="example-pair-0"
         )
         (found,) = self.executor.gather([handle])
-        return found  # type: ignore[no-any-return]
+        return found
 
     def write_items(self, ranges: dict[Side, list[range]]) -> None:
         """Write the partitions of items."""
