@@ -123,7 +123,6 @@ def test_unreadable_files(refused, command):
     [
         ("prepare", "ratings.csv", "{}"),
         ("train", "d", "{}", "--rank=2", "--epochs=1"),
-        ("train", "d", "out", "--rank=2", "--epochs=1", "--checkpoint", "{}"),
         ("recommend", "m", "d", "--out", "{}"),
         ("fold-in", "ratings.csv", "m", "--out", "{}"),
     ],

@@ -440,3 +440,14 @@ def test_events_are_counted_and_trained_on_as_implicit_feedback(tmp_path, run):
     said = json.loads((model / "model.json").read_text())
     assert (said["global_mean"], said["settings"]["feedback"]) == (0, "implicit")
     complains(run("prepare", source, tmp_path / "no"), "no column .rating.")
+
+
+@pytest.mark.slow
+def test_short_commands_that_fail_never_abort(tmp_path, source, run):
+    run("prepare", source, tmp_path / "d")
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 64, "--epochs", 1)
+    command = [*DASK_ALS, "similar", str(tmp_path / "m"), "99999999"]
+    codes = [
+        subprocess.run(command, capture_output=True, check=False).returncode for _ in range(40)
+    ]
+    assert set(codes) == {2}

@@ -3,9 +3,8 @@ import io
 import zipfile
 
 import pytest
-from rich.console import Console
 
-from dask_als.console import Download
+from dask_als.console import Download, Screen
 from dask_als.errors import InputError, JobError
 from dask_als.executor import SerialExecutor
 from dask_als.fetch import fetch
@@ -32,7 +31,7 @@ def test_an_archive_that_is_what_its_checksum_says(tmp_path, site, form):
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     (folder / "ml-25m.zip").write_bytes(content)
     (folder / "ml-25m.zip.md5").write_text(form.format(md5=md5))
-    progress = Download(Console(file=io.StringIO()))
+    progress = Download(Screen(file=io.StringIO()))
     fetched = fetch("ml-25m", str(tmp_path / "to"), base_url=address, progress=progress)
     assert fetched.md5 == md5
     dataset = prepare(fetched.path, str(tmp_path / "dataset"), SerialExecutor())

@@ -94,7 +94,7 @@ def test_a_file(tmp_path):
     with pytest.raises(InputError, match=r"small\.toml: not TOML: .*line 1"):
         read_job(str(path))
     path.write_bytes(b"\xff")
-    with pytest.raises(InputError, match="is not a text"):
+    with pytest.raises(InputError, match="is not text in UTF-8"):
         read_job(str(path))
     with pytest.raises(InputError, match=r"no\.toml cannot be read: No such file"):
         read_job(str(tmp_path / "no.toml"))

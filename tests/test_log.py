@@ -42,7 +42,7 @@ def lines(text):
 
 
 def told(log):
-    log.print("dashboard http://x/status", soft_wrap=True, highlight=False)
+    log.say("dashboard http://x/status")
     log.started("train", "not made yet", ["/o/m"])
     with log.preparing() as progress:
         progress("read", 1, 2)

@@ -13,7 +13,7 @@ from dask_als.commands.options import debug_option, json_option
 @click.argument("model")
 @click.argument("user")
 @click.argument("item")
-@click.option("-k", "k", default=10, help="How many ratings to show.")
+@click.option("-k", "k", default=10, type=click.IntRange(1), help="How many ratings to show.")
 @click.option("--dataset", metavar="DIR", help="The dataset, if it was moved since training.")
 @json_option
 @debug_option

@@ -25,7 +25,12 @@ from dask_als.side import side_named
     default="cosine",
     help="Compare directions of factors alone, or lengths, too.",
 )
-@click.option("--least-ratings", default=0, help="Leave out those with fewer training ratings.")
+@click.option(
+    "--least-ratings",
+    default=0,
+    type=click.IntRange(0),
+    help="Leave out those with fewer training ratings.",
+)
 @click.option("--dataset", metavar="DIR", help="Where titles are, if it was moved since training.")
 @json_option
 @debug_option
