@@ -159,12 +159,9 @@ def check_file(path: str, kind: FileKind | None) -> None:
     filesystem, inner = storage.file_system(path)
     if isinstance(filesystem, LocalFileSystem):
         parent = os.path.dirname(inner)
-        try:
-            os.makedirs(parent, exist_ok=True)
-            is_writable = os.access(parent, os.W_OK | os.X_OK)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
-        if not is_writable:
+        if not os.path.isdir(parent):
+            raise InputError(f"{path} cannot be written: there is no folder {parent}")
+        if not os.access(parent, os.W_OK | os.X_OK):
             raise InputError(f"{path} cannot be written: the folder it is in is read-only")
 
 

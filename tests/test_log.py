@@ -104,7 +104,8 @@ def test_a_training_as_json_with_its_trace_and_performance_report(dataset, tmp_p
     with open(page, encoding="utf-8") as file:
         assert "Dask Performance Report" in file.read()
     with open(trace, encoding="utf-8") as file:
-        halves = lines(file.read())
+        first, *halves = lines(file.read())
+    assert first == {"made_by": "dask_als", "kind": "trace"}
     sides = ("users", "items")
     assert [(its["epoch"], its["side"]) for its in halves] == [
         (epoch, side) for epoch in (1, 2, 3) for side in sides
@@ -149,4 +150,4 @@ def test_a_job_with_its_trace(tmp_path):
     assert events.count("started") == events.count("ended") == 2
     assert (events[0], events[-1]) == ("message", "result")
     with open(trace, encoding="utf-8") as file:
-        assert len(lines(file.read())) == 6
+        assert len(lines(file.read())) == 1 + 6

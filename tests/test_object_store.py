@@ -162,7 +162,9 @@ def test_the_commands_with_worker_processes(s3, expected, tmp_path):
     run(job)
     assert content(model) == content(job.model)
     found = json.loads(done("evaluate", model, dataset, "--json"))
-    assert found == json.loads((tmp_path / "o" / "evaluation.json").read_text())
+    marker = {"made_by": "dask_als", "kind": "evaluation"}
+    written = json.loads((tmp_path / "o" / "evaluation.json").read_text())
+    assert written == {**marker, **found}
     done("recommend", model, dataset, "--out=s3://films/best")
     assert s3.exists("films/best/recommendations.json")
 

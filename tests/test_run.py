@@ -69,7 +69,8 @@ def test_the_result_as_json_with_a_name(folder):
     code, out, err = run(folder, "--json", "--run-id", "monday", "--set", "train.rank=7")
     assert code == 0
     result = json.loads(out)
-    assert result == json.loads((folder / "o" / "result.json").read_text())
+    marker = {"made_by": "dask_als", "kind": "job result"}
+    assert {**marker, **result} == json.loads((folder / "o" / "result.json").read_text())
     assert (result["run_id"], result["job"], result["status"]) == ("monday", "small", "succeeded")
     assert json.loads((folder / "o" / "model" / "model.json").read_text())["settings"]["rank"] == 7
     assert "epoch    3/3" in err
