@@ -48,6 +48,11 @@ def computing(
     settings = cluster_settings(options)
     with connected(settings) as client:
         screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
+        if settings.address == "local" and not settings.private:
+            may = "see this" if settings.security else "see this and run code as you"
+            screen.print(
+                f"not private: users of this machine can {may}", soft_wrap=True, highlight=False
+            )
         if settings.address != "local":
             check_versions(client)
             if shared is not None:
