@@ -33,8 +33,10 @@ from distributed import (
     Client,
     KilledWorker,
     LocalCluster,
+    Nanny,
     SchedulerPlugin,
     Security,
+    Worker,
     WorkerPlugin,
     as_completed,
 )
@@ -50,6 +52,13 @@ from dask_als.history import EpochFigures
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.monitor.watcher import watched
 from dask_als.ownership import PERFORMANCE_REPORT, marked_text
+from dask_als.private_cluster import (
+    OPEN,
+    GuardedCluster,
+    local_settings,
+    temporary_security,
+    unguessable_path,
+)
 from dask_als.settings import KubernetesSize, LocalSize
 
 _ANY_PORT = "127.0.0.1:0"
@@ -318,7 +327,7 @@ def _answers() -> Iterator[None]:
 def _bring_back_local_workers(client: Client) -> None:
     """Start local workers whose nanny died with them; a living nanny restarts its own."""
     cluster = client.cluster
-    if isinstance(cluster, LocalCluster):
+    if isinstance(cluster, LocalCluster | GuardedCluster):
         cluster.scale(len(cluster.worker_spec))
 
 
@@ -336,6 +345,9 @@ class ClusterSettings:
         Threads of each of them; None shares out the machine's cores.
     memory : str
         Memory limit of each of them, as Dask writes it: ``4GiB``, ``auto``.
+    private : bool
+        Let no other user of this machine into a local cluster: certificates that exist as long as
+        it does (unless others are given), and a dashboard at an address that nobody can guess.
     dashboard : str
         Where a local cluster's dashboard listens; port 0 takes any free one.
     timeout : str
@@ -361,6 +373,7 @@ class ClusterSettings:
     workers: int = 1
     threads: int | None = None
     memory: str = "auto"
+    private: bool = True
     dashboard: str = "127.0.0.1:8787"
     timeout: str = "10s"
     logs: str = "CRITICAL"
@@ -465,11 +478,13 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
         If there is no scheduler at the address.
     """
     if settings.address == "local":
+        path = unguessable_path() if settings.private else OPEN
         with (
             interrupts.noticed(),
             dask.config.set(_LOCAL_SETTINGS),
+            local_settings(path),
             endings.directory_of_workers(),
-            endings.local_cluster(partial(_local_cluster, settings)) as cluster,
+            endings.local_cluster(partial(_local_cluster, settings, path)) as cluster,
             endings.connection(Client(cluster)) as client,
         ):
             _send_promptly(client)
@@ -608,33 +623,41 @@ def _write_performance_report(path: str, page: Path) -> None:
 @contextmanager
 def in_process_client() -> Iterator[Client]:
     """Run tasks on threads of this process, for the block."""
+    path = unguessable_path()
     with (
+        local_settings(path),
         endings.directory_of_workers(),
-        endings.local_cluster(_cluster_in_process) as cluster,
+        endings.local_cluster(partial(_cluster_in_process, path)) as cluster,
         endings.connection(Client(cluster, set_as_default=False)) as client,
     ):
         yield client
 
 
-def _cluster_in_process() -> LocalCluster:
-    return LocalCluster(
-        processes=False,
-        n_workers=1,
-        dashboard_address=_ANY_PORT,
-        worker_dashboard_address=_ANY_PORT,  # else it listens on all interfaces
+def _cluster_in_process(path: str) -> GuardedCluster:
+    return GuardedCluster(
+        path=path,
+        worker_class=Worker,
+        size=Shape(workers=1, threads=CPU_COUNT, memory=None),
+        memory="auto",
+        protocol="inproc",
+        dashboard=_ANY_PORT,
+        security=Security(),
+        silence_logs=logging.WARNING,
     )
 
 
-def _local_cluster(settings: ClusterSettings) -> LocalCluster:
+def _local_cluster(settings: ClusterSettings, path: str) -> GuardedCluster:
+    security = settings.security or (temporary_security() if settings.private else Security())
     with interrupts.deferred(), warnings.catch_warnings():
         # We say where the dashboard is, so it may be where no other one is.
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
-        return LocalCluster(
-            n_workers=settings.workers,
-            threads_per_worker=settings.threads,
-            memory_limit=settings.memory,
-            dashboard_address=settings.dashboard,
-            host="127.0.0.1",
-            security=settings.security,
+        return GuardedCluster(
+            path=path,
+            worker_class=Nanny,
+            size=settings.shape,
+            memory=settings.memory,
+            protocol="tls" if security.require_encryption else "tcp",
+            dashboard=settings.dashboard,
+            security=security,
             silence_logs=logging.getLevelName(settings.logs),
         )

@@ -19,7 +19,7 @@ from threading import Thread
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, Nanny
+from distributed import Client, Nanny, SpecCluster
 
 _SECONDS_TO_CLOSE = 1.0
 _SECONDS_BETWEEN_KILLS = 0.02
@@ -29,13 +29,13 @@ _LOCK = ".lock"
 
 
 @contextmanager
-def local_cluster(start: Callable[[], LocalCluster]) -> Iterator[LocalCluster]:
+def local_cluster(start: Callable[[], SpecCluster]) -> Iterator[SpecCluster]:
     """Start a local cluster for the block, and close it; kill its workers if it is interrupted.
 
     Nothing of theirs is needed then, and one that hangs would be waited for.
     """
     others = set(active_children())
-    started: Future[LocalCluster] = Future()
+    started: Future[SpecCluster] = Future()
     # In a thread, so that this one can be interrupted meanwhile.
     starting = Thread(target=_start_into, args=(started, start), daemon=True)
     try:
@@ -47,7 +47,7 @@ def local_cluster(start: Callable[[], LocalCluster]) -> Iterator[LocalCluster]:
         raise
 
 
-def _start_into(started: Future[LocalCluster], start: Callable[[], LocalCluster]) -> None:
+def _start_into(started: Future[SpecCluster], start: Callable[[], SpecCluster]) -> None:
     try:
         started.set_result(start())
     except BaseException as error:
@@ -78,7 +78,7 @@ def _closed_if_uninterrupted(opened: Any) -> Iterator[Any]:
     opened.close()
 
 
-def _end_at_once(starting: Thread, started: Future[LocalCluster], others: set[BaseProcess]) -> None:
+def _end_at_once(starting: Thread, started: Future[SpecCluster], others: set[BaseProcess]) -> None:
     """Kill the workers until the cluster, which may be half started, starts no more of them."""
     for name in list(logging.Logger.manager.loggerDict):
         if name.startswith("distributed."):  # They would complain of lost connections.
@@ -95,7 +95,7 @@ def _end_at_once(starting: Thread, started: Future[LocalCluster], others: set[Ba
     _kill(others)
 
 
-def _close(cluster: LocalCluster) -> None:
+def _close(cluster: SpecCluster) -> None:
     with suppress(Exception):
         cluster.close(timeout=_SECONDS_TO_CLOSE)
 

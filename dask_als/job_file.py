@@ -14,7 +14,7 @@
     [evaluate]                          # fields of EvaluateSettings
     [recommend]                         # fields of RecommendSettings
     [checkpoint]                        # fields of CheckpointPolicy
-    [cluster.local]                     # workers, threads, memory
+    [cluster.local]                     # workers, threads, memory, private
     [cluster.kubernetes]                # image, workers, threads, memory, ...
     [cluster.kubernetes.secrets]        # variables of the pods that nobody may read
 """

@@ -372,7 +372,7 @@ class PrepareSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSize:
-    """The size of a cluster on this machine.
+    """A cluster on this machine: its size, and who may use it.
 
     Attributes
     ----------
@@ -382,11 +382,14 @@ class LocalSize:
         Of each of them; None shares out all cores.
     memory : str
         Limit of each of them, like 4GiB.
+    private : bool
+        Let no other user of this machine see it or run code on it.
     """
 
     workers: int = 1
     threads: int | None = None
     memory: str = "auto"
+    private: bool = True
 
     def __post_init__(self) -> None:
         _require_whole("workers", self.workers, least=1)

@@ -180,7 +180,7 @@ def test_a_scheduler_that_is_not_there_is_told():
 
 def test_a_local_cluster_runs_processes_of_its_own():
     with connected(LOCAL) as client:
-        assert client.scheduler.address.startswith("tcp://127.0.0.1:")
+        assert client.scheduler.address.startswith("tls://127.0.0.1:")
         assert "127.0.0.1" in client.dashboard_link
         (pid,) = client.run(os.getpid).values()
         assert pid != os.getpid()

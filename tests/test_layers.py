@@ -29,7 +29,7 @@ LAYERS = [
     {"blocks", "history", "cholesky", "csv_text", "job_file", "monitor.times"},
     {"monitor.run"},
     {"executor", "monitor.metrics", "monitor.page", "monitor.trace"},
-    {"monitor.plugin"},
+    {"monitor.plugin", "private_cluster"},
     {"monitor.watcher"},
     {"objective", "source", "dataset", "kernels", "job_result", "stopping", "top_k"},
     {"clean", "half_epoch", "model_files", "gibbs_kernel", "implicit_kernel", "samples"},
@@ -81,6 +81,7 @@ KNOW_DASK = {
     "monitor.page",
     "monitor.plugin",
     "monitor.watcher",
+    "private_cluster",
 }
 
 

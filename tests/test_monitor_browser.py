@@ -5,10 +5,9 @@ import threading
 
 import pytest
 from data import MOVIELENS, generated, write_csv
-from distributed import Client, LocalCluster
 
 from dask_als import model_files
-from dask_als.cluster import DaskExecutor
+from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.executor import SerialExecutor
 from dask_als.prepare import prepare
 from dask_als.settings import PrepareSettings, TrainSettings
@@ -121,10 +120,8 @@ def test_points_appear_and_are_those_of_the_history(dataset, tmp_path, tabs, met
         "gibbs": TrainSettings(rank=8, method="gibbs", burn_in=4, samples=4),
         "implicit": TrainSettings(rank=8, epochs=8, feedback="implicit"),
     }[method]
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    local = ClusterSettings(workers=2, threads=1, dashboard="127.0.0.1:0")
+    with connected(local) as client:
         training = Training(dataset, str(tmp_path / "m"), client, settings)
         training.start()
         try:

@@ -49,6 +49,9 @@ def computing(
     settings = cluster_settings(options)
     with connected(settings) as client:
         screen.say(f"dashboard {client.dashboard_link}")
+        if settings.address == "local" and not settings.private:
+            may = "see this" if settings.security else "see this and run code as you"
+            screen.say(f"not private: users of this machine can {may}")
         if settings.address != "local":
             check_versions(client)
             if shared is not None:

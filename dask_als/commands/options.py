@@ -63,6 +63,11 @@ size_options = together(
     click.option("--workers", default=1, help="Processes of a local cluster."),
     click.option("--threads", type=int, help="Threads of each of them.  [default: all cores]"),
     click.option("--memory", default="auto", help="Memory limit of each of them."),
+    click.option(
+        "--private/--no-private",
+        default=True,
+        help="Let no other user of this machine into a local cluster.",
+    ),
 )
 connection_options = together(
     click.option("--dashboard", default="127.0.0.1:8787", help="Where a local dashboard listens."),

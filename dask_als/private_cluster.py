@@ -1,0 +1,168 @@
+"""A cluster of this machine that no other user of it can reach.
+
+Whoever reaches a Dask scheduler, worker or nanny can run code as the user it belongs to, and all
+users of a machine reach what listens on loopback. So all of them ask for a certificate that only
+this process and its workers have, and the dashboard is at an address that nobody can guess.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from distributed import Nanny, Scheduler, Security, Worker
+from distributed.deploy.spec import SpecCluster
+from tornado.routing import PathMatches, Rule, RuleRouter
+
+from dask_als.executor import Shape
+
+OPEN = "/"
+"""The path of a dashboard that all users may see."""
+
+_ROLES = ("client", "scheduler", "worker")
+_DASHBOARD_LINK = "distributed.dashboard.link"
+
+
+def unguessable_path() -> str:
+    """Return a path for a dashboard."""
+    return f"/{secrets.token_urlsafe(16)}"
+
+
+def temporary_security() -> Security:
+    """Return a key, and a certificate that is its own authority, which exist in memory only.
+
+    Unlike those of `Security.temporary`, they take no time to make, and are valid whatever the
+    clock says: one that is set back or far ahead costs no training.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dask-als")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.datetime(1970, 1, 1))
+        .not_valid_after(datetime.datetime(9999, 12, 31))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_text = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    key_text = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+    return Security(
+        require_encryption=True,
+        tls_min_version=ssl.TLSVersion.TLSv1_3,
+        tls_max_version=None,
+        tls_ciphers=None,
+        tls_ca_file=certificate_text,
+        **{f"tls_{role}_cert": certificate_text for role in _ROLES},
+        **{f"tls_{role}_key": key_text for role in _ROLES},
+    )
+
+
+class _GuardedScheduler(Scheduler):  # type: ignore[misc]
+    """A scheduler whose HTTP server knows no page outside of a path."""
+
+    def __init__(self, *, http_prefix: str, **options: Any) -> None:
+        self._path = http_prefix.rstrip("/")
+        super().__init__(http_prefix=http_prefix, **options)
+
+    def start_http_server(self, *args: Any, **options: Any) -> None:
+        """Start it, and leave no moment in which a page outside, say the redirection, answers."""
+        super().start_http_server(*args, **options)
+        below = PathMatches(rf"{self._path}(?:/.*)?")
+        self.http_server.request_callback = RuleRouter([Rule(below, self.http_application)])
+
+
+class GuardedCluster(SpecCluster):  # type: ignore[misc]
+    """Dask's `LocalCluster` with a dashboard below a path.
+
+    Parameters
+    ----------
+    path : str
+        The dashboard's, which has to be that of `local_settings`, too.
+    worker_class : type
+        Nanny for a process, Worker for threads of this one.
+    size : Shape
+        Its workers and threads.
+    memory : str
+        Limit of each worker.
+    protocol : str
+        ``tls``, ``tcp`` or ``inproc``.
+    dashboard : str
+        Where the dashboard listens.
+    security : Security
+    silence_logs : int
+        The level up to which Dask's log messages are not shown.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        worker_class: type[Nanny] | type[Worker],
+        size: Shape,
+        memory: str,
+        protocol: str,
+        dashboard: str,
+        security: Security,
+        silence_logs: int,
+    ) -> None:
+        host = None if protocol == "inproc" else "127.0.0.1"
+        shared = {"host": host, "protocol": f"{protocol}://", "security": security}
+        scheduler = {
+            **shared,
+            "port": 0,
+            "dashboard": True,
+            "dashboard_address": dashboard,
+            "http_prefix": path,
+        }
+        worker = {
+            "cls": worker_class,
+            "options": {
+                **shared,
+                "nthreads": size.threads,
+                "memory_limit": memory,
+                "dashboard": False,
+                # Else it listens on all interfaces if it has no host.
+                "dashboard_address": "127.0.0.1:0",
+                "silence_logs": silence_logs,
+            },
+        }
+        super().__init__(
+            scheduler={"cls": _GuardedScheduler, "options": scheduler},
+            worker=worker,
+            workers=dict.fromkeys(range(size.workers), worker),
+            security=security,
+            silence_logs=silence_logs,
+        )
+
+
+@contextmanager
+def local_settings(path: str) -> Iterator[None]:
+    """Set what Dask needs to know of a guarded cluster, for as long as there is one.
+
+    Parameters
+    ----------
+    path : str
+        The path of its dashboard.
+    """
+    link = dask.config.get(_DASHBOARD_LINK).removesuffix("status").rstrip("/")
+    settings: dict[str, Any] = {_DASHBOARD_LINK: f"{link}{path.rstrip('/')}/status"}
+    if path != OPEN:
+        # Workers have a port for metrics each, which the scheduler's server does not guard.
+        settings["distributed.worker.http.routes"] = []
+    with dask.config.set(settings):
+        yield
