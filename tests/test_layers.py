@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dask_als"
 
 LAYERS = [
     {"errors"},
-    {"side", "draws", "simd", "storage", "jit", "blas_threads", "ranking", "explain"},
+    {"side", "draws", "simd", "storage", "jit", "build", "blas_threads", "ranking", "explain"},
     {
         "settings",
         "exact_sum",
@@ -44,6 +44,7 @@ LAYERS = [
     {"cluster", "fold_in", "report_data", "uncertainty"},
     {"evaluate"},
     {"estimator", "demo", "console", "report", "run_job", "cluster_check"},
+    {"cluster_guard"},
     {"log"},
     {"commands.options"},
     {"commands.computing", "commands.jobs"},
@@ -75,6 +76,7 @@ DASK = {"dask", "distributed"}
 KNOW_DASK = {
     "cluster",
     "cluster_check",
+    "cluster_guard",
     "estimator",
     "monitor.page",
     "monitor.plugin",

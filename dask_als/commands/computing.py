@@ -42,14 +42,18 @@ def computing(
         Files that all workers must be able to read.
     """
     from dask_als.cluster import DaskExecutor, connected, performance_report
-    from dask_als.cluster_check import check_files, check_storage, check_versions
+    from dask_als.cluster_check import check_builds, check_files, check_storage, check_versions
+    from dask_als.cluster_guard import guard
 
     report_path = options.pop("performance_report", None)
     settings = cluster_settings(options)
     with connected(settings) as client:
         screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
         if settings.address != "local":
+            # The guard first: who joins meanwhile is seen by one of them.
+            guard(client, lambda text: screen.print(text, soft_wrap=True, highlight=False))
             check_versions(client)
+            check_builds(client)
             if shared is not None:
                 check_storage(client, shared)
             check_files(client, seen)
