@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dask_als import outputs, storage
 from dask_als.dataset import Dataset
 from dask_als.errors import InputError
-from dask_als.model_files import MANIFEST, read_manifest
+from dask_als.history import EpochFigures
+from dask_als.model_files import HISTORY, MANIFEST, read_history, read_manifest
 from dask_als.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind, check_inputs
 from dask_als.settings import TrainSettings
 
@@ -104,6 +105,35 @@ def clear_checkpoints(directory: str, *, overwrite: bool, inputs: Sequence[str] 
         check_inputs(path, inputs)
     for path, kind in _there(directory):
         outputs.remove(path, kind)
+
+
+def read_whole_history(checkpoint: str) -> list[EpochFigures]:
+    """Read the figures of all epochs up to a checkpoint.
+
+    Raises
+    ------
+    InputError
+        If some are missing, or the file is damaged.
+    """
+    history = read_history(checkpoint)
+    epoch = read_manifest(checkpoint).figures.epoch
+    if len(history) != epoch:
+        path = storage.join(checkpoint, HISTORY)
+        raise InputError(f"{path} is damaged: it has {len(history)} epochs, not {epoch}")
+    return history
+
+
+def check_best(best: str, figures: EpochFigures, dataset: Dataset, settings: TrainSettings) -> None:
+    """Check that what was kept as the best model is that of an epoch.
+
+    Raises
+    ------
+    InputError
+        If it is another one.
+    """
+    check_continues(best, dataset, settings)
+    if read_manifest(best).figures != figures:
+        raise InputError(f"{best} is not the model of epoch {figures.epoch}; start anew")
 
 
 def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) -> None:

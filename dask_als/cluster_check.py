@@ -9,6 +9,7 @@ from typing import Any
 from distributed import Client
 
 from dask_als import storage
+from dask_als.build import build_of_this_process, differences
 from dask_als.errors import InputError
 
 # Of these, other versions fail in the middle of a job, or give other bits.
@@ -43,6 +44,27 @@ def check_versions(client: Client) -> None:
 def _versions(found: dict[str, Any]) -> dict[str, str | None]:
     python = ".".join(str(found["host"]["python"]).split(".")[:2])
     return {"python": python, **{name: found["packages"].get(name) for name in _PACKAGES}}
+
+
+def check_builds(client: Client) -> None:
+    """Check that workers have our sources, and a processor, that give the bits of this process.
+
+    Raises
+    ------
+    InputError
+        If one has not; it names the worker, and what differs.
+    """
+    here = build_of_this_process()
+    for worker, there in client.run(build_of_this_process, on_error="return").items():
+        if isinstance(there, BaseException):
+            differing = f"no build that it can tell ({storage.first_line(there)})"
+        else:
+            differing = differences(here, there)
+        if differing:
+            raise InputError(
+                f"the worker at {worker} has {differing}, so it would compute other bits; "
+                "use hosts and installations that are alike"
+            )
 
 
 def check_storage(client: Client, directory: str) -> None:

@@ -13,8 +13,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +23,8 @@ from dask_als import storage
 from dask_als.blocks import Block, block_of
 from dask_als.errors import InputError
 from dask_als.limits import TEXT_BYTES, ParquetLimit
-from dask_als.side import ITEMS, SIDES, USERS, Side
+from dask_als.side import SIDES, USERS, Side
+from dask_als.typed_tables import from_manifest
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -88,6 +89,30 @@ class SideTable:
 
 
 @dataclass(frozen=True)
+class RowsFile:
+    """The file of a side's ids, small enough to go with every task.
+
+    Attributes
+    ----------
+    path : str
+    crc32 : int
+    """
+
+    path: str
+    crc32: int
+
+    def read(self, rows: range, columns: list[str]) -> pa.Table:
+        """Read some columns of a range of rows.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged or another one.
+        """
+        return storage.read_parquet_rows(self.path, rows, columns, crc32=self.crc32)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A prepared dataset; the ratings stay on disk until they are read.
 
@@ -107,6 +132,8 @@ class Dataset:
         Where the ratings came from, and what became of each of its rows.
     has_titles : bool
         Whether the items have titles.
+    rejected_crc32 : int or None
+        Of the file of rows that were not usable; None if there is none, or none is known.
     """
 
     path: str
@@ -121,6 +148,7 @@ class Dataset:
     split: dict[str, Any] | None
     source: dict[str, Any]
     has_titles: bool
+    rejected_crc32: int | None = None
 
     def table(self, side: Side) -> SideTable:
         """Return what is known of one side."""
@@ -139,6 +167,36 @@ class Dataset:
             rows_path(self.path, side), crc32=table.crc32, limit=_limit_of_rows(table)
         )
 
+    def rows_file(self, side: Side) -> RowsFile:
+        """Return the file of a side's ids."""
+        return RowsFile(rows_path(self.path, side), self.table(side).crc32)
+
+    def check_rows(self) -> None:
+        """Check that the ids of both sides are there, as many as the manifest says.
+
+        Raises
+        ------
+        InputError
+            If they are not, or are others.
+        """
+        for side in SIDES:
+            table = self.table(side)
+            path = rows_path(self.path, side)
+            storage.check_parquet(path, crc32=table.crc32, limit=_limit_of_rows(table))
+
+    def files(self) -> dict[str, int]:
+        """Return the path of every file of it, and the file's CRC-32."""
+        found = {rows_path(self.path, side): self.table(side).crc32 for side in SIDES}
+        for side in SIDES:
+            for number, part in enumerate(self.table(side).partitions):
+                found[ratings_path(self.path, side.ratings_directory, number)] = part.crc32
+        if self.split is not None:
+            for number, part in enumerate(self.users.partitions):
+                found[ratings_path(self.path, TEST_DIRECTORY, number)] = part.test_crc32
+        if self.rejected_crc32 is not None:
+            found[rejected_path(self.path)] = self.rejected_crc32
+        return found
+
     def write_manifest(self, directory: str) -> None:
         """Write what completes the dataset."""
         value = asdict(self)
@@ -156,6 +214,11 @@ def ratings_path(dataset: str, directory: str, number: int) -> str:
 def rows_path(dataset: str, side: Side) -> str:
     """Return the path of a side's ids."""
     return storage.part_of(dataset, f"{side.name}.parquet")
+
+
+def rejected_path(dataset: str) -> str:
+    """Return the path of a dataset's rows that were not usable."""
+    return storage.join(dataset, "rejected.parquet")
 
 
 def is_dataset(path: str) -> bool:
@@ -179,14 +242,12 @@ def open_dataset(path: str) -> Dataset:
         )
     file = storage.part_of(path, MANIFEST)
     manifest = storage.read_manifest(file, format_version=FORMAT_VERSION)
+    manifest["path"] = storage.absolute(path)
     try:
-        users, items = (_side_table(**manifest.pop(side.name)) for side in (USERS, ITEMS))
-        dataset = Dataset(path=storage.absolute(path), users=users, items=items, **manifest)
-        _check_partitions(dataset)
-    except (TypeError, KeyError, IndexError, ValueError) as error:
-        raise InputError(
-            f"{file} is damaged: {storage.first_line(error)}; prepare the dataset again"
-        ) from None
+        dataset = from_manifest(Dataset, manifest, file)
+        _check_partitions(dataset, file)
+    except InputError as error:
+        raise InputError(f"{error}; prepare the dataset again") from None
     for side in SIDES:
         limit = _limit_of_rows(dataset.table(side))
         storage.check_parquet_rows(rows_path(path, side), limit)
@@ -197,24 +258,40 @@ def _limit_of_rows(table: SideTable) -> ParquetLimit:
     return ParquetLimit(table.n_rows, TEXT_BYTES)
 
 
-def _side_table(digest: str, crc32: int, partitions: list[dict[str, Any]]) -> SideTable:
-    return SideTable(digest, crc32, tuple(Partition(**partition) for partition in partitions))
-
-
-def _check_partitions(dataset: Dataset) -> None:
-    """Raise ValueError if the partitions do not make up the matrix of ratings.
+def _check_partitions(dataset: Dataset, file: str) -> None:
+    """Raise InputError if the partitions do not make up the matrix of ratings.
 
     Kernels rely on it: they do not check indices.
     """
+    mistake = _mistake_in_partitions(dataset)
+    if mistake is not None:
+        raise InputError(f"{file} is damaged: {mistake}")
+
+
+def _mistake_in_partitions(dataset: Dataset) -> str | None:
     for table, other in ((dataset.users, dataset.items), (dataset.items, dataset.users)):
-        edges = [0, *(partition.stop for partition in table.partitions)]
-        for partition, (start, stop) in zip(table.partitions, pairwise(edges), strict=True):
-            if not (partition.start == start < stop and partition.n_columns == other.n_rows):
-                raise ValueError(f"{partition} is not the next partition")
+        if not (table.partitions and other.partitions):
+            return "a side has no partitions"
+        if any(partition.n_columns != other.n_rows for partition in table.partitions):
+            return "the partitions of one side do not go with those of the other"
+        mistake = mistake_in_ranges(table.partitions)
+        if mistake is not None:
+            return mistake
         if sum(partition.ratings for partition in table.partitions) != dataset.n_ratings:
-            raise ValueError("the partitions' ratings do not add up")
+            return "the partitions' ratings do not add up"
     if sum(partition.test_ratings for partition in dataset.users.partitions) != dataset.n_test:
-        raise ValueError("the partitions' held-out ratings do not add up")
+        return "the partitions' held-out ratings do not add up"
+    return None
+
+
+def mistake_in_ranges(partitions: Sequence[Partition]) -> str | None:
+    """Tell what is wrong with partitions that should follow one another; None if nothing is."""
+    stop = 0
+    for part in partitions:
+        if not (part.start == stop < part.stop) or part.ratings < 0 or part.test_ratings < 0:
+            return f"{part} is not the next partition"
+        stop = part.stop
+    return None if stop < 2**31 else f"{stop:,} rows are too many"
 
 
 def read_block(path: str, side: Side, number: int, partition: Partition) -> Block:
@@ -244,7 +321,7 @@ def read_test_block(path: str, number: int, partition: Partition) -> Block:
 def _read_ratings(path: str, side: Side, partition: Partition, n_ratings: int, crc32: int) -> Block:
     limit = ParquetLimit(n_ratings, RATING_BYTES)
     table = storage.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32, limit=limit)
-    is_whole = table.schema.types == RATINGS_SCHEMA.types and table.num_rows == n_ratings
+    is_whole = table.schema.types == RATINGS_SCHEMA.types
     if not is_whole or any(column.null_count for column in table.columns):
         raise InputError(
             f"{path} is not what the manifest says: {n_ratings:,} ratings of user, item, rating"

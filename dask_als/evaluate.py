@@ -11,7 +11,7 @@ import numpy as np
 
 from dask_als import model_files, storage
 from dask_als.blocks import Block, State, predictions, zero_state
-from dask_als.dataset import Dataset, Partition, read_block, read_test_block, rows_path
+from dask_als.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.exact_sum import as_float, exact_sum
 from dask_als.executor import Executor
@@ -20,7 +20,7 @@ from dask_als.objective import rmse
 from dask_als.ranking import MEASURES, measures
 from dask_als.recommend import rated_by, typical_norm
 from dask_als.settings import EvaluateSettings, TrainSettings
-from dask_als.side import ITEMS, USERS, Side
+from dask_als.side import ITEMS, USERS
 from dask_als.top_k import Candidates, candidates, top_k
 from dask_als.train import Epoch, Training, zero_start
 from dask_als.uncertainty import Calibration, calibration
@@ -226,6 +226,7 @@ def evaluate(
     facts = executor.submit(
         _facts,
         dataset.path,
+        dataset.rows_file(ITEMS),
         dataset.items.n_rows,
         (dataset.rating_min, dataset.rating_max),
         key="item-counts",
@@ -299,7 +300,7 @@ def _submit_scorers(
             key="scorer-biases-alone",
         ),
         "most popular": executor.submit(
-            _popular_scorer, dataset.path, n_items, key="scorer-most-popular"
+            _popular_scorer, dataset.rows_file(ITEMS), n_items, key="scorer-most-popular"
         ),
     }
 
@@ -338,19 +339,18 @@ def _some_users(state: State, rows: range) -> State:
     return state[rows.start : rows.stop]
 
 
-def _popular_scorer(path: str, n_items: int) -> Scorer:
-    counts = _read_counts(path, ITEMS, range(n_items))
+def _popular_scorer(items: RowsFile, n_items: int) -> Scorer:
+    counts = _read_counts(items, range(n_items))
     popularity = State(counts.astype(np.float64), np.zeros((n_items, 1)))
     return Scorer(0.0, _no_users, None, candidates(popularity))
 
 
-def _facts(path: str, n_items: int, bounds: tuple[float, float]) -> _Facts:
-    return _Facts(path, _read_counts(path, ITEMS, range(n_items)), bounds)
+def _facts(path: str, items: RowsFile, n_items: int, bounds: tuple[float, float]) -> _Facts:
+    return _Facts(path, _read_counts(items, range(n_items)), bounds)
 
 
-def _read_counts(path: str, side: Side, rows: range) -> np.ndarray:
-    table = storage.read_parquet_rows(rows_path(path, side), rows, ["count"])
-    return table.column("count").to_numpy()
+def _read_counts(file: RowsFile, rows: range) -> np.ndarray:
+    return file.read(rows, ["count"]).column("count").to_numpy()
 
 
 def _evaluate_part(

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from dask_als import model_files, storage
 from dask_als.blocks import State, concatenated, zero_state
-from dask_als.dataset import Dataset, Partition, read_block, rows_path
+from dask_als.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.executor import Executor
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.methods import fold_in_method_of
@@ -144,6 +144,7 @@ def fold_in(
                 side,
                 number,
                 partition,
+                dataset.rows_file(side),
                 trained,
                 key=f"fold-in-{side.name}-{number}",
             )
@@ -151,11 +152,14 @@ def fold_in(
         ]
         copied = [
             executor.submit(
-                storage.copy,
-                *(model_files.part_path(place, side.other, number) for place in (model, staging)),
+                _copy_part,
+                (model, staging),
+                side.other,
+                number,
+                part.crc32,
                 key=f"copy-{side.other.name}-{number}",
             )
-            for number in range(len(manifest.side(side.other).partitions))
+            for number, part in enumerate(manifest.side(side.other).partitions)
         ]
         _wait([*solved, *copied], executor, progress)
         parts = executor.gather(solved)
@@ -167,11 +171,10 @@ def fold_in(
         )
         about = {"model": model, "side": side.name, **asdict(folded)}
         storage.write_json(storage.join(staging, ABOUT), about)
-        model_files.write_history(staging, model_files.read_history(model))
+        crc32 = model_files.write_history(staging, model_files.read_history(model))
         checksums = [checksum for _, checksum in parts]
-        model_files.write_manifest(
-            staging, _folded_manifest(manifest, dataset, side, out, checksums)
-        )
+        folded_manifest = _folded_manifest(manifest, dataset, side, out, checksums)
+        model_files.write_manifest(staging, replace(folded_manifest, history_crc32=crc32))
     return folded
 
 
@@ -185,7 +188,7 @@ def _known_rows(model: str, manifest: ModelManifest, side: Side, executor: Execu
     """Return the model's rows of the side that stays, with titles if its dataset is still there."""
     dataset = dataset_of(manifest, model, None) if side is ITEMS else None
     titled = dataset if dataset is not None and dataset.has_titles else None
-    first = model_files.read_ids(model, side, 0, manifest.side(side).partitions[0])
+    first = model_files.read_ids(model, manifest, side, 0)
     return KnownRows(
         side,
         executor.submit(_read_known, model, side, titled, key=f"known-{side.name}"),
@@ -197,10 +200,9 @@ def _known_rows(model: str, manifest: ModelManifest, side: Side, executor: Execu
 def _read_known(model: str, side: Side, titled: Dataset | None) -> pa.Table:
     if titled is not None:
         return titled.read_rows(side)
-    partitions = model_files.read_manifest(model).side(side).partitions
-    return pa.concat_tables(
-        [model_files.read_ids(model, side, n, part) for n, part in enumerate(partitions)]
-    )
+    manifest = model_files.read_manifest(model)
+    numbers = range(len(manifest.side(side).partitions))
+    return pa.concat_tables([model_files.read_ids(model, manifest, side, n) for n in numbers])
 
 
 def _folded_manifest(
@@ -215,7 +217,7 @@ def _folded_manifest(
     path = storage.join(storage.absolute(out), RATINGS)
     its_dataset = {"path": path, "fingerprint": dataset.fingerprint}
     # Rows that are solved from the average are no samples.
-    without = replace(manifest, dataset=its_dataset, residual_precision=None)
+    without = replace(manifest, dataset=its_dataset, residual_precision=None, kept=None)
     return without.with_side(side, folded)
 
 
@@ -239,16 +241,26 @@ def _read_side(model: str, side: Side) -> tuple[pd.Index[int], State, np.ndarray
     """Return ids, state and which rows have training ratings."""
     manifest = model_files.read_manifest(model)
     parts = [
-        model_files.read_part(model, side, number, partition, rank=manifest.rank)
-        for number, partition in enumerate(manifest.side(side).partitions)
+        model_files.read_part(model, manifest, side, number)
+        for number in range(len(manifest.side(side).partitions))
     ]
     table = pa.concat_tables(parts).combine_chunks()
     ids = pd.Index(table.column("id").to_pandas())
     return ids, model_files.state_of(table), table.column("count").to_numpy() > 0
 
 
+def _copy_part(models: tuple[str, str], side: Side, number: int, crc32: int) -> None:
+    source, target = (model_files.part_path(model, side, number) for model in models)
+    storage.copy(source, target, crc32=crc32)
+
+
 def _fold_in_part(
-    paths: tuple[str, str, str], side: Side, number: int, partition: Partition, trained: _Trained
+    paths: tuple[str, str, str],
+    side: Side,
+    number: int,
+    partition: Partition,
+    ids_file: RowsFile,
+    trained: _Trained,
 ) -> tuple[int, int]:
     """Solve and write one partition; return how many of its rows are known, and a CRC-32."""
     model, dataset, out = paths
@@ -256,7 +268,7 @@ def _fold_in_part(
     stored = read_block(dataset, side, number, partition)
     # Its own state is not the whole side's, but has these rows alone.
     block = replace(stored, rows=range(len(stored.rows)))
-    ids = storage.read_parquet_rows(rows_path(dataset, side), partition.rows, ["id", "count"])
+    ids = ids_file.read(partition.rows, ["id", "count"])
     rows = trained.own_ids.get_indexer(pd.Index(ids.column("id").to_pandas()))
     own = State(trained.own.bias[rows], trained.own.factors[rows])
     solved = fold_in_method_of(manifest.settings, manifest.global_mean).solve_part(

@@ -215,8 +215,9 @@ class ALSModel:
         """
         with staged_directory(path, MODEL, overwrite=overwrite) as staging:
             users, items = (self._write_side(staging, side) for side in SIDES)
-            model_files.write_history(staging, self.history)
-            model_files.write_manifest(staging, replace(self.manifest, users=users, items=items))
+            crc32 = model_files.write_history(staging, self.history)
+            manifest = replace(self.manifest, users=users, items=items, history_crc32=crc32)
+            model_files.write_manifest(staging, replace(manifest, kept=None))
 
     def _write_side(self, path: str, side: Side) -> ModelSide:
         rows, about = self.rows(side), self.manifest.side(side)
@@ -617,10 +618,8 @@ def _recently_read_block(
 def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
     its = manifest.side(side)
     tables = [
-        model_files.read_part(
-            path, side, number, partition, model_files.columns_of(manifest), rank=manifest.rank
-        )
-        for number, partition in enumerate(its.partitions)
+        model_files.read_part(path, manifest, side, number, model_files.columns_of(manifest))
+        for number in range(len(its.partitions))
     ]
     table = pa.concat_tables(tables)
     return ModelRows(

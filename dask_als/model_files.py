@@ -21,12 +21,13 @@ import pyarrow as pa
 
 from dask_als import storage
 from dask_als.blocks import State
-from dask_als.dataset import Dataset, Partition, rows_path
+from dask_als.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
 from dask_als.history import EpochFigures
 from dask_als.limits import TEXT_BYTES, ParquetLimit
 from dask_als.settings import TrainSettings
 from dask_als.side import SIDES, USERS, Side
+from dask_als.typed_tables import from_manifest
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"
@@ -54,10 +55,32 @@ class ModelSide:
     mean_bias: float
     partitions: tuple[Partition, ...]
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of the side."""
+        return self.partitions[-1].stop
+
     def written(self, checksums: Sequence[int]) -> ModelSide:
         """Return what is said of the side once its parts are written."""
         parts = zip(self.partitions, checksums, strict=True)
         return replace(self, partitions=tuple(replace(part, crc32=crc) for part, crc in parts))
+
+
+@dataclass(frozen=True)
+class KeptFiles:
+    """What resuming from a checkpoint reads besides the model, by CRC-32.
+
+    Attributes
+    ----------
+    predictions : tuple of int
+        Of the sums of predictions of held-out ratings, a file for each partition that has some.
+    samples : tuple of int or None
+        Of the manifests of the samples that were kept so far, in their order; None of one that an
+        earlier release wrote.
+    """
+
+    predictions: tuple[int, ...] = ()
+    samples: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,10 @@ class ModelManifest:
         How many epochs' models are averaged: their factors lie side by side.
     residual_precision : float or None
         With gibbs, the inverse of the variance that ratings have around their predictions.
+    history_crc32 : int or None
+        CRC-32 of the figures of all epochs; None if it is not known.
+    kept : KeptFiles or None
+        Of a checkpoint, what training needs besides the model to resume; None if it is not known.
     """
 
     settings: TrainSettings
@@ -92,6 +119,8 @@ class ModelManifest:
     figures: EpochFigures
     samples: int = 1
     residual_precision: float | None = None
+    history_crc32: int | None = None
+    kept: KeptFiles | None = None
 
     @property
     def rank(self) -> int:
@@ -106,6 +135,17 @@ class ModelManifest:
     def side(self, side: Side) -> ModelSide:
         """Return what is known of one side."""
         return self.users if side is USERS else self.items
+
+    def files(self, model: str) -> dict[str, int]:
+        """Return the path of every file of the model at `model`, and the file's CRC-32."""
+        found = {
+            part_path(model, side, number): part.crc32
+            for side in SIDES
+            for number, part in enumerate(self.side(side).partitions)
+        }
+        if self.history_crc32 is not None:
+            found[storage.join(model, HISTORY)] = self.history_crc32
+        return found
 
     def with_side(self, side: Side, its: ModelSide) -> ModelManifest:
         """Return it with another side in place of its own."""
@@ -164,16 +204,16 @@ def _lists(rows: np.ndarray) -> pa.FixedSizeListArray:
 
 def write_dataset_part(
     model: str,
-    dataset: str,
+    ids: RowsFile,
     side: Side,
     number: int,
-    partition: Partition,
+    rows: range,
     state: State,
     bias_of_samples: np.ndarray | None = None,
 ) -> int:
     """Write the part of a model that belongs to one partition of a dataset; see `write_part`."""
-    ids = storage.read_parquet_rows(rows_path(dataset, side), partition.rows, ["id", "count"])
-    return write_part(model, side, number, ids, state, bias_of_samples)
+    table = ids.read(rows, ["id", "count"])
+    return write_part(model, side, number, table, state, bias_of_samples)
 
 
 def average_of_samples(samples: list[State]) -> State:
@@ -195,16 +235,30 @@ def write_manifest(directory: str, manifest: ModelManifest) -> None:
     storage.write_manifest(path, value, format_version=FORMAT_VERSION)
 
 
-def write_history(directory: str, history: list[EpochFigures]) -> None:
-    """Write the figures of all epochs."""
+def write_history(directory: str, history: list[EpochFigures]) -> int:
+    """Write the figures of all epochs; return the file's CRC-32."""
     path = storage.join(directory, HISTORY)
-    storage.write_json_lines(path, [figures.to_json() for figures in history])
+    return storage.write_json_lines(path, [figures.to_json() for figures in history])
 
 
 def read_history(model: str) -> list[EpochFigures]:
-    """Read the figures of all epochs."""
-    rows = storage.read_json_lines(storage.part_of(model, HISTORY))
-    return [EpochFigures(**row) for row in rows]
+    """Read the figures of all epochs.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or not the one that belongs there.
+    """
+    path = storage.part_of(model, HISTORY)
+    manifest = read_manifest(model)
+    rows = storage.read_json_lines(path, crc32=manifest.history_crc32)
+    history = [from_manifest(EpochFigures, row, path) for row in rows]
+    # Of models that have no checksum of it, this is all that is known.
+    if [figures.epoch for figures in history] != list(range(1, len(history) + 1)):
+        raise InputError(f"{path} is damaged: its epochs do not follow one another from 1")
+    if manifest.figures not in history:
+        raise InputError(f"{path} is damaged: it is without epoch {manifest.figures.epoch}")
+    return history
 
 
 def read_manifest(model: str) -> ModelManifest:
@@ -219,41 +273,36 @@ def read_manifest(model: str) -> ModelManifest:
     if not storage.exists(path):
         what = f"is not a model (no {MANIFEST})" if storage.exists(model) else "is not there"
         raise InputError(f"{model} {what}; make one with: dask-als train")
-    value = storage.read_manifest(path, format_version=FORMAT_VERSION)
-    try:
-        return _manifest_from_json(value)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: {storage.first_line(error)}") from None
-
-
-def _manifest_from_json(value: dict[str, Any]) -> ModelManifest:
-    rank, dataset = value.pop("rank"), value["dataset"]
-    if not all(isinstance(dataset[name], str) for name in ("path", "fingerprint")):
-        raise TypeError("its dataset is not named by texts")
-    if type(value.get("samples", 1)) is not int:
-        raise TypeError(f"samples is {value['samples']!r}")
-    users, items = (_side_from_json(value.pop(side.name)) for side in SIDES)
-    settings = TrainSettings(**value.pop("settings"))
-    figures = EpochFigures(**value.pop("figures"))
-    manifest = ModelManifest(settings=settings, figures=figures, users=users, items=items, **value)
-    if manifest.rank != rank:
-        raise TypeError(f"rank is {rank}, and {manifest.rank} by its settings")
+    value: dict[str, Any] = storage.read_manifest(path, format_version=FORMAT_VERSION)
+    rank = value.pop("rank", None)
+    manifest = from_manifest(ModelManifest, value, path)
+    mistake = _mistake_in(manifest, rank)
+    if mistake is not None:
+        raise InputError(f"{path} is damaged: {mistake}")
     return manifest
 
 
-def _side_from_json(value: dict[str, Any]) -> ModelSide:
-    partitions = tuple(Partition(**partition) for partition in value.pop("partitions"))
-    return ModelSide(partitions=partitions, **value)
+def _mistake_in(manifest: ModelManifest, rank: object) -> str | None:
+    """Tell what is wrong with what a manifest says, each value of its type; None if nothing is."""
+    if manifest.samples < 1 or rank != manifest.rank:
+        return f"rank is {rank!r}; it must be {manifest.rank}"
+    for name in ("path", "fingerprint"):
+        if name not in manifest.dataset:
+            return f"dataset.{name} is missing"
+    for side in SIDES:
+        partitions = manifest.side(side).partitions
+        mistake = mistake_in_ranges(partitions) if partitions else f"{side.name} has no partitions"
+        if mistake is not None:
+            return mistake
+    return None
 
 
 def read_part(
     model: str,
+    manifest: ModelManifest,
     side: Side,
     number: int,
-    partition: Partition,
     columns: Sequence[str] = _COLUMNS,
-    *,
-    rank: int,
 ) -> pa.Table:
     """Read one part of a model: by default id, count, bias, factors.
 
@@ -268,19 +317,34 @@ def read_part(
         If the file is missing, damaged or not the one that belongs there.
     """
     path = part_path(model, side, number)
+    part, rank = manifest.side(side).partitions[number], manifest.rank
     # Factors and biases of samples are at most 8 bytes each, and no more samples than the rank.
-    limit = ParquetLimit(len(partition.rows), TEXT_BYTES + 16 * rank)
-    table = storage.read_parquet(path, list(columns), crc32=partition.crc32, limit=limit)
-    if "factors" in columns and (kind := table.schema.field("factors").type).list_size != rank:
-        raise InputError(f"{path} is not what {MANIFEST} says: factors of rank {rank}, not {kind}")
+    limit = ParquetLimit(len(part.rows), TEXT_BYTES + 16 * rank)
+    table = storage.read_parquet(path, list(columns), crc32=part.crc32, limit=limit)
+    expected = _types(manifest)
+    for field in table.schema:
+        if field.type != expected.get(field.name, field.type):
+            raise InputError(
+                f"{path} is not what the manifest says: {field.name} is {field.type}, "
+                f"it should be {expected[field.name]}"
+            )
     return table
 
 
-def read_ids(model: str, side: Side, number: int, partition: Partition) -> pa.Table:
+def _types(manifest: ModelManifest) -> dict[str, pa.DataType]:
+    """Return the types of the columns of parts, but for ids, which are as in the source."""
+    number = pa.from_numpy_dtype(manifest.settings.dtype)
+    return {
+        "count": pa.int64(),
+        "bias": number,
+        "factors": pa.list_(number, manifest.rank),
+        _BIAS_OF_SAMPLES: pa.list_(number, manifest.samples),
+    }
+
+
+def read_ids(model: str, manifest: ModelManifest, side: Side, number: int) -> pa.Table:
     """Read ``id`` and ``count`` of one part."""
-    path = part_path(model, side, number)
-    limit = ParquetLimit(len(partition.rows), TEXT_BYTES)
-    return storage.read_parquet(path, ["id", "count"], crc32=partition.crc32, limit=limit)
+    return read_part(model, manifest, side, number, ("id", "count"))
 
 
 def state_of(table: pa.Table) -> State:
@@ -323,7 +387,7 @@ def read_biases_of_samples(model: str, side: Side, rows: range) -> np.ndarray:
 
 def read_mean_biases_of_samples(model: str, side: Side) -> np.ndarray:
     """Read what each sample takes for the bias of an unknown id; float64, shape (n_samples,)."""
-    rows = range(read_manifest(model).side(side).partitions[-1].stop)
+    rows = range(read_manifest(model).side(side).n_rows)
     table = _read_rows(model, side, rows, ["count", _BIAS_OF_SAMPLES])
     return mean_biases_of_samples(table.column("count").to_numpy(), biases_of_samples(table))
 
@@ -342,7 +406,9 @@ def _read_rows(model: str, side: Side, rows: range, columns: Sequence[str]) -> p
     for number, partition in enumerate(manifest.side(side).partitions):
         if partition.start < rows.stop and rows.start < partition.stop:
             first = first if tables else partition.start
-            tables.append(read_part(model, side, number, partition, columns, rank=manifest.rank))
+            tables.append(read_part(model, manifest, side, number, columns))
+    if not tables or manifest.side(side).n_rows < rows.stop:
+        raise InputError(f"{model} has no {side.name} up to row {rows.stop:,}")
     return pa.concat_tables(tables).slice(rows.start - first, len(rows)).combine_chunks()
 
 
@@ -376,7 +442,8 @@ def check_same_ids(manifest: ModelManifest, dataset: Dataset, model: str) -> Non
         If they are not.
     """
     for side in SIDES:
-        if manifest.side(side).digest != dataset.table(side).digest:
+        its, ids = manifest.side(side), dataset.table(side)
+        if (its.digest, its.n_rows) != (ids.digest, ids.n_rows):
             raise InputError(
                 f"{model} and {dataset.path} do not belong together: their {side.name} differ; "
                 f"the model was trained on {manifest.dataset['path']}"

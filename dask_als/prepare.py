@@ -22,6 +22,7 @@ from dask_als.dataset import (
     Partition,
     SideTable,
     ratings_path,
+    rejected_path,
 )
 from dask_als.errors import InputError, JobError
 from dask_als.exact_sum import as_float
@@ -204,7 +205,7 @@ class _Plan:
             raise InputError("no rating is left to train on; use a smaller --test-fraction")
         self.write_items(ranges)
         users, items, tests = self.check(ids, ranges, titles)
-        self.write_rejected(source, summaries)
+        rejected_crc32 = self.write_rejected(source, summaries)
         storage.remove(self.work)
 
         counts = {
@@ -235,6 +236,7 @@ class _Plan:
                 **counts,
             },
             has_titles=titles is not None or (self.known is not None and self.known.has_titles),
+            rejected_crc32=rejected_crc32,
         )
         dataset.write_manifest(self.staging)
         return dataset
@@ -462,8 +464,14 @@ class _Plan:
             for number, rows in enumerate(ranges)
         ]
 
-    def write_rejected(self, source: Source, summaries: list[ChunkSummary]) -> None:
-        """Keep the rows that were not usable, numbered as in their files."""
+    def write_rejected(self, source: Source, summaries: list[ChunkSummary]) -> int | None:
+        """Keep the rows that were not usable, if any, numbered as in their files.
+
+        Returns
+        -------
+        int or None
+            The file's CRC-32.
+        """
         files, rows_before, path = [], 0, None
         for number, (chunk, its) in enumerate(zip(source.chunks, summaries, strict=True)):
             rows_before = rows_before if chunk.path == path else 0
@@ -474,12 +482,13 @@ class _Plan:
                 if counts.n_rejected
             ]
             rows_before += its.n_rows
-        if files:
-            target = storage.join(self.staging, "rejected.parquet")
-            handle = self.executor.submit(
-                tasks.write_rejected, files, target, key="write-rejected-0"
-            )
-            self.executor.gather([handle])
+        if not files:
+            return None
+        handle = self.executor.submit(
+            tasks.write_rejected, files, rejected_path(self.staging), key="write-rejected-0"
+        )
+        (crc32,) = self.executor.gather([handle])
+        return int(crc32)
 
 
 def _blocks(summaries: list[ChunkSummary]) -> list[BlockNumber]:

@@ -482,8 +482,8 @@ def _digest(ids: pa.Array) -> str:
     return digest.hexdigest()
 
 
-def write_rejected(files: list[tuple[str, int]], path: str) -> None:
-    """Put rejected rows together, one file at a time.
+def write_rejected(files: list[tuple[str, int]], path: str) -> int:
+    """Put rejected rows together, one file at a time; return the CRC-32 of what is written.
 
     Parameters
     ----------
@@ -494,7 +494,7 @@ def write_rejected(files: list[tuple[str, int]], path: str) -> None:
         table.set_column(1, "row", pc.add(table["row"], rows_before))
         for table, rows_before in ((storage.read_parquet(file), rows) for file, rows in files)
     )
-    storage.write_parquet_tables(path, tables, REJECTED_SCHEMA)
+    return storage.write_parquet_tables(path, tables, REJECTED_SCHEMA)
 
 
 def example_pair(users: pa.Table, items: pa.Table, pair: tuple[int, int]) -> tuple[object, object]:

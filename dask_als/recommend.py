@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from dask_als import model_files, storage
 from dask_als.blocks import Block, State
-from dask_als.dataset import Dataset, Partition, read_block, rows_path
+from dask_als.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
 from dask_als.executor import Executor
 from dask_als.outputs import staged_directory
@@ -29,6 +29,7 @@ from dask_als.samples import standard_deviations
 from dask_als.settings import RecommendSettings
 from dask_als.side import ITEMS, Side, side_named
 from dask_als.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
+from dask_als.typed_tables import from_manifest
 
 FORMAT_VERSION = 1
 MANIFEST = "recommendations.json"
@@ -50,6 +51,37 @@ class Recommended:
     rows: int
     unknown: int
     recommendations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendationsManifest(Recommended):
+    """What recommendations.json says.
+
+    Attributes
+    ----------
+    model : str
+    settings : dict
+    parts : dict of str to int
+        The name of each part file, and its CRC-32; empty if that is not known.
+    """
+
+    model: str
+    settings: dict[str, Any]
+    parts: dict[str, int] = field(default_factory=dict)
+
+    def files(self, out: str) -> dict[str, int]:
+        """Return the path of every part file at `out`, and the file's CRC-32."""
+        return {storage.join(out, name): crc32 for name, crc32 in self.parts.items()}
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a task wrote: for how many rows how many recommendations, where, and its CRC-32."""
+
+    rows: int
+    recommendations: int
+    path: str
+    crc32: int
 
 
 @dataclass(frozen=True)
@@ -149,6 +181,7 @@ def recommend(
             executor.submit(
                 _recommend_chunk,
                 (model, dataset.path, staging),
+                dataset.rows_file(side),
                 place,
                 chunk,
                 others,
@@ -171,14 +204,30 @@ def recommend(
             )
         written = rows = 0
         progress(0, len(parts))
-        for done, (n_rows, n_written) in enumerate(executor.as_completed(parts), start=1):
-            rows, written = rows + n_rows, written + n_written
+        crc32 = {}
+        for done, part in enumerate(executor.as_completed(parts), start=1):
+            rows, written = rows + part.rows, written + part.recommendations
+            crc32[part.path.rsplit("/", 1)[-1]] = part.crc32
             progress(done, len(parts))
         made = Recommended(rows=rows, unknown=len(unknown), recommendations=written)
-        about = {"model": model, "settings": asdict(settings), **asdict(made)}
+        its = dict(sorted(crc32.items()))
+        about = {"model": model, "settings": asdict(settings), **asdict(made), "parts": its}
         path = storage.join(staging, MANIFEST)
         storage.write_manifest(path, about, format_version=FORMAT_VERSION)
     return made
+
+
+def read_manifest(out: str) -> RecommendationsManifest:
+    """Read recommendations.json.
+
+    Raises
+    ------
+    InputError
+        If it is missing or damaged.
+    """
+    path = storage.join(out, MANIFEST)
+    manifest = storage.read_manifest(path, format_version=FORMAT_VERSION)
+    return from_manifest(RecommendationsManifest, manifest, path)
 
 
 def allowed_rows(
@@ -262,17 +311,18 @@ def _title_column(side: Side, table: pa.Table) -> list[str]:
 
 def _recommend_chunk(
     paths: tuple[str, str, str],
+    ids_file: RowsFile,
     place: int,
     chunk: _Chunk,
     others: _Others,
     settings: RecommendSettings,
-) -> tuple[int, int]:
-    """Write the best for some rows of a partition; return how many rows and recommendations."""
+) -> _Written:
+    """Write the best for some rows of a partition."""
     model, dataset, out = paths
     side = side_named(settings.side)
     dtype = others.candidates.weights.dtype.name
     state, _ = model_files.read_state(model, side, chunk.rows, dtype)
-    ids = storage.read_parquet_rows(rows_path(dataset, side), chunk.rows, ["id"]).column("id")
+    ids = ids_file.read(chunk.rows, ["id"]).column("id")
     rows = np.arange(chunk.rows.start, chunk.rows.stop) if chunk.only is None else chunk.only
     within = rows - chunk.rows.start
     seen = nothing_seen(len(rows))
@@ -292,12 +342,12 @@ def _recommend_chunk(
         samples = State(biases[within], state.factors[within])
         deviations = _deviations(model, samples, best, others)
     path = storage.join(out, storage.part_name(place))
-    return len(rows), _write(path, side, ids.take(pa.array(within)), best, deviations, others)
+    return _write(path, side, ids.take(pa.array(within)), best, deviations, others)
 
 
 def _recommend_to_unknown(
     model: str, path: str, ids: pa.Array, others: _Others, settings: RecommendSettings
-) -> tuple[int, int]:
+) -> _Written:
     """Write the best for ids that the model does not know: mean bias, no factors."""
     weights = others.candidates.weights
     one = State(
@@ -311,7 +361,7 @@ def _recommend_to_unknown(
         deviations = _deviations(model, State(biases[None, :], one.factors), best, others)
         deviations = np.repeat(deviations, len(ids), axis=0)
     best = Best(*(np.repeat(values, len(ids), axis=0) for values in best))
-    return len(ids), _write(path, side, ids, best, deviations, others)
+    return _write(path, side, ids, best, deviations, others)
 
 
 def _deviations(model: str, own: State, best: Best, others: _Others) -> np.ndarray:
@@ -339,7 +389,7 @@ def rated_by(block: Block, rows: np.ndarray) -> Seen:
 
 def _write(
     path: str, side: Side, ids: Any, best: Best, deviations: np.ndarray | None, others: _Others
-) -> int:
+) -> _Written:
     found = best.rows >= 0
     row, place = np.nonzero(found)
     other = others.ids.take(pa.array(best.rows[found]))
@@ -353,5 +403,4 @@ def _write(
         columns["std"] = pa.array(deviations[found])
     if "title" in other.column_names:
         columns["title"] = other.column("title")
-    storage.write_parquet(path, pa.table(columns))
-    return len(row)
+    return _Written(len(ids), len(row), path, storage.write_parquet(path, pa.table(columns)))

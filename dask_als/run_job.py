@@ -6,7 +6,6 @@ inputs, same settings, and the result still as it was left, so the step is skipp
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +16,7 @@ from dask_als import model_files, outputs, recommend, storage
 from dask_als.checkpoint import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.dataset import Dataset, open_dataset, rows_path
 from dask_als.errors import InputError
-from dask_als.evaluate import evaluate
+from dask_als.evaluate import Evaluation, evaluate
 from dask_als.executor import Executor
 from dask_als.job_file import Job
 from dask_als.job_result import JobResult, StepResult, in_a_line
@@ -38,6 +37,9 @@ from dask_als.settings import CheckpointSettings
 from dask_als.side import ITEMS
 from dask_als.source import open_source
 from dask_als.train import train
+from dask_als.typed_tables import from_manifest
+
+_FILES_OF_A_TASK = 16
 
 
 class Watcher(Protocol):
@@ -106,6 +108,8 @@ class _Step:
         Job -> what decides the result, as plain JSON values.
     run : callable
         Makes it.
+    files : callable
+        Job -> the paths of all files of what is there, and their CRC-32.
     figures : callable
         Job -> numbers that tell of what is there.
     also_removed : callable
@@ -118,6 +122,7 @@ class _Step:
     kind: Kind | FileKind
     inputs: Callable[[Job], dict[str, Any]]
     run: Callable[[Job, Executor, Watcher], None]
+    files: Callable[[Job], dict[str, int]]
     figures: Callable[[Job], dict[str, Any]]
     also_removed: Callable[[Job], list[str]] = lambda job: []
 
@@ -168,7 +173,7 @@ def _run_step(
     path, replaced = storage.absolute(step.path), []
     try:
         inputs = step.inputs(job)
-        reason = _why_it_must_run(step, inputs)
+        reason = _why_it_must_run(step, inputs) or _what_has_changed(step.files(job), executor)
         if reason is None:
             return StepResult(
                 step=name,
@@ -182,7 +187,7 @@ def _run_step(
         replaced += step.also_removed(job)
         watcher.started(name, reason, replaced)
         step.run(job, executor, watcher)
-        made = {"step": name, "inputs": inputs, "sha256": _digest(step.whole)}
+        made = {"step": name, "inputs": inputs, "sha256": storage.sha256(step.whole)}
         outputs.replace_json(step.note, STEP_NOTE, made)
     except BaseException as error:
         result.add(
@@ -221,15 +226,30 @@ def _why_it_must_run(step: _Step, inputs: dict[str, Any]) -> str | None:
         before, digest = dict(note["inputs"]), note["sha256"]
     except (InputError, KeyError, TypeError, ValueError):
         return "the note of what it was made from is damaged"
-    if digest != _digest(step.whole):
+    if digest != storage.sha256(step.whole):
         return "what is there was changed since"
     changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
     return f"changed: {', '.join(changed)}" if changed else None
 
 
-def _digest(path: str) -> str:
-    with storage.opened(path) as file:
-        return hashlib.sha256(file.read()).hexdigest()
+def _what_has_changed(files: dict[str, int], executor: Executor) -> str | None:
+    """Return which file is not as its manifest says; None if all are.
+
+    The workers read them, which know where the files are quick to reach.
+    """
+    paths = list(files)
+    handles = [
+        executor.submit(_changed, some, [files[path] for path in some], key=f"check-files-{start}")
+        for start in range(0, len(paths), _FILES_OF_A_TASK)
+        for some in [paths[start : start + _FILES_OF_A_TASK]]
+    ]
+    changed = [path for found in executor.gather(handles) for path in found]
+    return f"{changed[0]} was changed since" if changed else None
+
+
+def _changed(paths: list[str], checksums: list[int]) -> list[str]:
+    pairs = zip(paths, checksums, strict=True)
+    return [path for path, crc32 in pairs if storage.has_changed(path, crc32)]
 
 
 class _Paths(TypedDict):
@@ -254,12 +274,14 @@ def _steps(job: Job) -> dict[str, _Step]:
             **_in_directory(job.dataset, DATASET),
             inputs=_prepare_inputs,
             run=_prepare,
+            files=lambda job: open_dataset(job.dataset).files(),
             figures=_prepare_figures,
         ),
         "train": _Step(
             **_in_directory(job.model, MODEL),
             inputs=_train_inputs,
             run=_train,
+            files=lambda job: read_manifest(job.model).files(storage.absolute(job.model)),
             figures=_train_figures,
             also_removed=_useless_checkpoints,
         ),
@@ -270,12 +292,14 @@ def _steps(job: Job) -> dict[str, _Step]:
             kind=EVALUATION,
             inputs=_evaluate_inputs,
             run=_evaluate,
+            files=lambda job: {},  # The note has its SHA-256.
             figures=_evaluate_figures,
         ),
         "recommend": _Step(
             **_in_directory(job.recommendations, RECOMMENDATIONS),
             inputs=_recommend_inputs,
             run=_recommend,
+            files=_recommended_files,
             figures=_recommend_figures,
         ),
     }
@@ -358,7 +382,7 @@ def _trained(job: Job, dataset: Dataset) -> dict[str, str]:
     """Return what tells a model, and the dataset it goes with, from others."""
     return {
         "dataset": dataset.fingerprint,
-        "model": _digest(storage.join(job.model, model_files.MANIFEST)),
+        "model": storage.sha256(storage.join(job.model, model_files.MANIFEST)),
     }
 
 
@@ -371,16 +395,16 @@ def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
 
 def _evaluate_figures(job: Job) -> dict[str, Any]:
     """Return the figures that are asked for first; the file has the others."""
-    found = storage.read_json(job.evaluation)
-    rmse = {name: errors["rmse"] for name, errors in found["errors"].items()}
-    ndcg = {name: ranking["ndcg"] for name, ranking in found["ranking"].items()}
-    return {"ratings": found["n_test"], "rmse": rmse, "ndcg": ndcg}
+    found = from_manifest(Evaluation, storage.read_json(job.evaluation), job.evaluation)
+    rmse = {name: errors.rmse for name, errors in found.errors.items()}
+    ndcg = {name: ranking.ndcg for name, ranking in found.ranking.items()}
+    return {"ratings": found.n_test, "rmse": rmse, "ndcg": ndcg}
 
 
 def _recommend_inputs(job: Job) -> dict[str, Any]:
     dataset = open_dataset(job.dataset)
     # Titles are not in the fingerprint, but in what is written.
-    titles = _digest(rows_path(dataset.path, ITEMS))
+    titles = storage.sha256(rows_path(dataset.path, ITEMS))
     return {**_trained(job, dataset), "titles": titles, **asdict(job.recommend)}
 
 
@@ -397,6 +421,10 @@ def _recommend(job: Job, executor: Executor, watcher: Watcher) -> None:
         )
 
 
+def _recommended_files(job: Job) -> dict[str, int]:
+    return recommend.read_manifest(job.recommendations).files(storage.absolute(job.recommendations))
+
+
 def _recommend_figures(job: Job) -> dict[str, Any]:
-    made = storage.read_json(storage.join(job.recommendations, recommend.MANIFEST))
-    return {name: made[name] for name in ("rows", "recommendations")}
+    made = recommend.read_manifest(job.recommendations)
+    return {"rows": made.rows, "recommendations": made.recommendations}

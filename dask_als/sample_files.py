@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from dask_als import model_files, storage
 from dask_als.blocks import State
-from dask_als.errors import InputError
-from dask_als.side import SIDES, Side
+from dask_als.side import ITEMS, USERS, Side
+from dask_als.typed_tables import from_manifest
 
 FORMAT_VERSION = 1
 MANIFEST = "sample.json"
@@ -35,12 +35,12 @@ class SampleSide:
     ----------
     mean_bias : float
         Of the rows with training ratings.
-    checksums : list of int
+    checksums : tuple of int
         CRC-32 of the parts.
     """
 
     mean_bias: float
-    checksums: list[int]
+    checksums: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,15 @@ class SampleManifest:
     """
 
     sides: dict[Side, SampleSide]
+    residual_precision: float
+
+
+@dataclass(frozen=True)
+class _File:
+    """What sample.json has, by its words."""
+
+    users: SampleSide
+    items: SampleSide
     residual_precision: float
 
 
@@ -80,26 +89,30 @@ def _part_path(sample: str, side: Side, number: int) -> str:
     return storage.part_of(sample, side.name, storage.part_name(number, "arrow"))
 
 
-def write_manifest(sample: str, manifest: SampleManifest) -> None:
-    """Write what completes the sample."""
+def write_manifest(sample: str, manifest: SampleManifest) -> int:
+    """Write what completes the sample; return the file's CRC-32."""
     value: dict[str, Any] = {side.name: asdict(its) for side, its in manifest.sides.items()}
     value["residual_precision"] = manifest.residual_precision
     path = storage.join(sample, MANIFEST)
     storage.write_manifest(path, value, format_version=FORMAT_VERSION)
+    return storage.crc32(path)
 
 
-def read_manifest(sample: str) -> SampleManifest:
+def read_manifest(sample: str, *, crc32: int | None = None) -> SampleManifest:
     """Read sample.json.
+
+    Parameters
+    ----------
+    crc32 : int, optional
+        What the file's CRC-32 must be, so that it is the sample of this epoch and this training.
 
     Raises
     ------
     InputError
-        If it is missing, damaged or of another format version.
+        If it is missing, damaged, another one or of another format version.
     """
     path = storage.part_of(sample, MANIFEST)
-    value: dict[str, Any] = storage.read_manifest(path, format_version=FORMAT_VERSION)
-    try:
-        sides = {side: SampleSide(**value[side.name]) for side in SIDES}
-        return SampleManifest(sides, value["residual_precision"])
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{path} is damaged: {storage.first_line(error)}") from None
+    if crc32 is not None:
+        storage.check_crc32(path, crc32)
+    value = from_manifest(_File, storage.read_manifest(path, format_version=FORMAT_VERSION), path)
+    return SampleManifest({USERS: value.users, ITEMS: value.items}, value.residual_precision)

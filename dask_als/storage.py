@@ -29,6 +29,10 @@ MARK_KEYS = ("made_by", "kind", "files")
 
 _NOT_CONTENT = {"format_version", *MARK_KEYS}
 
+_BYTES_AT_ONCE = 1 << 20
+# By which a file that was replaced is told from the one before.
+_STATE_OF_FILE = ("size", "mtime", "ino", "created", "ETag", "etag")
+
 
 def join(directory: str, *names: str) -> str:
     """Return the path of something inside a directory."""
@@ -145,15 +149,15 @@ def _reading(path: str) -> Iterator[None]:
         raise InputError(f"{path} is damaged: {first_line(error)}") from None
 
 
-def copy(source: str, target: str) -> None:
-    """Copy a file.
+def copy(source: str, target: str, *, crc32: int) -> None:
+    """Copy a file whose CRC-32 is known.
 
     Raises
     ------
     InputError
-        If it cannot be read.
+        If it cannot be read, or is another one.
     """
-    content = _content(source)
+    content = _content_with(source, crc32)
     with opened(target, "wb") as file:
         file.write(content)
 
@@ -181,10 +185,18 @@ def read_json(path: str) -> Any:
         text = file.read(MOST_JSON_BYTES + 1)
     if len(text) > MOST_JSON_BYTES:
         raise InputError(f"{path} is damaged: longer than {MOST_JSON_BYTES:,} bytes")
+    return _from_json(path, text)
+
+
+def _from_json(path: str, text: bytes) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: not JSON ({first_line(error)})") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")  # Python's own extension, which we never write.
 
 
 def write_manifest(path: str, value: dict[str, Any], *, format_version: int) -> None:
@@ -233,26 +245,29 @@ def _checksum(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def write_json_lines(path: str, rows: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    with opened(path, "w") as file:
-        file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+def write_json_lines(path: str, rows: list[dict[str, Any]]) -> int:
+    """Write one JSON object a line; return the file's CRC-32."""
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    with opened(path, "wb") as file:
+        file.write(text.encode())
+    return zlib.crc32(text.encode())
 
 
-def read_json_lines(path: str) -> list[dict[str, Any]]:
-    """Read one JSON object a line.
+def read_json_lines(path: str, *, crc32: int | None = None) -> list[Any]:
+    """Read one JSON value a line.
+
+    Parameters
+    ----------
+    crc32 : int, optional
+        What the file's CRC-32 must be; None if it is not known.
 
     Raises
     ------
     InputError
-        If the file is missing, or a line is not JSON.
+        If the file is missing or another one, or a line is not JSON.
     """
-    with _reading(path), opened(path) as file:
-        lines = file.read().splitlines()
-    try:
-        return [json.loads(line) for line in lines]
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: not JSON ({first_line(error)})") from None
+    content = _content(path) if crc32 is None else _content_with(path, crc32)
+    return [_from_json(path, line) for line in content.splitlines()]
 
 
 def write_parquet(
@@ -328,7 +343,75 @@ def crc32(path: str) -> int:
     InputError
         If the file is missing or cannot be read.
     """
-    return zlib.crc32(_content(path))
+    found = 0
+    with _reading(path), opened(path) as file:
+        while some := file.read(_BYTES_AT_ONCE):
+            found = zlib.crc32(some, found)
+    return found
+
+
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or cannot be read.
+    """
+    return hashlib.sha256(_content(path)).hexdigest()
+
+
+def check_crc32(path: str, crc32: int) -> None:
+    """Compare a file's CRC-32.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or another one.
+    """
+    if _crc32(path) != crc32:
+        raise _not_the_file(path)
+
+
+def has_changed(path: str, crc32: int) -> bool:
+    """Tell whether a file is missing, cannot be read, or is not the one with a CRC-32."""
+    try:
+        check_crc32(path, crc32)
+    except InputError:
+        return True
+    return False
+
+
+# Another name: a parameter of the same name hides it elsewhere.
+_crc32 = crc32
+
+
+def check_parquet(path: str, *, crc32: int, limit: ParquetLimit) -> None:
+    """Check that a Parquet file is the one it should be, before memory is taken for its rows.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or another one, or has not that many rows.
+    """
+    _check_once(path, crc32)
+    check_parquet_rows(path, limit)
+
+
+# Of files that this process has read whole: what they were like then.
+_CHECKED: dict[tuple[str, int], list[Any]] = {}
+
+
+def _check_once(path: str, crc32: int) -> None:
+    """Compare a file's CRC-32, unless this process did and the file has not changed since."""
+    with _reading(path):
+        filesystem, inner = file_system(path)
+        info = filesystem.info(inner)
+        state = [str(info.get(key)) for key in _STATE_OF_FILE]
+    if _CHECKED.get((path, crc32)) == state:
+        return
+    check_crc32(path, crc32)
+    _CHECKED[path, crc32] = state
 
 
 def read_parquet(
@@ -368,10 +451,12 @@ def read_parquet(
 def _content_with(path: str, crc32: int) -> pa.Buffer:
     content = _content(path)
     if zlib.crc32(content) != crc32:
-        raise InputError(
-            f"{path} is damaged, or not the file that belongs there: its CRC-32 differs"
-        )
+        raise _not_the_file(path)
     return content
+
+
+def _not_the_file(path: str) -> InputError:
+    return InputError(f"{path} is damaged, or not the file that belongs there: its CRC-32 differs")
 
 
 def _content(path: str) -> pa.Buffer:
@@ -385,14 +470,17 @@ def check_parquet_rows(path: str, limit: ParquetLimit) -> None:
         limit.check_rows(pq.ParquetFile(file).metadata, path, file.seek(0, os.SEEK_END))
 
 
-def read_parquet_rows(path: str, rows: range, columns: list[str]) -> pa.Table:
+def read_parquet_rows(path: str, rows: range, columns: list[str], *, crc32: int) -> pa.Table:
     """Read a range of rows of a Parquet file, opening only the row groups that hold it.
+
+    The first time, all of the file is read: its CRC-32 must be the given one.
 
     Raises
     ------
     InputError
-        If the file is missing or damaged, or has not that many rows.
+        If the file is missing, damaged or another one, or has not that many rows.
     """
+    _check_once(path, crc32)
     with _reading(path), opened(path) as file:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
         groups: list[int] = []

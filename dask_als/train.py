@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -19,16 +21,18 @@ from dask_als import model_files, sample_files, storage
 from dask_als.blocks import State, random_state, zero_state
 from dask_als.checkpoint import (
     best_path,
+    check_best,
     check_checkpoints,
     check_continues,
     checkpoint_path,
     clear_checkpoints,
     complete_checkpoints,
+    read_whole_history,
     remove_best,
     remove_checkpoints,
     sample_path,
 )
-from dask_als.dataset import Dataset, Partition, read_block, read_test_block
+from dask_als.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
 from dask_als.executor import Executor
 from dask_als.half_epoch import (
@@ -40,10 +44,12 @@ from dask_als.half_epoch import (
     error_of_average,
 )
 from dask_als.history import EpochFigures
+from dask_als.limits import ParquetLimit
 from dask_als.methods import Method, method_of, solve_side
-from dask_als.model_files import ModelManifest, ModelSide
+from dask_als.model_files import KeptFiles, ModelManifest, ModelSide
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.objective import rmse
+from dask_als.output_lock import held
 from dask_als.outputs import staged_directory
 from dask_als.ownership import BEST_MODEL, CHECKPOINT, MODEL, SAMPLE, Kind
 from dask_als.placement import Placement
@@ -176,9 +182,15 @@ class Training:
     dataset : Dataset
     settings : TrainSettings
     executor : Executor
+
+    Raises
+    ------
+    InputError
+        If the ids of the dataset are damaged, or of another one.
     """
 
     def __init__(self, dataset: Dataset, settings: TrainSettings, executor: Executor) -> None:
+        dataset.check_rows()
         self.dataset = dataset
         self.settings = settings
         self.executor = executor
@@ -245,9 +257,22 @@ class Training:
             # By two batches: one may be done already when the figures of the one before arrive.
             pace = (clock - since) / n_epochs
 
-    def write(self, epoch: Epoch, history: list[EpochFigures], directory: str) -> ModelManifest:
-        """Write the model of an epoch: the parts by the workers, then history and manifest."""
-        write_part = partial(_write_solved_part, directory, self.dataset.path)
+    def write(
+        self,
+        epoch: Epoch,
+        history: list[EpochFigures],
+        directory: str,
+        kept: KeptFiles | None = None,
+    ) -> ModelManifest:
+        """Write the model of an epoch: the parts by the workers, then history and manifest.
+
+        Parameters
+        ----------
+        kept : KeptFiles, optional
+            Of a checkpoint, whose other files are written already.
+        """
+        ids = {side: self.dataset.rows_file(side) for side in SIDES}
+        write_part = partial(_write_solved_part, directory, ids)
         written, mean_biases, residual_precision = self._write_parts(epoch, write_part)
         return self._completed(
             directory,
@@ -255,17 +280,26 @@ class Training:
             history,
             self._model_sides(mean_biases, written),
             residual_precision,
+            kept=kept,
         )
 
-    def write_sample(self, epoch: Epoch, directory: str) -> None:
-        """Write the sample that an epoch has drawn: the parts by the workers, then the manifest."""
+    def write_sample(self, epoch: Epoch, directory: str) -> int:
+        """Write the sample that an epoch has drawn: the parts by the workers, then the manifest.
+
+        Returns
+        -------
+        int
+            The manifest's CRC-32.
+        """
         written, mean_biases, residual_precision = self._write_parts(
             epoch, partial(_write_sample_part, directory)
         )
         assert residual_precision is not None, "a method that samples draws it"
-        sides = {side: sample_files.SampleSide(mean_biases[side], written[side]) for side in SIDES}
+        sides = {
+            side: sample_files.SampleSide(mean_biases[side], tuple(written[side])) for side in SIDES
+        }
         manifest = sample_files.SampleManifest(sides, residual_precision)
-        sample_files.write_manifest(directory, manifest)
+        return sample_files.write_manifest(directory, manifest)
 
     def _write_parts(
         self, epoch: Epoch, write_part: Callable[[Side, int, Partition, SolvedSide], int]
@@ -305,19 +339,31 @@ class Training:
 
     def write_average(
         self,
-        samples: list[str],
+        samples: dict[str, int | None],
         figures: EpochFigures,
         history: list[EpochFigures],
         directory: str,
     ) -> ModelManifest:
-        """Write the average of samples that were kept: the parts by the workers, then the rest."""
-        manifests = [sample_files.read_manifest(sample) for sample in samples]
+        """Write the average of samples that were kept: the parts by the workers, then the rest.
+
+        Parameters
+        ----------
+        samples : dict of str to int or None
+            Their paths, and the CRC-32 of their manifests, where it is known.
+        """
+        manifests = [
+            sample_files.read_manifest(sample, crc32=crc32) for sample, crc32 in samples.items()
+        ]
+        for sample, its in zip(samples, manifests, strict=True):
+            for side in SIDES:
+                if len(its.sides[side].checksums) != len(self.dataset.table(side).partitions):
+                    raise InputError(f"{sample} is of other partitions; start anew")
         written = {
             side: [
                 self.executor.submit(
                     _write_average_part,
                     directory,
-                    self.dataset.path,
+                    self.dataset.rows_file(side),
                     side,
                     number,
                     partition,
@@ -344,24 +390,45 @@ class Training:
             samples=len(samples),
         )
 
-    def write_predictions(self, epoch: Epoch, directory: str) -> None:
-        """Write the sums of predictions of held-out ratings, to go on with them."""
+    def write_predictions(self, epoch: Epoch, directory: str) -> tuple[int, ...]:
+        """Write the sums of predictions of held-out ratings, to go on with them.
+
+        Returns
+        -------
+        tuple of int
+            CRC-32 of the files.
+        """
         written = [
             self.executor.submit(
                 _write_predictions, directory, number, predicted, key=f"write-predictions-{number}"
             )
             for number, predicted in enumerate(epoch.predictions)
         ]
-        self.executor.gather(written)
+        return tuple(self.executor.gather(written))
 
     def _predictions_of(self, checkpoint: str | None) -> list[Any]:
-        if checkpoint is None or not storage.exists(_predictions_path(checkpoint, 0)):
+        if checkpoint is None:
             return []
+        kept = model_files.read_manifest(checkpoint).kept
+        checksums: Sequence[int | None] = () if kept is None else kept.predictions
+        if kept is None and storage.exists(_predictions_path(checkpoint, 0)):
+            checksums = [None] * len(self._test_blocks)
+        if not checksums:
+            return []
+        if len(checksums) != len(self._test_blocks):
+            raise InputError(f"{checkpoint} is damaged: it has {len(checksums)} predictions")
+        partitions = self.dataset.users.partitions
         return [
             self.executor.submit(
-                _read_predictions, checkpoint, number, key=f"read-predictions-{number}"
+                _read_predictions,
+                _predictions_path(checkpoint, position),
+                partitions[number].test_ratings,
+                crc32,
+                key=f"read-predictions-{position}",
             )
-            for number in range(len(self._test_blocks))
+            for position, (number, crc32) in enumerate(
+                zip(self._test_blocks, checksums, strict=True)
+            )
         ]
 
     def _model_sides(
@@ -382,9 +449,10 @@ class Training:
         sides: tuple[ModelSide, ModelSide],
         residual_precision: float | None,
         samples: int = 1,
+        kept: KeptFiles | None = None,
     ) -> ModelManifest:
         users, items = sides
-        model_files.write_history(directory, history)
+        history_crc32 = model_files.write_history(directory, history)
         manifest = ModelManifest(
             settings=self.settings,
             global_mean=self._mean,
@@ -396,6 +464,8 @@ class Training:
             figures=figures,
             samples=samples,
             residual_precision=residual_precision,
+            history_crc32=history_crc32,
+            kept=kept,
         )
         model_files.write_manifest(directory, manifest)
         return manifest
@@ -616,8 +686,8 @@ def train(
     ------
     InputError
         If `model` is there already, something does not belong to the dataset, `stopping` does not
-        go with the method or has no held-out ratings to go by, or the workers have too little
-        memory.
+        go with the method or has no held-out ratings to go by, the workers have too little memory,
+        or another training uses the same checkpoints.
     JobError
         If workers, or the whole cluster, were lost and did not come back.
     """
@@ -627,6 +697,9 @@ def train(
     check_fits(dataset, settings, executor.shape, stopping=stopping)
     read = [dataset.path, *([] if initial_model is None else [initial_model])]
     with (
+        nullcontext()
+        if checkpoints is None
+        else held(checkpoints.directory, uuid.uuid4().hex[:12]),
         staged_directory(model, MODEL, overwrite=overwrite, inputs=read) as staging,
         executor.watched(_run_info(dataset, model, settings), listener) as watch,
     ):
@@ -716,6 +789,8 @@ class _Run:
     is_over: bool = False
     # With patience: the best epoch, unless a checkpoint has written it.
     best: Epoch | None = None
+    # Of the samples that were kept, by epoch: the CRC-32 of their manifests, where it is known.
+    samples: dict[int, int | None] = field(default_factory=dict)
 
     def into(self, directory: str) -> ModelManifest:
         """Train and write the model."""
@@ -734,7 +809,7 @@ class _Run:
                 if self.losses == _MOST_LOSSES_WITHOUT_A_CHECKPOINT:
                     raise WorkersLostError(f"{lost}, {self.losses} times in a row") from None
                 found = complete_checkpoints(self.checkpoints.directory)
-                self.set_back(model_files.read_history(found[-1]) if found else [])
+                self.set_back(read_whole_history(found[-1]) if found else [])
 
     def all_stretches(self, directory: str) -> ModelManifest:
         """Train what is left, a stretch at a time, and write the model."""
@@ -801,11 +876,10 @@ class _Run:
 
     def write_model(self, training: Training, epoch: Epoch, directory: str) -> ModelManifest:
         """Write the model of an epoch, or the average of those that were kept up to it."""
-        samples = [
-            sample_path(self.checkpoints.directory, number)
-            for number in range(1, epoch.figures.epoch + 1)
-            if self.settings.keeps(number)
-        ]
+        samples = {
+            sample_path(self.checkpoints.directory, number): self.samples.get(number)
+            for number in self.kept_epochs(epoch.figures.epoch)
+        }
         if not samples:
             return training.write(epoch, self.history, directory)
         return training.write_average(samples, epoch.figures, self.history, directory)
@@ -827,18 +901,28 @@ class _Run:
         """Write the model of an epoch as a checkpoint."""
         history = self.history[: epoch.figures.epoch]
         with staged_directory(path, kind, overwrite=True) as staging:
-            training.write(epoch, history, staging)
-            training.write_predictions(epoch, staging)
+            predictions = training.write_predictions(epoch, staging)
+            numbers = self.kept_epochs(epoch.figures.epoch)
+            kept = KeptFiles(predictions, tuple(self.samples.get(number) for number in numbers))
+            training.write(epoch, history, staging, kept)
 
     def write_sample(self, training: Training, epoch: Epoch) -> None:
         """Write the sample of an epoch beside the checkpoints."""
         path = sample_path(self.checkpoints.directory, epoch.figures.epoch)
         with staged_directory(path, SAMPLE, overwrite=True) as staging:
-            training.write_sample(epoch, staging)
+            self.samples[epoch.figures.epoch] = training.write_sample(epoch, staging)
+
+    def kept_epochs(self, last: int) -> list[int]:
+        """Return the epochs up to one whose samples are kept."""
+        return [number for number in range(1, last + 1) if self.settings.keeps(number)]
 
     def go_on_from(self, checkpoint: str) -> None:
         """Start the next stretch from a checkpoint."""
-        self.set_back(model_files.read_history(checkpoint))
+        self.set_back(read_whole_history(checkpoint))
+        kept = model_files.read_manifest(checkpoint).kept
+        if kept is not None:
+            numbers = self.kept_epochs(len(self.history))
+            self.samples = dict(zip(numbers, kept.samples, strict=False))
         self.start = start_from_model(checkpoint)
         self.checkpoint = checkpoint
         self.losses = 0
@@ -865,6 +949,7 @@ class _Run:
                 f"{checkpoint} was trained without --patience, so the best model up to there was "
                 "not kept; resume without --patience, or start anew"
             )
+        check_best(best, best_epoch(self.history), self.dataset, self.settings)
 
 
 def _what_overflows(dataset: Dataset, settings: TrainSettings) -> str:
@@ -934,11 +1019,15 @@ def _model_side(dataset: Dataset, side: Side, mean_bias: float) -> ModelSide:
 
 
 def _write_solved_part(
-    model: str, dataset: str, side: Side, number: int, partition: Partition, solved: SolvedSide
+    model: str,
+    ids: dict[Side, RowsFile],
+    side: Side,
+    number: int,
+    partition: Partition,
+    solved: SolvedSide,
 ) -> int:
-    return model_files.write_dataset_part(
-        model, dataset, side, number, partition, solved.state[partition.start : partition.stop]
-    )
+    state = solved.state[partition.start : partition.stop]
+    return model_files.write_dataset_part(model, ids[side], side, number, partition.rows, state)
 
 
 def _write_sample_part(
@@ -950,7 +1039,7 @@ def _write_sample_part(
 
 def _write_average_part(
     model: str,
-    dataset: str,
+    ids: RowsFile,
     side: Side,
     number: int,
     partition: Partition,
@@ -960,7 +1049,7 @@ def _write_average_part(
     state = model_files.average_of_samples(states)
     bias_of_samples = np.stack([sample.bias for sample in states], axis=1)
     return model_files.write_dataset_part(
-        model, dataset, side, number, partition, state, bias_of_samples
+        model, ids, side, number, partition.rows, state, bias_of_samples
     )
 
 
@@ -970,10 +1059,9 @@ def _predictions_path(checkpoint: str, number: int) -> str:
 
 def _write_predictions(checkpoint: str, number: int, predicted: np.ndarray) -> int:
     table = pa.table({"sum": predicted})
-    storage.write_parquet(_predictions_path(checkpoint, number), table)
-    return number
+    return storage.write_parquet(_predictions_path(checkpoint, number), table)
 
 
-def _read_predictions(checkpoint: str, number: int) -> np.ndarray:
-    table = storage.read_parquet(_predictions_path(checkpoint, number), ["sum"])
+def _read_predictions(path: str, n_ratings: int, crc32: int | None) -> np.ndarray:
+    table = storage.read_parquet(path, ["sum"], crc32=crc32, limit=ParquetLimit(n_ratings, 8))
     return np.asarray(table.column("sum"))

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from nested tables of plain values, as in TOML, and back."""
+"""Frozen dataclasses from nested tables of plain values, as in TOML or JSON, and back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import reprlib
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dask_als.errors import InputError
@@ -31,7 +32,8 @@ def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
     ----------
     kind : type
         A dataclass. Its fields are bool, int, float, str, a literal, a tuple or dict of these,
-        another dataclass (a table within the table), or one of these or None.
+        another dataclass (a table within the table), anything (`Any`), or one of these or None,
+        for which TOML has an empty text.
     table : mapping
         A key left out stands for the field's default.
 
@@ -46,6 +48,22 @@ def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
     except _Mistake:
         raise InputError("; ".join(reader.mistakes)) from None
     return made
+
+
+def from_manifest(kind: type[T], value: Any, path: str) -> T:
+    """Return a dataclass of what a manifest says, like `from_table`.
+
+    Raises
+    ------
+    InputError
+        If the manifest, at `path`, does not say it, or says something else as well.
+    """
+    try:
+        if not isinstance(value, Mapping):
+            raise InputError("not a JSON object")
+        return from_table(kind, value)
+    except (InputError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
 
 
 def to_table(settings: Any) -> dict[str, Any]:
@@ -91,7 +109,7 @@ class _Reader:
         known = {field.name: field for field in fields(kind)}
         before = len(self.mistakes)
         self.mistakes += _unknown_keys(table, known, path)
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         values = {}
         for name, field in known.items():
             try:
@@ -115,8 +133,10 @@ class _Reader:
         arguments = get_args(kind)
         if is_dataclass(kind):
             return self.table(kind, value, path)
+        if kind is Any:
+            return value
         if get_origin(kind) in (Union, types.UnionType):
-            if value == "":
+            if value is None or value == "":
                 return None
             (kind,) = (one for one in arguments if one is not type(None))
             return self.value(kind, value, path)
@@ -137,7 +157,10 @@ class _Reader:
         if type(value) is int and abs(value) >= 2**63:
             raise self.wrong(f"{path} is a number of more than 64 bits")
         if kind is float and type(value) is int:
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                raise self.wrong(f"{path} is {str(value)[:9]}…, which no float holds") from None
         if type(value) is not kind:
             raise self.is_not(path, value, _IN_WORDS[kind])
         return value
@@ -149,6 +172,11 @@ def _shown(value: object) -> str:
         return reprlib.repr(value)
     except ValueError:
         return "a number of too many digits to show"
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _below(path: str, name: str) -> str:

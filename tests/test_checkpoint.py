@@ -3,6 +3,7 @@ import os
 import pytest
 from data import content, generated, small_settings, write_csv
 
+from dask_als import output_lock
 from dask_als.checkpoint import checkpoint_path, complete_checkpoints, remove_checkpoints
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor
@@ -28,6 +29,11 @@ def undisturbed(dataset, tmp_path_factory):
     path = str(tmp_path_factory.mktemp("undisturbed") / "m")
     train(dataset, path, small_settings(epochs=EPOCHS), SERIAL)
     return content(path)
+
+
+def kept(directory):
+    """Return the names in a directory of checkpoints, but for that of its lock."""
+    return sorted(name for name in os.listdir(directory) if name != output_lock.NAME)
 
 
 class Stop(Exception):
@@ -120,12 +126,12 @@ def test_a_checkpoint_is_a_model(dataset, tmp_path):
 @pytest.mark.parametrize("keep", [1, 3])
 def test_the_newest_are_kept(dataset, tmp_path, keep):
     interrupted(dataset, tmp_path, at=6, every=1, keep=keep)
-    assert sorted(os.listdir(tmp_path / "c")) == [f"epoch-0000{n}" for n in range(6 - keep, 6)]
+    assert kept(tmp_path / "c") == [f"epoch-0000{n}" for n in range(6 - keep, 6)]
 
 
 def test_by_the_clock(dataset, undisturbed, tmp_path):
     interrupted(dataset, tmp_path, at=3, every=100, minutes=1e-9)
-    assert sorted(os.listdir(tmp_path / "c")) == ["epoch-00001", "epoch-00002"]
+    assert kept(tmp_path / "c") == ["epoch-00001", "epoch-00002"]
     assert resumed(dataset, tmp_path, every=100)[0] == undisturbed
 
 
@@ -159,10 +165,10 @@ def test_checkpoints_of_an_earlier_training(dataset, undisturbed, tmp_path):
     arguments = (dataset, str(tmp_path / "m"), small_settings(epochs=EPOCHS), SERIAL)
     with pytest.raises(InputError, match="give --resume to go on from it, or --overwrite"):
         train(*arguments, checkpoints=checkpoints)
-    assert len(os.listdir(tmp_path / "c")) == 2
+    assert len(kept(tmp_path / "c")) == 2
     train(*arguments, checkpoints=checkpoints, overwrite=True)
     assert content(str(tmp_path / "m")) == undisturbed
-    assert sorted(os.listdir(tmp_path / "c")) == ["epoch-00003", "epoch-00006"]
+    assert kept(tmp_path / "c") == ["epoch-00003", "epoch-00006"]
 
 
 def test_what_has_the_name_of_a_checkpoint_must_be_one(dataset, tmp_path):

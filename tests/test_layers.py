@@ -46,6 +46,7 @@ LAYERS = [
     {"cluster", "fold_in", "report_data", "uncertainty"},
     {"evaluate"},
     {"estimator", "demo", "console", "report", "run_job", "cluster_check"},
+    {"cluster_guard"},
     {"log"},
     {"commands.options"},
     {"commands.computing", "commands.jobs"},
@@ -77,6 +78,7 @@ DASK = {"dask", "distributed"}
 KNOW_DASK = {
     "cluster",
     "cluster_check",
+    "cluster_guard",
     "estimator",
     "monitor.page",
     "monitor.plugin",

@@ -107,8 +107,11 @@ def test_a_manifest_that_was_edited(model, edit, reason):
     [
         (lambda value: value["users"].update(digist=value["users"].pop("digest")), "is damaged"),
         (lambda value: value["settings"].update(rank=-4), "rank is -4"),
-        (lambda value: value.pop("figures"), "is damaged: 'figures'"),
-        (lambda value: value["users"]["partitions"][2].update(stop=21), "should have 7 there"),
+        (lambda value: value.pop("figures"), "is damaged: figures is missing"),
+        (
+            lambda value: value["users"]["partitions"][2].update(stop=21),
+            "has 6 rows, there should be 7",
+        ),
     ],
 )
 def test_a_manifest_that_makes_no_sense(model, edit, reason):

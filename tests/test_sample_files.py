@@ -14,7 +14,7 @@ from dask_als.errors import InputError
 from dask_als.sample_files import SampleManifest, SampleSide
 from dask_als.side import ITEMS, SIDES, USERS
 
-MANIFEST = SampleManifest({USERS: SampleSide(0.25, [3, 4]), ITEMS: SampleSide(-0.5, [5])}, 1.5)
+MANIFEST = SampleManifest({USERS: SampleSide(0.25, (3, 4)), ITEMS: SampleSide(-0.5, (5,))}, 1.5)
 
 
 def states():

@@ -43,7 +43,8 @@ def computing(
         Files that all workers must be able to read.
     """
     from dask_als.cluster import DaskExecutor, connected, performance_report
-    from dask_als.cluster_check import check_files, check_storage, check_versions
+    from dask_als.cluster_check import check_builds, check_files, check_storage, check_versions
+    from dask_als.cluster_guard import guard
 
     report_path = options.pop("performance_report", None)
     settings = cluster_settings(options)
@@ -53,7 +54,10 @@ def computing(
             may = "see this" if settings.security else "see this and run code as you"
             screen.say(f"not private: users of this machine can {may}")
         if settings.address != "local":
+            # The guard first: who joins meanwhile is seen by one of them.
+            guard(client, screen.say)
             check_versions(client)
+            check_builds(client)
             if shared is not None:
                 check_storage(client, shared)
             check_files(client, seen)
