@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from data import generated, write_csv
+from support.data import generated, write_csv
 
 from dask_als.cli import main
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from data import content, generated, small_settings, write_csv
+from support.data import content, generated, small_settings, write_csv
 
 from dask_als import model as model_module
 from dask_als import recommend, storage

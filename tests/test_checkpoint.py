@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from data import content, generated, small_settings, write_csv
+from support.data import content, generated, small_settings, write_csv
 
 from dask_als import output_lock
 from dask_als.checkpoint import checkpoint_path, complete_checkpoints, remove_checkpoints

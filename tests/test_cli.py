@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from data import content, generated, write_csv
+from support.data import content, generated, write_csv
 
 from dask_als.cli import COMMANDS, cli, main
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from data import content, generated, small_settings, write_csv
+from support.data import content, generated, small_settings, write_csv
 from distributed import Client, LocalCluster
 
 import dask_als

@@ -3,7 +3,7 @@ import types
 
 import pandas as pd
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 
 from dask_als import demo
 from dask_als.errors import InputError

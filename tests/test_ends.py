@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 
 from dask_als import endings
 from dask_als.executor import SerialExecutor

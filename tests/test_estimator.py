@@ -4,7 +4,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-from data import generated, write_csv
+from support.data import generated, write_csv
 from distributed import Client
 
 from dask_als import ALS, Columns, InputError, PrepareSettings

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import pytrec_eval
-from data import generated, small_settings, write_csv
-from oracle import Oracle
+from support.data import generated, small_settings, write_csv
+from support.oracle import Oracle
 
 from dask_als.cluster import DaskExecutor
 from dask_als.errors import InputError

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 
 from dask_als.cli import COMMANDS, cli, main
 from dask_als.executor import SerialExecutor

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from data import generated, notebook_settings, write_csv
+from support.data import generated, notebook_settings, write_csv
 
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor

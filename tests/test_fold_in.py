@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from data import generated, read_state, small_settings, write_csv
-from oracle import Oracle
+from support.data import generated, read_state, small_settings, write_csv
+from support.oracle import Oracle
 
 from dask_als.cluster import DaskExecutor
 from dask_als.dataset import open_dataset

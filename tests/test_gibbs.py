@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from data import MOVIELENS, content, generated, small_settings, write_csv
+from support.data import MOVIELENS, content, generated, small_settings, write_csv
 
 from dask_als import sample_files
 from dask_als.blocks import State, block_of, concatenated

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from made_blocks import block_with, state_of
+from support.made_blocks import block_with, state_of
 
 from dask_als.gibbs_kernel import draw_rows
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from data import small_settings
-from made_blocks import block_with, state_of
+from support.data import small_settings
+from support.made_blocks import block_with, state_of
 
 from dask_als.blocks import block_of
 from dask_als.exact_sum import as_float

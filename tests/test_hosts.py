@@ -2,10 +2,10 @@
 
 import sys
 
-import hosts
+from support import hosts
 import pytest
-from data import content, generated, write_csv
-from hosts import DASK, Hosts
+from support.data import content, generated, write_csv
+from support.hosts import DASK, Hosts
 
 from dask_als.dataset import open_dataset
 from dask_als.executor import SerialExecutor

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from data import content, generated, read_state, small_settings, write_csv
+from support.data import content, generated, read_state, small_settings, write_csv
 
 from dask_als.errors import InputError
 from dask_als.executor import SerialExecutor

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_problems import mixed_counts
+from support.kernel_problems import mixed_counts
 
 from dask_als import kernels
 from dask_als.implicit_kernel import (

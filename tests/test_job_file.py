@@ -2,7 +2,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from data import notebook_settings
+from support.data import notebook_settings
 
 from dask_als.errors import InputError
 from dask_als.job_file import STEPS, Job, job_from_toml, read_job

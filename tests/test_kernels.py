@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from kernel_problems import digest, mixed_counts, problem
+from support.kernel_problems import digest, mixed_counts, problem
 from llvmlite.binding import get_host_cpu_features
 
 import dask_als
@@ -229,7 +229,7 @@ REPORT = """
 import json, sys, numpy as np
 sys.path[:0] = json.loads(sys.argv[1])
 from dask_als.kernels import _kernel
-from kernel_problems import digest
+from support.kernel_problems import digest
 dtypes = [np.dtype(name) for name in sys.argv[2:]]
 digests = {dtype.name: digest(dtype) for dtype in dtypes}
 stats = [_kernel(dtype).stats for dtype in dtypes]

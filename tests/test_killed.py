@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from data import generated, write_csv
+from support.data import generated, write_csv
 
 from dask_als import ownership
 from dask_als.ownership import CHECKPOINT, DATASET, MODEL, RECOMMENDATIONS

@@ -7,10 +7,10 @@ import shutil
 from types import SimpleNamespace
 
 import fsspec
-import kubernetes_cluster as cluster
+import support.kubernetes_cluster as cluster
 import pytest
 import yaml
-from kubernetes_cluster import IMAGE, NAMESPACE, REPOSITORY, there
+from support.kubernetes_cluster import IMAGE, NAMESPACE, REPOSITORY, there
 
 pytestmark = [
     pytest.mark.kubernetes,

@@ -9,7 +9,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from monitored import figures, started, train_an_epoch
+from support.monitored import figures, started, train_an_epoch
 
 from dask_als.kubernetes import spec
 from dask_als.monitor.metrics import RunMetrics

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 from click.testing import CliRunner
-from data import generated, write_csv
+from support.data import generated, write_csv
 
 from dask_als import model_files
 from dask_als.cli import cli

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from data import generated, notebook_settings, small_settings, write_csv
+from support.data import generated, notebook_settings, small_settings, write_csv
 
 from dask_als import model_files
 from dask_als.dataset import read_block

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 from hypothesis import given
 from hypothesis import strategies as st
 

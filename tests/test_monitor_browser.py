@@ -4,7 +4,7 @@ import shutil
 import threading
 
 import pytest
-from data import MOVIELENS, generated, write_csv
+from support.data import MOVIELENS, generated, write_csv
 
 from dask_als import model_files
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected

@@ -2,7 +2,7 @@ import shutil
 import subprocess
 
 import pytest
-from monitored import figures, started, train_an_epoch
+from support.monitored import figures, started, train_an_epoch
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 from bokeh.document import Document
-from monitored import figures, started, train_an_epoch
+from support.monitored import figures, started, train_an_epoch
 
 from dask_als.monitor.page import document
 

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 
 from dask_als import model_files
 from dask_als.cluster import DaskExecutor

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import dask
 import pytest
-from data import content, generated, small_settings, write_csv
+from support.data import content, generated, small_settings, write_csv
 from distributed import Client, LocalCluster
-from monitored import info
+from support.monitored import info
 
 from dask_als import model_files
 from dask_als.cluster import DaskExecutor

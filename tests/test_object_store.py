@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-from data import content, generated, write_csv
+from support.data import content, generated, write_csv
 
 from dask_als import output_lock
 from dask_als.checkpoint import complete_checkpoints

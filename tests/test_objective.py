@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from data import small_settings
+from support.data import small_settings
 
 from dask_als.blocks import State
 from dask_als.exact_sum import as_float

@@ -8,7 +8,7 @@ import shutil
 import stat
 
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import psutil
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-import prepare_oracle as oracle
+import support.prepare_oracle as oracle
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest

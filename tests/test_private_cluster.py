@@ -14,7 +14,7 @@ import dask
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
-from data import content, generated, small_settings, write_csv
+from support.data import content, generated, small_settings, write_csv
 from distributed import Client, Security
 
 from dask_als.cli import main

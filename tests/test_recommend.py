@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 from distributed import Client, LocalCluster
 
 from dask_als.cluster import DaskExecutor

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from click.testing import CliRunner
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 from playwright.sync_api import sync_playwright
 
 from dask_als.cli import cli

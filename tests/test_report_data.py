@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from data import generated, read_state, small_settings, write_csv
+from support.data import generated, read_state, small_settings, write_csv
 
 from dask_als import report_data
 from dask_als.cluster import DaskExecutor

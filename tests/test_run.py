@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from data import content, generated, small_settings, write_csv
+from support.data import content, generated, small_settings, write_csv
 
 from dask_als.dataset import open_dataset
 from dask_als.executor import SerialExecutor

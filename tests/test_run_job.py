@@ -5,7 +5,7 @@ from pathlib import Path
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-from data import MOVIELENS, content, generated, notebook_settings, small_settings, write_csv
+from support.data import MOVIELENS, content, generated, notebook_settings, small_settings, write_csv
 
 from dask_als import output_lock
 from dask_als.checkpoint import complete_checkpoints

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 from pyarrow import parquet
 
 from dask_als import ALS

@@ -1,5 +1,5 @@
 import pytest
-from data import content, generated, small_settings, write_csv
+from support.data import content, generated, small_settings, write_csv
 
 from dask_als import ALS, ALSModel, model_files
 from dask_als.errors import InputError, WorkersLostError

@@ -16,7 +16,7 @@ from statistics import median
 import dask
 import psutil
 import pytest
-from data import content, generated, small_settings, write_csv
+from support.data import content, generated, small_settings, write_csv
 
 from dask_als.checkpoint import complete_checkpoints
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected

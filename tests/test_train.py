@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from data import (
+from support.data import (
     MOVIELENS,
     content,
     generated,
@@ -15,7 +15,7 @@ from data import (
     write_csv,
 )
 from distributed import Client, LocalCluster
-from oracle import Oracle
+from support.oracle import Oracle
 
 from dask_als import model_files
 from dask_als.cluster import DaskExecutor

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import pytrec_eval
-from data import generated, write_csv
-from oracle import Oracle
+from support.data import generated, write_csv
+from support.oracle import Oracle
 
 from dask_als.blocks import State, block_of, random_state
 from dask_als.cli import main

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from data import generated, small_settings, write_csv
+from support.data import generated, small_settings, write_csv
 
 from dask_als.dataset import read_test_block
 from dask_als.errors import InputError

@@ -11,7 +11,7 @@ from dask_als.model import ALSModel
 from dask_als.settings import TrainSettings
 from dask_als.side import SIDES
 
-_SHARED = Path(__file__).parents[2] / "shared" / "data" / "ml-latest-small" / "ratings.csv"
+_SHARED = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small" / "ratings.csv"
 MOVIELENS = _SHARED if _SHARED.exists() else None
 """Real ratings, where they lie beside the repository."""
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 import yaml
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 BASE = REPOSITORY / "k8s" / "base"
 RATINGS = REPOSITORY.parent / "shared" / "data" / "ml-latest-small"
 IMAGE = os.environ.get("DASK_ALS_IMAGE", "dask-als:test")
