@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dask_als.core.home import ensure_home
 from dask_als.errors import DaskALSError, InputError, JobError
-from dask_als.home import ensure_home
 from dask_als.settings import Columns, PrepareSettings, StopSettings, TrainSettings
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dask_als import outputs, storage
+from dask_als.core import outputs, storage
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind, check_inputs
 from dask_als.dataset import Dataset
 from dask_als.errors import InputError
-from dask_als.history import EpochFigures
 from dask_als.model_files import HISTORY, MANIFEST, read_history, read_manifest
-from dask_als.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind, check_inputs
 from dask_als.settings import TrainSettings
 
 _NAMES = {

@@ -45,13 +45,14 @@ from distributed.comm import connect
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
-from dask_als import endings, interrupts, outputs
+from dask_als import endings, interrupts
+from dask_als.core import outputs
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.executor import Shape
+from dask_als.core.ownership import PERFORMANCE_REPORT, marked_text
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
-from dask_als.executor import Shape
-from dask_als.history import EpochFigures
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.monitor.watcher import watched
-from dask_als.ownership import PERFORMANCE_REPORT, marked_text
 from dask_als.private_cluster import (
     OPEN,
     GuardedCluster,

@@ -8,8 +8,8 @@ from typing import Any
 
 from distributed import Client
 
-from dask_als import storage
 from dask_als.build import build_of_this_process, differences
+from dask_als.core import storage
 from dask_als.errors import InputError
 
 # Of these, other versions fail in the middle of a job, or give other bits.

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.evaluate import Errors, Evaluation, Ranking
-from dask_als.history import EpochFigures
 from dask_als.monitor.run import Listener
 from dask_als.monitor.run import Progress as HalfEpochProgress
 from dask_als.plan import Plan, in_words

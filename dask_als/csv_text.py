@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from dask_als.arrow_memory import copied
+from dask_als.core.arrow_memory import copied
 from dask_als.errors import InputError
 
 LINE_END = re.compile(rb"[\r\n]")

@@ -19,12 +19,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from dask_als import storage
-from dask_als.blocks import Block, block_of
+from dask_als.core import storage
+from dask_als.core.blocks import Block, block_of
+from dask_als.core.limits import TEXT_BYTES, ParquetLimit
+from dask_als.core.side import SIDES, USERS, Side
+from dask_als.core.typed_tables import from_manifest
 from dask_als.errors import InputError
-from dask_als.limits import TEXT_BYTES, ParquetLimit
-from dask_als.side import SIDES, USERS, Side
-from dask_als.typed_tables import from_manifest
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -13,12 +13,13 @@ from typing import Any
 
 from distributed import Client
 
-from dask_als import interrupts, storage
+from dask_als import interrupts
 from dask_als.cluster import DaskExecutor, current_client, in_process_client
+from dask_als.core import storage
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.executor import Executor
 from dask_als.dataset import Dataset, is_dataset, open_dataset
 from dask_als.errors import InputError
-from dask_als.executor import Executor
-from dask_als.history import EpochFigures
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.settings import Columns, PrepareSettings, StopSettings, TrainSettings

@@ -13,9 +13,9 @@ import pooch
 import requests
 from pooch.downloaders import HTTPDownloader
 
+from dask_als.core.outputs import staged_path
+from dask_als.core.storage import first_line
 from dask_als.errors import InputError, JobError
-from dask_als.outputs import staged_path
-from dask_als.storage import first_line
 
 NAMES = ("ml-latest-small", "ml-25m", "ml-32m")
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"

@@ -23,20 +23,21 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als import model_files, storage
-from dask_als.blocks import State, concatenated, zero_state
+from dask_als import model_files
+from dask_als.core import storage
+from dask_als.core.blocks import State, concatenated, zero_state
+from dask_als.core.executor import Executor
+from dask_als.core.outputs import staged_directory
+from dask_als.core.ownership import FOLDED_MODEL
+from dask_als.core.side import ITEMS, Side
 from dask_als.dataset import Dataset, Partition, RowsFile, read_block
-from dask_als.executor import Executor
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.methods import fold_in_method_of
 from dask_als.model import dataset_of
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
-from dask_als.outputs import staged_directory
-from dask_als.ownership import FOLDED_MODEL
 from dask_als.prepare import KnownRows, prepare
 from dask_als.settings import Columns, PrepareSettings
-from dask_als.side import ITEMS, Side
 
 ABOUT = "fold_in.json"
 RATINGS = "ratings"

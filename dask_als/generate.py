@@ -28,8 +28,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from dask_als.core.outputs import staged_path
 from dask_als.errors import InputError
-from dask_als.outputs import staged_path
 
 GLOBAL_MEAN = 3.5
 BIAS_SPREAD = 0.45

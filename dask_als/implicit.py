@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dask_als import half_epoch
-from dask_als.blocks import Block, State
-from dask_als.exact_sum import as_float, exact_sum
+from dask_als.core.blocks import Block, State
+from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.implicit_kernel import gram_of_side, grams_of_chunks, solve_rows_implicit
 from dask_als.objective import Sums, objective

@@ -30,7 +30,7 @@ import numpy as np
 from numba import from_dtype, njit, types
 
 from dask_als import cholesky, gram, kernels, simd
-from dask_als.aligned import aligned_zeros
+from dask_als.core.aligned import aligned_zeros
 from dask_als.gram import size_of, stride_of
 from dask_als.kernels import Plan, compiled, digest_of_sources, given, result
 from dask_als.simd import lanes, pointer

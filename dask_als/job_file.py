@@ -30,7 +30,8 @@ from typing import Any
 
 import tomli_w
 
-from dask_als import storage
+from dask_als.core import storage
+from dask_als.core.typed_tables import from_table, to_table
 from dask_als.errors import InputError
 from dask_als.settings import (
     CheckpointPolicy,
@@ -42,7 +43,6 @@ from dask_als.settings import (
     RecommendSettings,
     TrainSettings,
 )
-from dask_als.typed_tables import from_table, to_table
 
 STEPS = ("prepare", "train", "evaluate", "recommend")
 """All steps there are, in the order in which they run."""

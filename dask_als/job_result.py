@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
-from dask_als import interrupts, outputs, storage
+from dask_als import interrupts
+from dask_als.core import outputs, storage
+from dask_als.core.output_lock import held
+from dask_als.core.ownership import JOB_RESULT
 from dask_als.errors import DaskALSError
 from dask_als.job_file import Job
-from dask_als.output_lock import held
-from dask_als.ownership import JOB_RESULT
 
 
 @dataclass(frozen=True, kw_only=True)

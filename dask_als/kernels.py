@@ -31,8 +31,9 @@ import numpy as np
 from numba import from_dtype, njit, types
 from numba.extending import register_jitable
 
-from dask_als import cholesky, gram, jit, simd
-from dask_als.aligned import aligned_zeros
+from dask_als import cholesky, gram, simd
+from dask_als.core import jit
+from dask_als.core.aligned import aligned_zeros
 from dask_als.gram import size_of, stride_of
 from dask_als.simd import lanes, pointer
 

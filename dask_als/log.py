@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import pandas as pd
 
-from dask_als import console, storage
-from dask_als.history import EpochFigures
+from dask_als import console
+from dask_als.core import storage
+from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.job_result import JobResult, StepResult
 from dask_als.monitor.run import HalfEpochTimes, Listener, ignore
 from dask_als.monitor.trace import traced

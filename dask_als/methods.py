@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from dask_als import half_epoch
-from dask_als.blocks import Block, State
+from dask_als.core.blocks import Block, State
 from dask_als.gibbs import Gibbs
 from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.implicit import ImplicitLeastSquares

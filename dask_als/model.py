@@ -13,22 +13,22 @@ import pandas as pd
 import pyarrow as pa
 
 from dask_als import model_files
-from dask_als.blocks import Block, State, concatenated, predictions
+from dask_als.core.blocks import Block, State, concatenated, predictions
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.limits import is_on_same_storage
+from dask_als.core.outputs import staged_directory
+from dask_als.core.ownership import MODEL
+from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
 from dask_als.explain import contributions
 from dask_als.half_epoch import HalfEpoch, SolvedSide
-from dask_als.history import EpochFigures
-from dask_als.limits import is_on_same_storage
 from dask_als.methods import fold_in_method_of
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
-from dask_als.outputs import staged_directory
-from dask_als.ownership import MODEL
 from dask_als.recommend import allowed_rows
 from dask_als.samples import standard_deviations
 from dask_als.settings import TrainSettings
-from dask_als.side import ITEMS, SIDES, USERS, Side
 from dask_als.top_k import Seen, candidates, top_k
 
 Measure = Literal["cosine", "inner-product"]

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dask_als import storage
-from dask_als.blocks import State
+from dask_als.core import storage
+from dask_als.core.blocks import State
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.limits import TEXT_BYTES, ParquetLimit
+from dask_als.core.side import SIDES, USERS, Side
+from dask_als.core.typed_tables import from_manifest
 from dask_als.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
-from dask_als.history import EpochFigures
-from dask_als.limits import TEXT_BYTES, ParquetLimit
 from dask_als.settings import TrainSettings
-from dask_als.side import SIDES, USERS, Side
-from dask_als.typed_tables import from_manifest
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"

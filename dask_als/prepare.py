@@ -15,7 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from dask_als import prepare_tasks as tasks
-from dask_als import storage
+from dask_als.core import storage
+from dask_als.core.executor import Executor, reduce_by_tree
+from dask_als.core.outputs import staged_directory
+from dask_als.core.ownership import DATASET
+from dask_als.core.side import ITEMS, SIDES, USERS, Side
+from dask_als.core.superaccumulator import as_float
 from dask_als.dataset import (
     TEST_DIRECTORY,
     Dataset,
@@ -25,14 +30,9 @@ from dask_als.dataset import (
     rejected_path,
 )
 from dask_als.errors import InputError, JobError
-from dask_als.exact_sum import as_float
-from dask_als.executor import Executor, reduce_by_tree
-from dask_als.outputs import staged_directory
-from dask_als.ownership import DATASET
 from dask_als.prepare_tasks import BlockNumber, CheckedPart, CheckedSide, ChunkSummary, UserPart
 from dask_als.ranges import default_partitions
 from dask_als.settings import Columns, PrepareSettings
-from dask_als.side import ITEMS, SIDES, USERS, Side
 from dask_als.source import Source, TitleFile, check_titles, listed, open_source
 
 # Told the stage, and how many of its tasks have ended, of how many.

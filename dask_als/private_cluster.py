@@ -22,7 +22,7 @@ from distributed import Nanny, Scheduler, Security, Worker
 from distributed.deploy.spec import SpecCluster
 from tornado.routing import PathMatches, Rule, RuleRouter
 
-from dask_als.executor import Shape
+from dask_als.core.executor import Shape
 
 OPEN = "/"
 """The path of a dashboard that all users may see."""

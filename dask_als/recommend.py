@@ -18,18 +18,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als import model_files, storage
-from dask_als.blocks import Block, State
+from dask_als import model_files
+from dask_als.core import storage
+from dask_als.core.blocks import Block, State
+from dask_als.core.executor import Executor
+from dask_als.core.outputs import staged_directory
+from dask_als.core.ownership import RECOMMENDATIONS
+from dask_als.core.side import ITEMS, Side, side_named
+from dask_als.core.typed_tables import from_manifest
 from dask_als.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
-from dask_als.executor import Executor
-from dask_als.outputs import staged_directory
-from dask_als.ownership import RECOMMENDATIONS
 from dask_als.samples import standard_deviations
 from dask_als.settings import RecommendSettings
-from dask_als.side import ITEMS, Side, side_named
 from dask_als.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
-from dask_als.typed_tables import from_manifest
 
 FORMAT_VERSION = 1
 MANIFEST = "recommendations.json"

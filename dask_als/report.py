@@ -21,11 +21,12 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from jinja2 import Environment
 
-from dask_als import outputs, report_data
+from dask_als import report_data
+from dask_als.core import outputs
+from dask_als.core.ownership import REPORT, marked_text
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.model import ALSModel
-from dask_als.ownership import REPORT, marked_text
 from dask_als.report_data import Errors, Scale
-from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.uncertainty import Calibration
 
 _COLORS = {USERS: "#1f6f8b", ITEMS: "#d1603d"}

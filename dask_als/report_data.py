@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from dask_als import model_files
-from dask_als.blocks import Block, State, predictions
+from dask_als.core.blocks import Block, State, predictions
+from dask_als.core.executor import Executor
+from dask_als.core.side import ITEMS, SIDES, USERS, Side
+from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.dataset import Dataset, read_block, read_test_block
-from dask_als.exact_sum import as_float, exact_sum
-from dask_als.executor import Executor
 from dask_als.model import ALSModel
-from dask_als.side import ITEMS, SIDES, USERS, Side
 
 N_LEVELS = 10
 N_PREDICTED = 60

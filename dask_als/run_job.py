@@ -12,17 +12,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypedDict
 
-from dask_als import model_files, outputs, recommend, storage
+from dask_als import model_files, recommend
 from dask_als.checkpoint import check_continues, clear_checkpoints, complete_checkpoints
-from dask_als.dataset import Dataset, open_dataset, rows_path
-from dask_als.errors import InputError
-from dask_als.evaluate import Evaluation, evaluate
-from dask_als.executor import Executor
-from dask_als.job_file import Job
-from dask_als.job_result import JobResult, StepResult, in_a_line
-from dask_als.model_files import read_manifest
-from dask_als.monitor.run import Listener
-from dask_als.ownership import (
+from dask_als.core import outputs, storage
+from dask_als.core.executor import Executor
+from dask_als.core.ownership import (
     DATASET,
     EVALUATION,
     MODEL,
@@ -32,12 +26,19 @@ from dask_als.ownership import (
     FileKind,
     Kind,
 )
+from dask_als.core.side import ITEMS
+from dask_als.core.typed_tables import from_manifest
+from dask_als.dataset import Dataset, open_dataset, rows_path
+from dask_als.errors import InputError
+from dask_als.evaluate import Evaluation, evaluate
+from dask_als.job_file import Job
+from dask_als.job_result import JobResult, StepResult, in_a_line
+from dask_als.model_files import read_manifest
+from dask_als.monitor.run import Listener
 from dask_als.prepare import Progress, Titles, prepare
 from dask_als.settings import CheckpointSettings
-from dask_als.side import ITEMS
 from dask_als.source import open_source
 from dask_als.train import train
-from dask_als.typed_tables import from_manifest
 
 _FILES_OF_A_TASK = 16
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dask_als.blocks import State
+from dask_als.core.blocks import State
 
 _PAIRS_AT_ONCE = 4096
 

@@ -7,10 +7,10 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from dask_als import typed_tables
+from dask_als.core import typed_tables
+from dask_als.core.side import SIDES, Side, SideName
 from dask_als.credentials import looks_like_credential
 from dask_als.errors import InputError
-from dask_als.side import SIDES, Side, SideName
 
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64

@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dask_als import csv_text, storage
+from dask_als import csv_text
+from dask_als.core import storage
+from dask_als.core.limits import read_text
 from dask_als.csv_text import LINE_END, CsvFormat, Malformed
 from dask_als.errors import DaskALSError, InputError
-from dask_als.limits import read_text
 from dask_als.settings import Columns
 
 _BLOCK_BYTES = 16 << 20

@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from dask_als import model_files, sample_files, storage
-from dask_als.blocks import State, random_state, zero_state
+from dask_als import model_files, sample_files
 from dask_als.checkpoint import (
     best_path,
     check_best,
@@ -32,9 +31,17 @@ from dask_als.checkpoint import (
     remove_checkpoints,
     sample_path,
 )
+from dask_als.core import storage
+from dask_als.core.blocks import State, random_state, zero_state
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.executor import Executor
+from dask_als.core.limits import ParquetLimit
+from dask_als.core.output_lock import held
+from dask_als.core.outputs import staged_directory
+from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, MODEL, SAMPLE, Kind
+from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
-from dask_als.executor import Executor
 from dask_als.half_epoch import (
     HalfEpoch,
     SolvedPart,
@@ -43,19 +50,13 @@ from dask_als.half_epoch import (
     chunk_of,
     error_of_average,
 )
-from dask_als.history import EpochFigures
-from dask_als.limits import ParquetLimit
 from dask_als.methods import Method, method_of, solve_side
 from dask_als.model_files import KeptFiles, ModelManifest, ModelSide
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.objective import rmse
-from dask_als.output_lock import held
-from dask_als.outputs import staged_directory
-from dask_als.ownership import BEST_MODEL, CHECKPOINT, MODEL, SAMPLE, Kind
 from dask_als.placement import Placement
 from dask_als.plan import check_fits
 from dask_als.settings import CheckpointSettings, StopSettings, TrainSettings
-from dask_als.side import SIDES, USERS, Side, side_named
 from dask_als.stopping import best_epoch, reason_to_stop
 
 T = TypeVar("T")

@@ -11,16 +11,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from support.data import content, generated, small_settings, write_csv
 from distributed import Client, LocalCluster
+from support.data import content, generated, small_settings, write_csv
 
 import dask_als
 from dask_als.build import build_of_this_process, differences
 from dask_als.cluster import DaskExecutor
 from dask_als.cluster_check import check_builds
 from dask_als.cluster_guard import guard
+from dask_als.core.executor import SerialExecutor
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.prepare import prepare
 from dask_als.settings import CheckpointSettings, PrepareSettings
 from dask_als.train import train

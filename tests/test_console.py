@@ -3,7 +3,7 @@ import io
 import pandas as pd
 
 from dask_als import console
-from dask_als.history import EpochFigures
+from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.monitor.run import Progress
 
 FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse=None, seconds=0.25)

@@ -9,7 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als import dataset, storage
+from dask_als import dataset
+from dask_als.core import storage
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.dataset import (
     RATINGS_SCHEMA,
     Partition,
@@ -19,10 +22,8 @@ from dask_als.dataset import (
     read_test_block,
 )
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.prepare import prepare
 from dask_als.settings import PrepareSettings
-from dask_als.side import ITEMS, SIDES, USERS
 
 N_USERS, N_ITEMS, N_PARTS = 12, 9, 3
 

@@ -6,9 +6,9 @@ import pytest
 from support.data import generated, small_settings, write_csv
 
 from dask_als import demo
+from dask_als.core.executor import SerialExecutor
 from dask_als.errors import InputError
 from dask_als.evaluate import Baselines
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.train import train

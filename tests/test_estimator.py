@@ -4,11 +4,11 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-from support.data import generated, write_csv
 from distributed import Client
+from support.data import generated, write_csv
 
 from dask_als import ALS, Columns, InputError, PrepareSettings
-from dask_als.executor import SerialExecutor
+from dask_als.core.executor import SerialExecutor
 from dask_als.prepare import prepare
 
 SETTINGS = {"rank": 3, "epochs": 2}

@@ -5,14 +5,14 @@ from support.data import generated, small_settings, write_csv
 from support.oracle import Oracle
 
 from dask_als.cluster import DaskExecutor
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, USERS
+from dask_als.core.storage import read_parquet
 from dask_als.errors import InputError
 from dask_als.evaluate import baselines, evaluate
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.settings import EvaluateSettings, PrepareSettings
-from dask_als.side import ITEMS, USERS
-from dask_als.storage import read_parquet
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -5,8 +5,8 @@ import zipfile
 import pytest
 
 from dask_als.console import Download, Screen
+from dask_als.core.executor import SerialExecutor
 from dask_als.errors import InputError, JobError
-from dask_als.executor import SerialExecutor
 from dask_als.fetch import fetch
 from dask_als.prepare import prepare
 

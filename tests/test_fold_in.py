@@ -8,15 +8,15 @@ from support.data import generated, read_state, small_settings, write_csv
 from support.oracle import Oracle
 
 from dask_als.cluster import DaskExecutor
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.fold_in import fold_in
 from dask_als.model import ALSModel
 from dask_als.prepare import Titles, prepare
 from dask_als.recommend import recommend
 from dask_als.settings import PrepareSettings, RecommendSettings, TrainSettings
-from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

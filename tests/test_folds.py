@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from support.data import generated, write_csv
 
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import SIDES, USERS
+from dask_als.core.storage import read_parquet
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.folds import split_into_folds
 from dask_als.prepare import prepare
 from dask_als.settings import PrepareSettings
-from dask_als.side import SIDES, USERS
-from dask_als.storage import read_parquet
 
 SERIAL = SerialExecutor()
 ROWS = generated(60, 50, 1500, seed=6)

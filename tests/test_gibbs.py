@@ -6,10 +6,11 @@ import pytest
 from support.data import MOVIELENS, content, generated, small_settings, write_csv
 
 from dask_als import sample_files
-from dask_als.blocks import State, block_of, concatenated
 from dask_als.cluster import DaskExecutor
+from dask_als.core.blocks import State, block_of, concatenated
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
 from dask_als.half_epoch import HalfEpoch, SolvedSide
 from dask_als.methods import method_of, solve_side
@@ -24,7 +25,6 @@ from dask_als.settings import (
     StopSettings,
     TrainSettings,
 )
-from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
 SETTINGS = small_settings(

@@ -9,7 +9,7 @@ import pytest
 from numba import njit
 
 from dask_als import cholesky, gram, simd
-from dask_als.aligned import aligned_zeros
+from dask_als.core.aligned import aligned_zeros
 from dask_als.simd import pointer
 
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]

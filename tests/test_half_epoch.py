@@ -5,17 +5,11 @@ import pytest
 from support.data import small_settings
 from support.made_blocks import block_with, state_of
 
-from dask_als.blocks import block_of
-from dask_als.exact_sum import as_float
-from dask_als.half_epoch import (
-    SolvedSide,
-    held_out_error,
-    join_parts,
-    solve_part,
-    unsolved_part,
-)
+from dask_als.core.blocks import block_of
+from dask_als.core.side import ITEMS, SIDES, USERS
+from dask_als.core.superaccumulator import as_float
+from dask_als.half_epoch import SolvedSide, held_out_error, join_parts, solve_part, unsolved_part
 from dask_als.objective import NO_SUMS
-from dask_als.side import ITEMS, SIDES, USERS
 
 SETTINGS = small_settings(dtype="float64", residual_precision=0.5)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from support.data import content, generated, read_state, small_settings, write_csv
 
+from dask_als.core.executor import SerialExecutor
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.settings import CheckpointSettings, PrepareSettings, TrainSettings

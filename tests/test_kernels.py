@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.kernel_problems import digest, mixed_counts, problem
 from llvmlite.binding import get_host_cpu_features
+from support.kernel_problems import digest, mixed_counts, problem
 
 import dask_als
 from dask_als import kernels

@@ -7,8 +7,8 @@ import shutil
 from types import SimpleNamespace
 
 import fsspec
-import support.kubernetes_cluster as cluster
 import pytest
+import support.kubernetes_cluster as cluster
 import yaml
 from support.kubernetes_cluster import IMAGE, NAMESPACE, REPOSITORY, there
 

@@ -9,8 +9,8 @@ from support.data import generated, write_csv
 from dask_als import model_files
 from dask_als.cli import cli
 from dask_als.console import Screen
-from dask_als.executor import SerialExecutor
-from dask_als.history import EpochFigures
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.executor import SerialExecutor
 from dask_als.job_result import StepResult
 from dask_als.log import JsonLog, TextLog
 from dask_als.prepare import prepare

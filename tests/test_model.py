@@ -6,14 +6,14 @@ import pytest
 from support.data import generated, notebook_settings, small_settings, write_csv
 
 from dask_als import model_files
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.dataset import read_block
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.half_epoch import SolvedSide, solve_part
 from dask_als.model import ALSModel
 from dask_als.objective import NO_SUMS
 from dask_als.prepare import Titles, prepare
-from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.data import generated, small_settings, write_csv
 from hypothesis import given
 from hypothesis import strategies as st
+from support.data import generated, small_settings, write_csv
 
-from dask_als import model_files, storage
+from dask_als import model_files
+from dask_als.core import storage
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.settings import PrepareSettings
-from dask_als.side import ITEMS, USERS
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -2,9 +2,9 @@ import shutil
 import subprocess
 
 import pytest
-from support.monitored import figures, started, train_an_epoch
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from support.monitored import figures, started, train_an_epoch
 
 from dask_als.monitor.metrics import RunMetrics
 

@@ -1,7 +1,16 @@
 import time
 
 import pytest
-from support.monitored import OTHER, TASKS, WORKER, begin_a_stretch, end, figures, started, train_an_epoch
+from support.monitored import (
+    OTHER,
+    TASKS,
+    WORKER,
+    begin_a_stretch,
+    end,
+    figures,
+    started,
+    train_an_epoch,
+)
 
 from dask_als.monitor.run import HalfEpochTimes, Progress
 

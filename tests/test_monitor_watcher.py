@@ -12,13 +12,13 @@ from pathlib import Path
 
 import dask
 import pytest
-from support.data import content, generated, small_settings, write_csv
 from distributed import Client, LocalCluster
+from support.data import content, generated, small_settings, write_csv
 from support.monitored import info
 
 from dask_als import model_files
 from dask_als.cluster import DaskExecutor
-from dask_als.executor import SerialExecutor
+from dask_als.core.executor import SerialExecutor
 from dask_als.monitor.plugin import _BOARDS
 from dask_als.monitor.run import Listener
 from dask_als.monitor.watcher import watched

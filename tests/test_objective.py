@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from support.data import small_settings
 
-from dask_als.blocks import State
-from dask_als.exact_sum import as_float
+from dask_als.core.blocks import State
+from dask_als.core.superaccumulator import as_float
 from dask_als.objective import NO_SUMS, objective, rmse, sums_of
 
 

@@ -14,16 +14,16 @@ from itertools import pairwise
 import numpy as np
 import psutil
 import pytest
-from support.data import generated, small_settings, write_csv
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
+from support.data import generated, small_settings, write_csv
 
-from dask_als.blocks import PREDICTIONS_AT_ONCE
 from dask_als.cluster import _WORKERS_ENVIRONMENT, ClusterSettings, DaskExecutor
+from dask_als.core.blocks import PREDICTIONS_AT_ONCE
+from dask_als.core.executor import SerialExecutor, Shape
 from dask_als.dataset import Dataset, Partition, SideTable
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor, Shape
 from dask_als.generate import GenerateSettings, write_ratings
 from dask_als.model_files import read_manifest
 from dask_als.plan import (

@@ -14,18 +14,19 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-import support.prepare_oracle as oracle
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import support.prepare_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_als import prepare_tasks, source, storage
+from dask_als import prepare_tasks, source
 from dask_als.cluster import DaskExecutor
+from dask_als.core import storage
+from dask_als.core.executor import SerialExecutor
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError, JobError
-from dask_als.executor import SerialExecutor
 from dask_als.prepare import Titles, prepare
 from dask_als.settings import Columns, PrepareSettings
 

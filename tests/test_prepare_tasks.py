@@ -3,8 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dask_als import prepare_tasks as tasks
-from dask_als import storage
 from dask_als.clean import REJECTED_SCHEMA
+from dask_als.core import storage
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.data import generated, small_settings, write_csv
 from distributed import Client, LocalCluster
+from support.data import generated, small_settings, write_csv
 
 from dask_als.cluster import DaskExecutor
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import Titles, prepare
 from dask_als.recommend import recommend
 from dask_als.settings import PrepareSettings, RecommendSettings
-from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

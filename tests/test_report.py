@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 
 import pytest
 from click.testing import CliRunner
-from support.data import generated, small_settings, write_csv
 from playwright.sync_api import sync_playwright
+from support.data import generated, small_settings, write_csv
 
 from dask_als.cli import cli
-from dask_als.executor import SerialExecutor
+from dask_als.core.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import Titles, prepare
 from dask_als.report import report, write_report

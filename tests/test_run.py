@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.output_lock import held
 from dask_als.dataset import open_dataset
-from dask_als.executor import SerialExecutor
-from dask_als.output_lock import held
 from dask_als.train import train
 
 JOB = """

@@ -7,12 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from support.data import MOVIELENS, content, generated, notebook_settings, small_settings, write_csv
 
-from dask_als import output_lock
 from dask_als.checkpoint import complete_checkpoints
+from dask_als.core import output_lock
+from dask_als.core.executor import SerialExecutor
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
-from dask_als.executor import SerialExecutor
 from dask_als.job_file import STEPS, Job, SourceSettings, read_job
 from dask_als.job_result import recorded
 from dask_als.monitor.run import Listener

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dask_als import sample_files
-from dask_als.blocks import State
+from dask_als.core.blocks import State
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
 from dask_als.sample_files import SampleManifest, SampleSide
-from dask_als.side import ITEMS, SIDES, USERS
 
 MANIFEST = SampleManifest({USERS: SampleSide(0.25, (3, 4)), ITEMS: SampleSide(-0.5, (5,))}, 1.5)
 

@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from support.data import generated, small_settings, write_csv
 from pyarrow import parquet
+from support.data import generated, small_settings, write_csv
 
 from dask_als import ALS
 from dask_als.cli import cli
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.recommend import recommend
 from dask_als.settings import PrepareSettings, RecommendSettings
-from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

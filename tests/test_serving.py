@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from support.data import generated, small_settings, write_csv
 
-from dask_als.executor import SerialExecutor
+from dask_als.core.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.recommend import recommend

@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
+from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
 from dask_als.settings import Columns, PrepareSettings, Regularization, TrainSettings
-from dask_als.side import ITEMS, USERS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als import source, storage
+from dask_als import source
+from dask_als.core import storage
 from dask_als.errors import InputError
 from dask_als.settings import Columns
 from dask_als.source import TitleFile, check_titles, listed, open_source, read_blocks, read_titles

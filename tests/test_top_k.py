@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_info
 
 from dask_als import top_k as module
 from dask_als.blas_threads import one_blas_thread
-from dask_als.blocks import State
+from dask_als.core.blocks import State
 from dask_als.top_k import Seen, candidates, top_k
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from support.data import (
     MOVIELENS,
     content,
@@ -14,17 +15,16 @@ from support.data import (
     small_settings,
     write_csv,
 )
-from distributed import Client, LocalCluster
 from support.oracle import Oracle
 
 from dask_als import model_files
 from dask_als.cluster import DaskExecutor
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.settings import Columns, PrepareSettings
-from dask_als.side import ITEMS, SIDES, USERS
 from dask_als.train import Training, random_start, train
 
 SERIAL = SerialExecutor()

@@ -9,20 +9,20 @@ import pytrec_eval
 from support.data import generated, write_csv
 from support.oracle import Oracle
 
-from dask_als.blocks import State, block_of, random_state
 from dask_als.cli import main
 from dask_als.cluster import DaskExecutor
+from dask_als.core.blocks import State, block_of, random_state
+from dask_als.core.executor import SerialExecutor, Shape
+from dask_als.core.side import SIDES, USERS
+from dask_als.core.superaccumulator import as_float
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError
-from dask_als.exact_sum import as_float
-from dask_als.executor import SerialExecutor, Shape
 from dask_als.folds import split_into_folds
 from dask_als.half_epoch import SolvedSide
 from dask_als.job_file import read_job
 from dask_als.objective import NO_SUMS
 from dask_als.prepare import prepare
 from dask_als.settings import PrepareSettings, TrainSettings, TuneSettings
-from dask_als.side import SIDES, USERS
 from dask_als.tune import Measure, Walk, check_fits, ndcg_of_part, tune
 
 SERIAL = SerialExecutor()

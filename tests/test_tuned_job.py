@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 from support.data import generated, small_settings, write_csv
 
+from dask_als.core.executor import SerialExecutor
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError
-from dask_als.executor import SerialExecutor
 from dask_als.job_file import read_job
 from dask_als.job_result import recorded
 from dask_als.prepare import Titles, prepare

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from support.data import generated, small_settings, write_csv
 
+from dask_als.core.executor import SerialExecutor
 from dask_als.dataset import read_test_block
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.settings import CheckpointSettings, EvaluateSettings, PrepareSettings

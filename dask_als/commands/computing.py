@@ -14,7 +14,7 @@ from dask_als.settings import KubernetesSize
 
 if TYPE_CHECKING:
     from dask_als.cluster import ClusterSettings, DaskExecutor
-    from dask_als.executor import Shape
+    from dask_als.core.executor import Shape
 
 
 class Says(Protocol):

@@ -59,8 +59,8 @@ def fold_in(
         dask-als recommend NEW NEW/ratings --out DIR
     """
     from dask_als import console
+    from dask_als.core.side import side_named
     from dask_als.fold_in import fold_in as run
-    from dask_als.side import side_named
 
     columns = settings_of(Columns, options)
     screen = console.Screen(stderr=as_json)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dask_als.core.side import SIDES
 from dask_als.errors import InputError
 from dask_als.settings import (
     CheckpointSettings,
@@ -17,7 +18,6 @@ from dask_als.settings import (
     StopSettings,
     TrainSettings,
 )
-from dask_als.side import SIDES
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]

@@ -77,10 +77,10 @@ def recommend(
         dask-als recommend MODEL DATASET --to 307
     """
     from dask_als import console
+    from dask_als.core.side import side_named
     from dask_als.dataset import open_dataset
     from dask_als.model import ALSModel
     from dask_als.recommend import recommend as run
-    from dask_als.side import side_named
 
     settings = settings_of(RecommendSettings, options)
     if (out is None) == (to is None):
@@ -127,7 +127,7 @@ def _print_one(
     as_json: bool,
 ) -> None:
     from dask_als import console
-    from dask_als.side import side_named
+    from dask_als.core.side import side_named
 
     side = side_named(settings.side)
     identifier = model.rows(side).parse(to)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dask_als.commands.options import debug_option, json_option
-from dask_als.side import side_named
+from dask_als.core.side import side_named
 
 
 @click.command()

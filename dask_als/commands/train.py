@@ -82,6 +82,6 @@ def train(
 
 def model_json(path: str, manifest: ModelManifest) -> dict[str, Any]:
     """Return where a model is, and how good."""
-    from dask_als import storage
+    from dask_als.core import storage
 
     return {"model": storage.absolute(path), **manifest.figures.to_json()}

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from distributed import SchedulerPlugin
 from tornado.ioloop import IOLoop
 
-from dask_als.history import EpochFigures
+from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.monitor.metrics import METRICS
 from dask_als.monitor.run import RunInfo, RunState
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dask_als.history import EpochFigures
+from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.monitor.times import Interval, split_time
 
 _EPOCHS_OF_AN_ESTIMATE = 5

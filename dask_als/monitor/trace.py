@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dask_als import outputs, storage
+from dask_als.core import outputs, storage
+from dask_als.core.ownership import TRACE, marked_text
 from dask_als.errors import JobError
 from dask_als.monitor.run import HalfEpochTimes
-from dask_als.ownership import TRACE, marked_text
 
 
 @contextmanager

@@ -31,8 +31,9 @@ from benchmark_data import BUILD
 from machine import describe, environment, say
 from peers_venv import HERE, install, python_of_peers
 
-from dask_als.blocks import Block
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.core.blocks import Block
+from dask_als.core.side import USERS
 from dask_als.dataset import Dataset, read_block, read_test_block
 from dask_als.evaluate import baselines, evaluate
 from dask_als.folds import split_into_folds
@@ -45,7 +46,6 @@ from dask_als.settings import (
     TrainSettings,
     TuneSettings,
 )
-from dask_als.side import USERS
 from dask_als.train import train
 from dask_als.tune import tune
 

@@ -30,13 +30,13 @@ from benchmark_data import GENERATED, ratings_folder
 from machine import environment
 from peers_venv import HERE, install, python_of_peers
 
-from dask_als.blocks import random_state
+from dask_als.core.blocks import random_state
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES
 from dask_als.dataset import Dataset
-from dask_als.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.settings import TrainSettings
-from dask_als.side import ITEMS, SIDES
 from dask_als.train import train
 
 WANTED = 1e-4

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from dask_als.core.side import SIDES
 from dask_als.generate import GenerateSettings, chunks, generate_chunk
 from dask_als.model import ALSModel
 from dask_als.settings import TrainSettings
-from dask_als.side import SIDES
 
 _SHARED = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small" / "ratings.csv"
 MOVIELENS = _SHARED if _SHARED.exists() else None

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dask_als.blocks import State, block_of
+from dask_als.core.blocks import State, block_of
 
 
 def state_of(seed, n_rows, rank=4):

@@ -1,6 +1,6 @@
 """What the tests of watching share: a training as the scheduler would see it."""
 
-from dask_als.history import EpochFigures
+from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.monitor.run import RunInfo, RunState
 from dask_als.settings import TrainSettings
 

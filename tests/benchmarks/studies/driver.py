@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from distributed import Client, Future, wait
 
-from dask_als.blocks import State
 from dask_als.cluster import DaskExecutor
+from dask_als.core.blocks import State
 from dask_als.dataset import open_dataset
 from dask_als.half_epoch import SolvedPart, SolvedSide, join_parts, unsolved_part
 from dask_als.settings import TrainSettings

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 from machine import say
 
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
-from dask_als.executor import SerialExecutor
+from dask_als.core.executor import SerialExecutor
 from dask_als.generate import GenerateSettings
 from dask_als.settings import TrainSettings
 from dask_als.train import Training

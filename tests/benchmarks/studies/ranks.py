@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from machine import say
 
-from dask_als.aligned import aligned_empty
-from dask_als.blocks import Block, block_of
+from dask_als.core.aligned import aligned_empty
+from dask_als.core.blocks import Block, block_of
 from dask_als.generate import GenerateSettings, chunks, generate_chunk
 from dask_als.kernels import solve_rows
 from studies.report import Criterion, bar, table

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from dask_als.executor import Shape
+from dask_als.core.executor import Shape
 
 
 class ThreadsExecutor:

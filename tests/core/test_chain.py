@@ -13,11 +13,13 @@ import pytest
 from support.data import content, generated, small_settings, write_csv
 
 from dask_als import model as model_module
-from dask_als import recommend, storage
+from dask_als import recommend
+from dask_als.core import storage
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, USERS
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
-from dask_als.executor import SerialExecutor
 from dask_als.fold_in import fold_in
 from dask_als.job_file import Job, SourceSettings
 from dask_als.job_result import recorded
@@ -33,7 +35,6 @@ from dask_als.settings import (
     RecommendSettings,
     StopSettings,
 )
-from dask_als.side import ITEMS, USERS
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

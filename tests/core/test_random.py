@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als.draws import standard_normal
+from dask_als.core.random import standard_normal
 
 
 @given(st.integers(0, 3000), st.integers(0, 1500), st.integers(0, 1500))

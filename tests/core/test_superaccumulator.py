@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als.exact_sum import UNIT_EXPONENT, as_float, exact_sum
+from dask_als.core.superaccumulator import UNIT_EXPONENT, as_float, exact_sum
 
 UNIT = Fraction(1, 2**UNIT_EXPONENT)
 FLOATS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=50)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dask_als.aligned import aligned_empty, recycled_empty
-from dask_als.draws import standard_normal
-from dask_als.side import ITEMS, Side
+from dask_als.core.aligned import aligned_empty, recycled_empty
+from dask_als.core.random import standard_normal
+from dask_als.core.side import ITEMS, Side
 
 PREDICTIONS_AT_ONCE = 1 << 14
 

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dask_als.home import ensure_home
+from dask_als.core.home import ensure_home
 
 # As a user of whom the system knows nothing.
 UNKNOWN = """

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als import storage
+from dask_als.core import storage
 from dask_als.errors import InputError
 
 PROJECT = "dask_als"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dask_als.core.jit import compiled
 from dask_als.errors import NotFiniteError
-from dask_als.jit import compiled
 
 UNIT_EXPONENT = 1126
 _MANTISSA_BITS = 52  # without the first one, which is not stored

@@ -10,8 +10,8 @@ import sys
 import pytest
 from support.data import generated, write_csv
 
-from dask_als import ownership
-from dask_als.ownership import CHECKPOINT, DATASET, MODEL, RECOMMENDATIONS
+from dask_als.core import ownership
+from dask_als.core.ownership import CHECKPOINT, DATASET, MODEL, RECOMMENDATIONS
 
 N_KILLS = int(os.environ.get("DASK_ALS_KILLS", "24"))
 """How many processes are killed, spread over commands and system calls."""
@@ -23,7 +23,7 @@ CALLS = ["rename,renameat2", "fsync", "unlink,rmdir", "mkdir"]
 SCRIPT = """
 import json, os, sys
 from dask_als.dataset import open_dataset
-from dask_als.executor import SerialExecutor
+from dask_als.core.executor import SerialExecutor
 from dask_als.settings import *
 from dask_als import prepare, train, recommend, report, job_file, job_result, run_job, generate
 S = SerialExecutor()

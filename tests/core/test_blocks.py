@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 from dask.sizeof import sizeof
 
-from dask_als import blocks
-from dask_als.blocks import State, block_of, concatenated, predictions, random_state, zero_state
+from dask_als.core import blocks
+from dask_als.core.blocks import (
+    State,
+    block_of,
+    concatenated,
+    predictions,
+    random_state,
+    zero_state,
+)
+from dask_als.core.side import ITEMS, USERS
 from dask_als.half_epoch import join_parts, unsolved_part
-from dask_als.side import ITEMS, USERS
 
 
 def test_a_block_is_the_ratings_by_row():

@@ -1,6 +1,6 @@
 import pickle
 
-from dask_als.side import ITEMS, SIDES, USERS, side_named
+from dask_als.core.side import ITEMS, SIDES, USERS, side_named
 
 
 def test_each_side_is_the_others_other():

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als.arrow_memory import read_all
+from dask_als.core.arrow_memory import read_all
+from dask_als.core.limits import MOST_JSON_BYTES, TEXT_BYTES, ParquetLimit, check_inside
 from dask_als.errors import InputError
-from dask_als.limits import MOST_JSON_BYTES, TEXT_BYTES, ParquetLimit, check_inside
 
 STAGING_SUFFIX = ".partial"
 """How directories are called that are not complete."""

@@ -3,7 +3,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from dask_als import jit
+from dask_als.core import jit
 
 
 def compile_what_cannot_be_kept():

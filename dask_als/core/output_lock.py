@@ -17,9 +17,9 @@ from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als import outputs, storage
+from dask_als.core import outputs, storage
+from dask_als.core.ownership import IN_USE, is_content_of, marked_json
 from dask_als.errors import InputError
-from dask_als.ownership import IN_USE, is_content_of, marked_json
 
 NAME = ".in-use"
 """The file in a directory that says who uses it, or used it last."""

@@ -6,9 +6,9 @@ import threading
 import fsspec
 import pytest
 
-from dask_als import output_lock
+from dask_als.core import output_lock
+from dask_als.core.output_lock import NAME, held
 from dask_als.errors import InputError
-from dask_als.output_lock import NAME, held
 
 SPAWN = multiprocessing.get_context("spawn")
 

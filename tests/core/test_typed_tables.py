@@ -3,8 +3,8 @@ from typing import Literal
 
 import pytest
 
+from dask_als.core.typed_tables import from_table, to_table
 from dask_als.errors import InputError
-from dask_als.typed_tables import from_table, to_table
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ import shutil
 import stat
 
 import pytest
-from support.data import generated, small_settings, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.data import generated, small_settings, write_csv
 
-from dask_als import outputs, ownership, storage
+from dask_als.core import outputs, ownership, storage
+from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import USERS
 from dask_als.dataset import open_dataset
 from dask_als.demo import _write_once
 from dask_als.errors import DaskALSError, InputError
-from dask_als.executor import SerialExecutor
 from dask_als.fold_in import fold_in
 from dask_als.generate import GenerateSettings, write_ratings
 from dask_als.job_file import job_from_toml
@@ -28,7 +29,6 @@ from dask_als.recommend import recommend
 from dask_als.report import write_report
 from dask_als.run_job import run_job
 from dask_als.settings import CheckpointSettings, PrepareSettings, RecommendSettings
-from dask_als.side import USERS
 from dask_als.train import train
 from dask_als.tuned_job import check_job_path, tuned_job, write_job
 

@@ -28,9 +28,9 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als import ownership, storage
+from dask_als.core import ownership, storage
+from dask_als.core.ownership import FileKind, Kind
 from dask_als.errors import InputError, JobError
-from dask_als.ownership import FileKind, Kind
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dask_als import aligned
-from dask_als.aligned import aligned_empty, aligned_zeros, recycled_empty
+from dask_als.core import aligned
+from dask_als.core.aligned import aligned_empty, aligned_zeros, recycled_empty
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

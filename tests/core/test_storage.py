@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als import storage
+from dask_als.core import storage
 from dask_als.errors import InputError
 
 

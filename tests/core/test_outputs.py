@@ -8,9 +8,9 @@ import sys
 import fsspec
 import pytest
 
-from dask_als import outputs, storage
+from dask_als.core import outputs, storage
+from dask_als.core.ownership import DATASET
 from dask_als.errors import InputError, JobError
-from dask_als.ownership import DATASET
 
 MANIFEST = DATASET.manifest
 

@@ -1,7 +1,7 @@
 import pytest
 
 from dask_als.cluster import DaskExecutor
-from dask_als.executor import SerialExecutor, reduce_by_tree
+from dask_als.core.executor import SerialExecutor, reduce_by_tree
 
 
 @pytest.fixture(params=["serial", "dask"])
