@@ -60,7 +60,7 @@ from dask_als.private_cluster import (
     temporary_security,
     unguessable_path,
 )
-from dask_als.settings import KubernetesSize, LocalSize
+from dask_als.settings.settings import KubernetesSize, LocalSize
 
 _ANY_PORT = "127.0.0.1:0"
 _SECONDS_BETWEEN_LOOKS = 2.0

@@ -22,7 +22,7 @@ from dask_als.dataset import Dataset, is_dataset, open_dataset
 from dask_als.errors import InputError
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import Columns, PrepareSettings, StopSettings, TrainSettings
+from dask_als.settings.settings import Columns, PrepareSettings, StopSettings, TrainSettings
 from dask_als.train import Callback, train
 
 

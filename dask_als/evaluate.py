@@ -21,7 +21,7 @@ from dask_als.half_epoch import SolvedSide
 from dask_als.objective import rmse
 from dask_als.ranking import MEASURES, measures
 from dask_als.recommend import rated_by, typical_norm
-from dask_als.settings import EvaluateSettings, TrainSettings
+from dask_als.settings.settings import EvaluateSettings, TrainSettings
 from dask_als.top_k import Candidates, candidates, top_k
 from dask_als.train import Epoch, Training, zero_start
 from dask_als.uncertainty import Calibration, calibration

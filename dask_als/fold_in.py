@@ -37,7 +37,7 @@ from dask_als.model import dataset_of
 from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
 from dask_als.prepare import KnownRows, prepare
-from dask_als.settings import Columns, PrepareSettings
+from dask_als.settings.settings import Columns, PrepareSettings
 
 ABOUT = "fold_in.json"
 RATINGS = "ratings"

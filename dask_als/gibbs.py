@@ -30,7 +30,7 @@ from dask_als.gibbs_kernel import draw_rows
 from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.implicit_kernel import gram_of_side, grams_of_chunks
 from dask_als.objective import rmse, sums_of
-from dask_als.settings import TrainSettings
+from dask_als.settings.settings import TrainSettings
 
 # Rows that the prior of the factors' precision is worth.
 PRIOR_ROWS = 3000.0

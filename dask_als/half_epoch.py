@@ -17,7 +17,7 @@ from dask_als.core.side import Side
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.kernels import solve_rows
 from dask_als.objective import NO_SUMS, Sums, sums_of
-from dask_als.settings import Regularization, TrainSettings
+from dask_als.settings.settings import Regularization, TrainSettings
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.implicit_kernel import gram_of_side, grams_of_chunks, solve_rows_implicit
 from dask_als.objective import Sums, objective
-from dask_als.settings import TrainSettings
+from dask_als.settings.settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ import tomli_w
 from dask_als.core import storage
 from dask_als.core.typed_tables import from_table, to_table
 from dask_als.errors import InputError
-from dask_als.settings import (
+from dask_als.settings.settings import (
     CheckpointPolicy,
     Columns,
     EvaluateSettings,

@@ -18,7 +18,7 @@ from dask_als.gibbs import Gibbs
 from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.implicit import ImplicitLeastSquares
 from dask_als.objective import objective, rmse
-from dask_als.settings import TrainSettings
+from dask_als.settings.settings import TrainSettings
 
 
 class Method(Protocol):

@@ -28,7 +28,7 @@ from dask_als.model_files import ModelManifest, ModelSide
 from dask_als.objective import NO_SUMS
 from dask_als.recommend import allowed_rows
 from dask_als.samples import standard_deviations
-from dask_als.settings import TrainSettings
+from dask_als.settings.settings import TrainSettings
 from dask_als.top_k import Seen, candidates, top_k
 
 Measure = Literal["cosine", "inner-product"]

@@ -24,7 +24,7 @@ from dask_als.half_epoch import HalfEpoch, SolvedSide, held_out_error
 from dask_als.methods import method_of
 from dask_als.placement import Placement
 from dask_als.ranges import default_partitions
-from dask_als.settings import CheckpointPolicy, StopSettings, TrainSettings
+from dask_als.settings.settings import CheckpointPolicy, StopSettings, TrainSettings
 
 # A worker that has imported all, loaded the kernel and trained on next to nothing, and what the
 # allocators keep for each thread once it has read and written; measured.

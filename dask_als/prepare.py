@@ -32,7 +32,7 @@ from dask_als.dataset import (
 from dask_als.errors import InputError, JobError
 from dask_als.prepare_tasks import BlockNumber, CheckedPart, CheckedSide, ChunkSummary, UserPart
 from dask_als.ranges import default_partitions
-from dask_als.settings import Columns, PrepareSettings
+from dask_als.settings.settings import Columns, PrepareSettings
 from dask_als.source import Source, TitleFile, check_titles, listed, open_source
 
 # Told the stage, and how many of its tasks have ended, of how many.

@@ -22,7 +22,7 @@ from dask_als.core.superaccumulator import exact_sum
 from dask_als.dataset import RATINGS_SCHEMA, TEST_DIRECTORY, ratings_path, rows_path
 from dask_als.errors import InputError
 from dask_als.ranges import balanced_ranges, starts
-from dask_als.settings import Columns, PrepareSettings
+from dask_als.settings.settings import Columns, PrepareSettings
 from dask_als.source import Chunk, TitleFile, read_blocks, read_titles
 from dask_als.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
 

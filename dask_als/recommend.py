@@ -29,7 +29,7 @@ from dask_als.core.typed_tables import from_manifest
 from dask_als.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
 from dask_als.samples import standard_deviations
-from dask_als.settings import RecommendSettings
+from dask_als.settings.settings import RecommendSettings
 from dask_als.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
 
 FORMAT_VERSION = 1

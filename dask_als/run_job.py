@@ -36,7 +36,7 @@ from dask_als.job_result import JobResult, StepResult, in_a_line
 from dask_als.model_files import read_manifest
 from dask_als.monitor.run import Listener
 from dask_als.prepare import Progress, Titles, prepare
-from dask_als.settings import CheckpointSettings
+from dask_als.settings.settings import CheckpointSettings
 from dask_als.source import open_source
 from dask_als.train import train
 

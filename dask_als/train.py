@@ -56,7 +56,7 @@ from dask_als.monitor.run import Listener, RunInfo
 from dask_als.objective import rmse
 from dask_als.placement import Placement
 from dask_als.plan import check_fits
-from dask_als.settings import CheckpointSettings, StopSettings, TrainSettings
+from dask_als.settings.settings import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.stopping import best_epoch, reason_to_stop
 
 T = TypeVar("T")

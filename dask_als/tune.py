@@ -38,7 +38,7 @@ from dask_als.half_epoch import SolvedSide
 from dask_als.plan import USABLE, in_words, memory_of_a_worker
 from dask_als.ranking import measures
 from dask_als.recommend import rated_by, typical_norm
-from dask_als.settings import TrainSettings, TuneSettings
+from dask_als.settings.settings import TrainSettings, TuneSettings
 from dask_als.top_k import candidates, top_k
 from dask_als.train import Epoch, Start, random_start
 

@@ -10,7 +10,7 @@ from dask_als.core.ownership import TUNED_JOB, marked_text
 from dask_als.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.job_file import Job, SourceSettings
-from dask_als.settings import Columns, PrepareSettings, TrainSettings
+from dask_als.settings.settings import Columns, PrepareSettings, TrainSettings
 
 
 def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:

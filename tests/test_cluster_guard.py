@@ -22,7 +22,7 @@ from dask_als.cluster_guard import guard
 from dask_als.core.executor import SerialExecutor
 from dask_als.errors import InputError
 from dask_als.prepare import prepare
-from dask_als.settings import CheckpointSettings, PrepareSettings
+from dask_als.settings.settings import CheckpointSettings, PrepareSettings
 from dask_als.train import train
 
 PACKAGE = Path(dask_als.__file__).parent

@@ -23,7 +23,7 @@ from dask_als.dataset import (
 )
 from dask_als.errors import InputError
 from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings
+from dask_als.settings.settings import PrepareSettings
 
 N_USERS, N_ITEMS, N_PARTS = 12, 9, 3
 

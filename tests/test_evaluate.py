@@ -12,7 +12,7 @@ from dask_als.errors import InputError
 from dask_als.evaluate import baselines, evaluate
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import EvaluateSettings, PrepareSettings
+from dask_als.settings.settings import EvaluateSettings, PrepareSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

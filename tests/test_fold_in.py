@@ -16,7 +16,7 @@ from dask_als.fold_in import fold_in
 from dask_als.model import ALSModel
 from dask_als.prepare import Titles, prepare
 from dask_als.recommend import recommend
-from dask_als.settings import PrepareSettings, RecommendSettings, TrainSettings
+from dask_als.settings.settings import PrepareSettings, RecommendSettings, TrainSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -8,7 +8,7 @@ from dask_als.core.storage import read_parquet
 from dask_als.errors import InputError
 from dask_als.folds import split_into_folds
 from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings
+from dask_als.settings.settings import PrepareSettings
 
 SERIAL = SerialExecutor()
 ROWS = generated(60, 50, 1500, seed=6)

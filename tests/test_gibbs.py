@@ -18,7 +18,7 @@ from dask_als.model import ALSModel
 from dask_als.model_files import read_manifest
 from dask_als.objective import NO_SUMS
 from dask_als.prepare import prepare
-from dask_als.settings import (
+from dask_als.settings.settings import (
     CheckpointSettings,
     Columns,
     PrepareSettings,

@@ -10,7 +10,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.errors import InputError
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import CheckpointSettings, PrepareSettings, TrainSettings
+from dask_als.settings.settings import CheckpointSettings, PrepareSettings, TrainSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

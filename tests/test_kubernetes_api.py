@@ -9,7 +9,7 @@ from dask_als.errors import InputError, JobError
 from dask_als.job_file import job_from_toml
 from dask_als.kubernetes import api, operator, spec
 from dask_als.kubernetes.api import ask
-from dask_als.settings import KubernetesSize
+from dask_als.settings.settings import KubernetesSize
 
 
 @pytest.mark.parametrize("name", ["DaskJob", "DaskCluster"])

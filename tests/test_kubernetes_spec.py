@@ -11,7 +11,7 @@ import yaml
 from dask_als.errors import InputError
 from dask_als.job_file import ClusterSizes, Job, SourceSettings, job_from_toml
 from dask_als.kubernetes import spec
-from dask_als.settings import KubernetesSize
+from dask_als.settings.settings import KubernetesSize
 
 BASE = Path(__file__).parents[1] / "k8s" / "base"
 SIZE = KubernetesSize(

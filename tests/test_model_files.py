@@ -17,7 +17,7 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings
+from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

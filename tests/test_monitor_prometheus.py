@@ -16,7 +16,7 @@ from dask_als import model_files
 from dask_als.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings
+from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train
 
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")

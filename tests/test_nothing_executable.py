@@ -18,7 +18,7 @@ from dask_als.core.side import SIDES
 from dask_als.dataset import open_dataset, read_block, read_test_block
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings
+from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train
 
 PACKAGE = Path(__file__).parents[1] / "dask_als"

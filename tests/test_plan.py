@@ -41,7 +41,12 @@ from dask_als.plan import (
     tasks_per_epoch,
 )
 from dask_als.prepare import prepare
-from dask_als.settings import CheckpointSettings, PrepareSettings, StopSettings, TrainSettings
+from dask_als.settings.settings import (
+    CheckpointSettings,
+    PrepareSettings,
+    StopSettings,
+    TrainSettings,
+)
 from dask_als.train import Training, random_start, train
 
 MIB = 1 << 20

@@ -28,7 +28,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.dataset import open_dataset
 from dask_als.errors import InputError, JobError
 from dask_als.prepare import Titles, prepare
-from dask_als.settings import Columns, PrepareSettings
+from dask_als.settings.settings import Columns, PrepareSettings
 
 SERIAL = SerialExecutor()
 HEADER = ("userId", "movieId", "rating", "timestamp")

@@ -14,7 +14,7 @@ from dask_als.model import ALSModel
 from dask_als.prepare import Titles, prepare
 from dask_als.report import report, write_report
 from dask_als.report_data import measure_errors
-from dask_als.settings import PrepareSettings, TrainSettings
+from dask_als.settings.settings import PrepareSettings, TrainSettings
 from dask_als.train import train
 from dask_als.uncertainty import calibration
 

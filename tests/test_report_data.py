@@ -9,7 +9,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.report_data import N_LEVELS, N_PREDICTED, Scale, measure_errors
-from dask_als.settings import PrepareSettings
+from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -18,7 +18,12 @@ from dask_als.job_result import recorded
 from dask_als.monitor.run import Listener
 from dask_als.prepare import prepare
 from dask_als.run_job import Unwatched, run_job
-from dask_als.settings import CheckpointPolicy, EvaluateSettings, PrepareSettings, RecommendSettings
+from dask_als.settings.settings import (
+    CheckpointPolicy,
+    EvaluateSettings,
+    PrepareSettings,
+    RecommendSettings,
+)
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

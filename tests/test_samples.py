@@ -17,7 +17,7 @@ from dask_als.errors import InputError
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.recommend import recommend
-from dask_als.settings import PrepareSettings, RecommendSettings
+from dask_als.settings.settings import PrepareSettings, RecommendSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -15,7 +15,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
 from dask_als.recommend import recommend
-from dask_als.settings import RecommendSettings
+from dask_als.settings.settings import RecommendSettings
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -6,7 +6,7 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import SerialExecutor
 from dask_als.errors import InputError, WorkersLostError
 from dask_als.prepare import prepare
-from dask_als.settings import CheckpointSettings, PrepareSettings, StopSettings
+from dask_als.settings.settings import CheckpointSettings, PrepareSettings, StopSettings
 from dask_als.stopping import best_epoch, reason_to_stop
 from dask_als.train import train
 

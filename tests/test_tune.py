@@ -22,7 +22,7 @@ from dask_als.half_epoch import SolvedSide
 from dask_als.job_file import read_job
 from dask_als.objective import NO_SUMS
 from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings, TrainSettings, TuneSettings
+from dask_als.settings.settings import PrepareSettings, TrainSettings, TuneSettings
 from dask_als.tune import Measure, Walk, check_fits, ndcg_of_part, tune
 
 SERIAL = SerialExecutor()

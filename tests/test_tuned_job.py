@@ -10,7 +10,7 @@ from dask_als.job_file import read_job
 from dask_als.job_result import recorded
 from dask_als.prepare import Titles, prepare
 from dask_als.run_job import run_job
-from dask_als.settings import Columns, PrepareSettings
+from dask_als.settings.settings import Columns, PrepareSettings
 from dask_als.tuned_job import check_job_path, tuned_job, write_job
 
 SERIAL = SerialExecutor()

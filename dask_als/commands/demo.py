@@ -18,7 +18,7 @@ from dask_als.commands.options import (
 )
 from dask_als.commands.prepare import dataset_json, say_dataset
 from dask_als.commands.train import model_json
-from dask_als.settings import Columns, PrepareSettings, TrainSettings
+from dask_als.settings.settings import Columns, PrepareSettings, TrainSettings
 
 
 @click.command()

@@ -16,7 +16,7 @@ from dask_als.commands.options import (
     overwrite_option,
     settings_of,
 )
-from dask_als.settings import Columns
+from dask_als.settings.settings import Columns
 
 
 @click.command("fold-in")

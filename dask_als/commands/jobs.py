@@ -10,7 +10,7 @@ import click
 from dask_als.commands.options import together
 from dask_als.commands.saying import say
 from dask_als.errors import InputError, JobError
-from dask_als.settings import KubernetesSize
+from dask_als.settings.settings import KubernetesSize
 
 if TYPE_CHECKING:
     from dask_als.kubernetes.operator import Jobs

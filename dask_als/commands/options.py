@@ -11,7 +11,7 @@ import click
 
 from dask_als.core.side import SIDES
 from dask_als.errors import InputError
-from dask_als.settings import (
+from dask_als.settings.settings import (
     CheckpointSettings,
     Columns,
     PrepareSettings,

@@ -18,7 +18,7 @@ from dask_als.commands.options import (
     settings_of,
     split_options,
 )
-from dask_als.settings import Columns, PrepareSettings
+from dask_als.settings.settings import Columns, PrepareSettings
 
 if TYPE_CHECKING:
     from dask_als.console import Screen

@@ -18,7 +18,7 @@ from dask_als.commands.options import (
     settings_of,
 )
 from dask_als.errors import InputError
-from dask_als.settings import RecommendSettings
+from dask_als.settings.settings import RecommendSettings
 
 if TYPE_CHECKING:
     from dask_als.model import ALSModel, ModelRows

@@ -31,9 +31,9 @@ def submit(
     """
     import yaml
 
-    from dask_als.credentials import REDACTED
     from dask_als.job_file import read_job
     from dask_als.kubernetes import spec
+    from dask_als.settings.credentials import REDACTED
 
     job = read_job(job_file, changes)
     size = job.cluster.kubernetes

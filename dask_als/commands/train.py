@@ -19,7 +19,7 @@ from dask_als.commands.options import (
     train_options,
     watch_options,
 )
-from dask_als.settings import StopSettings, TrainSettings
+from dask_als.settings.settings import StopSettings, TrainSettings
 
 if TYPE_CHECKING:
     from dask_als.model_files import ModelManifest

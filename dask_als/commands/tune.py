@@ -15,7 +15,7 @@ from dask_als.commands.options import (
     setting,
     settings_of,
 )
-from dask_als.settings import TuneSettings
+from dask_als.settings.settings import TuneSettings
 
 
 @click.command()

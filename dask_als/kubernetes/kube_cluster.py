@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 import kr8s
 from dask_kubernetes.operator import KubeCluster
 
-from dask_als.credentials import resolved
 from dask_als.errors import JobError
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, api_of, create, delete
-from dask_als.settings import KubernetesSize
+from dask_als.settings.credentials import resolved
+from dask_als.settings.settings import KubernetesSize
 
 
 @contextmanager

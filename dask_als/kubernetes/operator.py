@@ -11,13 +11,13 @@ from typing import Any
 import kr8s
 from kr8s.objects import APIObject, ConfigMap, NetworkPolicy, Pod
 
-from dask_als.credentials import resolved
 from dask_als.errors import DaskALSError, InputError, JobError
 from dask_als.job_file import Job, job_from_toml
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, DaskJob, api_of, ask, create, delete
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
 from dask_als.kubernetes.status import JobStatus, State, judged
+from dask_als.settings.credentials import resolved
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _KINDS = (DaskJob, DaskCluster, NetworkPolicy)

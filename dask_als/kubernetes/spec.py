@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dask_als.job_file import Job
-from dask_als.settings import KubernetesSize
+from dask_als.settings.settings import KubernetesSize
 
 Manifest = dict[str, Any]
 

@@ -39,7 +39,7 @@ from dask_als.evaluate import baselines, evaluate
 from dask_als.folds import split_into_folds
 from dask_als.prepare import prepare
 from dask_als.ranking import measures
-from dask_als.settings import (
+from dask_als.settings.settings import (
     Columns,
     EvaluateSettings,
     PrepareSettings,

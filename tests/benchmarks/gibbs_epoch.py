@@ -25,7 +25,7 @@ from machine import describe, say
 
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.dataset import Dataset
-from dask_als.settings import TrainSettings
+from dask_als.settings.settings import TrainSettings
 from dask_als.train import train
 
 PARTITIONS = 20

@@ -36,7 +36,7 @@ from dask_als.core.side import ITEMS, SIDES
 from dask_als.dataset import Dataset
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import TrainSettings
+from dask_als.settings.settings import TrainSettings
 from dask_als.train import train
 
 WANTED = 1e-4

@@ -35,7 +35,7 @@ from peers_venv import HERE, install, python_of_peers, reason
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.dataset import Dataset
 from dask_als.recommend import recommend
-from dask_als.settings import RecommendSettings, TrainSettings
+from dask_als.settings.settings import RecommendSettings, TrainSettings
 from dask_als.train import train
 
 K = 10

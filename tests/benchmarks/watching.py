@@ -17,7 +17,7 @@ import psutil
 
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.dataset import open_dataset
-from dask_als.settings import TrainSettings
+from dask_als.settings.settings import TrainSettings
 from dask_als.train import train
 
 

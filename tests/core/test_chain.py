@@ -27,7 +27,7 @@ from dask_als.model import ALSModel
 from dask_als.prepare import Titles, prepare
 from dask_als.report_data import measure_errors
 from dask_als.run_job import run_job
-from dask_als.settings import (
+from dask_als.settings.settings import (
     CheckpointPolicy,
     CheckpointSettings,
     EvaluateSettings,

@@ -24,7 +24,7 @@ SCRIPT = """
 import json, os, sys
 from dask_als.dataset import open_dataset
 from dask_als.core.executor import SerialExecutor
-from dask_als.settings import *
+from dask_als.settings.settings import *
 from dask_als import prepare, train, recommend, report, job_file, job_result, run_job, generate
 S = SerialExecutor()
 settings = TrainSettings(rank=2, epochs=2)

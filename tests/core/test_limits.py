@@ -22,7 +22,7 @@ from dask_als.dataset import open_dataset, read_block
 from dask_als.errors import InputError
 from dask_als.model import ALSModel
 from dask_als.prepare import prepare
-from dask_als.settings import PrepareSettings, TrainSettings
+from dask_als.settings.settings import PrepareSettings, TrainSettings
 from dask_als.source import TitleFile
 from dask_als.train import train
 

@@ -2,7 +2,7 @@
 
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.monitor.run import RunInfo, RunState
-from dask_als.settings import TrainSettings
+from dask_als.settings.settings import TrainSettings
 
 TASKS = "abcd1234"
 WORKER, OTHER = "tcp://one:1", "tcp://two:2"

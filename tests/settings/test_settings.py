@@ -4,7 +4,7 @@ import pytest
 
 from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
-from dask_als.settings import Columns, PrepareSettings, Regularization, TrainSettings
+from dask_als.settings.settings import Columns, PrepareSettings, Regularization, TrainSettings
 
 
 @pytest.mark.parametrize(

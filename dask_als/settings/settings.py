@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from dask_als.core import typed_tables
 from dask_als.core.side import SIDES, Side, SideName
-from dask_als.credentials import looks_like_credential
 from dask_als.errors import InputError
+from dask_als.settings.credentials import looks_like_credential
 
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64

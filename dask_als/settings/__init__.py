@@ -1,0 +1,1 @@
+"""What users set: frozen dataclasses that check themselves."""
