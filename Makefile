@@ -26,7 +26,7 @@ $(BIN)/python:
 
 $(VENV)/compiled: $(VENV)/installed-demo $(KERNEL)
 	@echo "Compiling the kernel for this processor, once"
-	@$(BIN)/python -c "import numpy; from dask_als.kernels import _kernel; _kernel(numpy.dtype('float32'))"
+	@$(BIN)/python -c "import numpy; from dask_als.kernels.least_squares import _kernel; _kernel(numpy.dtype('float32'))"
 	@touch $@
 
 demo: $(VENV)/compiled

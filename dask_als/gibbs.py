@@ -26,9 +26,9 @@ from dask_als.core import random as draws
 from dask_als.core.blocks import Block, State
 from dask_als.core.side import ITEMS
 from dask_als.core.superaccumulator import as_float
-from dask_als.gibbs_kernel import draw_rows
 from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
-from dask_als.implicit_kernel import gram_of_side, grams_of_chunks
+from dask_als.kernels.gibbs import draw_rows
+from dask_als.kernels.implicit import gram_of_side, grams_of_chunks
 from dask_als.objective import rmse, sums_of
 from dask_als.settings.settings import TrainSettings
 

@@ -15,7 +15,7 @@ import numpy as np
 from dask_als.core.blocks import Block, State, concatenated, predictions
 from dask_als.core.side import Side
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.kernels import solve_rows
+from dask_als.kernels.least_squares import solve_rows
 from dask_als.objective import NO_SUMS, Sums, sums_of
 from dask_als.settings.settings import Regularization, TrainSettings
 

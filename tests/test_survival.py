@@ -265,7 +265,9 @@ def test_fifty_kills_while_checkpoints_are_written(tmp_path, dataset, undisturbe
     """Whatever is half-written, --resume continues, and never goes back."""
     # Processes are forked from one that has imported everything: most of their time is training.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dask_als.train", "dask_als.kernels", "dask_als.cluster"])
+    context.set_forkserver_preload(
+        ["dask_als.train", "dask_als.kernels.least_squares", "dask_als.cluster"]
+    )
     chance = random.Random(SEED)
     model, checkpoints = str(tmp_path / "m"), str(tmp_path / "c")
     newest, half_written, kills = "", set(), 0

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_als.kernels import solve_rows
+from dask_als.kernels.least_squares import solve_rows
 
 
 class Problem(NamedTuple):

@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
-from dask_als import simd
-from dask_als.simd import REGISTER_BYTES, lanes
+from dask_als.kernels import simd
+from dask_als.kernels.simd import REGISTER_BYTES, lanes
 
 # Rows of a tile, for float32 and float64: as many as a square has, if the processor can hold three
 # columns of registers.

@@ -17,9 +17,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from dask_als import simd
-from dask_als.gram import size_of, stride_of
-from dask_als.simd import REGISTER_BYTES, lanes
+from dask_als.kernels import simd
+from dask_als.kernels.gram import size_of, stride_of
+from dask_als.kernels.simd import REGISTER_BYTES, lanes
 
 PANEL = 4
 

@@ -19,8 +19,8 @@ from llvmlite.binding import get_host_cpu_features
 from support.kernel_problems import digest, mixed_counts, problem
 
 import dask_als
-from dask_als import kernels
-from dask_als.kernels import solve_rows_plain
+from dask_als.kernels import least_squares as kernels
+from dask_als.kernels.least_squares import solve_rows_plain
 
 RANKS = [1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 64, 100, 128, 129, 257, 512]
 DTYPES = [np.float32, np.float64]
@@ -228,7 +228,7 @@ def test_lengths_that_do_not_fit_are_refused():
 REPORT = """
 import json, sys, numpy as np
 sys.path[:0] = json.loads(sys.argv[1])
-from dask_als.kernels import _kernel
+from dask_als.kernels.least_squares import _kernel
 from support.kernel_problems import digest
 dtypes = [np.dtype(name) for name in sys.argv[2:]]
 digests = {dtype.name: digest(dtype) for dtype in dtypes}
@@ -241,7 +241,7 @@ print(json.dumps({"digests": digests, "hits": hits, "misses": misses}))
 
 def fresh_process(*dtypes, **environment):
     """Start a process that solves a problem; its report is the result of `report_of`."""
-    paths = [str(Path(dask_als.__file__).parents[1]), str(Path(__file__).parents[0])]
+    paths = [str(Path(dask_als.__file__).parents[1]), str(Path(__file__).parents[1])]
     command = [sys.executable, "-c", REPORT, json.dumps(paths), *dtypes]
     return subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -29,11 +29,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import from_dtype, njit, types
 
-from dask_als import cholesky, gram, kernels, simd
 from dask_als.core.aligned import aligned_zeros
-from dask_als.gram import size_of, stride_of
-from dask_als.kernels import Plan, compiled, digest_of_sources, given, result
-from dask_als.simd import lanes, pointer
+from dask_als.kernels import cholesky, gram, simd
+from dask_als.kernels import least_squares as kernels
+from dask_als.kernels.gram import size_of, stride_of
+from dask_als.kernels.least_squares import Plan, compiled, digest_of_sources, given, result
+from dask_als.kernels.simd import lanes, pointer
 
 # A side's Gram matrix is the sum of those of so many rows each, in order, whatever the partitions.
 ROWS_A_CHUNK = 4096

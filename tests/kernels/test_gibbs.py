@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from support.made_blocks import block_with, state_of
 
-from dask_als.gibbs_kernel import draw_rows
+from dask_als.kernels.gibbs import draw_rows
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-9}
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kernel_problems import mixed_counts
 
-from dask_als import kernels
-from dask_als.implicit_kernel import (
+from dask_als.kernels import least_squares as kernels
+from dask_als.kernels.implicit import (
     ROWS_A_CHUNK,
     gram_of_side,
     grams_of_chunks,

@@ -31,11 +31,11 @@ import numpy as np
 from numba import from_dtype, njit, types
 from numba.extending import register_jitable
 
-from dask_als import cholesky, gram, simd
 from dask_als.core import jit
 from dask_als.core.aligned import aligned_zeros
-from dask_als.gram import size_of, stride_of
-from dask_als.simd import lanes, pointer
+from dask_als.kernels import cholesky, gram, simd
+from dask_als.kernels.gram import size_of, stride_of
+from dask_als.kernels.simd import lanes, pointer
 
 # The largest systems factored side by side; larger ones would not fit the cache together.
 SIDE_BY_SIDE_RANK = 128

@@ -27,12 +27,13 @@ import numpy as np
 from numba import from_dtype, njit, types
 from numba.extending import register_jitable
 
-from dask_als import cholesky, gram, kernels, simd
-from dask_als.cholesky import PANEL
 from dask_als.core.aligned import aligned_zeros
-from dask_als.gram import size_of, stride_of
-from dask_als.kernels import Plan, compiled, digest_of_sources, given, result
-from dask_als.simd import lanes, pointer
+from dask_als.kernels import cholesky, gram, simd
+from dask_als.kernels import least_squares as kernels
+from dask_als.kernels.cholesky import PANEL
+from dask_als.kernels.gram import size_of, stride_of
+from dask_als.kernels.least_squares import Plan, compiled, digest_of_sources, given, result
+from dask_als.kernels.simd import lanes, pointer
 
 _jit = njit(nogil=True, error_model="numpy")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numba import njit
 
-from dask_als import cholesky, gram, simd
 from dask_als.core.aligned import aligned_zeros
-from dask_als.simd import pointer
+from dask_als.kernels import cholesky, gram, simd
+from dask_als.kernels.simd import pointer
 
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
 

@@ -1,0 +1,1 @@
+"""Compiled kernels: the normal equations of many rows, built and solved with SIMD registers."""
