@@ -17,11 +17,11 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import InputError
-from dask_als.half_epoch import SolvedSide
-from dask_als.objective import rmse
 from dask_als.ranking import MEASURES, measures
 from dask_als.recommend import rated_by, typical_norm
 from dask_als.settings.settings import EvaluateSettings, TrainSettings
+from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.solvers.objective import rmse
 from dask_als.top_k import Candidates, candidates, top_k
 from dask_als.train import Epoch, Training, zero_start
 from dask_als.uncertainty import Calibration, calibration

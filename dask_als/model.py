@@ -22,13 +22,13 @@ from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
 from dask_als.explain import contributions
-from dask_als.half_epoch import HalfEpoch, SolvedSide
-from dask_als.methods import fold_in_method_of
 from dask_als.model_files import ModelManifest, ModelSide
-from dask_als.objective import NO_SUMS
 from dask_als.recommend import allowed_rows
 from dask_als.samples import standard_deviations
 from dask_als.settings.settings import TrainSettings
+from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
+from dask_als.solvers.methods import fold_in_method_of
+from dask_als.solvers.objective import NO_SUMS
 from dask_als.top_k import Seen, candidates, top_k
 
 Measure = Literal["cosine", "inner-product"]

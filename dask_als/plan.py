@@ -20,11 +20,11 @@ from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.dataset import Dataset, Partition
 from dask_als.errors import InputError
-from dask_als.half_epoch import HalfEpoch, SolvedSide, held_out_error
-from dask_als.methods import method_of
 from dask_als.placement import Placement
 from dask_als.ranges import default_partitions
 from dask_als.settings.settings import CheckpointPolicy, StopSettings, TrainSettings
+from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide, held_out_error
+from dask_als.solvers.methods import method_of
 
 # A worker that has imported all, loaded the kernel and trained on next to nothing, and what the
 # allocators keep for each thread once it has read and written; measured.

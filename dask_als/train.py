@@ -42,7 +42,12 @@ from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, MODEL, SAMPLE, Kind
 from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
-from dask_als.half_epoch import (
+from dask_als.model_files import KeptFiles, ModelManifest, ModelSide
+from dask_als.monitor.run import Listener, RunInfo
+from dask_als.placement import Placement
+from dask_als.plan import check_fits
+from dask_als.settings.settings import CheckpointSettings, StopSettings, TrainSettings
+from dask_als.solvers.half_epoch import (
     HalfEpoch,
     SolvedPart,
     SolvedSide,
@@ -50,13 +55,8 @@ from dask_als.half_epoch import (
     chunk_of,
     error_of_average,
 )
-from dask_als.methods import Method, method_of, solve_side
-from dask_als.model_files import KeptFiles, ModelManifest, ModelSide
-from dask_als.monitor.run import Listener, RunInfo
-from dask_als.objective import rmse
-from dask_als.placement import Placement
-from dask_als.plan import check_fits
-from dask_als.settings.settings import CheckpointSettings, StopSettings, TrainSettings
+from dask_als.solvers.methods import Method, method_of, solve_side
+from dask_als.solvers.objective import rmse
 from dask_als.stopping import best_epoch, reason_to_stop
 
 T = TypeVar("T")

@@ -10,10 +10,10 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.dataset import read_block
 from dask_als.errors import InputError
-from dask_als.half_epoch import SolvedSide, solve_part
 from dask_als.model import ALSModel
-from dask_als.objective import NO_SUMS
 from dask_als.prepare import Titles, prepare
+from dask_als.solvers.half_epoch import SolvedSide, solve_part
+from dask_als.solvers.objective import NO_SUMS
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dask_als import half_epoch
 from dask_als.core.blocks import Block, State
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.kernels.implicit import gram_of_side, grams_of_chunks, solve_rows_implicit
-from dask_als.objective import Sums, objective
 from dask_als.settings.settings import TrainSettings
+from dask_als.solvers import half_epoch
+from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers.objective import Sums, objective
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,8 @@ from dask_als.core.blocks import State, block_of, concatenated
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
-from dask_als.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
-from dask_als.half_epoch import HalfEpoch, SolvedSide
-from dask_als.methods import method_of, solve_side
 from dask_als.model import ALSModel
 from dask_als.model_files import read_manifest
-from dask_als.objective import NO_SUMS
 from dask_als.prepare import prepare
 from dask_als.settings.settings import (
     CheckpointSettings,
@@ -25,6 +21,10 @@ from dask_als.settings.settings import (
     StopSettings,
     TrainSettings,
 )
+from dask_als.solvers.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
+from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
+from dask_als.solvers.methods import method_of, solve_side
+from dask_als.solvers.objective import NO_SUMS
 from dask_als.train import train
 
 SETTINGS = small_settings(
@@ -323,7 +323,7 @@ def test_joint_distribution(monkeypatch):
     ratings are drawn anew from the model before every epoch, the states of the chain are draws from
     the prior, which is also drawn from directly.
     """
-    monkeypatch.setattr("dask_als.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
+    monkeypatch.setattr("dask_als.solvers.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
     rng = np.random.default_rng(5)
     users, items = tiny_pairs(rng)
     direct = [
@@ -385,7 +385,7 @@ def drawn_prior(rng, bias, factors):
 @pytest.mark.slow
 def test_marginal_moments(monkeypatch):
     """Given ratings, predictions and precisions have the moments that another sampler finds."""
-    monkeypatch.setattr("dask_als.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
+    monkeypatch.setattr("dask_als.solvers.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
     rng = np.random.default_rng(11)
     users, items = tiny_pairs(rng)
     ratings = rng.normal(3.0 + 0.8 * (users % 3) - 0.5 * (items % 2), 0.6).astype(np.float32)

@@ -12,13 +12,13 @@ from typing import Protocol
 
 import numpy as np
 
-from dask_als import half_epoch
 from dask_als.core.blocks import Block, State
-from dask_als.gibbs import Gibbs
-from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
-from dask_als.implicit import ImplicitLeastSquares
-from dask_als.objective import objective, rmse
 from dask_als.settings.settings import TrainSettings
+from dask_als.solvers import half_epoch
+from dask_als.solvers.gibbs import Gibbs
+from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers.implicit import ImplicitLeastSquares
+from dask_als.solvers.objective import objective, rmse
 
 
 class Method(Protocol):

@@ -21,16 +21,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dask_als import half_epoch
 from dask_als.core import random as draws
 from dask_als.core.blocks import Block, State
 from dask_als.core.side import ITEMS
 from dask_als.core.superaccumulator import as_float
-from dask_als.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.kernels.gibbs import draw_rows
 from dask_als.kernels.implicit import gram_of_side, grams_of_chunks
-from dask_als.objective import rmse, sums_of
 from dask_als.settings.settings import TrainSettings
+from dask_als.solvers import half_epoch
+from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers.objective import rmse, sums_of
 
 # Rows that the prior of the factors' precision is worth.
 PRIOR_ROWS = 3000.0

@@ -4,7 +4,7 @@ from support.data import small_settings
 
 from dask_als.core.blocks import State
 from dask_als.core.superaccumulator import as_float
-from dask_als.objective import NO_SUMS, objective, rmse, sums_of
+from dask_als.solvers.objective import NO_SUMS, objective, rmse, sums_of
 
 
 def random_rows(seed, n=50):

@@ -1,0 +1,1 @@
+"""How a half-epoch solves the rows of a partition."""
