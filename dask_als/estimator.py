@@ -18,10 +18,10 @@ from dask_als.cluster import DaskExecutor, current_client, in_process_client
 from dask_als.core import storage
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Executor
-from dask_als.dataset import Dataset, is_dataset, open_dataset
+from dask_als.data.dataset import Dataset, is_dataset, open_dataset
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.settings.settings import Columns, PrepareSettings, StopSettings, TrainSettings
 from dask_als.train import Callback, train
 

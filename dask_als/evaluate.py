@@ -15,7 +15,7 @@ from dask_als.core.blocks import Block, State, predictions, zero_state
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
+from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.ranking import MEASURES, measures
 from dask_als.recommend import rated_by, typical_norm

@@ -30,10 +30,10 @@ from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import FOLDED_MODEL
 from dask_als.core.side import ITEMS, Side
-from dask_als.dataset import Dataset, Partition, RowsFile, read_block
+from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
+from dask_als.data.prepare import KnownRows, prepare
 from dask_als.model import dataset_of
 from dask_als.model_files import ModelManifest, ModelSide
-from dask_als.prepare import KnownRows, prepare
 from dask_als.settings.settings import Columns, PrepareSettings
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import fold_in_method_of

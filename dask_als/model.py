@@ -19,7 +19,7 @@ from dask_als.core.limits import is_on_same_storage
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import MODEL
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
-from dask_als.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
+from dask_als.data.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
 from dask_als.explain import contributions
 from dask_als.model_files import ModelManifest, ModelSide

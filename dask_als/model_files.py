@@ -25,7 +25,7 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.limits import TEXT_BYTES, ParquetLimit
 from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.typed_tables import from_manifest
-from dask_als.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
+from dask_als.data.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
 from dask_als.settings.settings import TrainSettings
 

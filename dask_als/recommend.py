@@ -26,7 +26,7 @@ from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import RECOMMENDATIONS
 from dask_als.core.side import ITEMS, Side, side_named
 from dask_als.core.typed_tables import from_manifest
-from dask_als.dataset import Dataset, Partition, RowsFile, read_block
+from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
 from dask_als.samples import standard_deviations
 from dask_als.settings.settings import RecommendSettings

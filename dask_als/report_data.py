@@ -13,7 +13,7 @@ from dask_als.core.blocks import Block, State, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.dataset import Dataset, read_block, read_test_block
+from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.model import ALSModel
 
 N_LEVELS = 10

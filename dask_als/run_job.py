@@ -28,16 +28,16 @@ from dask_als.core.ownership import (
 )
 from dask_als.core.side import ITEMS
 from dask_als.core.typed_tables import from_manifest
-from dask_als.dataset import Dataset, open_dataset, rows_path
+from dask_als.data.dataset import Dataset, open_dataset, rows_path
+from dask_als.data.prepare import Progress, Titles, prepare
+from dask_als.data.source import open_source
 from dask_als.errors import InputError
 from dask_als.evaluate import Evaluation, evaluate
 from dask_als.job_file import Job
 from dask_als.job_result import JobResult, StepResult, in_a_line
 from dask_als.model_files import read_manifest
 from dask_als.monitor.run import Listener
-from dask_als.prepare import Progress, Titles, prepare
 from dask_als.settings.settings import CheckpointSettings
-from dask_als.source import open_source
 from dask_als.train import train
 
 _FILES_OF_A_TASK = 16

@@ -40,7 +40,7 @@ from dask_als.core.output_lock import held
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, MODEL, SAMPLE, Kind
 from dask_als.core.side import SIDES, USERS, Side, side_named
-from dask_als.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
+from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
 from dask_als.model_files import KeptFiles, ModelManifest, ModelSide
 from dask_als.monitor.run import Listener, RunInfo

@@ -31,7 +31,7 @@ from dask_als.core.blocks import Block, State
 from dask_als.core.executor import Executor, Shape
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.dataset import Dataset
+from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.folds import Fold, FoldTraining, split_into_folds
 from dask_als.plan import USABLE, in_words, memory_of_a_worker

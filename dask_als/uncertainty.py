@@ -13,7 +13,7 @@ from dask_als.core.blocks import State, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.dataset import Dataset, Partition, read_test_block
+from dask_als.data.dataset import Dataset, Partition, read_test_block
 from dask_als.errors import InputError
 from dask_als.samples import standard_deviations
 

@@ -20,8 +20,8 @@ from dask_als.cluster import DaskExecutor
 from dask_als.cluster_check import check_builds
 from dask_als.cluster_guard import guard
 from dask_als.core.executor import SerialExecutor
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.prepare import prepare
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings
 from dask_als.train import train
 

@@ -7,10 +7,10 @@ from support.data import generated, small_settings, write_csv
 
 from dask_als import demo
 from dask_als.core.executor import SerialExecutor
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluate import Baselines
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.train import train
 
 SERIAL = SerialExecutor()
@@ -71,7 +71,7 @@ def test_what_is_shown(tmp_path, rdatasets):
 def test_a_typical_user_and_the_best_known_item(tmp_path):
     rows = [(user, item, 3) for user in range(5) for item in range(user + 1)]
     prepare(str(write_csv(tmp_path / "r.csv", rows)), str(tmp_path / "d"), SERIAL)
-    from dask_als.dataset import open_dataset
+    from dask_als.data.dataset import open_dataset
 
     train(open_dataset(str(tmp_path / "d")), str(tmp_path / "m"), small_settings(), SERIAL)
     model = ALSModel.load(str(tmp_path / "m"))

@@ -15,7 +15,7 @@ from support.data import generated, small_settings, write_csv
 
 from dask_als import endings
 from dask_als.core.executor import SerialExecutor
-from dask_als.prepare import prepare
+from dask_als.data.prepare import prepare
 from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train
 

@@ -9,7 +9,7 @@ from support.data import generated, write_csv
 
 from dask_als import ALS, Columns, InputError, PrepareSettings
 from dask_als.core.executor import SerialExecutor
-from dask_als.prepare import prepare
+from dask_als.data.prepare import prepare
 
 SETTINGS = {"rank": 3, "epochs": 2}
 

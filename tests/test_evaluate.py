@@ -8,10 +8,10 @@ from dask_als.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.core.storage import read_parquet
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluate import baselines, evaluate
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.settings.settings import EvaluateSettings, PrepareSettings
 from dask_als.train import train
 

@@ -3,10 +3,10 @@ import pytest
 from support.data import generated, notebook_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.explain import contributions
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

@@ -10,11 +10,11 @@ from support.oracle import Oracle
 from dask_als.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
+from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.fold_in import fold_in
 from dask_als.model import ALSModel
-from dask_als.prepare import Titles, prepare
 from dask_als.recommend import recommend
 from dask_als.settings.settings import PrepareSettings, RecommendSettings, TrainSettings
 from dask_als.train import train

@@ -5,9 +5,9 @@ from support.data import generated, write_csv
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import SIDES, USERS
 from dask_als.core.storage import read_parquet
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.folds import split_into_folds
-from dask_als.prepare import prepare
 from dask_als.settings.settings import PrepareSettings
 
 SERIAL = SerialExecutor()

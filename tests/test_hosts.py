@@ -8,7 +8,7 @@ from support.data import content, generated, write_csv
 from support.hosts import DASK, Hosts
 
 from dask_als.core.executor import SerialExecutor
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
 from dask_als.job_file import read_job
 from dask_als.train import train
 

@@ -11,9 +11,9 @@ from dask_als.cli import cli
 from dask_als.console import Screen
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import SerialExecutor
+from dask_als.data.prepare import prepare
 from dask_als.job_result import StepResult
 from dask_als.log import JsonLog, TextLog
-from dask_als.prepare import prepare
 from dask_als.settings.settings import PrepareSettings
 
 FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse=None, seconds=0.25)

@@ -19,10 +19,10 @@ from support.monitored import info
 from dask_als import model_files
 from dask_als.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
+from dask_als.data.prepare import prepare
 from dask_als.monitor.plugin import _BOARDS
 from dask_als.monitor.run import Listener
 from dask_als.monitor.watcher import watched
-from dask_als.prepare import prepare
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings
 from dask_als.train import train
 

@@ -22,9 +22,10 @@ from support.data import generated, small_settings, write_csv
 from dask_als.cluster import _WORKERS_ENVIRONMENT, ClusterSettings, DaskExecutor
 from dask_als.core.blocks import PREDICTIONS_AT_ONCE
 from dask_als.core.executor import SerialExecutor, Shape
-from dask_als.dataset import Dataset, Partition, SideTable
+from dask_als.data.dataset import Dataset, Partition, SideTable
+from dask_als.data.prepare import prepare
+from dask_als.data.synthetic import GenerateSettings, write_ratings
 from dask_als.errors import InputError
-from dask_als.generate import GenerateSettings, write_ratings
 from dask_als.model_files import read_manifest
 from dask_als.plan import (
     PROCESS_BYTES,
@@ -40,7 +41,6 @@ from dask_als.plan import (
     row_flops,
     tasks_per_epoch,
 )
-from dask_als.prepare import prepare
 from dask_als.settings.settings import (
     CheckpointSettings,
     PrepareSettings,

@@ -13,9 +13,9 @@ from support.data import generated, small_settings, write_csv
 from dask_als.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
+from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.model import ALSModel
-from dask_als.prepare import Titles, prepare
 from dask_als.recommend import recommend
 from dask_als.settings.settings import PrepareSettings, RecommendSettings
 from dask_als.train import train

@@ -6,8 +6,8 @@ from support.data import generated, read_state, small_settings, write_csv
 from dask_als import report_data
 from dask_als.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
+from dask_als.data.prepare import prepare
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.report_data import N_LEVELS, N_PREDICTED, Scale, measure_errors
 from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train

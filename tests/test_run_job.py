@@ -10,13 +10,13 @@ from support.data import MOVIELENS, content, generated, notebook_settings, small
 from dask_als.checkpoint import complete_checkpoints
 from dask_als.core import output_lock
 from dask_als.core.executor import SerialExecutor
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
 from dask_als.job_file import STEPS, Job, SourceSettings, read_job
 from dask_als.job_result import recorded
 from dask_als.monitor.run import Listener
-from dask_als.prepare import prepare
 from dask_als.run_job import Unwatched, run_job
 from dask_als.settings.settings import (
     CheckpointPolicy,

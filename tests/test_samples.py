@@ -13,9 +13,9 @@ from dask_als import ALS
 from dask_als.cli import cli
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.recommend import recommend
 from dask_als.settings.settings import PrepareSettings, RecommendSettings
 from dask_als.train import train

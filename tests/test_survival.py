@@ -21,9 +21,9 @@ from support.data import content, generated, small_settings, write_csv
 from dask_als.checkpoint import complete_checkpoints
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.executor import SerialExecutor
+from dask_als.data.prepare import prepare
 from dask_als.errors import ClusterLostError, JobError, WorkersLostError
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings
 from dask_als.train import train
 

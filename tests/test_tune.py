@@ -15,11 +15,11 @@ from dask_als.core.blocks import State, block_of, random_state
 from dask_als.core.executor import SerialExecutor, Shape
 from dask_als.core.side import SIDES, USERS
 from dask_als.core.superaccumulator import as_float
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.folds import split_into_folds
 from dask_als.job_file import read_job
-from dask_als.prepare import prepare
 from dask_als.settings.settings import PrepareSettings, TrainSettings, TuneSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import NO_SUMS

@@ -4,11 +4,11 @@ import pytest
 from support.data import generated, small_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
+from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.job_file import read_job
 from dask_als.job_result import recorded
-from dask_als.prepare import Titles, prepare
 from dask_als.run_job import run_job
 from dask_als.settings.settings import Columns, PrepareSettings
 from dask_als.tuned_job import check_job_path, tuned_job, write_job

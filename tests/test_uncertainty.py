@@ -5,11 +5,11 @@ import pytest
 from support.data import generated, small_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
-from dask_als.dataset import read_test_block
+from dask_als.data.dataset import read_test_block
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.settings.settings import CheckpointSettings, EvaluateSettings, PrepareSettings
 from dask_als.train import train
 from dask_als.uncertainty import calibration

@@ -50,11 +50,11 @@ def demo(
     """
     from dask_als import console
     from dask_als import demo as demonstration
+    from dask_als.data.prepare import Titles
+    from dask_als.data.prepare import prepare as run_prepare
     from dask_als.evaluate import baselines
     from dask_als.log import TextLog
     from dask_als.model import ALSModel
-    from dask_als.prepare import Titles
-    from dask_als.prepare import prepare as run_prepare
     from dask_als.train import train
 
     columns = settings_of(Columns, options)

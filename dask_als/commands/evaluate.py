@@ -35,7 +35,7 @@ def evaluate(model: str, dataset: str, as_json: bool, **options: Any) -> None:
         dask-als evaluate MODEL DATASET -k 10 --relevant-from 4
     """
     from dask_als import console
-    from dask_als.dataset import open_dataset
+    from dask_als.data.dataset import open_dataset
     from dask_als.evaluate import evaluate as run
 
     settings = settings_of(EvaluateSettings, options)

@@ -25,8 +25,8 @@ def fetch(name: str, to: str, base_url: str | None, as_json: bool) -> None:
         dask-als fetch ml-latest-small
     """
     from dask_als import console
-    from dask_als.fetch import GROUPLENS
-    from dask_als.fetch import fetch as run
+    from dask_als.data.movielens import GROUPLENS
+    from dask_als.data.movielens import fetch as run
 
     bar = console.Download(console.Screen(stderr=as_json))
     fetched = run(name, to, base_url=base_url or GROUPLENS, progress=bar)

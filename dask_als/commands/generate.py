@@ -39,7 +39,7 @@ def generate(
         dask-als generate ratings.csv --like ml-latest-small
     """
     from dask_als import console
-    from dask_als import generate as generator
+    from dask_als.data import synthetic as generator
 
     shapes = {
         "ml-latest-small": generator.MOVIELENS_SMALL,

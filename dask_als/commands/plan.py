@@ -34,7 +34,7 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
         dask-als plan DATASET --rank 64 --workers 4 --memory 4GiB
     """
     from dask_als import console
-    from dask_als.dataset import open_dataset
+    from dask_als.data.dataset import open_dataset
     from dask_als.plan import measured_speed
     from dask_als.plan import plan as make_plan
 

@@ -22,7 +22,7 @@ from dask_als.settings.settings import Columns, PrepareSettings
 
 if TYPE_CHECKING:
     from dask_als.console import Screen
-    from dask_als.dataset import Dataset
+    from dask_als.data.dataset import Dataset
 
 
 @click.command()
@@ -67,8 +67,8 @@ def prepare(
         dask-als prepare ml-latest-small.zip DATASET --test-fraction 0.1
     """
     from dask_als import console
-    from dask_als.prepare import Titles
-    from dask_als.prepare import prepare as run
+    from dask_als.data.prepare import Titles
+    from dask_als.data.prepare import prepare as run
 
     if events:
         options["rating"] = None

@@ -78,7 +78,7 @@ def recommend(
     """
     from dask_als import console
     from dask_als.core.side import side_named
-    from dask_als.dataset import open_dataset
+    from dask_als.data.dataset import open_dataset
     from dask_als.model import ALSModel
     from dask_als.recommend import recommend as run
 

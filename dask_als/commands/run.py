@@ -37,11 +37,11 @@ def run(
     Example:
         dask-als run jobs/notebook.toml --set train.rank=10
     """
+    from dask_als.data.source import open_source
     from dask_als.job_file import read_job
     from dask_als.job_result import recorded
     from dask_als.log import log_of
     from dask_als.run_job import run_job
-    from dask_als.source import open_source
 
     job = read_job(job_file, changes)
     size = {**asdict(job.cluster.local), "kubernetes": job.cluster.kubernetes}

@@ -53,7 +53,7 @@ def train(
     Example:
         dask-als train DATASET MODEL --rank 64 --epochs 15
     """
-    from dask_als.dataset import open_dataset
+    from dask_als.data.dataset import open_dataset
     from dask_als.log import log_of
     from dask_als.train import train as run
 

@@ -48,7 +48,7 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
         dask-als tune DATASET tuned.toml --trials 2 --folds 2
     """
     from dask_als import console
-    from dask_als.dataset import open_dataset
+    from dask_als.data.dataset import open_dataset
     from dask_als.tune import tune as run
     from dask_als.tuned_job import check_job_path, tuned_job, write_job
 

@@ -10,8 +10,8 @@ import pyarrow.csv
 import pyarrow.parquet
 from machine import environment, say
 
-from dask_als.dataset import Dataset, open_dataset
-from dask_als.generate import MOVIELENS_25M, MOVIELENS_SMALL, GenerateSettings, write_ratings
+from dask_als.data.dataset import Dataset, open_dataset
+from dask_als.data.synthetic import MOVIELENS_25M, MOVIELENS_SMALL, GenerateSettings, write_ratings
 
 PROJECT = Path(__file__).resolve().parents[2]
 BUILD = PROJECT / "build/benchmarks"

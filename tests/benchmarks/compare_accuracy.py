@@ -34,10 +34,10 @@ from peers_venv import HERE, install, python_of_peers
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.blocks import Block
 from dask_als.core.side import USERS
-from dask_als.dataset import Dataset, read_block, read_test_block
+from dask_als.data.dataset import Dataset, read_block, read_test_block
+from dask_als.data.prepare import prepare
 from dask_als.evaluate import baselines, evaluate
 from dask_als.folds import split_into_folds
-from dask_als.prepare import prepare
 from dask_als.ranking import measures
 from dask_als.settings.settings import (
     Columns,

@@ -33,9 +33,9 @@ from peers_venv import HERE, install, python_of_peers
 from dask_als.core.blocks import random_state
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES
-from dask_als.dataset import Dataset
+from dask_als.data.dataset import Dataset
+from dask_als.data.prepare import prepare
 from dask_als.model import ALSModel
-from dask_als.prepare import prepare
 from dask_als.settings.settings import TrainSettings
 from dask_als.train import train
 

@@ -17,14 +17,14 @@ from dask_als import recommend
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
+from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
 from dask_als.fold_in import fold_in
 from dask_als.job_file import Job, SourceSettings
 from dask_als.job_result import recorded
 from dask_als.model import ALSModel
-from dask_als.prepare import Titles, prepare
 from dask_als.report_data import measure_errors
 from dask_als.run_job import run_job
 from dask_als.settings.settings import (

@@ -22,7 +22,7 @@ CALLS = ["rename,renameat2", "fsync", "unlink,rmdir", "mkdir"]
 # Each in a process that is forked off: what strace counts, it counts from there.
 SCRIPT = """
 import json, os, sys
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
 from dask_als.core.executor import SerialExecutor
 from dask_als.settings.settings import *
 from dask_als import prepare, train, recommend, report, job_file, job_result, run_job, generate

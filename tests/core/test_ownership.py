@@ -15,16 +15,16 @@ from support.data import generated, small_settings, write_csv
 from dask_als.core import outputs, ownership, storage
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import USERS
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
+from dask_als.data.prepare import prepare
+from dask_als.data.synthetic import GenerateSettings, write_ratings
 from dask_als.demo import _write_once
 from dask_als.errors import DaskALSError, InputError
 from dask_als.fold_in import fold_in
-from dask_als.generate import GenerateSettings, write_ratings
 from dask_als.job_file import job_from_toml
 from dask_als.job_result import recorded
 from dask_als.model import ALSModel
 from dask_als.monitor.trace import traced
-from dask_als.prepare import prepare
 from dask_als.recommend import recommend
 from dask_als.report import write_report
 from dask_als.run_job import run_job

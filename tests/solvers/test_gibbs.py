@@ -10,10 +10,10 @@ from dask_als.cluster import DaskExecutor
 from dask_als.core.blocks import State, block_of, concatenated
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model import ALSModel
 from dask_als.model_files import read_manifest
-from dask_als.prepare import prepare
 from dask_als.settings.settings import (
     CheckpointSettings,
     Columns,

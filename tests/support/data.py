@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dask_als.core.side import SIDES
-from dask_als.generate import GenerateSettings, chunks, generate_chunk
+from dask_als.data.synthetic import GenerateSettings, chunks, generate_chunk
 from dask_als.model import ALSModel
 from dask_als.settings.settings import TrainSettings
 

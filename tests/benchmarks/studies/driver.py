@@ -22,7 +22,7 @@ from distributed import Client, Future, wait
 
 from dask_als.cluster import DaskExecutor
 from dask_als.core.blocks import State
-from dask_als.dataset import open_dataset
+from dask_als.data.dataset import open_dataset
 from dask_als.settings.settings import TrainSettings
 from dask_als.solvers.half_epoch import SolvedPart, SolvedSide, join_parts, unsolved_part
 from dask_als.train import Training

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from benchmark_data import in_the_shape_of_20m
 
-from dask_als.ranges import default_partitions
+from dask_als.data.partitioning import default_partitions
 from studies import broadcast, overhead, ratings
 from studies.ranks import flops
 from studies.report import Criterion, table

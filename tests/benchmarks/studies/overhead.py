@@ -13,7 +13,7 @@ from machine import say
 
 from dask_als.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.executor import SerialExecutor
-from dask_als.generate import GenerateSettings
+from dask_als.data.synthetic import GenerateSettings
 from dask_als.settings.settings import TrainSettings
 from dask_als.train import Training
 from studies.clock import seconds_an_epoch

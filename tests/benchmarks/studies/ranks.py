@@ -12,7 +12,7 @@ from machine import say
 
 from dask_als.core.aligned import aligned_empty
 from dask_als.core.blocks import Block, block_of
-from dask_als.generate import GenerateSettings, chunks, generate_chunk
+from dask_als.data.synthetic import GenerateSettings, chunks, generate_chunk
 from dask_als.kernels.least_squares import solve_rows
 from studies.report import Criterion, bar, table
 

@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dask_als.clean import REJECTED_SCHEMA, WHOLE_NUMBER, clean
 from dask_als.core import storage
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import exact_sum
-from dask_als.dataset import RATINGS_SCHEMA, TEST_DIRECTORY, ratings_path, rows_path
+from dask_als.data.clean import REJECTED_SCHEMA, WHOLE_NUMBER, clean
+from dask_als.data.dataset import RATINGS_SCHEMA, TEST_DIRECTORY, ratings_path, rows_path
+from dask_als.data.partitioning import balanced_ranges, starts
+from dask_als.data.source import Chunk, TitleFile, read_blocks, read_titles
+from dask_als.data.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
 from dask_als.errors import InputError
-from dask_als.ranges import balanced_ranges, starts
 from dask_als.settings.settings import Columns, PrepareSettings
-from dask_als.source import Chunk, TitleFile, read_blocks, read_titles
-from dask_als.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
 
 BlockNumber = tuple[int, int]
 """Which block of the source: the number of its chunk, and its number within the chunk."""

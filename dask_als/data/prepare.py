@@ -1,4 +1,4 @@
-"""From a file of ratings to a dataset: the plan; its tasks are in `dask_als.prepare_tasks`.
+"""From a file of ratings to a dataset: the plan; its tasks are in `dask_als.data.prepare_tasks`.
 
 read (a task a chunk) → ids → shuffle (a task a block) → partitions of users → partitions of items →
 check (a task a partition, from the written files) → manifest.
@@ -14,14 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from dask_als import prepare_tasks as tasks
 from dask_als.core import storage
 from dask_als.core.executor import Executor, reduce_by_tree
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import DATASET
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float
-from dask_als.dataset import (
+from dask_als.data import prepare_tasks as tasks
+from dask_als.data.dataset import (
     TEST_DIRECTORY,
     Dataset,
     Partition,
@@ -29,11 +29,17 @@ from dask_als.dataset import (
     ratings_path,
     rejected_path,
 )
+from dask_als.data.partitioning import default_partitions
+from dask_als.data.prepare_tasks import (
+    BlockNumber,
+    CheckedPart,
+    CheckedSide,
+    ChunkSummary,
+    UserPart,
+)
+from dask_als.data.source import Source, TitleFile, check_titles, listed, open_source
 from dask_als.errors import InputError, JobError
-from dask_als.prepare_tasks import BlockNumber, CheckedPart, CheckedSide, ChunkSummary, UserPart
-from dask_als.ranges import default_partitions
 from dask_als.settings.settings import Columns, PrepareSettings
-from dask_als.source import Source, TitleFile, check_titles, listed, open_source
 
 # Told the stage, and how many of its tasks have ended, of how many.
 Progress = Callable[[str, int, int], None]

@@ -2,9 +2,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als import prepare_tasks as tasks
-from dask_als.clean import REJECTED_SCHEMA
 from dask_als.core import storage
+from dask_als.data import prepare_tasks as tasks
+from dask_als.data.clean import REJECTED_SCHEMA
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The user's files, cut into chunks that a worker reads by itself, as raw columns.
 
 CSV is cut at line ends, Parquet at row groups; compressed CSV is one chunk, read in blocks. Nothing
-is judged here: what is usable is for `dask_als.clean` to say.
+is judged here: what is usable is for `dask_als.data.clean` to say.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dask_als import csv_text
 from dask_als.core import storage
 from dask_als.core.limits import read_text
-from dask_als.csv_text import LINE_END, CsvFormat, Malformed
+from dask_als.data import csv_text
+from dask_als.data.csv_text import LINE_END, CsvFormat, Malformed
 from dask_als.errors import DaskALSError, InputError
 from dask_als.settings.settings import Columns
 

@@ -21,13 +21,13 @@ import support.prepare_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_als import prepare_tasks, source
 from dask_als.cluster import DaskExecutor
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
-from dask_als.dataset import open_dataset
+from dask_als.data import prepare_tasks, source
+from dask_als.data.dataset import open_dataset
+from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, JobError
-from dask_als.prepare import Titles, prepare
 from dask_als.settings.settings import Columns, PrepareSettings
 
 SERIAL = SerialExecutor()

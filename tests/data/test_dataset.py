@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als import dataset
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
-from dask_als.dataset import (
+from dask_als.data import dataset
+from dask_als.data.dataset import (
     RATINGS_SCHEMA,
     Partition,
     is_dataset,
@@ -21,8 +21,8 @@ from dask_als.dataset import (
     read_block,
     read_test_block,
 )
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.prepare import prepare
 from dask_als.settings.settings import PrepareSettings
 
 N_USERS, N_ITEMS, N_PARTS = 12, 9, 3

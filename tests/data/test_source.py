@@ -10,11 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als import source
 from dask_als.core import storage
+from dask_als.data import source
+from dask_als.data.source import (
+    TitleFile,
+    check_titles,
+    listed,
+    open_source,
+    read_blocks,
+    read_titles,
+)
 from dask_als.errors import InputError
 from dask_als.settings.settings import Columns
-from dask_als.source import TitleFile, check_titles, listed, open_source, read_blocks, read_titles
 
 HEADER = b"userId,movieId,rating\n"
 COLUMNS = Columns()

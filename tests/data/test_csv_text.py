@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als.csv_text import LINE_END, CsvFormat, parse, read_format
+from dask_als.data.csv_text import LINE_END, CsvFormat, parse, read_format
 from dask_als.errors import InputError
 
 FORMAT = CsvFormat(("a", "b", "c"), ",", 0)

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_als import generate
-from dask_als.errors import InputError
-from dask_als.generate import (
+from dask_als.data import synthetic as generate
+from dask_als.data.synthetic import (
     MOVIELENS_25M,
     MOVIELENS_SMALL,
     GenerateSettings,
@@ -24,6 +23,7 @@ from dask_als.generate import (
     true_factors,
     write_ratings,
 )
+from dask_als.errors import InputError
 
 TINY = GenerateSettings(n_users=200, n_items=150, n_ratings=6_000, rank=3)
 

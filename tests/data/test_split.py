@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
+from dask_als.data.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
 
 RATINGS = st.lists(
     st.tuples(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als.clean import REJECTED_SCHEMA, clean
+from dask_als.data.clean import REJECTED_SCHEMA, clean
+from dask_als.data.source import Raw
 from dask_als.errors import InputError
-from dask_als.source import Raw
 
 NO_USER, NO_ITEM = (f"{word} id is missing or unreadable" for word in ("user", "item"))
 NO_TIME = "time is missing or unreadable"

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als import ranges
+from dask_als.data import partitioning as ranges
+from dask_als.data.partitioning import balanced_ranges, default_partitions, starts
 from dask_als.errors import InputError
-from dask_als.ranges import balanced_ranges, default_partitions, starts
 
 COUNTS = st.lists(st.integers(0, 10) | st.integers(0, 10**7), min_size=1, max_size=60)
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dask_als.data.source import Raw
 from dask_als.errors import InputError
-from dask_als.source import Raw
 
 REJECTED_SCHEMA = pa.schema(
     [

@@ -6,9 +6,9 @@ import pytest
 
 from dask_als.console import Download, Screen
 from dask_als.core.executor import SerialExecutor
+from dask_als.data.movielens import fetch
+from dask_als.data.prepare import prepare
 from dask_als.errors import InputError, JobError
-from dask_als.fetch import fetch
-from dask_als.prepare import prepare
 
 
 def archive():

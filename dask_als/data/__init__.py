@@ -1,0 +1,1 @@
+"""From a source of ratings to a dataset of partitions."""
