@@ -508,7 +508,7 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
 @contextmanager
 def _on_kubernetes(settings: ClusterSettings) -> Iterator[Client]:
     try:
-        from dask_als.kubernetes.kube_cluster import kube_cluster
+        from dask_als.kubernetes.cluster import kube_cluster
     except ImportError:
         raise InputError("--cluster kubernetes needs: pip install 'dask-als[kubernetes]'") from None
     with (

@@ -15,7 +15,7 @@ from dask_als.kubernetes import spec
 from dask_als.monitor.metrics import RunMetrics
 from dask_als.settings.settings import KubernetesSize
 
-DIRECTORY = Path(__file__).parents[1] / "k8s" / "monitoring"
+DIRECTORY = Path(__file__).parents[2] / "k8s" / "monitoring"
 DASHBOARD = json.loads((DIRECTORY / "dashboard.json").read_text())
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 PROMTOOL, KUBECTL = shutil.which("promtool"), shutil.which("kubectl")

@@ -13,7 +13,7 @@ from dask_als.job_file import ClusterSizes, Job, SourceSettings, job_from_toml
 from dask_als.kubernetes import spec
 from dask_als.settings.settings import KubernetesSize
 
-BASE = Path(__file__).parents[1] / "k8s" / "base"
+BASE = Path(__file__).parents[2] / "k8s" / "base"
 SIZE = KubernetesSize(
     workers=3,
     threads=2,
