@@ -10,7 +10,8 @@ from importlib import import_module
 
 import click
 
-from dask_als import interrupts, outlets
+from dask_als import outlets
+from dask_als.cluster import interrupts
 from dask_als.errors import DaskALSError
 from dask_als.printable import printable, printable_lines
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
-from dask_als import interrupts
+from dask_als.cluster import interrupts
 from dask_als.core import outputs, storage
 from dask_als.core.output_lock import held
 from dask_als.core.ownership import JOB_RESULT

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from dask_als.cluster.placement import Placement
 from dask_als.core.blocks import PREDICTIONS_AT_ONCE, Block, concatenated, random_state
 from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.data.dataset import Dataset, Partition
 from dask_als.data.partitioning import default_partitions
 from dask_als.errors import InputError
-from dask_als.placement import Placement
 from dask_als.settings.settings import CheckpointPolicy, StopSettings, TrainSettings
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide, held_out_error
 from dask_als.solvers.methods import method_of

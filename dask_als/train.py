@@ -31,6 +31,7 @@ from dask_als.checkpoint import (
     remove_checkpoints,
     sample_path,
 )
+from dask_als.cluster.placement import Placement
 from dask_als.core import storage
 from dask_als.core.blocks import State, random_state, zero_state
 from dask_als.core.epoch_metrics import EpochFigures
@@ -44,7 +45,6 @@ from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
 from dask_als.model_files import KeptFiles, ModelManifest, ModelSide
 from dask_als.monitor.run import Listener, RunInfo
-from dask_als.placement import Placement
 from dask_als.plan import check_fits
 from dask_als.settings.settings import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.solvers.half_epoch import (

@@ -13,7 +13,7 @@ import pytest
 from support.data import generated, small_settings, write_csv
 
 from dask_als import model_files
-from dask_als.cluster import DaskExecutor
+from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.settings.settings import PrepareSettings

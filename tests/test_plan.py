@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.data import generated, small_settings, write_csv
 
-from dask_als.cluster import _WORKERS_ENVIRONMENT, ClusterSettings, DaskExecutor
+from dask_als.cluster.cluster import _WORKERS_ENVIRONMENT, ClusterSettings, DaskExecutor
 from dask_als.core.blocks import PREDICTIONS_AT_ONCE
 from dask_als.core.executor import SerialExecutor, Shape
 from dask_als.data.dataset import Dataset, Partition, SideTable

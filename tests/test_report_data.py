@@ -4,7 +4,7 @@ import pytest
 from support.data import generated, read_state, small_settings, write_csv
 
 from dask_als import report_data
-from dask_als.cluster import DaskExecutor
+from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model import ALSModel

@@ -31,7 +31,7 @@ from benchmark_data import BUILD
 from machine import describe, environment, say
 from peers_venv import HERE, install, python_of_peers
 
-from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.blocks import Block
 from dask_als.core.side import USERS
 from dask_als.data.dataset import Dataset, read_block, read_test_block

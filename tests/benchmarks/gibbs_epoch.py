@@ -23,7 +23,7 @@ import psutil
 from benchmark_data import GENERATED, generated_dataset
 from machine import describe, say
 
-from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.data.dataset import Dataset
 from dask_als.settings.settings import TrainSettings
 from dask_als.train import train

@@ -32,7 +32,7 @@ from distributed import Client
 from machine import Watch, describe, environment, say, sgemm_gflops
 from peers_venv import HERE, install, python_of_peers, reason
 
-from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.data.dataset import Dataset
 from dask_als.recommend import recommend
 from dask_als.settings.settings import RecommendSettings, TrainSettings

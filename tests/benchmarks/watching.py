@@ -15,7 +15,7 @@ from contextlib import nullcontext
 
 import psutil
 
-from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.data.dataset import open_dataset
 from dask_als.settings.settings import TrainSettings
 from dask_als.train import train

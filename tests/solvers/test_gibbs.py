@@ -6,7 +6,7 @@ import pytest
 from support.data import MOVIELENS, content, generated, small_settings, write_csv
 
 from dask_als import sample_files
-from dask_als.cluster import DaskExecutor
+from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.blocks import State, block_of, concatenated
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS

@@ -8,7 +8,7 @@ from typing import Any
 from benchmark_data import generated_dataset, in_the_shape_of_20m
 from machine import say
 
-from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.settings.settings import TrainSettings
 from dask_als.train import Training
 from studies.clock import seconds_an_epoch

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 from distributed import Client, LocalCluster
 
-from dask_als.cluster_check import check_files, check_storage, check_versions
+from dask_als.cluster.checks import check_files, check_storage, check_versions
 from dask_als.errors import InputError
 
 

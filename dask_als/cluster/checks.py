@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client
 
-from dask_als.build import build_of_this_process, differences
+from dask_als.cluster.build import build_of_this_process, differences
 from dask_als.core import storage
 from dask_als.errors import InputError
 

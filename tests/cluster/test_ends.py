@@ -13,7 +13,7 @@ import psutil
 import pytest
 from support.data import generated, small_settings, write_csv
 
-from dask_als import endings
+from dask_als.cluster import endings
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.settings.settings import PrepareSettings

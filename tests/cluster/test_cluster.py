@@ -12,8 +12,8 @@ import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
 
-from dask_als import cluster
-from dask_als.cluster import (
+from dask_als.cluster import cluster
+from dask_als.cluster.cluster import (
     ClusterSettings,
     DaskExecutor,
     connected,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als.placement import Placement
+from dask_als.cluster.placement import Placement
 
 
 @given(workers=st.integers(1, 40), partitions=st.integers(1, 200))

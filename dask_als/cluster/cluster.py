@@ -45,7 +45,14 @@ from distributed.comm import connect
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
-from dask_als import endings, interrupts
+from dask_als.cluster import endings, interrupts
+from dask_als.cluster.private import (
+    OPEN,
+    GuardedCluster,
+    local_settings,
+    temporary_security,
+    unguessable_path,
+)
 from dask_als.core import outputs
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Shape
@@ -53,13 +60,6 @@ from dask_als.core.ownership import PERFORMANCE_REPORT, marked_text
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.monitor.watcher import watched
-from dask_als.private_cluster import (
-    OPEN,
-    GuardedCluster,
-    local_settings,
-    temporary_security,
-    unguessable_path,
-)
 from dask_als.settings.settings import KubernetesSize, LocalSize
 
 _ANY_PORT = "127.0.0.1:0"

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from dask_als import interrupts
+from dask_als.cluster import interrupts
 
 
 class Thing:

@@ -16,7 +16,7 @@ from typing import Any
 from distributed import Client, SchedulerPlugin, Status, WorkerPlugin
 from distributed.protocol.pickle import dumps
 
-from dask_als.build import build_of_this_process, differences
+from dask_als.cluster.build import build_of_this_process, differences
 from dask_als.core import storage
 
 

@@ -19,7 +19,7 @@ import pytest
 from support.data import content, generated, small_settings, write_csv
 
 from dask_als.checkpoint import complete_checkpoints
-from dask_als.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import ClusterLostError, JobError, WorkersLostError
@@ -266,7 +266,7 @@ def test_fifty_kills_while_checkpoints_are_written(tmp_path, dataset, undisturbe
     # Processes are forked from one that has imported everything: most of their time is training.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["dask_als.train", "dask_als.kernels.least_squares", "dask_als.cluster"]
+        ["dask_als.train", "dask_als.kernels.least_squares", "dask_als.cluster.cluster"]
     )
     chance = random.Random(SEED)
     model, checkpoints = str(tmp_path / "m"), str(tmp_path / "c")

@@ -18,11 +18,11 @@ from distributed import Client, Security
 from support.data import content, generated, small_settings, write_csv
 
 from dask_als.cli import main
-from dask_als.cluster import ClusterSettings, DaskExecutor, connected, in_process_client
+from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected, in_process_client
+from dask_als.cluster.endings import directory_of_workers
+from dask_als.cluster.private import local_settings, temporary_security
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
-from dask_als.endings import directory_of_workers
-from dask_als.private_cluster import local_settings, temporary_security
 from dask_als.train import train
 
 LOCAL = ClusterSettings(workers=2, threads=1, dashboard="127.0.0.1:0")

@@ -1,0 +1,1 @@
+"""Where tasks run: the only part that knows Dask's client."""
