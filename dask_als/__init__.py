@@ -11,7 +11,7 @@ from dask_als.settings.settings import Columns, PrepareSettings, StopSettings, T
 
 if TYPE_CHECKING:
     from dask_als.estimator import ALS
-    from dask_als.model import ALSModel
+    from dask_als.model.model import ALSModel
 
 __all__ = [
     "ALS",
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 
 ensure_home()
 
-_LOADED_WHEN_USED = {"ALS": "dask_als.estimator", "ALSModel": "dask_als.model"}
+_LOADED_WHEN_USED = {"ALS": "dask_als.estimator", "ALSModel": "dask_als.model.model"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind, check_inputs
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
-from dask_als.model_files import HISTORY, MANIFEST, read_history, read_manifest
+from dask_als.model.files import HISTORY, MANIFEST, read_history, read_manifest
 from dask_als.settings.settings import TrainSettings
 
 _NAMES = {

@@ -21,7 +21,7 @@ from dask_als.core.executor import Executor
 from dask_als.data.dataset import Dataset, is_dataset, open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import Columns, PrepareSettings, StopSettings, TrainSettings
 from dask_als.train import Callback, train
 

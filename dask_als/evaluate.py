@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from dask_als import model_files
 from dask_als.core import storage
 from dask_als.core.blocks import Block, State, predictions, zero_state
 from dask_als.core.executor import Executor
@@ -17,12 +16,13 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import InputError
+from dask_als.model import files as model_files
+from dask_als.model.recommend import rated_by, typical_norm
+from dask_als.model.top_k import Candidates, candidates, top_k
 from dask_als.ranking import MEASURES, measures
-from dask_als.recommend import rated_by, typical_norm
 from dask_als.settings.settings import EvaluateSettings, TrainSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import rmse
-from dask_als.top_k import Candidates, candidates, top_k
 from dask_als.train import Epoch, Training, zero_start
 from dask_als.uncertainty import Calibration, calibration
 

@@ -25,7 +25,7 @@ from dask_als import report_data
 from dask_als.core import outputs
 from dask_als.core.ownership import REPORT, marked_text
 from dask_als.core.side import ITEMS, SIDES, USERS
-from dask_als.model import ALSModel
+from dask_als.model.model import ALSModel
 from dask_als.report_data import Errors, Scale
 from dask_als.uncertainty import Calibration
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dask_als import model_files
 from dask_als.core.blocks import Block, State, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset, read_block, read_test_block
-from dask_als.model import ALSModel
+from dask_als.model import files as model_files
+from dask_als.model.model import ALSModel
 
 N_LEVELS = 10
 N_PREDICTED = 60

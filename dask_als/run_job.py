@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypedDict
 
-from dask_als import model_files, recommend
 from dask_als.checkpoint import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.core import outputs, storage
 from dask_als.core.executor import Executor
@@ -35,7 +34,9 @@ from dask_als.errors import InputError
 from dask_als.evaluate import Evaluation, evaluate
 from dask_als.job_file import Job
 from dask_als.job_result import JobResult, StepResult, in_a_line
-from dask_als.model_files import read_manifest
+from dask_als.model import files as model_files
+from dask_als.model import recommend
+from dask_als.model.files import read_manifest
 from dask_als.monitor.run import Listener
 from dask_als.settings.settings import CheckpointSettings
 from dask_als.train import train

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from dask_als import model_files, sample_files
 from dask_als.checkpoint import (
     best_path,
     check_best,
@@ -43,7 +42,9 @@ from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, MODEL, SAMPLE, Kind
 from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
-from dask_als.model_files import KeptFiles, ModelManifest, ModelSide
+from dask_als.model import files as model_files
+from dask_als.model import sample_files
+from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
 from dask_als.monitor.run import Listener, RunInfo
 from dask_als.plan import check_fits
 from dask_als.settings.settings import CheckpointSettings, StopSettings, TrainSettings

@@ -7,7 +7,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from dask_als import model_files
 from dask_als.core import storage
 from dask_als.core.blocks import State, predictions
 from dask_als.core.executor import Executor
@@ -15,7 +14,8 @@ from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset, Partition, read_test_block
 from dask_als.errors import InputError
-from dask_als.samples import standard_deviations
+from dask_als.model import files as model_files
+from dask_als.model.predictive_variance import standard_deviations
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 

@@ -8,7 +8,7 @@ from dask_als.core import output_lock
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings
 from dask_als.train import train
 

@@ -6,7 +6,6 @@ import pytest
 from click.testing import CliRunner
 from support.data import generated, write_csv
 
-from dask_als import model_files
 from dask_als.cli import cli
 from dask_als.console import Screen
 from dask_als.core.epoch_metrics import EpochFigures
@@ -14,6 +13,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.job_result import StepResult
 from dask_als.log import JsonLog, TextLog
+from dask_als.model import files as model_files
 from dask_als.settings.settings import PrepareSettings
 
 FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse=None, seconds=0.25)

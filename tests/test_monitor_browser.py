@@ -6,10 +6,10 @@ import threading
 import pytest
 from support.data import MOVIELENS, generated, write_csv
 
-from dask_als import model_files
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
+from dask_als.model import files as model_files
 from dask_als.settings.settings import PrepareSettings, TrainSettings
 from dask_als.train import train
 

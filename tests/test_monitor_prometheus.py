@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from support.data import generated, small_settings, write_csv
 
-from dask_als import model_files
 from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
+from dask_als.model import files as model_files
 from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train
 

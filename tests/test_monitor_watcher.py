@@ -16,10 +16,10 @@ from distributed import Client, LocalCluster
 from support.data import content, generated, small_settings, write_csv
 from support.monitored import info
 
-from dask_als import model_files
 from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
+from dask_als.model import files as model_files
 from dask_als.monitor.plugin import _BOARDS
 from dask_als.monitor.run import Listener
 from dask_als.monitor.watcher import watched

@@ -17,7 +17,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import SIDES
 from dask_als.data.dataset import open_dataset, read_block, read_test_block
 from dask_als.data.prepare import prepare
-from dask_als.model import ALSModel
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train
 

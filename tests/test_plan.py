@@ -26,7 +26,7 @@ from dask_als.data.dataset import Dataset, Partition, SideTable
 from dask_als.data.prepare import prepare
 from dask_als.data.synthetic import GenerateSettings, write_ratings
 from dask_als.errors import InputError
-from dask_als.model_files import read_manifest
+from dask_als.model.files import read_manifest
 from dask_als.plan import (
     PROCESS_BYTES,
     THREAD_BYTES,

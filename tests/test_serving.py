@@ -13,8 +13,8 @@ from support.data import generated, small_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
-from dask_als.model import ALSModel
-from dask_als.recommend import recommend
+from dask_als.model.model import ALSModel
+from dask_als.model.recommend import recommend
 from dask_als.settings.settings import RecommendSettings
 from dask_als.train import train
 

@@ -1,11 +1,12 @@
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als import ALS, ALSModel, model_files
+from dask_als import ALS, ALSModel
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError, WorkersLostError
+from dask_als.model import files as model_files
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings, StopSettings
 from dask_als.stopping import best_epoch, reason_to_stop
 from dask_als.train import train

@@ -17,13 +17,13 @@ from support.data import (
 )
 from support.oracle import Oracle
 
-from dask_als import model_files
 from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
+from dask_als.model import files as model_files
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import Columns, PrepareSettings
 from dask_als.train import Training, random_start, train
 

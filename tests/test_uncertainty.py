@@ -9,7 +9,7 @@ from dask_als.data.dataset import read_test_block
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
-from dask_als.model import ALSModel
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import CheckpointSettings, EvaluateSettings, PrepareSettings
 from dask_als.train import train
 from dask_als.uncertainty import calibration

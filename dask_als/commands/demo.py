@@ -54,7 +54,7 @@ def demo(
     from dask_als.data.prepare import prepare as run_prepare
     from dask_als.evaluate import baselines
     from dask_als.log import TextLog
-    from dask_als.model import ALSModel
+    from dask_als.model.model import ALSModel
     from dask_als.train import train
 
     columns = settings_of(Columns, options)

@@ -28,7 +28,7 @@ def explain(model: str, user: str, item: str, k: int, dataset: str | None, as_js
         dask-als explain MODEL 307 969
     """
     from dask_als import console
-    from dask_als.model import ALSModel
+    from dask_als.model.model import ALSModel
 
     loaded = ALSModel.load(model, dataset)
     one, target = loaded.users.parse(user), loaded.items.parse(item)

@@ -60,7 +60,7 @@ def fold_in(
     """
     from dask_als import console
     from dask_als.core.side import side_named
-    from dask_als.fold_in import fold_in as run
+    from dask_als.model.fold_in import fold_in as run
 
     columns = settings_of(Columns, options)
     screen = console.Screen(stderr=as_json)

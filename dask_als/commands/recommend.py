@@ -21,7 +21,7 @@ from dask_als.errors import InputError
 from dask_als.settings.settings import RecommendSettings
 
 if TYPE_CHECKING:
-    from dask_als.model import ALSModel, ModelRows
+    from dask_als.model.model import ALSModel, ModelRows
 
 
 @click.command()
@@ -79,8 +79,8 @@ def recommend(
     from dask_als import console
     from dask_als.core.side import side_named
     from dask_als.data.dataset import open_dataset
-    from dask_als.model import ALSModel
-    from dask_als.recommend import recommend as run
+    from dask_als.model.model import ALSModel
+    from dask_als.model.recommend import recommend as run
 
     settings = settings_of(RecommendSettings, options)
     if (out is None) == (to is None):

@@ -51,7 +51,7 @@ def similar(
         dask-als similar MODEL 296 --least-ratings 30
     """
     from dask_als import console
-    from dask_als.model import ALSModel
+    from dask_als.model.model import ALSModel
 
     loaded = ALSModel.load(model, dataset)
     its_side = side_named(side)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from dask_als.commands.options import (
 from dask_als.settings.settings import StopSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from dask_als.model_files import ModelManifest
+    from dask_als.model.files import ModelManifest
 
 
 @click.command()

@@ -35,7 +35,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES
 from dask_als.data.dataset import Dataset
 from dask_als.data.prepare import prepare
-from dask_als.model import ALSModel
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import TrainSettings
 from dask_als.train import train
 

@@ -12,8 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als import model as model_module
-from dask_als import recommend
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
@@ -21,10 +19,12 @@ from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
-from dask_als.fold_in import fold_in
 from dask_als.job_file import Job, SourceSettings
 from dask_als.job_result import recorded
-from dask_als.model import ALSModel
+from dask_als.model import model as model_module
+from dask_als.model import recommend
+from dask_als.model.fold_in import fold_in
+from dask_als.model.model import ALSModel
 from dask_als.report_data import measure_errors
 from dask_als.run_job import run_job
 from dask_als.settings.settings import (

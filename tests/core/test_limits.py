@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als import model_files
 from dask_als.core import limits, storage
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.limits import ParquetLimit, is_on_same_storage
@@ -23,7 +22,8 @@ from dask_als.data.dataset import open_dataset, read_block
 from dask_als.data.prepare import prepare
 from dask_als.data.source import TitleFile
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
+from dask_als.model import files as model_files
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import PrepareSettings, TrainSettings
 from dask_als.train import train
 

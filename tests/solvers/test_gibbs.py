@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from support.data import MOVIELENS, content, generated, small_settings, write_csv
 
-from dask_als import sample_files
 from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.blocks import State, block_of, concatenated
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
-from dask_als.model_files import read_manifest
+from dask_als.model import sample_files
+from dask_als.model.files import read_manifest
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import (
     CheckpointSettings,
     Columns,

@@ -9,7 +9,7 @@ from support.data import content, generated, read_state, small_settings, write_c
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings, TrainSettings
 from dask_als.train import train
 

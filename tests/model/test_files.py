@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.data import generated, small_settings, write_csv
 
-from dask_als import model_files
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
+from dask_als.model import files as model_files
+from dask_als.model.model import ALSModel
 from dask_als.settings.settings import PrepareSettings
 from dask_als.train import train
 

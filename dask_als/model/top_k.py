@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_als.blas_threads import one_blas_thread
 from dask_als.core.blocks import State
 from dask_als.core.jit import compiled
+from dask_als.model.blas_threads import one_blas_thread
 
 # Rows and candidates of a tile: its scores stay in the second cache.
 TILE_ROWS = 1024

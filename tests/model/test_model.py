@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from support.data import generated, notebook_settings, small_settings, write_csv
 
-from dask_als import model_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.dataset import read_block
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
+from dask_als.model import files as model_files
+from dask_als.model.model import ALSModel
 from dask_als.solvers.half_epoch import SolvedSide, solve_part
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.train import train

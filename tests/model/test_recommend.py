@@ -15,8 +15,8 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
-from dask_als.model import ALSModel
-from dask_als.recommend import recommend
+from dask_als.model.model import ALSModel
+from dask_als.model.recommend import recommend
 from dask_als.settings.settings import PrepareSettings, RecommendSettings
 from dask_als.train import train
 

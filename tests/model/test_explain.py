@@ -5,8 +5,8 @@ from support.data import generated, notebook_settings, write_csv
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.explain import contributions
-from dask_als.model import ALSModel
+from dask_als.model.explain import contributions
+from dask_als.model.model import ALSModel
 from dask_als.train import train
 
 SERIAL = SerialExecutor()

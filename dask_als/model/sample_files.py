@@ -18,11 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from dask_als import model_files
 from dask_als.core import storage
 from dask_als.core.blocks import State
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.typed_tables import from_manifest
+from dask_als.model import files as model_files
 
 FORMAT_VERSION = 1
 MANIFEST = "sample.json"

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als import model_files
 from dask_als.core.blocks import Block, State, concatenated, predictions
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.limits import is_on_same_storage
@@ -21,15 +20,16 @@ from dask_als.core.ownership import MODEL
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.data.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
-from dask_als.explain import contributions
-from dask_als.model_files import ModelManifest, ModelSide
-from dask_als.recommend import allowed_rows
-from dask_als.samples import standard_deviations
+from dask_als.model import files as model_files
+from dask_als.model.explain import contributions
+from dask_als.model.files import ModelManifest, ModelSide
+from dask_als.model.predictive_variance import standard_deviations
+from dask_als.model.recommend import allowed_rows
+from dask_als.model.top_k import Seen, candidates, top_k
 from dask_als.settings.settings import TrainSettings
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import fold_in_method_of
 from dask_als.solvers.objective import NO_SUMS
-from dask_als.top_k import Seen, candidates, top_k
 
 Measure = Literal["cosine", "inner-product"]
 
@@ -263,7 +263,7 @@ class ALSModel:
         -------
         float or ndarray of float64
             Of the same length; a float for two single ids. With `std`, a pair of them: predictions
-            and standard deviations (`dask_als.samples`).
+            and standard deviations (`dask_als.model.predictive_variance`).
 
         Raises
         ------

@@ -13,9 +13,9 @@ from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
-from dask_als.fold_in import fold_in
-from dask_als.model import ALSModel
-from dask_als.recommend import recommend
+from dask_als.model.fold_in import fold_in
+from dask_als.model.model import ALSModel
+from dask_als.model.recommend import recommend
 from dask_als.settings.settings import PrepareSettings, RecommendSettings, TrainSettings
 from dask_als.train import train
 

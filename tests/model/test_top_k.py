@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from dask_als import top_k as module
-from dask_als.blas_threads import one_blas_thread
 from dask_als.core.blocks import State
-from dask_als.top_k import Seen, candidates, top_k
+from dask_als.model import top_k as module
+from dask_als.model.blas_threads import one_blas_thread
+from dask_als.model.top_k import Seen, candidates, top_k
 
 
 def random_states(n_own, n_others, rank, dtype, *, whole=False, seed=0):

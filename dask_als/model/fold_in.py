@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als import model_files
 from dask_als.core import storage
 from dask_als.core.blocks import State, concatenated, zero_state
 from dask_als.core.executor import Executor
@@ -32,8 +31,9 @@ from dask_als.core.ownership import FOLDED_MODEL
 from dask_als.core.side import ITEMS, Side
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.data.prepare import KnownRows, prepare
-from dask_als.model import dataset_of
-from dask_als.model_files import ModelManifest, ModelSide
+from dask_als.model import files as model_files
+from dask_als.model.files import ModelManifest, ModelSide
+from dask_als.model.model import dataset_of
 from dask_als.settings.settings import Columns, PrepareSettings
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import fold_in_method_of

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dask_als import sample_files
 from dask_als.core.blocks import State
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
-from dask_als.sample_files import SampleManifest, SampleSide
+from dask_als.model import sample_files
+from dask_als.model.sample_files import SampleManifest, SampleSide
 
 MANIFEST = SampleManifest({USERS: SampleSide(0.25, (3, 4)), ITEMS: SampleSide(-0.5, (5,))}, 1.5)
 

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als import model_files
 from dask_als.core import storage
 from dask_als.core.blocks import Block, State
 from dask_als.core.executor import Executor
@@ -28,9 +27,10 @@ from dask_als.core.side import ITEMS, Side, side_named
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
-from dask_als.samples import standard_deviations
+from dask_als.model import files as model_files
+from dask_als.model.predictive_variance import standard_deviations
+from dask_als.model.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
 from dask_als.settings.settings import RecommendSettings
-from dask_als.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
 
 FORMAT_VERSION = 1
 MANIFEST = "recommendations.json"

@@ -1,0 +1,1 @@
+"""A trained model: its files, predictions, recommendations, fold-in."""
