@@ -18,7 +18,7 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.evaluate import Errors, Evaluation, Ranking
 from dask_als.monitor.run import Listener
 from dask_als.monitor.run import Progress as HalfEpochProgress
-from dask_als.plan import Plan, in_words
+from dask_als.planning.plan import Plan, in_words
 from dask_als.printable import printable
 from dask_als.tune import Tuning
 from dask_als.uncertainty import Calibration

@@ -46,7 +46,7 @@ from dask_als.model import files as model_files
 from dask_als.model import sample_files
 from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
 from dask_als.monitor.run import Listener, RunInfo
-from dask_als.plan import check_fits
+from dask_als.planning.plan import check_fits
 from dask_als.settings.settings import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.solvers.half_epoch import (
     HalfEpoch,

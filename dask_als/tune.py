@@ -36,7 +36,7 @@ from dask_als.errors import InputError
 from dask_als.folds import Fold, FoldTraining, split_into_folds
 from dask_als.model.recommend import rated_by, typical_norm
 from dask_als.model.top_k import candidates, top_k
-from dask_als.plan import USABLE, in_words, memory_of_a_worker
+from dask_als.planning.plan import USABLE, in_words, memory_of_a_worker
 from dask_als.ranking import measures
 from dask_als.settings.settings import TrainSettings, TuneSettings
 from dask_als.solvers.half_epoch import SolvedSide

@@ -35,8 +35,8 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     """
     from dask_als import console
     from dask_als.data.dataset import open_dataset
-    from dask_als.plan import measured_speed
-    from dask_als.plan import plan as make_plan
+    from dask_als.planning.plan import measured_speed
+    from dask_als.planning.plan import plan as make_plan
 
     settings = settings_of(TrainSettings, options)
     stopping = settings_of(StopSettings, options)

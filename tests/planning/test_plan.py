@@ -27,7 +27,7 @@ from dask_als.data.prepare import prepare
 from dask_als.data.synthetic import GenerateSettings, write_ratings
 from dask_als.errors import InputError
 from dask_als.model.files import read_manifest
-from dask_als.plan import (
+from dask_als.planning.plan import (
     PROCESS_BYTES,
     THREAD_BYTES,
     USABLE,
