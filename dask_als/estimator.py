@@ -23,7 +23,7 @@ from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import Columns, PrepareSettings, StopSettings, TrainSettings
-from dask_als.train import Callback, train
+from dask_als.training.train import Callback, train
 
 
 @dataclass(frozen=True, kw_only=True)

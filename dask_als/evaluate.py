@@ -23,7 +23,7 @@ from dask_als.ranking import MEASURES, measures
 from dask_als.settings.settings import EvaluateSettings, TrainSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import rmse
-from dask_als.train import Epoch, Training, zero_start
+from dask_als.training.train import Epoch, Training, zero_start
 from dask_als.uncertainty import Calibration, calibration
 
 COMPARED = ("model", "global mean", "biases alone", "most popular")

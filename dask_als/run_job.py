@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypedDict
 
-from dask_als.checkpoint import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.core import outputs, storage
 from dask_als.core.executor import Executor
 from dask_als.core.ownership import (
@@ -39,7 +38,8 @@ from dask_als.model import recommend
 from dask_als.model.files import read_manifest
 from dask_als.monitor.run import Listener
 from dask_als.settings.settings import CheckpointSettings
-from dask_als.train import train
+from dask_als.training.checkpoints import check_continues, clear_checkpoints, complete_checkpoints
+from dask_als.training.train import train
 
 _FILES_OF_A_TASK = 16
 

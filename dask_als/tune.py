@@ -40,7 +40,7 @@ from dask_als.planning.plan import USABLE, in_words, memory_of_a_worker
 from dask_als.ranking import measures
 from dask_als.settings.settings import TrainSettings, TuneSettings
 from dask_als.solvers.half_epoch import SolvedSide
-from dask_als.train import Epoch, Start, random_start
+from dask_als.training.train import Epoch, Start, random_start
 
 if TYPE_CHECKING:
     import optuna

@@ -11,7 +11,7 @@ from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluate import Baselines
 from dask_als.model.model import ALSModel
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 

@@ -13,7 +13,7 @@ from dask_als.errors import InputError
 from dask_als.evaluate import baselines, evaluate
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import EvaluateSettings, PrepareSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 SETTINGS = small_settings(dtype="float64")

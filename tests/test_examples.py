@@ -14,7 +14,7 @@ from dask_als.cli import COMMANDS, cli, main
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.settings.settings import PrepareSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 ON_KUBERNETES = {"submit", "status", "logs", "list", "stop", "resume", "delete"}
 SERIAL = SerialExecutor()

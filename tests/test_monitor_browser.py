@@ -11,7 +11,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model import files as model_files
 from dask_als.settings.settings import PrepareSettings, TrainSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

@@ -17,7 +17,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model import files as model_files
 from dask_als.settings.settings import PrepareSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
 pytestmark = pytest.mark.skipif(

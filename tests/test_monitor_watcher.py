@@ -24,7 +24,7 @@ from dask_als.monitor.plugin import _BOARDS
 from dask_als.monitor.run import Listener
 from dask_als.monitor.watcher import watched
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 

@@ -15,7 +15,7 @@ from dask_als.model.model import ALSModel
 from dask_als.report import report, write_report
 from dask_als.report_data import measure_errors
 from dask_als.settings.settings import PrepareSettings, TrainSettings
-from dask_als.train import train
+from dask_als.training.train import train
 from dask_als.uncertainty import calibration
 
 SERIAL = SerialExecutor()

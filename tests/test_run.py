@@ -13,7 +13,7 @@ from support.data import content, generated, small_settings, write_csv
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.output_lock import held
 from dask_als.data.dataset import open_dataset
-from dask_als.train import train
+from dask_als.training.train import train
 
 JOB = """
 output = "o"

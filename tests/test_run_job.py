@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 from support.data import MOVIELENS, content, generated, notebook_settings, small_settings, write_csv
 
-from dask_als.checkpoint import complete_checkpoints
 from dask_als.core import output_lock
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.dataset import open_dataset
@@ -24,7 +23,8 @@ from dask_als.settings.settings import (
     PrepareSettings,
     RecommendSettings,
 )
-from dask_als.train import train
+from dask_als.training.checkpoints import complete_checkpoints
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 

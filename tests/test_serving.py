@@ -16,7 +16,7 @@ from dask_als.data.prepare import prepare
 from dask_als.model.model import ALSModel
 from dask_als.model.recommend import recommend
 from dask_als.settings.settings import RecommendSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 EXAMPLE = Path(__file__).parents[1] / "jobs" / "vector_index.py"

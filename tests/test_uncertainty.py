@@ -11,7 +11,7 @@ from dask_als.errors import InputError
 from dask_als.evaluate import evaluate
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import CheckpointSettings, EvaluateSettings, PrepareSettings
-from dask_als.train import train
+from dask_als.training.train import train
 from dask_als.uncertainty import calibration
 
 SERIAL = SerialExecutor()

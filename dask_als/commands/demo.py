@@ -55,7 +55,7 @@ def demo(
     from dask_als.evaluate import baselines
     from dask_als.log import TextLog
     from dask_als.model.model import ALSModel
-    from dask_als.train import train
+    from dask_als.training.train import train
 
     columns = settings_of(Columns, options)
     settings = settings_of(TrainSettings, options)

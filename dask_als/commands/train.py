@@ -55,7 +55,7 @@ def train(
     """
     from dask_als.data.dataset import open_dataset
     from dask_als.log import log_of
-    from dask_als.train import train as run
+    from dask_als.training.train import train as run
 
     settings = settings_of(TrainSettings, options)
     stopping = settings_of(StopSettings, options)

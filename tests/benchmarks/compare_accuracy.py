@@ -46,7 +46,7 @@ from dask_als.settings.settings import (
     TrainSettings,
     TuneSettings,
 )
-from dask_als.train import train
+from dask_als.training.train import train
 from dask_als.tune import tune
 
 SEEDS = range(5)

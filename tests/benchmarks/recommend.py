@@ -36,7 +36,7 @@ from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.data.dataset import Dataset
 from dask_als.model.recommend import recommend
 from dask_als.settings.settings import RecommendSettings, TrainSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 K = 10
 RANK = 64

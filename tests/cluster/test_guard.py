@@ -23,7 +23,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 PACKAGE = Path(dask_als.__file__).parent
 SECONDS = 120.0

@@ -10,7 +10,7 @@ from support.hosts import DASK, Hosts
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.dataset import open_dataset
 from dask_als.job_file import read_job
-from dask_als.train import train
+from dask_als.training.train import train
 
 pytestmark = [
     pytest.mark.slow,

@@ -23,7 +23,7 @@ from dask_als.cluster.endings import directory_of_workers
 from dask_als.cluster.private import local_settings, temporary_security
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
-from dask_als.train import train
+from dask_als.training.train import train
 
 LOCAL = ClusterSettings(workers=2, threads=1, dashboard="127.0.0.1:0")
 NOBODY = 65534

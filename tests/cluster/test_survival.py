@@ -18,14 +18,14 @@ import psutil
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als.checkpoint import complete_checkpoints
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import ClusterLostError, JobError, WorkersLostError
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings
-from dask_als.train import train
+from dask_als.training.checkpoints import complete_checkpoints
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 SEED = 0
@@ -266,7 +266,7 @@ def test_fifty_kills_while_checkpoints_are_written(tmp_path, dataset, undisturbe
     # Processes are forked from one that has imported everything: most of their time is training.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["dask_als.train", "dask_als.kernels.least_squares", "dask_als.cluster.cluster"]
+        ["dask_als.training.train", "dask_als.kernels.least_squares", "dask_als.cluster.cluster"]
     )
     chance = random.Random(SEED)
     model, checkpoints = str(tmp_path / "m"), str(tmp_path / "c")

@@ -35,7 +35,7 @@ from dask_als.settings.settings import (
     RecommendSettings,
     StopSettings,
 )
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 GIBBS = {"method": "gibbs", "rank": 3, "burn_in": 2, "samples": 4, "epochs": None}

@@ -25,7 +25,7 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import PrepareSettings, TrainSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from support.data import content, generated, write_csv
 
-from dask_als.checkpoint import complete_checkpoints
 from dask_als.core import output_lock
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.output_lock import held
@@ -20,6 +19,7 @@ from dask_als.job_file import STEPS, job_from_toml
 from dask_als.job_result import recorded
 from dask_als.monitor.run import Listener
 from dask_als.run_job import Unwatched, run_job
+from dask_als.training.checkpoints import complete_checkpoints
 
 moto_server = pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[s3]'")
 pytest.importorskip("s3fs", reason="no S3 client: pip install 's3fs'")

@@ -29,7 +29,7 @@ from dask_als.monitor.trace import traced
 from dask_als.report import write_report
 from dask_als.run_job import run_job
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings, RecommendSettings
-from dask_als.train import train
+from dask_als.training.train import train
 from dask_als.tuned_job import check_job_path, tuned_job, write_job
 
 SERIAL = SerialExecutor()

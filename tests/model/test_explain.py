@@ -7,7 +7,7 @@ from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.explain import contributions
 from dask_als.model.model import ALSModel
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 

@@ -17,7 +17,7 @@ from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
 from dask_als.model.recommend import recommend
 from dask_als.settings.settings import PrepareSettings, RecommendSettings, TrainSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 SETTINGS = small_settings(dtype="float64")

@@ -14,7 +14,7 @@ from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
 from dask_als.solvers.half_epoch import SolvedSide, solve_part
 from dask_als.solvers.objective import NO_SUMS
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 

@@ -18,7 +18,7 @@ from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
 from dask_als.model.recommend import recommend
 from dask_als.settings.settings import PrepareSettings, RecommendSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 

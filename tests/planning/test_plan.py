@@ -47,7 +47,7 @@ from dask_als.settings.settings import (
     StopSettings,
     TrainSettings,
 )
-from dask_als.train import Training, random_start, train
+from dask_als.training.train import Training, random_start, train
 
 MIB = 1 << 20
 ONE = Shape(workers=1, threads=1, memory=None)

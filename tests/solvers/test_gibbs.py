@@ -25,7 +25,7 @@ from dask_als.solvers.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import method_of, solve_side
 from dask_als.solvers.objective import NO_SUMS
-from dask_als.train import train
+from dask_als.training.train import train
 
 SETTINGS = small_settings(
     method="gibbs", epochs=None, burn_in=2, samples=3, factor_regularization=12.0

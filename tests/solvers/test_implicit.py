@@ -11,7 +11,7 @@ from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings, TrainSettings
-from dask_als.train import train
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 SETTINGS = small_settings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dask_als.train import Training, random_start
+from dask_als.training.train import Training, random_start
 
 
 def seconds_an_epoch(training: Training, epochs: int) -> float:

@@ -25,7 +25,7 @@ from dask_als.core.blocks import State
 from dask_als.data.dataset import open_dataset
 from dask_als.settings.settings import TrainSettings
 from dask_als.solvers.half_epoch import SolvedPart, SolvedSide, join_parts, unsolved_part
-from dask_als.train import Training
+from dask_als.training.train import Training
 from studies.clock import seconds_an_epoch
 
 RANK = 64

@@ -10,7 +10,7 @@ from machine import say
 
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.settings.settings import TrainSettings
-from dask_als.train import Training
+from dask_als.training.train import Training
 from studies.clock import seconds_an_epoch
 from studies.report import Criterion, bar, table
 from studies.threads import ThreadsExecutor

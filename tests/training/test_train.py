@@ -25,7 +25,7 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import Columns, PrepareSettings
-from dask_als.train import Training, random_start, train
+from dask_als.training.train import Training, random_start, train
 
 SERIAL = SerialExecutor()
 
@@ -178,7 +178,7 @@ def test_workers_do_not_show(tmp_path, ratings, bits, workers):
 @pytest.mark.parametrize(("seconds", "graphs"), [(60.0, range(3, 5)), (0.0, range(30, 33))])
 def test_short_epochs_are_submitted_together(tmp_path, ratings, monkeypatch, seconds, graphs):
     """30 epochs and what is written at the end; the first epoch's time has to be known."""
-    monkeypatch.setattr("dask_als.train._SECONDS_OF_EPOCHS_AT_ONCE", seconds)
+    monkeypatch.setattr("dask_als.training.train._SECONDS_OF_EPOCHS_AT_ONCE", seconds)
     dataset = made(tmp_path, ratings)
     with (
         LocalCluster(1, 1, processes=False, dashboard_address=":0") as cluster,

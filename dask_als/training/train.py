@@ -17,19 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from dask_als.checkpoint import (
-    best_path,
-    check_best,
-    check_checkpoints,
-    check_continues,
-    checkpoint_path,
-    clear_checkpoints,
-    complete_checkpoints,
-    read_whole_history,
-    remove_best,
-    remove_checkpoints,
-    sample_path,
-)
 from dask_als.cluster.placement import Placement
 from dask_als.core import storage
 from dask_als.core.blocks import State, random_state, zero_state
@@ -58,7 +45,20 @@ from dask_als.solvers.half_epoch import (
 )
 from dask_als.solvers.methods import Method, method_of, solve_side
 from dask_als.solvers.objective import rmse
-from dask_als.stopping import best_epoch, reason_to_stop
+from dask_als.training.checkpoints import (
+    best_path,
+    check_best,
+    check_checkpoints,
+    check_continues,
+    checkpoint_path,
+    clear_checkpoints,
+    complete_checkpoints,
+    read_whole_history,
+    remove_best,
+    remove_checkpoints,
+    sample_path,
+)
+from dask_als.training.early_stopping import best_epoch, reason_to_stop
 
 T = TypeVar("T")
 

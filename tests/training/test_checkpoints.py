@@ -3,14 +3,14 @@ import os
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als.checkpoint import checkpoint_path, complete_checkpoints, remove_checkpoints
 from dask_als.core import output_lock
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings
-from dask_als.train import train
+from dask_als.training.checkpoints import checkpoint_path, complete_checkpoints, remove_checkpoints
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 EPOCHS = 7
