@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dask_als.core.epoch_metrics import EpochFigures
-from dask_als.evaluate import Errors, Evaluation, Ranking
+from dask_als.evaluation.calibration import Calibration
+from dask_als.evaluation.evaluate import Errors, Evaluation, Ranking
 from dask_als.monitor.run import Listener
 from dask_als.monitor.run import Progress as HalfEpochProgress
 from dask_als.planning.plan import Plan, in_words
 from dask_als.printable import printable
 from dask_als.tune import Tuning
-from dask_als.uncertainty import Calibration
 
 
 class Screen(Console):

@@ -25,9 +25,9 @@ from dask_als import report_data
 from dask_als.core import outputs
 from dask_als.core.ownership import REPORT, marked_text
 from dask_als.core.side import ITEMS, SIDES, USERS
+from dask_als.evaluation.calibration import Calibration
 from dask_als.model.model import ALSModel
 from dask_als.report_data import Errors, Scale
-from dask_als.uncertainty import Calibration
 
 _COLORS = {USERS: "#1f6f8b", ITEMS: "#d1603d"}
 _INK, _FAINT = "#2b2f36", "#d9dde3"

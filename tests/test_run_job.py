@@ -12,7 +12,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.evaluate import evaluate
+from dask_als.evaluation.evaluate import evaluate
 from dask_als.job_file import STEPS, Job, SourceSettings, read_job
 from dask_als.job_result import recorded
 from dask_als.monitor.run import Listener

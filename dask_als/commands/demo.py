@@ -52,7 +52,7 @@ def demo(
     from dask_als import demo as demonstration
     from dask_als.data.prepare import Titles
     from dask_als.data.prepare import prepare as run_prepare
-    from dask_als.evaluate import baselines
+    from dask_als.evaluation.evaluate import baselines
     from dask_als.log import TextLog
     from dask_als.model.model import ALSModel
     from dask_als.training.train import train

@@ -36,7 +36,7 @@ def evaluate(model: str, dataset: str, as_json: bool, **options: Any) -> None:
     """
     from dask_als import console
     from dask_als.data.dataset import open_dataset
-    from dask_als.evaluate import evaluate as run
+    from dask_als.evaluation.evaluate import evaluate as run
 
     settings = settings_of(EvaluateSettings, options)
     opened = open_dataset(dataset)

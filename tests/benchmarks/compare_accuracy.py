@@ -36,9 +36,9 @@ from dask_als.core.blocks import Block
 from dask_als.core.side import USERS
 from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.data.prepare import prepare
-from dask_als.evaluate import baselines, evaluate
+from dask_als.evaluation.evaluate import baselines, evaluate
+from dask_als.evaluation.ranking_metrics import measures
 from dask_als.folds import split_into_folds
-from dask_als.ranking import measures
 from dask_als.settings.settings import (
     Columns,
     EvaluateSettings,

@@ -18,7 +18,7 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
-from dask_als.evaluate import evaluate
+from dask_als.evaluation.evaluate import evaluate
 from dask_als.job_file import Job, SourceSettings
 from dask_als.job_result import recorded
 from dask_als.model import model as model_module

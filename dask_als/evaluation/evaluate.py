@@ -16,15 +16,15 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import InputError
+from dask_als.evaluation.calibration import Calibration, calibration
+from dask_als.evaluation.ranking_metrics import MEASURES, measures
 from dask_als.model import files as model_files
 from dask_als.model.recommend import rated_by, typical_norm
 from dask_als.model.top_k import Candidates, candidates, top_k
-from dask_als.ranking import MEASURES, measures
 from dask_als.settings.settings import EvaluateSettings, TrainSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import rmse
 from dask_als.training.train import Epoch, Training, zero_start
-from dask_als.uncertainty import Calibration, calibration
 
 COMPARED = ("model", "global mean", "biases alone", "most popular")
 _BIAS_EPOCHS = 15

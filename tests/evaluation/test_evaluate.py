@@ -10,7 +10,7 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.core.storage import read_parquet
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.evaluate import baselines, evaluate
+from dask_als.evaluation.evaluate import baselines, evaluate
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import EvaluateSettings, PrepareSettings
 from dask_als.training.train import train

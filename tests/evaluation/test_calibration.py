@@ -8,11 +8,11 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.dataset import read_test_block
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.evaluate import evaluate
+from dask_als.evaluation.calibration import calibration
+from dask_als.evaluation.evaluate import evaluate
 from dask_als.model.model import ALSModel
 from dask_als.settings.settings import CheckpointSettings, EvaluateSettings, PrepareSettings
 from dask_als.training.train import train
-from dask_als.uncertainty import calibration
 
 SERIAL = SerialExecutor()
 # Of the standard Normal distribution, from a table.

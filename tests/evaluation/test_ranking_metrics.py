@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from dask_als.ranking import MEASURES, measures
+from dask_als.evaluation.ranking_metrics import MEASURES, measures
 
 OF_TREC = {
     "precision": "P_7",
