@@ -21,7 +21,7 @@ from dask_als.monitor.run import Listener
 from dask_als.monitor.run import Progress as HalfEpochProgress
 from dask_als.planning.plan import Plan, in_words
 from dask_als.printable import printable
-from dask_als.tune import Tuning
+from dask_als.tuning.search import Tuning
 
 
 class Screen(Console):

@@ -38,7 +38,6 @@ from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.data.prepare import prepare
 from dask_als.evaluation.evaluate import baselines, evaluate
 from dask_als.evaluation.ranking_metrics import measures
-from dask_als.folds import split_into_folds
 from dask_als.settings.settings import (
     Columns,
     EvaluateSettings,
@@ -47,7 +46,8 @@ from dask_als.settings.settings import (
     TuneSettings,
 )
 from dask_als.training.train import train
-from dask_als.tune import tune
+from dask_als.tuning.folds import split_into_folds
+from dask_als.tuning.search import tune
 
 SEEDS = range(5)
 K = 10

@@ -18,12 +18,12 @@ from dask_als.core.superaccumulator import as_float
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.folds import split_into_folds
 from dask_als.job_file import read_job
 from dask_als.settings.settings import PrepareSettings, TrainSettings, TuneSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import NO_SUMS
-from dask_als.tune import Measure, Walk, check_fits, ndcg_of_part, tune
+from dask_als.tuning.folds import split_into_folds
+from dask_als.tuning.search import Measure, Walk, check_fits, ndcg_of_part, tune
 
 SERIAL = SerialExecutor()
 SMALL = TuneSettings(trials=8, folds=2, epochs=4, method="als")
