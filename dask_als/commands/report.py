@@ -31,9 +31,9 @@ def report(model: str, out: str, dataset: str | None, as_json: bool, **options: 
     from dask_als.core.ownership import REPORT
     from dask_als.evaluation.calibration import calibration
     from dask_als.model.model import ALSModel
-    from dask_als.report import report as make_page
-    from dask_als.report import write_report
-    from dask_als.report_data import measure_errors
+    from dask_als.report.data import measure_errors
+    from dask_als.report.page import report as make_page
+    from dask_als.report.page import write_report
 
     screen = console.Screen(stderr=as_json)
     check_file(out, REPORT)

@@ -25,7 +25,7 @@ from dask_als.model import model as model_module
 from dask_als.model import recommend
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
-from dask_als.report_data import measure_errors
+from dask_als.report.data import measure_errors
 from dask_als.run_job import run_job
 from dask_als.settings.settings import (
     CheckpointPolicy,

@@ -26,7 +26,7 @@ from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
 from dask_als.model.recommend import recommend
 from dask_als.monitor.trace import traced
-from dask_als.report import write_report
+from dask_als.report.page import write_report
 from dask_als.run_job import run_job
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings, RecommendSettings
 from dask_als.training.train import train

@@ -3,12 +3,12 @@ import pyarrow.parquet as pq
 import pytest
 from support.data import generated, read_state, small_settings, write_csv
 
-from dask_als import report_data
 from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model.model import ALSModel
-from dask_als.report_data import N_LEVELS, N_PREDICTED, Scale, measure_errors
+from dask_als.report import data as report_data
+from dask_als.report.data import N_LEVELS, N_PREDICTED, Scale, measure_errors
 from dask_als.settings.settings import PrepareSettings
 from dask_als.training.train import train
 

@@ -13,8 +13,8 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import Titles, prepare
 from dask_als.evaluation.calibration import calibration
 from dask_als.model.model import ALSModel
-from dask_als.report import report, write_report
-from dask_als.report_data import measure_errors
+from dask_als.report.data import measure_errors
+from dask_als.report.page import report, write_report
 from dask_als.settings.settings import PrepareSettings, TrainSettings
 from dask_als.training.train import train
 

@@ -21,13 +21,13 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from jinja2 import Environment
 
-from dask_als import report_data
 from dask_als.core import outputs
 from dask_als.core.ownership import REPORT, marked_text
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.evaluation.calibration import Calibration
 from dask_als.model.model import ALSModel
-from dask_als.report_data import Errors, Scale
+from dask_als.report import data as report_data
+from dask_als.report.data import Errors, Scale
 
 _COLORS = {USERS: "#1f6f8b", ITEMS: "#d1603d"}
 _INK, _FAINT = "#2b2f36", "#d9dde3"
