@@ -16,7 +16,7 @@ from dask_als import console
 from dask_als.core import storage
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.data.prepare import Progress
-from dask_als.job_result import JobResult, StepResult
+from dask_als.jobs.result import JobResult, StepResult
 from dask_als.monitor.run import HalfEpochTimes, Listener, ignore
 from dask_als.monitor.trace import traced
 

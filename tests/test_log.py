@@ -11,7 +11,7 @@ from dask_als.console import Screen
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
-from dask_als.job_result import StepResult
+from dask_als.jobs.result import StepResult
 from dask_als.log import JsonLog, TextLog
 from dask_als.model import files as model_files
 from dask_als.settings.settings import PrepareSettings

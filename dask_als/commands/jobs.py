@@ -13,8 +13,8 @@ from dask_als.errors import InputError, JobError
 from dask_als.settings.settings import KubernetesSize
 
 if TYPE_CHECKING:
-    from dask_als.kubernetes.operator import Jobs
-    from dask_als.kubernetes.status import JobStatus
+    from dask_als.jobs.kubernetes import Jobs
+    from dask_als.jobs.kubernetes_status import JobStatus
 
 _RESUMPTIONS = 3
 
@@ -27,7 +27,7 @@ job_argument = together(click.argument("job_id", metavar="JOB_ID"), namespace_op
 def jobs_in(namespace: str) -> Jobs:
     """Return the jobs in a namespace of the cluster that KUBECONFIG names."""
     try:
-        from dask_als.kubernetes.operator import Jobs
+        from dask_als.jobs.kubernetes import Jobs
     except ImportError:
         raise InputError("jobs on Kubernetes need: pip install 'dask-als[kubernetes]'") from None
     return Jobs(namespace)
@@ -38,7 +38,7 @@ def waited_for(jobs: Jobs, job_id: str, *, as_json: bool = False) -> JobStatus:
 
     With JSON for the output, the log goes to standard error.
     """
-    from dask_als.kubernetes.status import State
+    from dask_als.jobs.kubernetes_status import State
 
     for resumptions in range(_RESUMPTIONS + 1):
         waiting = _Waiting()
@@ -59,7 +59,7 @@ class _Waiting:
         self._said = ""
 
     def hear(self, status: JobStatus) -> None:
-        from dask_als.kubernetes.status import State
+        from dask_als.jobs.kubernetes_status import State
 
         if status.state is State.WAITING and status.message != self._said:
             self._said = status.message
@@ -93,7 +93,7 @@ def end_as(status: JobStatus, *, as_json: bool = False) -> None:
     JobError
         If it did not succeed.
     """
-    from dask_als.kubernetes.status import State
+    from dask_als.jobs.kubernetes_status import State
 
     tell(status, as_json=as_json)
     if status.state is not State.SUCCEEDED:

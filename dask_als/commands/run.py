@@ -38,10 +38,10 @@ def run(
         dask-als run jobs/notebook.toml --set train.rank=10
     """
     from dask_als.data.source import open_source
-    from dask_als.job_file import read_job
-    from dask_als.job_result import recorded
+    from dask_als.jobs.job_file import read_job
+    from dask_als.jobs.result import recorded
+    from dask_als.jobs.steps import run_job
     from dask_als.log import log_of
-    from dask_als.run_job import run_job
 
     job = read_job(job_file, changes)
     size = {**asdict(job.cluster.local), "kubernetes": job.cluster.kubernetes}

@@ -31,7 +31,7 @@ def submit(
     """
     import yaml
 
-    from dask_als.job_file import read_job
+    from dask_als.jobs.job_file import read_job
     from dask_als.kubernetes import spec
     from dask_als.settings.credentials import REDACTED
 

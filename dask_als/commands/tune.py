@@ -49,7 +49,7 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
     """
     from dask_als import console
     from dask_als.data.dataset import open_dataset
-    from dask_als.tuned_job import check_job_path, tuned_job, write_job
+    from dask_als.jobs.tuned_job import check_job_path, tuned_job, write_job
     from dask_als.tuning.search import tune as run
 
     settings = settings_of(TuneSettings, options)

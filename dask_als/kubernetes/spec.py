@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dask_als.job_file import Job
+from dask_als.jobs.job_file import Job
 from dask_als.settings.settings import KubernetesSize
 
 Manifest = dict[str, Any]

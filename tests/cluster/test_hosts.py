@@ -9,7 +9,7 @@ from support.hosts import DASK, Hosts
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.dataset import open_dataset
-from dask_als.job_file import read_job
+from dask_als.jobs.job_file import read_job
 from dask_als.training.train import train
 
 pytestmark = [

@@ -19,14 +19,14 @@ from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import evaluate
-from dask_als.job_file import Job, SourceSettings
-from dask_als.job_result import recorded
+from dask_als.jobs.job_file import Job, SourceSettings
+from dask_als.jobs.result import recorded
+from dask_als.jobs.steps import run_job
 from dask_als.model import model as model_module
 from dask_als.model import recommend
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
 from dask_als.report.data import measure_errors
-from dask_als.run_job import run_job
 from dask_als.settings.settings import (
     CheckpointPolicy,
     CheckpointSettings,

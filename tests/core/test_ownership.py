@@ -20,17 +20,17 @@ from dask_als.data.prepare import prepare
 from dask_als.data.synthetic import GenerateSettings, write_ratings
 from dask_als.demo import _write_once
 from dask_als.errors import DaskALSError, InputError
-from dask_als.job_file import job_from_toml
-from dask_als.job_result import recorded
+from dask_als.jobs.job_file import job_from_toml
+from dask_als.jobs.result import recorded
+from dask_als.jobs.steps import run_job
+from dask_als.jobs.tuned_job import check_job_path, tuned_job, write_job
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
 from dask_als.model.recommend import recommend
 from dask_als.monitor.trace import traced
 from dask_als.report.page import write_report
-from dask_als.run_job import run_job
 from dask_als.settings.settings import CheckpointSettings, PrepareSettings, RecommendSettings
 from dask_als.training.train import train
-from dask_als.tuned_job import check_job_path, tuned_job, write_job
 
 SERIAL = SerialExecutor()
 N_FOLDERS = int(os.environ.get("DASK_ALS_FOLDERS", "20"))

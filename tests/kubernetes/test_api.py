@@ -6,8 +6,9 @@ import pytest
 from kr8s.objects import get_class, object_from_spec
 
 from dask_als.errors import InputError, JobError
-from dask_als.job_file import job_from_toml
-from dask_als.kubernetes import api, operator, spec
+from dask_als.jobs import kubernetes as operator
+from dask_als.jobs.job_file import job_from_toml
+from dask_als.kubernetes import api, spec
 from dask_als.kubernetes.api import ask
 from dask_als.settings.settings import KubernetesSize
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dask_als.errors import InputError
-from dask_als.job_file import ClusterSizes, Job, SourceSettings, job_from_toml
+from dask_als.jobs.job_file import ClusterSizes, Job, SourceSettings, job_from_toml
 from dask_als.kubernetes import spec
 from dask_als.settings.settings import KubernetesSize
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dask_als.errors import InputError
-from dask_als.job_file import job_from_toml
+from dask_als.jobs.job_file import job_from_toml
 from dask_als.settings.credentials import resolved
 
 JOB = 'name = "a"\noutput = "o"\nsource.path = "r.csv"\nsteps = ["prepare", "train"]\n'

@@ -18,7 +18,7 @@ from dask_als.core.superaccumulator import as_float
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.job_file import read_job
+from dask_als.jobs.job_file import read_job
 from dask_als.settings.settings import PrepareSettings, TrainSettings, TuneSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import NO_SUMS

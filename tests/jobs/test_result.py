@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from dask_als.errors import ClusterLostError, InputError
-from dask_als.job_file import job_from_toml
-from dask_als.job_result import StepResult, recorded
+from dask_als.jobs.job_file import job_from_toml
+from dask_als.jobs.result import StepResult, recorded
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import evaluate
-from dask_als.job_file import STEPS, Job, SourceSettings, read_job
-from dask_als.job_result import recorded
+from dask_als.jobs.job_file import STEPS, Job, SourceSettings, read_job
+from dask_als.jobs.result import recorded
+from dask_als.jobs.steps import Unwatched, run_job
 from dask_als.monitor.run import Listener
-from dask_als.run_job import Unwatched, run_job
 from dask_als.settings.settings import (
     CheckpointPolicy,
     EvaluateSettings,

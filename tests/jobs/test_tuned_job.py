@@ -7,11 +7,11 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
-from dask_als.job_file import read_job
-from dask_als.job_result import recorded
-from dask_als.run_job import run_job
+from dask_als.jobs.job_file import read_job
+from dask_als.jobs.result import recorded
+from dask_als.jobs.steps import run_job
+from dask_als.jobs.tuned_job import check_job_path, tuned_job, write_job
 from dask_als.settings.settings import Columns, PrepareSettings
-from dask_als.tuned_job import check_job_path, tuned_job, write_job
 
 SERIAL = SerialExecutor()
 TRAIN = small_settings()

@@ -12,10 +12,10 @@ import yaml
 from dask_als.cli import main
 from dask_als.commands.computing import cluster_settings
 from dask_als.errors import InputError
-from dask_als.job_file import job_from_toml
-from dask_als.kubernetes.status import JobStatus, State
+from dask_als.jobs.job_file import job_from_toml
+from dask_als.jobs.kubernetes_status import JobStatus, State
 
-NOTEBOOK = Path(__file__).parents[1] / "jobs" / "notebook.toml"
+NOTEBOOK = Path(__file__).parents[2] / "jobs" / "notebook.toml"
 
 
 def run(*arguments, **environment):

@@ -12,11 +12,11 @@ import kr8s
 from kr8s.objects import APIObject, ConfigMap, NetworkPolicy, Pod
 
 from dask_als.errors import DaskALSError, InputError, JobError
-from dask_als.job_file import Job, job_from_toml
+from dask_als.jobs.job_file import Job, job_from_toml
+from dask_als.jobs.kubernetes_status import JobStatus, State, judged
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, DaskJob, api_of, ask, create, delete
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
-from dask_als.kubernetes.status import JobStatus, State, judged
 from dask_als.settings.credentials import resolved
 
 _SECONDS_BETWEEN_LOOKS = 1.0

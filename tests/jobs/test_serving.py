@@ -19,7 +19,7 @@ from dask_als.settings.settings import RecommendSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
-EXAMPLE = Path(__file__).parents[1] / "jobs" / "vector_index.py"
+EXAMPLE = Path(__file__).parents[2] / "jobs" / "vector_index.py"
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from dask_als.core import outputs, storage
 from dask_als.core.output_lock import held
 from dask_als.core.ownership import JOB_RESULT
 from dask_als.errors import DaskALSError
-from dask_als.job_file import Job
+from dask_als.jobs.job_file import Job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,8 @@ from dask_als.data.prepare import Progress, Titles, prepare
 from dask_als.data.source import open_source
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import Evaluation, evaluate
-from dask_als.job_file import Job
-from dask_als.job_result import JobResult, StepResult, in_a_line
+from dask_als.jobs.job_file import Job
+from dask_als.jobs.result import JobResult, StepResult, in_a_line
 from dask_als.model import files as model_files
 from dask_als.model import recommend
 from dask_als.model.files import read_manifest
@@ -151,7 +151,7 @@ def run_job(
     Parameters
     ----------
     result : JobResult
-        Is told of every step; see `dask_als.job_result.recorded`.
+        Is told of every step; see `dask_als.jobs.result.recorded`.
     watcher : Watcher, optional
 
     Raises

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dask_als.kubernetes.status import judged
+from dask_als.jobs.kubernetes_status import judged
 
 
 def record(**annotations):

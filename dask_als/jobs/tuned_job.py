@@ -9,7 +9,7 @@ from dask_als.core import outputs, storage
 from dask_als.core.ownership import TUNED_JOB, marked_text
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
-from dask_als.job_file import Job, SourceSettings
+from dask_als.jobs.job_file import Job, SourceSettings
 from dask_als.settings.settings import Columns, PrepareSettings, TrainSettings
 
 

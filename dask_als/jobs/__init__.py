@@ -1,0 +1,1 @@
+"""Job files and their steps, here or on Kubernetes."""
