@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 DASHBOARD = json.loads(
-    (Path(__file__).parents[1] / "k8s" / "monitoring" / "dashboard.json").read_text()
+    (Path(__file__).parents[2] / "k8s" / "monitoring" / "dashboard.json").read_text()
 )
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 CONFIGURATION = """
