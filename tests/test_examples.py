@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.data import generated, small_settings, write_csv
 
-from dask_als.cli import COMMANDS, cli, main
+from dask_als.cli.main import COMMANDS, cli, main
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.settings.settings import PrepareSettings

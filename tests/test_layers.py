@@ -73,7 +73,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-PARTS = ("dask_als.commands.", "dask_als.kubernetes.", "dask_als.monitor.")
+PARTS = ("dask_als.cli.commands.", "dask_als.kubernetes.", "dask_als.monitor.")
 DASK = {"dask", "distributed"}
 KNOW_DASK = {
     "cluster",

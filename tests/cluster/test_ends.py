@@ -302,7 +302,7 @@ SHORT = {
 def test_short_commands_that_are_interrupted(tmp_path, name):
     """From the first moment on that is ours: Python itself may fail when it is interrupted."""
     codes = set()
-    program = "import signal; from dask_als.cli import main; print(flush=True); main()"
+    program = "import signal; from dask_als.cli.main import main; print(flush=True); main()"
     for run in range(70):
         process = subprocess.Popen(
             [sys.executable, "-c", program, *SHORT[name]],

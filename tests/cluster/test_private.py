@@ -17,7 +17,7 @@ from cryptography import x509
 from distributed import Client, Security
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als.cli import main
+from dask_als.cli.main import main
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected, in_process_client
 from dask_als.cluster.endings import directory_of_workers
 from dask_als.cluster.private import local_settings, temporary_security

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.data import generated, small_settings, write_csv
 
+from dask_als.cli.demo_data import _write_once
 from dask_als.core import outputs, ownership, storage
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import USERS
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.data.synthetic import GenerateSettings, write_ratings
-from dask_als.demo import _write_once
 from dask_als.errors import DaskALSError, InputError
 from dask_als.jobs.job_file import job_from_toml
 from dask_als.jobs.result import recorded

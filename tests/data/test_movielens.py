@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from dask_als.console import Download, Screen
+from dask_als.cli.console import Download, Screen
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.movielens import fetch
 from dask_als.data.prepare import prepare

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dask_als.cli import main
-from dask_als.commands.computing import cluster_settings
+from dask_als.cli.commands.computing import cluster_settings
+from dask_als.cli.main import main
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import job_from_toml
 from dask_als.jobs.kubernetes_status import JobStatus, State
@@ -138,7 +138,7 @@ class OneJob:
 )
 def test_json_is_all_that_goes_to_the_output(arguments, expected, monkeypatch, capsys):
     for name in ("submit", "status", "stop", "resume", "delete"):
-        monkeypatch.setattr(f"dask_als.commands.{name}.jobs_in", OneJob)
+        monkeypatch.setattr(f"dask_als.cli.commands.{name}.jobs_in", OneJob)
     with suppress(SystemExit):
         main([*arguments, "--json"])
     out, err = capsys.readouterr()
@@ -147,7 +147,7 @@ def test_json_is_all_that_goes_to_the_output(arguments, expected, monkeypatch, c
 
 
 def test_a_log_as_json_is_an_object_a_line(monkeypatch, capsys):
-    monkeypatch.setattr("dask_als.commands.logs.jobs_in", OneJob)
+    monkeypatch.setattr("dask_als.cli.commands.logs.jobs_in", OneJob)
     with suppress(SystemExit):
         main(["logs", "-f", "a-1", "--json"])
     lines = [json.loads(line)["line"] for line in capsys.readouterr().out.splitlines()]

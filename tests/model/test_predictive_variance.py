@@ -10,7 +10,7 @@ from pyarrow import parquet
 from support.data import generated, small_settings, write_csv
 
 from dask_als import ALS
-from dask_als.cli import cli
+from dask_als.cli.main import cli
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare

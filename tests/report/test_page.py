@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from playwright.sync_api import sync_playwright
 from support.data import generated, small_settings, write_csv
 
-from dask_als.cli import cli
+from dask_als.cli.main import cli
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import Titles, prepare
 from dask_als.evaluation.calibration import calibration

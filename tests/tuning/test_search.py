@@ -9,7 +9,7 @@ import pytrec_eval
 from support.data import generated, write_csv
 from support.oracle import Oracle
 
-from dask_als.cli import main
+from dask_als.cli.main import main
 from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.blocks import State, block_of, random_state
 from dask_als.core.executor import SerialExecutor, Shape

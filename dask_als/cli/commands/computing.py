@@ -1,0 +1,104 @@
+"""The cluster that the options of a command name."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dask_als.cli.commands.options import settings_of
+from dask_als.errors import InputError
+from dask_als.settings.settings import KubernetesSize
+
+if TYPE_CHECKING:
+    from dask_als.cluster.cluster import ClusterSettings, DaskExecutor
+    from dask_als.core.executor import Shape
+
+
+class Says(Protocol):
+    """A screen, or a log."""
+
+    def say(self, text: str, /) -> None:
+        """Print a line."""
+        ...
+
+
+@contextmanager
+def computing(
+    screen: Says,
+    options: dict[str, Any],
+    *,
+    shared: str | None = None,
+    seen: Sequence[str] = (),
+) -> Iterator[DaskExecutor]:
+    """Connect to the cluster that the options name, and say where its dashboard is.
+
+    Parameters
+    ----------
+    shared : str, optional
+        A directory of this process that all workers must be able to read and write.
+    seen : sequence of str, optional
+        Files that all workers must be able to read.
+    """
+    from dask_als.cluster.checks import check_builds, check_files, check_storage, check_versions
+    from dask_als.cluster.cluster import DaskExecutor, connected, performance_report
+    from dask_als.cluster.guard import guard
+
+    report_path = options.pop("performance_report", None)
+    settings = cluster_settings(options)
+    with connected(settings) as client:
+        screen.say(f"dashboard {client.dashboard_link}")
+        if settings.address == "local" and not settings.private:
+            may = "see this" if settings.security else "see this and run code as you"
+            screen.say(f"not private: users of this machine can {may}")
+        if settings.address != "local":
+            # The guard first: who joins meanwhile is seen by one of them.
+            guard(client, screen.say)
+            check_versions(client)
+            check_builds(client)
+            if shared is not None:
+                check_storage(client, shared)
+            check_files(client, seen)
+        with performance_report(client, report_path) if report_path else nullcontext():
+            yield DaskExecutor(client, patience=settings.worker_timeout)
+
+
+def cluster_settings(options: dict[str, Any]) -> ClusterSettings:
+    """Take the options of a cluster out of all options."""
+    from dask_als.cluster.cluster import ClusterSettings
+
+    options.setdefault("kubernetes", _kubernetes_size(options.pop("pods", ())))
+    settings: ClusterSettings = settings_of(ClusterSettings, options)
+    return settings
+
+
+def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
+    defaults = {f.name: f.default for f in dataclasses.fields(KubernetesSize)}
+    settable = [name for name, value in defaults.items() if value is not dataclasses.MISSING]
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in settable:
+            names = ", ".join(settable)
+            raise InputError(f"--pods {pair}: write NAME=VALUE, with a name of {names}")
+        if isinstance(defaults[name], tuple):
+            values[name] = tuple(filter(None, value.split(",")))
+            continue
+        is_number = isinstance(defaults[name], int)
+        if is_number and not re.fullmatch(r"[0-9]{1,9}", value):
+            raise InputError(f"--pods {pair[:80]}: {name} is a whole number, not too large")
+        values[name] = int(value) if is_number else value
+    return KubernetesSize(**values)
+
+
+def shape_of(options: dict[str, Any]) -> Shape:
+    """Return the shape of the cluster that the options name; a local one is not started."""
+    from dask_als.cluster.cluster import DaskExecutor, connected
+
+    settings = cluster_settings(options)
+    if settings.address == "local":
+        return settings.shape
+    with connected(settings) as client:
+        return DaskExecutor(client).shape

@@ -1,0 +1,38 @@
+"""``dask-als fetch``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from dask_als.cli.commands.options import debug_option, json_option
+from dask_als.cli.commands.saying import say
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", default=".", help="Directory to put the archive in.")
+@click.option("--base-url", help="Where NAME.zip is.  [default: GroupLens' site]")
+@json_option
+@debug_option
+def fetch(name: str, to: str, base_url: str | None, as_json: bool) -> None:
+    r"""Download NAME (ml-latest-small, ml-25m or ml-32m) from GroupLens.
+
+    \b
+    Example:
+        dask-als fetch ml-latest-small
+    """
+    from dask_als.cli import console
+    from dask_als.data.movielens import GROUPLENS
+    from dask_als.data.movielens import fetch as run
+
+    bar = console.Download(console.Screen(stderr=as_json))
+    fetched = run(name, to, base_url=base_url or GROUPLENS, progress=bar)
+    if as_json:
+        click.echo(json.dumps(asdict(fetched), indent=2))
+        return
+    checked = f"MD5 {fetched.md5}" if fetched.md5 else "no checksum is published; the zip is whole"
+    say(f"{fetched.path} ({checked})")
+    say(f"next: dask-als prepare {fetched.path} DATASET --test-fraction 0.1")

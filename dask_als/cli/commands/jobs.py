@@ -1,0 +1,102 @@
+"""What the commands about jobs on Kubernetes share."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from dask_als.cli.commands.options import together
+from dask_als.cli.commands.saying import say
+from dask_als.errors import InputError, JobError
+from dask_als.settings.settings import KubernetesSize
+
+if TYPE_CHECKING:
+    from dask_als.jobs.kubernetes import Jobs
+    from dask_als.jobs.kubernetes_status import JobStatus
+
+_RESUMPTIONS = 3
+
+namespace_option = click.option(
+    "--namespace", default=KubernetesSize().namespace, help="Where the jobs are."
+)
+job_argument = together(click.argument("job_id", metavar="JOB_ID"), namespace_option)
+
+
+def jobs_in(namespace: str) -> Jobs:
+    """Return the jobs in a namespace of the cluster that KUBECONFIG names."""
+    try:
+        from dask_als.jobs.kubernetes import Jobs
+    except ImportError:
+        raise InputError("jobs on Kubernetes need: pip install 'dask-als[kubernetes]'") from None
+    return Jobs(namespace)
+
+
+def waited_for(jobs: Jobs, job_id: str, *, as_json: bool = False) -> JobStatus:
+    """Show a job's log until it ends, resume it if its runner is lost, and return its end.
+
+    With JSON for the output, the log goes to standard error.
+    """
+    from dask_als.jobs.kubernetes_status import State
+
+    for resumptions in range(_RESUMPTIONS + 1):
+        waiting = _Waiting()
+        for line in jobs.followed(job_id, waiting.hear):
+            say(line, err=as_json)
+        status = jobs.status(job_id)
+        if status.state is not State.LOST or resumptions == _RESUMPTIONS:
+            break
+        say(f"{job_id}: {status.message}; it is started again", err=True)
+        jobs.resume(job_id)
+    return status
+
+
+class _Waiting:
+    """Says why a job waits, once for each reason."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def hear(self, status: JobStatus) -> None:
+        from dask_als.jobs.kubernetes_status import State
+
+        if status.state is State.WAITING and status.message != self._said:
+            self._said = status.message
+            say(f"{status.job_id} waits: {status.message}", err=True)
+
+
+def said(status: JobStatus) -> str:
+    """Return a status in words."""
+    words = [f"{status.job_id}  {status.state}  attempt {status.attempt}"]
+    if status.workers:
+        words.append(f"workers   {status.workers} ready")
+    if status.exit_code is not None:
+        words.append(f"exit code {status.exit_code}")
+    if status.message:
+        words.append(status.message)
+    for step in (status.result or {}).get("steps", []):
+        words.append(f"{step['step']:9} {step['status']:8} {step['seconds']:.2f} s  {step['path']}")
+    return "\n".join(words)
+
+
+def tell(status: JobStatus, *, as_json: bool) -> None:
+    """Print a status, in words or as JSON."""
+    say(json.dumps(status.to_json(), indent=2) if as_json else said(status))
+
+
+def end_as(status: JobStatus, *, as_json: bool = False) -> None:
+    """Say how a job ended, and end the command as its runner did.
+
+    Raises
+    ------
+    JobError
+        If it did not succeed.
+    """
+    from dask_als.jobs.kubernetes_status import State
+
+    tell(status, as_json=as_json)
+    if status.state is not State.SUCCEEDED:
+        error = JobError(f"{status.job_id} is {status.state}")
+        error.exit_code = status.exit_code or JobError.exit_code
+        raise error

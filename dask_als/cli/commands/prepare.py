@@ -1,0 +1,121 @@
+"""``dask-als prepare``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from dask_als.cli.commands.computing import computing
+from dask_als.cli.commands.options import (
+    cluster_options,
+    column_options,
+    json_option,
+    overwrite_option,
+    setting,
+    settings_of,
+    split_options,
+)
+from dask_als.settings.settings import Columns, PrepareSettings
+
+if TYPE_CHECKING:
+    from dask_als.cli.console import Screen
+    from dask_als.data.dataset import Dataset
+
+
+@click.command()
+@click.argument("source")
+@click.argument("dataset")
+@column_options
+@click.option(
+    "--events",
+    is_flag=True,
+    help="Each row is an event, not a rating; a pair's rating counts them.",
+)
+@click.option("--titles", help="CSV file of item titles.  [default: GroupLens' movies.csv beside]")
+@click.option("--title-col", default="title", help="Its column of titles.")
+@split_options
+@setting(
+    PrepareSettings,
+    "duplicates",
+    type=click.Choice(["last", "mean", "sum", "error"]),
+    help="What becomes of several ratings of one pair; with --events, sum unless given.",
+)
+@click.option(
+    "--partitions", type=int, help="Of each side.  [default: one for 1 to 2 million ratings]"
+)
+@setting(PrepareSettings, "seed", help="Seed of the random split.")
+@overwrite_option
+@json_option
+@cluster_options
+def prepare(
+    source: str,
+    dataset: str,
+    events: bool,
+    titles: str | None,
+    title_col: str,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Make a DATASET of SOURCE: CSV (.csv, .gz, .zip) or Parquet; a file, a folder or a glob.
+
+    \b
+    Example:
+        dask-als prepare ml-latest-small.zip DATASET --test-fraction 0.1
+    """
+    from dask_als.cli import console
+    from dask_als.data.prepare import Titles
+    from dask_als.data.prepare import prepare as run
+
+    if events:
+        options["rating"] = None
+        if _is_default("duplicates"):
+            options["duplicates"] = "sum"
+    columns = settings_of(Columns, options)
+    settings = settings_of(PrepareSettings, options)
+    screen = console.Screen(stderr=as_json)
+    with computing(screen, options) as executor, console.preparing(screen) as progress:
+        made = run(
+            source,
+            dataset,
+            executor,
+            columns=columns,
+            settings=settings,
+            titles=None if titles is None else Titles(titles, title_col),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(dataset_json(made), indent=2))
+        return
+    say_dataset(screen, made)
+
+
+def _is_default(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.DEFAULT
+
+
+def dataset_json(dataset: Dataset) -> dict[str, Any]:
+    """Return where a dataset is, its size, and what became of the rows of its source."""
+    return {
+        "dataset": dataset.path,
+        "users": dataset.users.n_rows,
+        "items": dataset.items.n_rows,
+        "fingerprint": dataset.fingerprint,
+        "source": dataset.source,
+    }
+
+
+def say_dataset(screen: Screen, dataset: Dataset) -> None:
+    """Say what became of the rows of a source."""
+    counts = dataset.source
+    screen.say(
+        f"{counts['rows']:,} rows of {dataset.users.n_rows:,} users and {dataset.items.n_rows:,} "
+        f"items: {counts['train']:,} to train on, {counts['test']:,} held out, "
+        f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected"
+    )
+    if counts["rejected"]:
+        screen.say(f"rejected rows, with reasons: {dataset.path}/rejected.parquet")

@@ -1,0 +1,153 @@
+"""``dask-als recommend``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dask_als.cli.commands.computing import computing
+from dask_als.cli.commands.options import (
+    cluster_options,
+    json_option,
+    overwrite_option,
+    setting,
+    settings_of,
+)
+from dask_als.errors import InputError
+from dask_als.settings.settings import RecommendSettings
+
+if TYPE_CHECKING:
+    from dask_als.model.model import ALSModel, ModelRows
+
+
+@click.command()
+@click.argument("model")
+@click.argument("dataset")
+@click.option("--out", metavar="DIR", help="Directory to write, as Parquet.")
+@click.option("--to", metavar="ID", help="Recommend to this one alone, and print it.")
+@click.option("--to-file", metavar="FILE", help="Recommend to these alone: an id a line.")
+@setting(
+    RecommendSettings,
+    "side",
+    "--for",
+    type=click.Choice(["users", "items"]),
+    help="Who gets recommendations, of the other side.",
+)
+@setting(RecommendSettings, "k", "-k", help="How many.")
+@setting(
+    RecommendSettings,
+    "seen",
+    "--seen/--no-seen",
+    help="Whether what has a training rating may be among them.",
+)
+@click.option("--include", metavar="FILE", help="Recommend these alone: an id a line.")
+@click.option("--exclude", metavar="FILE", help="Do not recommend these: an id a line.")
+@setting(
+    RecommendSettings,
+    "std",
+    "--std",
+    is_flag=True,
+    help="Give the standard deviation of each rating, too; of a model trained by gibbs.",
+)
+@setting(RecommendSettings, "rows_at_once", help="Rows of a task: fewer need less memory.")
+@overwrite_option
+@json_option
+@cluster_options
+def recommend(
+    model: str,
+    dataset: str,
+    out: str | None,
+    to: str | None,
+    to_file: str | None,
+    include: str | None,
+    exclude: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Recommend what a MODEL predicts the highest ratings for, by default unrated items to users.
+
+    \b
+    Example:
+        dask-als recommend MODEL DATASET --out DIR -k 10
+        dask-als recommend MODEL DATASET --to 307
+    """
+    from dask_als.cli import console
+    from dask_als.core.side import side_named
+    from dask_als.data.dataset import open_dataset
+    from dask_als.model.model import ALSModel
+    from dask_als.model.recommend import recommend as run
+
+    settings = settings_of(RecommendSettings, options)
+    if (out is None) == (to is None):
+        raise InputError("give either --out DIR, or --to ID for one alone")
+    loaded = ALSModel.load(model, dataset)
+    side = side_named(settings.side)
+    lists: dict[str, Any] = {
+        "include": _ids(loaded.rows(side.other), include),
+        "exclude": _ids(loaded.rows(side.other), exclude) or [],
+    }
+    if to is not None:
+        _print_one(loaded, to, settings, lists, as_json=as_json)
+        return
+    assert out is not None
+    only = _ids(loaded.rows(side), to_file)
+    screen = console.Screen(stderr=as_json)
+    with computing(screen, options) as executor, console.counting(screen, "tasks") as progress:
+        made = run(
+            model,
+            open_dataset(dataset),
+            out,
+            executor,
+            settings,
+            only=only,
+            overwrite=overwrite,
+            progress=progress,
+            **lists,
+        )
+    if as_json:
+        click.echo(json.dumps({"out": out, **asdict(made)}, indent=2))
+        return
+    unknown = f", {made.unknown:,} of them unknown" if made.unknown else ""
+    screen.say(
+        f"{made.recommendations:,} recommendations for {made.rows:,} {side.name}{unknown}: {out}"
+    )
+
+
+def _print_one(
+    model: ALSModel,
+    to: str,
+    settings: RecommendSettings,
+    lists: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    from dask_als.cli import console
+    from dask_als.core.side import side_named
+
+    side = side_named(settings.side)
+    identifier = model.rows(side).parse(to)
+    frame = model.recommend_to(
+        side, identifier, settings.k, seen=settings.seen, std=settings.std, **lists
+    )
+    if as_json:
+        click.echo(frame.to_json(orient="records", indent=2))
+        return
+    console.Screen().print(console.table_of(frame, f"Recommended to {side.singular} {identifier}"))
+
+
+def _ids(rows: ModelRows, path: str | None) -> list[Any] | None:
+    """Read ids, one a line."""
+    if path is None:
+        return None
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # Not UTF-8, or no path.
+        raise InputError(f"{path} cannot be read: {error}") from None
+    return [rows.parse(line.strip()) for line in lines if line.strip()]

@@ -1,0 +1,70 @@
+"""``dask-als similar``."""
+
+from __future__ import annotations
+
+import click
+
+from dask_als.cli.commands.options import debug_option, json_option
+from dask_als.core.side import side_named
+
+
+@click.command()
+@click.argument("model")
+@click.argument("identifier", metavar="ID")
+@click.option(
+    "--for",
+    "side",
+    type=click.Choice(["items", "users"]),
+    default="items",
+    help="Whether ID is an item's or a user's.",
+)
+@click.option("-k", "k", default=10, help="How many.")
+@click.option(
+    "--measure",
+    type=click.Choice(["cosine", "inner-product"]),
+    default="cosine",
+    help="Compare directions of factors alone, or lengths, too.",
+)
+@click.option(
+    "--least-ratings",
+    default=0,
+    type=click.IntRange(0),
+    help="Leave out those with fewer training ratings.",
+)
+@click.option("--dataset", metavar="DIR", help="Where titles are, if it was moved since training.")
+@json_option
+@debug_option
+def similar(
+    model: str,
+    identifier: str,
+    side: str,
+    k: int,
+    measure: str,
+    least_ratings: int,
+    dataset: str | None,
+    as_json: bool,
+) -> None:
+    r"""Find the items of a MODEL that are most like the item ID, or users like a user.
+
+    \b
+    Example:
+        dask-als similar MODEL 296 --least-ratings 30
+    """
+    from dask_als.cli import console
+    from dask_als.model.model import ALSModel
+
+    loaded = ALSModel.load(model, dataset)
+    its_side = side_named(side)  # type: ignore[arg-type]
+    one = loaded.rows(its_side).parse(identifier)
+    frame = loaded.similar(
+        its_side,
+        one,
+        k,
+        least_ratings=least_ratings,
+        measure=measure,  # type: ignore[arg-type]
+    )
+    if as_json:
+        click.echo(frame.to_json(orient="records", indent=2))
+        return
+    name = loaded.name_of(one) if side == "items" else f"user {one}"
+    console.Screen().print(console.table_of(frame, f"Most like {name}"))

@@ -1,0 +1,24 @@
+"""``dask-als stop``."""
+
+from __future__ import annotations
+
+import click
+
+from dask_als.cli.commands.jobs import job_argument, jobs_in, tell
+from dask_als.cli.commands.options import debug_option, json_option
+
+
+@click.command()
+@job_argument
+@json_option
+@debug_option
+def stop(job_id: str, namespace: str, as_json: bool) -> None:
+    r"""Take all pods of a job on Kubernetes away; `resume` goes on from its checkpoint.
+
+    \b
+    Example:
+        dask-als stop notebook-1a2b3c
+    """
+    jobs = jobs_in(namespace)
+    jobs.stop(job_id)
+    tell(jobs.status(job_id), as_json=as_json)

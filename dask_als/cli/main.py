@@ -1,0 +1,128 @@
+"""The command line: its commands by name; an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from contextlib import suppress
+from importlib import import_module
+
+import click
+
+from dask_als.cli import outlets
+from dask_als.cli.printable import printable, printable_lines
+from dask_als.cluster import interrupts
+from dask_als.errors import DaskALSError
+
+_USAGE = 2
+
+# In the order of use. Each is a module of `dask_als.cli.commands`, imported when it is asked for.
+COMMANDS = (
+    "demo",
+    "fetch",
+    "generate",
+    "prepare",
+    "plan",
+    "tune",
+    "train",
+    "evaluate",
+    "recommend",
+    "similar",
+    "explain",
+    "fold-in",
+    "report",
+    "run",
+    "submit",
+    "status",
+    "logs",
+    "list",
+    "stop",
+    "resume",
+    "delete",
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    # Entered first: an import may drop a KeyboardInterrupt, too.
+    with outlets.lasting(), interrupts.noticed():
+        _show_warnings()
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the command line and return the exit code; a signal ends the process here."""
+    try:
+        cli.main(arguments, prog_name="dask-als", standalone_mode=False)
+        outlets.check_written()
+    except BaseException as error:
+        if "--debug" in arguments:
+            click.echo(printable_lines(traceback.format_exc()), err=True)
+        code, message = _last_words(error)
+        if message:
+            with suppress(OSError):  # The terminal may be gone.
+                click.echo(f"dask-als: {printable(' '.join(message.split()))}", err=True)
+        if _signal_behind(error):
+            interrupts.end_process(code)
+        return code
+    return 0
+
+
+def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return what a signal raised, if that is what an error comes from."""
+    cause = error.__cause__ if isinstance(error, click.Abort) else error
+    return cause if isinstance(cause, KeyboardInterrupt) else None
+
+
+def _show_warnings() -> None:
+    """Show warnings of the package, such as of what a killed run left, as lines on stderr."""
+    logger = logging.getLogger("dask_als")
+    if not logger.handlers:
+        logger.addHandler(_Lines(logging.WARNING))
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"dask-als: {printable(' '.join(record.getMessage().split()))}", err=True)
+
+
+def _last_words(error: BaseException) -> tuple[int, str]:
+    """Return the exit code and the one line that an error ends with."""
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code, ""
+        case click.ClickException():
+            return _USAGE, error.format_message()
+        case DaskALSError():
+            return error.exit_code, str(error)
+        case KeyboardInterrupt() | click.Abort():
+            ended = _signal_behind(error) or KeyboardInterrupt()
+            word = interrupts.word_for(ended)
+            return interrupts.exit_code(ended), f"{word}; nothing was left half-written"
+        case _:
+            return 1, f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"dask_als.cli.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        # click's mark of lines to keep, as it is written in a raw docstring.
+        command.help = (command.help or "").replace("\\b\n", "\b\n")
+        return command
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
+@click.version_option(package_name="dask-als", message="dask-als %(version)s")
+def cli() -> None:
+    """Recommendations from ratings: biased ALS, distributed on Dask."""
