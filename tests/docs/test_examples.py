@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     source = str(folder / "ml-latest-small.zip")
     dataset = prepare(source, str(folder / "DATASET"), SERIAL, settings=settings)
     train(dataset, str(folder / "MODEL"), small_settings(), SERIAL)
-    shutil.copytree(Path(__file__).parents[1] / "jobs", folder / "jobs")
+    shutil.copytree(Path(__file__).parents[2] / "jobs", folder / "jobs")
     return folder
 
 
