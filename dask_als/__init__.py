@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dask_als.core.home import ensure_home
 from dask_als.errors import DaskALSError, InputError, JobError
-from dask_als.settings.settings import Columns, PrepareSettings, StopSettings, TrainSettings
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.training import StopSettings, TrainSettings
 
 if TYPE_CHECKING:
     from dask_als.estimator import ALS

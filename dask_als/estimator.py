@@ -22,7 +22,8 @@ from dask_als.data.dataset import Dataset, is_dataset, open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import Columns, PrepareSettings, StopSettings, TrainSettings
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.training import StopSettings, TrainSettings
 from dask_als.training.train import Callback, train
 
 

@@ -18,7 +18,7 @@ from dask_als.core.side import SIDES
 from dask_als.data.dataset import open_dataset, read_block, read_test_block
 from dask_als.data.prepare import prepare
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import PrepareSettings
+from dask_als.settings.data import PrepareSettings
 from dask_als.training.train import train
 
 PACKAGE = Path(__file__).parents[1] / "dask_als"

@@ -16,10 +16,10 @@ from rich.text import Text
 
 from dask_als.cli.printable import printable
 from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.run_events import Listener
+from dask_als.core.run_events import Progress as HalfEpochProgress
 from dask_als.evaluation.calibration import Calibration
 from dask_als.evaluation.evaluate import Errors, Evaluation, Ranking
-from dask_als.monitor.run import Listener
-from dask_als.monitor.run import Progress as HalfEpochProgress
 from dask_als.planning.plan import Plan, in_words
 from dask_als.tuning.search import Tuning
 

@@ -12,7 +12,7 @@ from dask_als.core.outputs import staged_path
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import Baselines
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 
 TEST_FRACTION = 0.1
 LEAST_RATINGS = 30

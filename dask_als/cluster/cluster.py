@@ -57,10 +57,10 @@ from dask_als.core import outputs
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Shape
 from dask_als.core.ownership import PERFORMANCE_REPORT, marked_text
+from dask_als.core.run_events import Listener, RunInfo
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
-from dask_als.monitor.run import Listener, RunInfo
 from dask_als.monitor.watcher import watched
-from dask_als.settings.settings import KubernetesSize, LocalSize
+from dask_als.settings.cluster import KubernetesSize, LocalSize
 
 _ANY_PORT = "127.0.0.1:0"
 _SECONDS_BETWEEN_LOOKS = 2.0

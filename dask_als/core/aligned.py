@@ -10,7 +10,8 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dask_als.kernels.simd import CACHE_LINE_BYTES
+CACHE_LINE_BYTES = 64
+
 
 # Of both sides, and of a worker's chunk of both.
 _MOST_KEPT = 4

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dask_als.core.epoch_metrics import EpochFigures
-from dask_als.monitor.run import Listener, RunInfo
+from dask_als.core.run_events import Listener, RunInfo
 
 
 @dataclass(frozen=True)

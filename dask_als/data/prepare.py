@@ -39,7 +39,7 @@ from dask_als.data.prepare_tasks import (
 )
 from dask_als.data.source import Source, TitleFile, check_titles, listed, open_source
 from dask_als.errors import InputError, JobError
-from dask_als.settings.settings import Columns, PrepareSettings
+from dask_als.settings.data import Columns, PrepareSettings
 
 # Told the stage, and how many of its tasks have ended, of how many.
 Progress = Callable[[str, int, int], None]

@@ -24,7 +24,7 @@ from dask_als.data.partitioning import balanced_ranges, starts
 from dask_als.data.source import Chunk, TitleFile, read_blocks, read_titles
 from dask_als.data.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
 from dask_als.errors import InputError
-from dask_als.settings.settings import Columns, PrepareSettings
+from dask_als.settings.data import Columns, PrepareSettings
 
 BlockNumber = tuple[int, int]
 """Which block of the source: the number of its chunk, and its number within the chunk."""

@@ -25,7 +25,7 @@ from dask_als.core.limits import read_text
 from dask_als.data import csv_text
 from dask_als.data.csv_text import LINE_END, CsvFormat, Malformed
 from dask_als.errors import DaskALSError, InputError
-from dask_als.settings.settings import Columns
+from dask_als.settings.data import Columns
 
 _BLOCK_BYTES = 16 << 20
 _ROWS_A_BLOCK = 1 << 20

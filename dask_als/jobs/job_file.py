@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -33,16 +33,10 @@ import tomli_w
 from dask_als.core import storage
 from dask_als.core.typed_tables import from_table, to_table
 from dask_als.errors import InputError
-from dask_als.settings.settings import (
-    CheckpointPolicy,
-    Columns,
-    EvaluateSettings,
-    KubernetesSize,
-    LocalSize,
-    PrepareSettings,
-    RecommendSettings,
-    TrainSettings,
-)
+from dask_als.settings.cluster import KubernetesSize, LocalSize
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
+from dask_als.settings.training import CheckpointPolicy, TrainSettings
 
 STEPS = ("prepare", "train", "evaluate", "recommend")
 """All steps there are, in the order in which they run."""
@@ -164,6 +158,11 @@ class Job:
     def result(self) -> str:
         """The file that says how the job went."""
         return storage.join(self.output, "result.json")
+
+    def sealed(self, secret: str) -> Job:
+        """Return the job without its secrets, which the Secret of the given name holds."""
+        kubernetes = self.cluster.kubernetes.sealed(secret)
+        return replace(self, cluster=replace(self.cluster, kubernetes=kubernetes))
 
     def to_toml(self) -> str:
         """Return the text of a job file, with all defaults written out, but without secrets."""

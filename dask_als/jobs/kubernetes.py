@@ -49,8 +49,8 @@ class Jobs:
             If a secret is not to be had, or Kubernetes refuses something; then nothing is left.
         """
         values = resolved(job.cluster.kubernetes.secrets, os.environ)
-        job = spec.sealed(job_id, job)
-        create(spec.record(job_id, job), self._api)
+        job = job.sealed(job_id)
+        create(spec.record(job_id, job.to_toml(), job.cluster.kubernetes.namespace), self._api)
         try:
             if values:
                 record = self._record(job_id).raw.to_dict()

@@ -24,6 +24,7 @@ from dask_als.core.ownership import (
     FileKind,
     Kind,
 )
+from dask_als.core.run_events import Listener
 from dask_als.core.side import ITEMS
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, open_dataset, rows_path
@@ -36,8 +37,7 @@ from dask_als.jobs.result import JobResult, StepResult, in_a_line
 from dask_als.model import files as model_files
 from dask_als.model import recommend
 from dask_als.model.files import read_manifest
-from dask_als.monitor.run import Listener
-from dask_als.settings.settings import CheckpointSettings
+from dask_als.settings.training import CheckpointSettings
 from dask_als.training.checkpoints import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.training.train import train
 

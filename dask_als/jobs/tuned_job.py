@@ -10,7 +10,8 @@ from dask_als.core.ownership import TUNED_JOB, marked_text
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import Job, SourceSettings
-from dask_als.settings.settings import Columns, PrepareSettings, TrainSettings
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.training import TrainSettings
 
 
 def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:

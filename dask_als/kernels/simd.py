@@ -21,9 +21,10 @@ from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, overload, register_model
 
+from dask_als.core.aligned import CACHE_LINE_BYTES
+
 _CPU_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2]
 
-CACHE_LINE_BYTES = 64
 REGISTER_BYTES = 64 if "+avx512f" in _CPU_FEATURES else 32 if "+avx2" in _CPU_FEATURES else 16
 
 

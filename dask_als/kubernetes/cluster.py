@@ -13,8 +13,8 @@ from dask_kubernetes.operator import KubeCluster
 from dask_als.errors import JobError
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, api_of, create, delete
+from dask_als.settings.cluster import KubernetesSize
 from dask_als.settings.credentials import resolved
-from dask_als.settings.settings import KubernetesSize
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def kube_cluster(size: KubernetesSize) -> Iterator[KubeCluster]:
     """
     name = f"dask-als-{uuid.uuid4().hex[:6]}"
     values = resolved(size.secrets, os.environ)
-    *policies, dask_cluster = spec.cluster(name, spec.sealed_size(name, size))
+    *policies, dask_cluster = spec.cluster(name, size.sealed(name))
     secrets = [spec.secret(name, size.namespace, values)] if values else []
     api = api_of(size.namespace)
     with ExitStack() as made:

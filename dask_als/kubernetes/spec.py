@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from dask_als.jobs.job_file import Job
-from dask_als.settings.settings import KubernetesSize
+from dask_als.settings.cluster import KubernetesSize
 
 Manifest = dict[str, Any]
 
@@ -32,19 +30,6 @@ def new_job_id(name: str) -> str:
 def attempt_name(job_id: str, attempt: int) -> str:
     """Return the name of a job's DaskJob; none is used twice (dask-kubernetes#829)."""
     return job_id if attempt == 1 else f"{job_id}-{attempt}"
-
-
-def sealed(job_id: str, job: Job) -> Job:
-    """Return a job without its secrets, but with the name of the Secret that holds them."""
-    kubernetes = sealed_size(job_id, job.cluster.kubernetes)
-    return replace(job, cluster=replace(job.cluster, kubernetes=kubernetes))
-
-
-def sealed_size(name: str, size: KubernetesSize) -> KubernetesSize:
-    """Return a size whose pods get its secrets from a Secret of the given name."""
-    if not size.secrets:
-        return size
-    return replace(size, secrets={}, secret_names=(*size.secret_names, name))
 
 
 def secret(
@@ -74,15 +59,20 @@ def secret(
     }
 
 
-def record(job_id: str, job: Job) -> Manifest:
-    """Return the ConfigMap that a job is known by, from `submit` to `delete`: at attempt 1."""
-    size = job.cluster.kubernetes
-    metadata = _metadata(job_id, size.namespace, {JOB_LABEL: job_id})
+def record(job_id: str, job_file: str, namespace: str) -> Manifest:
+    """Return the ConfigMap that records a job, from `submit` to `delete`: at attempt 1.
+
+    Parameters
+    ----------
+    job_file : str
+        The job as TOML, without its secrets.
+    """
+    metadata = _metadata(job_id, namespace, {JOB_LABEL: job_id})
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {**metadata, "annotations": {ATTEMPT_LABEL: "1"}},
-        "data": {"job.toml": job.to_toml()},
+        "data": {"job.toml": job_file},
     }
 
 

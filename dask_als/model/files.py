@@ -27,7 +27,7 @@ from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"

@@ -30,7 +30,7 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
-from dask_als.settings.settings import RecommendSettings
+from dask_als.settings.evaluation import RecommendSettings
 
 FORMAT_VERSION = 1
 MANIFEST = "recommendations.json"

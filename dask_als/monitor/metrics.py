@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from dask_als.monitor.run import RunState
+from dask_als.monitor.run_state import RunState
 
 _PHASES = ("solving", "waiting", "overhead")
 

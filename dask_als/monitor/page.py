@@ -24,7 +24,7 @@ from bokeh.plotting import figure
 from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 from jinja2 import ChoiceLoader, FileSystemLoader
 
-from dask_als.monitor.run import RunState
+from dask_als.monitor.run_state import RunState
 
 _MILLISECONDS_BETWEEN_UPDATES = 500
 _MOST_EPOCHS = 1_000

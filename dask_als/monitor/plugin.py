@@ -14,8 +14,9 @@ from distributed import SchedulerPlugin
 from tornado.ioloop import IOLoop
 
 from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.run_events import RunInfo
 from dask_als.monitor.metrics import METRICS
-from dask_als.monitor.run import RunInfo, RunState
+from dask_als.monitor.run_state import RunState
 
 HANDLER = "dask_als_tell"
 """How a driver calls `tell`."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from dask_als.core import outputs, storage
 from dask_als.core.ownership import TRACE, marked_text
+from dask_als.core.run_events import HalfEpochTimes
 from dask_als.errors import JobError
-from dask_als.monitor.run import HalfEpochTimes
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import Any
 from distributed import Client
 
 from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.run_events import HalfEpochTimes, Listener, Progress, RunInfo
 from dask_als.monitor.plugin import HANDLER, WatchPlugin
-from dask_als.monitor.run import HalfEpochTimes, Listener, Progress, RunInfo
 
 # Four times as often takes more than a hundredth of two cores.
 _SECONDS_BETWEEN_BATCHES = 1.0

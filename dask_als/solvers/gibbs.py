@@ -27,7 +27,7 @@ from dask_als.core.side import ITEMS
 from dask_als.core.superaccumulator import as_float
 from dask_als.kernels.gibbs import draw_rows
 from dask_als.kernels.implicit import gram_of_side, grams_of_chunks
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.solvers import half_epoch
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.objective import rmse, sums_of

@@ -16,7 +16,7 @@ from dask_als.core.blocks import Block, State, concatenated, predictions
 from dask_als.core.side import Side
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.kernels.least_squares import solve_rows
-from dask_als.settings.settings import Regularization, TrainSettings
+from dask_als.settings.training import Regularization, TrainSettings
 from dask_als.solvers.objective import NO_SUMS, Sums, sums_of
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from dask_als.core.blocks import Block, State
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.kernels.implicit import gram_of_side, grams_of_chunks, solve_rows_implicit
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.solvers import half_epoch
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.objective import Sums, objective

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from dask_als.core.blocks import Block, State
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.solvers import half_epoch
 from dask_als.solvers.gibbs import Gibbs
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide

@@ -10,7 +10,7 @@ import numpy as np
 from dask_als.core.blocks import State
 from dask_als.core.side import side_named
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.settings.settings import Regularization, TrainSettings
+from dask_als.settings.training import Regularization, TrainSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind, check_
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model.files import HISTORY, MANIFEST, read_history, read_manifest
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 
 _NAMES = {
     re.compile(r"epoch-[0-9]{5,}"): CHECKPOINT,

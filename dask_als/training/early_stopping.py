@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dask_als.core.epoch_metrics import EpochFigures
-from dask_als.settings.settings import StopSettings
+from dask_als.settings.training import StopSettings
 
 
 def reason_to_stop(history: Sequence[EpochFigures], settings: StopSettings) -> str | None:

@@ -26,15 +26,15 @@ from dask_als.core.limits import ParquetLimit
 from dask_als.core.output_lock import held
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, MODEL, SAMPLE, Kind
+from dask_als.core.run_events import Listener, RunInfo
 from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
 from dask_als.model import files as model_files
 from dask_als.model import sample_files
 from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
-from dask_als.monitor.run import Listener, RunInfo
 from dask_als.planning.plan import check_fits
-from dask_als.settings.settings import CheckpointSettings, StopSettings, TrainSettings
+from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.solvers.half_epoch import (
     HalfEpoch,
     SolvedPart,

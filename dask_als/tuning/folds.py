@@ -18,7 +18,7 @@ from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset, Partition, SideTable, read_block
 from dask_als.data.split import fold_of
 from dask_als.errors import InputError
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import Training
 
 

@@ -38,13 +38,10 @@ from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.data.prepare import prepare
 from dask_als.evaluation.evaluate import baselines, evaluate
 from dask_als.evaluation.ranking_metrics import measures
-from dask_als.settings.settings import (
-    Columns,
-    EvaluateSettings,
-    PrepareSettings,
-    TrainSettings,
-    TuneSettings,
-)
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.evaluation import EvaluateSettings
+from dask_als.settings.training import TrainSettings
+from dask_als.settings.tuning import TuneSettings
 from dask_als.training.train import train
 from dask_als.tuning.folds import split_into_folds
 from dask_als.tuning.search import tune

@@ -25,7 +25,7 @@ from machine import describe, say
 
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.data.dataset import Dataset
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train
 
 PARTITIONS = 20

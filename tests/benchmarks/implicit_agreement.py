@@ -36,7 +36,7 @@ from dask_als.core.side import ITEMS, SIDES
 from dask_als.data.dataset import Dataset
 from dask_als.data.prepare import prepare
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train
 
 WANTED = 1e-4

@@ -35,7 +35,8 @@ from peers_venv import HERE, install, python_of_peers, reason
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.data.dataset import Dataset
 from dask_als.model.recommend import recommend
-from dask_als.settings.settings import RecommendSettings, TrainSettings
+from dask_als.settings.evaluation import RecommendSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train
 
 K = 10

@@ -17,7 +17,7 @@ import psutil
 
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.data.dataset import open_dataset
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train
 
 

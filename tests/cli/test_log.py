@@ -14,7 +14,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.jobs.result import StepResult
 from dask_als.model import files as model_files
-from dask_als.settings.settings import PrepareSettings
+from dask_als.settings.data import PrepareSettings
 
 FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse=None, seconds=0.25)
 ENDED = StepResult(

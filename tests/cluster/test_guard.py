@@ -22,7 +22,8 @@ from dask_als.cluster.guard import guard
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.settings.settings import CheckpointSettings, PrepareSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import CheckpointSettings
 from dask_als.training.train import train
 
 PACKAGE = Path(dask_als.__file__).parent

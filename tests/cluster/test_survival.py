@@ -23,7 +23,8 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import ClusterLostError, JobError, WorkersLostError
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import CheckpointSettings, PrepareSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import CheckpointSettings
 from dask_als.training.checkpoints import complete_checkpoints
 from dask_als.training.train import train
 

@@ -27,14 +27,9 @@ from dask_als.model import recommend
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
 from dask_als.report.data import measure_errors
-from dask_als.settings.settings import (
-    CheckpointPolicy,
-    CheckpointSettings,
-    EvaluateSettings,
-    PrepareSettings,
-    RecommendSettings,
-    StopSettings,
-)
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
+from dask_als.settings.training import CheckpointPolicy, CheckpointSettings, StopSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -24,7 +24,8 @@ from dask_als.data.source import TitleFile
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import PrepareSettings, TrainSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train
 
 

@@ -14,11 +14,11 @@ from support.data import content, generated, write_csv
 from dask_als.core import output_lock
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.output_lock import held
+from dask_als.core.run_events import Listener
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import STEPS, job_from_toml
 from dask_als.jobs.result import recorded
 from dask_als.jobs.steps import Unwatched, run_job
-from dask_als.monitor.run import Listener
 from dask_als.training.checkpoints import complete_checkpoints
 
 moto_server = pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[s3]'")

@@ -29,7 +29,9 @@ from dask_als.model.model import ALSModel
 from dask_als.model.recommend import recommend
 from dask_als.monitor.trace import traced
 from dask_als.report.page import write_report
-from dask_als.settings.settings import CheckpointSettings, PrepareSettings, RecommendSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.evaluation import RecommendSettings
+from dask_als.settings.training import CheckpointSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -23,7 +23,7 @@ from dask_als.data.dataset import (
 )
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.settings.settings import PrepareSettings
+from dask_als.settings.data import PrepareSettings
 
 N_USERS, N_ITEMS, N_PARTS = 12, 9, 3
 

@@ -28,7 +28,7 @@ from dask_als.data import prepare_tasks, source
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, JobError
-from dask_als.settings.settings import Columns, PrepareSettings
+from dask_als.settings.data import Columns, PrepareSettings
 
 SERIAL = SerialExecutor()
 HEADER = ("userId", "movieId", "rating", "timestamp")

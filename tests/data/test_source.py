@@ -21,7 +21,7 @@ from dask_als.data.source import (
     read_titles,
 )
 from dask_als.errors import InputError
-from dask_als.settings.settings import Columns
+from dask_als.settings.data import Columns
 
 HEADER = b"userId,movieId,rating\n"
 COLUMNS = Columns()

@@ -13,7 +13,7 @@ from support.data import generated, small_settings, write_csv
 from dask_als.cli.main import COMMANDS, cli, main
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
-from dask_als.settings.settings import PrepareSettings
+from dask_als.settings.data import PrepareSettings
 from dask_als.training.train import train
 
 ON_KUBERNETES = {"submit", "status", "logs", "list", "stop", "resume", "delete"}

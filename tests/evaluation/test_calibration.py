@@ -11,7 +11,9 @@ from dask_als.errors import InputError
 from dask_als.evaluation.calibration import calibration
 from dask_als.evaluation.evaluate import evaluate
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import CheckpointSettings, EvaluateSettings, PrepareSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.evaluation import EvaluateSettings
+from dask_als.settings.training import CheckpointSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -12,7 +12,8 @@ from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import baselines, evaluate
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import EvaluateSettings, PrepareSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.evaluation import EvaluateSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -15,7 +15,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model.model import ALSModel
 from dask_als.model.recommend import recommend
-from dask_als.settings.settings import RecommendSettings
+from dask_als.settings.evaluation import RecommendSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -9,6 +9,7 @@ from support.data import MOVIELENS, content, generated, notebook_settings, small
 
 from dask_als.core import output_lock
 from dask_als.core.executor import SerialExecutor
+from dask_als.core.run_events import Listener
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
@@ -16,13 +17,9 @@ from dask_als.evaluation.evaluate import evaluate
 from dask_als.jobs.job_file import STEPS, Job, SourceSettings, read_job
 from dask_als.jobs.result import recorded
 from dask_als.jobs.steps import Unwatched, run_job
-from dask_als.monitor.run import Listener
-from dask_als.settings.settings import (
-    CheckpointPolicy,
-    EvaluateSettings,
-    PrepareSettings,
-    RecommendSettings,
-)
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
+from dask_als.settings.training import CheckpointPolicy
 from dask_als.training.checkpoints import complete_checkpoints
 from dask_als.training.train import train
 

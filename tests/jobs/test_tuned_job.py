@@ -11,7 +11,7 @@ from dask_als.jobs.job_file import read_job
 from dask_als.jobs.result import recorded
 from dask_als.jobs.steps import run_job
 from dask_als.jobs.tuned_job import check_job_path, tuned_job, write_job
-from dask_als.settings.settings import Columns, PrepareSettings
+from dask_als.settings.data import Columns, PrepareSettings
 
 SERIAL = SerialExecutor()
 TRAIN = small_settings()

@@ -11,7 +11,7 @@ import yaml
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import ClusterSizes, Job, SourceSettings, job_from_toml
 from dask_als.kubernetes import spec
-from dask_als.settings.settings import KubernetesSize
+from dask_als.settings.cluster import KubernetesSize
 
 BASE = Path(__file__).parents[2] / "k8s" / "base"
 SIZE = KubernetesSize(
@@ -37,11 +37,15 @@ RECORD = {
 CURRENT = kubernetes_validate.latest_version()
 
 
+def record(job):
+    return spec.record("films-1", job.to_toml(), job.cluster.kubernetes.namespace)
+
+
 def objects():
     """Return all objects of a job, and all of the base."""
     files = [yaml.safe_load_all(path.read_text()) for path in BASE.glob("*.yaml")]
     return [
-        spec.record("films-1", JOB),
+        record(JOB),
         spec.secret("films-1", SIZE.namespace, {"A_KEY": "b"}, RECORD),
         *spec.attempt("films-1", 1, SIZE),
         *(found for file in files for found in file if found["kind"] != "Kustomization"),
@@ -148,11 +152,11 @@ def with_secrets(**secrets):
 
 def test_secrets_are_in_the_secret_and_nowhere_else():
     job = with_secrets(AWS_SECRET_ACCESS_KEY="hush-1", DB_PASSWORD="hush-2")
-    sealed = spec.sealed("films-1", job)
+    sealed = job.sealed("films-1")
     others = [
-        spec.record("films-1", sealed),
+        record(sealed),
         *spec.attempt("films-1", 1, sealed.cluster.kubernetes),
-        *spec.cluster("films-1", spec.sealed_size("films-1", job.cluster.kubernetes)),
+        *spec.cluster("films-1", job.cluster.kubernetes.sealed("films-1")),
     ]
     assert "hush" not in json.dumps(others)
     assert "hush" not in repr(job)
@@ -162,8 +166,8 @@ def test_secrets_are_in_the_secret_and_nowhere_else():
 
 
 def test_the_record_says_which_secrets_a_later_attempt_takes():
-    record = spec.record("films-1", spec.sealed("films-1", with_secrets(A_KEY="hush")))
-    size = job_from_toml(record["data"]["job.toml"]).cluster.kubernetes
+    made = record(with_secrets(A_KEY="hush").sealed("films-1"))
+    size = job_from_toml(made["data"]["job.toml"]).cluster.kubernetes
     assert (size.secret_names, size.secrets) == (("aws", "films-1"), {})
     spec_of_job = spec.attempt("films-1", 2, size)[-1]["spec"]
     cluster = spec_of_job["cluster"]["spec"]
@@ -182,7 +186,7 @@ def test_a_job_owns_its_secret():
 
 
 def test_a_job_without_secrets_is_sent_as_it_is():
-    assert spec.sealed("films-1", JOB) == JOB
+    assert JOB.sealed("films-1") == JOB
 
 
 def test_who_submits_may_make_secrets_but_not_read_them():

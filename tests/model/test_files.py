@@ -17,7 +17,7 @@ from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import PrepareSettings
+from dask_als.settings.data import PrepareSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

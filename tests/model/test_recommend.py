@@ -17,7 +17,8 @@ from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
 from dask_als.model.recommend import recommend
-from dask_als.settings.settings import PrepareSettings, RecommendSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.evaluation import RecommendSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -10,7 +10,8 @@ from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model import files as model_files
-from dask_als.settings.settings import PrepareSettings, TrainSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train
 
 CHROMIUM = shutil.which("chromium")

@@ -16,7 +16,7 @@ from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model import files as model_files
-from dask_als.settings.settings import PrepareSettings
+from dask_als.settings.data import PrepareSettings
 from dask_als.training.train import train
 
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")

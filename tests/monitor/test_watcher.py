@@ -18,12 +18,13 @@ from support.monitored import info
 
 from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
+from dask_als.core.run_events import Listener
 from dask_als.data.prepare import prepare
 from dask_als.model import files as model_files
 from dask_als.monitor.plugin import _BOARDS
-from dask_als.monitor.run import Listener
 from dask_als.monitor.watcher import watched
-from dask_als.settings.settings import CheckpointSettings, PrepareSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import CheckpointSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -41,12 +41,8 @@ from dask_als.planning.plan import (
     row_flops,
     tasks_per_epoch,
 )
-from dask_als.settings.settings import (
-    CheckpointSettings,
-    PrepareSettings,
-    StopSettings,
-    TrainSettings,
-)
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training.train import Training, random_start, train
 
 MIB = 1 << 20

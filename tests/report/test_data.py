@@ -9,7 +9,7 @@ from dask_als.data.prepare import prepare
 from dask_als.model.model import ALSModel
 from dask_als.report import data as report_data
 from dask_als.report.data import N_LEVELS, N_PREDICTED, Scale, measure_errors
-from dask_als.settings.settings import PrepareSettings
+from dask_als.settings.data import PrepareSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -15,7 +15,8 @@ from dask_als.evaluation.calibration import calibration
 from dask_als.model.model import ALSModel
 from dask_als.report.data import measure_errors
 from dask_als.report.page import report, write_report
-from dask_als.settings.settings import PrepareSettings, TrainSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

@@ -4,7 +4,8 @@ import pytest
 
 from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
-from dask_als.settings.settings import Columns, PrepareSettings, Regularization, TrainSettings
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.training import Regularization, TrainSettings
 
 
 @pytest.mark.parametrize(

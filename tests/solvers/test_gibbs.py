@@ -14,13 +14,8 @@ from dask_als.errors import InputError
 from dask_als.model import sample_files
 from dask_als.model.files import read_manifest
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import (
-    CheckpointSettings,
-    Columns,
-    PrepareSettings,
-    StopSettings,
-    TrainSettings,
-)
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.solvers.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import method_of, solve_side

@@ -10,7 +10,8 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import CheckpointSettings, PrepareSettings, TrainSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import CheckpointSettings, TrainSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()

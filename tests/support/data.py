@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from dask_als.core.side import SIDES
 from dask_als.data.synthetic import GenerateSettings, chunks, generate_chunk
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 
 _SHARED = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small" / "ratings.csv"
 MOVIELENS = _SHARED if _SHARED.exists() else None

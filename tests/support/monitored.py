@@ -1,8 +1,9 @@
 """What the tests of watching share: a training as the scheduler would see it."""
 
 from dask_als.core.epoch_metrics import EpochFigures
-from dask_als.monitor.run import RunInfo, RunState
-from dask_als.settings.settings import TrainSettings
+from dask_als.core.run_events import RunInfo
+from dask_als.monitor.run_state import RunState
+from dask_als.settings.training import TrainSettings
 
 TASKS = "abcd1234"
 WORKER, OTHER = "tcp://one:1", "tcp://two:2"

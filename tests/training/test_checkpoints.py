@@ -8,7 +8,8 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import CheckpointSettings, PrepareSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import CheckpointSettings
 from dask_als.training.checkpoints import checkpoint_path, complete_checkpoints, remove_checkpoints
 from dask_als.training.train import train
 

@@ -7,7 +7,8 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError, WorkersLostError
 from dask_als.model import files as model_files
-from dask_als.settings.settings import CheckpointSettings, PrepareSettings, StopSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import CheckpointSettings, StopSettings
 from dask_als.training.early_stopping import best_epoch, reason_to_stop
 from dask_als.training.train import train
 

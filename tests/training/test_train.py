@@ -24,7 +24,7 @@ from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
-from dask_als.settings.settings import Columns, PrepareSettings
+from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.training.train import Training, random_start, train
 
 SERIAL = SerialExecutor()

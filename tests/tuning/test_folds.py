@@ -7,7 +7,7 @@ from dask_als.core.side import SIDES, USERS
 from dask_als.core.storage import read_parquet
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.settings.settings import PrepareSettings
+from dask_als.settings.data import PrepareSettings
 from dask_als.tuning.folds import split_into_folds
 
 SERIAL = SerialExecutor()

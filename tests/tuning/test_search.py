@@ -19,7 +19,9 @@ from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import read_job
-from dask_als.settings.settings import PrepareSettings, TrainSettings, TuneSettings
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.training import TrainSettings
+from dask_als.settings.tuning import TuneSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.tuning.folds import split_into_folds

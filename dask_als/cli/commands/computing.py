@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dask_als.cli.commands.options import settings_of
 from dask_als.errors import InputError
-from dask_als.settings.settings import KubernetesSize
+from dask_als.settings.cluster import KubernetesSize
 
 if TYPE_CHECKING:
     from dask_als.cluster.cluster import ClusterSettings, DaskExecutor

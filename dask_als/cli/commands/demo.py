@@ -18,7 +18,8 @@ from dask_als.cli.commands.options import (
 )
 from dask_als.cli.commands.prepare import dataset_json, say_dataset
 from dask_als.cli.commands.train import model_json
-from dask_als.settings.settings import Columns, PrepareSettings, TrainSettings
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.training import TrainSettings
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 
 from dask_als.cli.commands.computing import computing
 from dask_als.cli.commands.options import cluster_options, json_option, setting, settings_of
-from dask_als.settings.settings import EvaluateSettings
+from dask_als.settings.evaluation import EvaluateSettings
 
 
 @click.command()

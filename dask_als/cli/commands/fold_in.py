@@ -16,7 +16,7 @@ from dask_als.cli.commands.options import (
     overwrite_option,
     settings_of,
 )
-from dask_als.settings.settings import Columns
+from dask_als.settings.data import Columns
 
 
 @click.command("fold-in")

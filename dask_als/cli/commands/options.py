@@ -11,13 +11,8 @@ import click
 
 from dask_als.core.side import SIDES
 from dask_als.errors import InputError
-from dask_als.settings.settings import (
-    CheckpointSettings,
-    Columns,
-    PrepareSettings,
-    StopSettings,
-    TrainSettings,
-)
+from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]

@@ -15,7 +15,7 @@ from dask_als.cli.commands.options import (
     stop_options,
     train_options,
 )
-from dask_als.settings.settings import StopSettings, TrainSettings
+from dask_als.settings.training import StopSettings, TrainSettings
 
 
 @click.command()

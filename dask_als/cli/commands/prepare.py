@@ -18,7 +18,7 @@ from dask_als.cli.commands.options import (
     settings_of,
     split_options,
 )
-from dask_als.settings.settings import Columns, PrepareSettings
+from dask_als.settings.data import Columns, PrepareSettings
 
 if TYPE_CHECKING:
     from dask_als.cli.console import Screen

@@ -18,7 +18,7 @@ from dask_als.cli.commands.options import (
     settings_of,
 )
 from dask_als.errors import InputError
-from dask_als.settings.settings import RecommendSettings
+from dask_als.settings.evaluation import RecommendSettings
 
 if TYPE_CHECKING:
     from dask_als.model.model import ALSModel, ModelRows

@@ -39,10 +39,10 @@ def submit(
     size = job.cluster.kubernetes
     job_id = spec.new_job_id(job.name)
     if dry_run:
-        sealed, redacted = spec.sealed(job_id, job), dict.fromkeys(size.secrets, REDACTED)
+        sealed, redacted = job.sealed(job_id), dict.fromkeys(size.secrets, REDACTED)
         secrets = [spec.secret(job_id, size.namespace, redacted)] if redacted else []
         attempt = spec.attempt(job_id, 1, sealed.cluster.kubernetes)
-        manifests = [spec.record(job_id, sealed), *secrets, *attempt]
+        manifests = [spec.record(job_id, sealed.to_toml(), size.namespace), *secrets, *attempt]
         click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
         return
     jobs = jobs_in(size.namespace)

@@ -19,7 +19,7 @@ from dask_als.cli.commands.options import (
     train_options,
     watch_options,
 )
-from dask_als.settings.settings import StopSettings, TrainSettings
+from dask_als.settings.training import StopSettings, TrainSettings
 
 if TYPE_CHECKING:
     from dask_als.model.files import ModelManifest

@@ -15,7 +15,7 @@ from dask_als.cli.commands.options import (
     setting,
     settings_of,
 )
-from dask_als.settings.settings import TuneSettings
+from dask_als.settings.tuning import TuneSettings
 
 
 @click.command()

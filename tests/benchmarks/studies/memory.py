@@ -14,7 +14,7 @@ import psutil
 from benchmark_data import BUILD, generated_dataset, in_the_shape_of_20m
 from machine import Watch, environment
 
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from studies.report import Criterion, table
 
 TITLE = "Memory of a training"

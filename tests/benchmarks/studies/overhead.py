@@ -14,7 +14,7 @@ from machine import say
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.synthetic import GenerateSettings
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import Training
 from studies.clock import seconds_an_epoch
 from studies.report import Criterion, table

@@ -9,7 +9,7 @@ from benchmark_data import generated_dataset, in_the_shape_of_20m
 from machine import say
 
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
-from dask_als.settings.settings import TrainSettings
+from dask_als.settings.training import TrainSettings
 from dask_als.training.train import Training
 from studies.clock import seconds_an_epoch
 from studies.report import Criterion, bar, table

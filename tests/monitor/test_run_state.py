@@ -12,7 +12,7 @@ from support.monitored import (
     train_an_epoch,
 )
 
-from dask_als.monitor.run import HalfEpochTimes, Progress
+from dask_als.core.run_events import HalfEpochTimes, Progress
 
 
 def test_where_the_time_of_a_half_epoch_goes():

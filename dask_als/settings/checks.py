@@ -1,0 +1,26 @@
+"""Checks of single values, which raise an error that names the setting."""
+
+from __future__ import annotations
+
+import math
+
+from dask_als.errors import InputError
+
+
+def require(condition: bool, name: str, value: object, demand: str) -> None:
+    """Raise InputError if a condition on a setting does not hold."""
+    if not condition:
+        raise InputError(f"{name.replace('_', '-')} is {value!r}; it must be {demand}")
+
+
+def require_whole(name: str, value: object, *, least: int, most: int = 2**63 - 1) -> None:
+    """Raise InputError if a setting is not a whole number in a range."""
+    in_range = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    require(in_range, name, value, f"a whole number from {least} to {most}")
+
+
+def require_finite(name: str, value: float, *, positive: bool = False) -> None:
+    """Raise InputError if a setting is not finite, or negative, or, with `positive`, zero."""
+    demand = "a positive number" if positive else "zero or a positive number"
+    in_range = value > 0 if positive else value >= 0
+    require(math.isfinite(value) and in_range, name, value, demand)

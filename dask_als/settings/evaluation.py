@@ -1,0 +1,71 @@
+"""Settings of what a model is used for: evaluation and recommendations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dask_als.core.side import SideName
+from dask_als.settings.checks import require, require_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """What a model is measured by.
+
+    Attributes
+    ----------
+    k : int
+        Length of the ranked lists.
+    relevant_from : float or None
+        The least held-out rating that makes an item relevant to its user; None is any.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    k: int = 10
+    relevant_from: float | None = None
+
+    def __post_init__(self) -> None:
+        require_whole("k", self.k, least=1)
+        if self.relevant_from is not None:
+            is_finite = math.isfinite(self.relevant_from)
+            require(is_finite, "relevant_from", self.relevant_from, "a finite number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendSettings:
+    """What is recommended to whom.
+
+    Attributes
+    ----------
+    side : {"users", "items"}
+        Who gets recommendations, of the other side.
+    k : int
+        How many, at most.
+    seen : bool
+        Whether what has a training rating may be among them.
+    rows_at_once : int
+        The most rows that a task searches for; its memory grows with them.
+    std : bool
+        Whether the standard deviation of each rating is given, too; of a model of samples.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    side: SideName = "users"
+    k: int = 10
+    seen: bool = False
+    rows_at_once: int = 65_536
+    std: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.side in ("users", "items"), "side", self.side, "users or items")
+        require_whole("k", self.k, least=1)
+        require_whole("rows_at_once", self.rows_at_once, least=1)

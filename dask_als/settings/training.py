@@ -1,0 +1,262 @@
+"""Settings of a training: the model, its checkpoints, when it stops."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from dask_als.core.side import SIDES, Side, SideName
+from dask_als.settings.checks import require, require_finite, require_whole
+
+DEFAULT_EPOCHS = 15
+DEFAULT_RANK = 64
+GIBBS_RANK = 32
+# The default of a whole number that depends on other settings and is there once they are made.
+BY_METHOD: Any = None
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """What weighs against large biases and factors on one side.
+
+    Attributes
+    ----------
+    bias, factor : float
+        Weight of each squared bias and each squared factor (gamma, tau).
+    by_count : bool
+        Whether both are multiplied by the row's number of training ratings.
+    """
+
+    bias: float
+    factor: float
+    by_count: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    rank : int
+        Length of a factor vector. None makes it 64, with gibbs 32.
+    epochs : int
+        How often each side is solved. None makes it 15, with gibbs the burn-in and the samples.
+    residual_precision : float
+        Weight of the squared errors (lambda).
+    bias_regularization : float
+        Weight of the squared biases (gamma).
+    factor_regularization : float
+        Weight of the squared factors (tau).
+    user_bias_regularization, item_bias_regularization : float or None
+        The same for one side alone; None is `bias_regularization`.
+    user_factor_regularization, item_factor_regularization : float or None
+        The same for one side alone; None is `factor_regularization`.
+    regularization_scaling : {"plain", "count"}
+        Whether these weights hold for each row alike, or are multiplied by its number of ratings.
+    center : bool
+        Whether the mean of the training ratings is taken out before training.
+    dtype : {"float32", "float64"}
+        Type of biases and factors, and of the arithmetic.
+    seed : int
+        Seed of the factors that training starts from.
+    first : {"users", "items"}
+        The side that each epoch solves first.
+    method : {"als", "gibbs"}
+        How a half-epoch comes from its normal equations to new biases and factors, see `methods`.
+        With gibbs, residual precision and bias regularization are drawn, not set: what is set
+        here holds for folding in, and for the baselines of an evaluation.
+    burn_in, samples : int
+        With gibbs, the first epochs, which are not kept, and those after them, which are.
+    feedback : {"explicit", "implicit"}
+        Whether the numbers are ratings, or say how sure a preference is (counts of events, say).
+        Implicit feedback has no mean and no biases.
+    confidence : float
+        What a rating of 1 adds to the confidence of a pair, which is 1 without (alpha); for
+        implicit feedback.
+    frequency_exponent : float
+        The weight of a row's squared factors is multiplied by its total confidence to the power of
+        this (nu); 0 weighs all rows alike. For implicit feedback.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    rank: int = BY_METHOD
+    epochs: int = BY_METHOD
+    residual_precision: float = 1.0
+    bias_regularization: float = 3.0
+    factor_regularization: float = 12.0
+    user_bias_regularization: float | None = None
+    item_bias_regularization: float | None = None
+    user_factor_regularization: float | None = None
+    item_factor_regularization: float | None = None
+    regularization_scaling: Literal["plain", "count"] = "plain"
+    center: bool = True
+    dtype: Literal["float32", "float64"] = "float32"
+    seed: int = 0
+    first: SideName = "users"
+    method: Literal["als", "gibbs"] = "als"
+    burn_in: int = 15
+    samples: int = 40
+    feedback: Literal["explicit", "implicit"] = "explicit"
+    confidence: float = 1.0
+    frequency_exponent: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.method in ("als", "gibbs"), "method", self.method, "als or gibbs")
+        require_whole("burn_in", self.burn_in, least=0)
+        require_whole("samples", self.samples, least=1)
+        sampled = self.method == "gibbs"
+        self._fill_in("rank", GIBBS_RANK if sampled else DEFAULT_RANK)
+        self._fill_in("epochs", self.burn_in + self.samples if sampled else DEFAULT_EPOCHS)
+        if sampled:
+            all_epochs = self.burn_in + self.samples
+            demand = f"left out with gibbs, or burn-in + samples, {all_epochs}"
+            require(self.epochs == all_epochs, "epochs", self.epochs, demand)
+            for side in SIDES:
+                weight = self.regularization(side).factor
+                require_finite("factor_regularization", weight, positive=True)
+            scaling = self.regularization_scaling
+            require(scaling == "plain", "regularization_scaling", scaling, "plain with gibbs")
+        require_whole("rank", self.rank, least=1)
+        require_whole("epochs", self.epochs, least=1)
+        require_whole("seed", self.seed, least=0)
+        require_finite("residual_precision", self.residual_precision, positive=True)
+        for name in ("bias_regularization", "factor_regularization"):
+            require_finite(name, getattr(self, name))
+            for side in SIDES:
+                own = getattr(self, f"{side.singular}_{name}")
+                if own is not None:
+                    require_finite(f"{side.singular}_{name}", own)
+        require(
+            self.regularization_scaling in ("plain", "count"),
+            "regularization_scaling",
+            self.regularization_scaling,
+            "plain or count",
+        )
+        require(self.dtype in ("float32", "float64"), "dtype", self.dtype, "float32 or float64")
+        require(self.first in ("users", "items"), "first", self.first, "users or items")
+        require(
+            self.feedback in ("explicit", "implicit"),
+            "feedback",
+            self.feedback,
+            "explicit or implicit",
+        )
+        require(
+            self.feedback == "explicit" or self.method == "als",
+            "feedback",
+            self.feedback,
+            f"explicit with --method {self.method}",
+        )
+        require(
+            self.feedback == "explicit" or self.regularization_scaling == "plain",
+            "regularization_scaling",
+            self.regularization_scaling,
+            "plain with implicit feedback, which has frequency-exponent",
+        )
+        require_finite("confidence", self.confidence, positive=True)
+        require_finite("frequency_exponent", self.frequency_exponent)
+
+    def _fill_in(self, name: str, value: int) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
+
+    @property
+    def n_kept(self) -> int:
+        """How many epochs' models the one that is written is made of."""
+        return self.samples if self.method == "gibbs" else 1
+
+    def keeps(self, epoch: int) -> bool:
+        """Return whether the model after an epoch is kept, for the average at the end."""
+        return self.method == "gibbs" and epoch > self.burn_in
+
+    def regularization(self, side: Side) -> Regularization:
+        """Return what holds for one side: its own weights, else the common ones."""
+        bias = getattr(self, f"{side.singular}_bias_regularization")
+        factor = getattr(self, f"{side.singular}_factor_regularization")
+        return Regularization(
+            self.bias_regularization if bias is None else bias,
+            self.factor_regularization if factor is None else factor,
+            self.regularization_scaling == "count",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointPolicy:
+    """How often training writes down its state, and how much of it is kept.
+
+    Attributes
+    ----------
+    every : int
+        Epochs from one checkpoint to the next.
+    minutes : float or None
+        Write one as well when so many minutes have passed.
+    keep : int
+        How many of the newest are kept.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    every: int = 10
+    minutes: float | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        require_whole("checkpoint_every", self.every, least=1)
+        require_whole("checkpoint_keep", self.keep, least=1)
+        if self.minutes is not None:
+            require_finite("checkpoint_minutes", self.minutes, positive=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings(CheckpointPolicy):
+    """Where checkpoints are as well, and whether training goes on from there.
+
+    Attributes
+    ----------
+    directory : str
+        Each checkpoint is a directory in it, a model like any other.
+    resume : bool
+        Go on from the newest one, if there is one.
+    """
+
+    directory: str
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopSettings:
+    """What ends a training before its last epoch; nothing, unless asked for.
+
+    Attributes
+    ----------
+    flat : float or None
+        Stop when an epoch raises the objective by less than this part of its size.
+    patience : int or None
+        Stop when so many epochs in a row did not lower the held-out RMSE, and keep the model of
+        the epoch with the lowest. Needs held-out ratings.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    flat: float | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.flat is not None:
+            require_finite("stop_when_flat", self.flat, positive=True)
+        if self.patience is not None:
+            require_whole("patience", self.patience, least=1)

@@ -1,0 +1,71 @@
+"""Settings of a search for settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dask_als.settings.checks import require, require_finite, require_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    """How settings are searched for.
+
+    Attributes
+    ----------
+    trials : int
+        How many combinations of settings are tried.
+    minutes : float or None
+        Start no more of them after so long.
+    folds : int
+        Parts of the training ratings, each of which is held out once.
+    epochs : int
+        The most epochs of a model that is trained from random factors.
+    at_once : int
+        Trials that are under way at the same time.
+    k : int
+        Length of the ranked lists that settings for implicit feedback are measured by.
+    seed : int
+        Seed of search, folds and first factors.
+    method : {"als", "gibbs", "any"}
+        What is tried with explicit feedback.
+    feedback : {"explicit", "implicit"}
+        What the ratings are; decides the measure, see `tune`.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    trials: int = 30
+    minutes: float | None = None
+    folds: int = 5
+    epochs: int = 20
+    at_once: int = 2
+    k: int = 10
+    seed: int = 0
+    method: Literal["als", "gibbs", "any"] = "any"
+    feedback: Literal["explicit", "implicit"] = "explicit"
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "at_once", "k"):
+            require_whole(name, getattr(self, name), least=1)
+        require_whole("folds", self.folds, least=2)
+        require_whole("seed", self.seed, least=0, most=2**32 - 1)
+        if self.minutes is not None:
+            require_finite("minutes", self.minutes, positive=True)
+        require(self.method in ("als", "gibbs", "any"), "method", self.method, "als, gibbs or any")
+        require(
+            self.feedback in ("explicit", "implicit"),
+            "feedback",
+            self.feedback,
+            "explicit or implicit",
+        )
+        require(
+            self.feedback == "explicit" or self.method != "gibbs",
+            "method",
+            self.method,
+            "als or any with implicit feedback",
+        )
