@@ -31,7 +31,6 @@ OPEN = "/"
 """The path of a dashboard that all users may see."""
 
 _ROLES = ("client", "scheduler", "worker")
-_DASHBOARD_LINK = "distributed.dashboard.link"
 _SCRATCH = "dask-scratch-space"  # What Dask calls it.
 
 
@@ -96,7 +95,7 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
     Parameters
     ----------
     path : str
-        The dashboard's, which has to be that of `local_settings`, too.
+        The dashboard's.
     worker_class : type
         Nanny for a process, Worker for threads of this one.
     size : Shape
@@ -145,6 +144,7 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
                 "silence_logs": silence_logs,
             },
         }
+        self._path = path
         super().__init__(
             scheduler={"cls": _GuardedScheduler, "options": scheduler},
             worker=worker,
@@ -152,6 +152,12 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
             security=security,
             silence_logs=silence_logs,
         )
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where a browser finds the dashboard."""
+        link: str = super().dashboard_link
+        return f"{link.removesuffix('status').rstrip('/')}{self._path.rstrip('/')}/status"
 
 
 @contextmanager
@@ -163,12 +169,8 @@ def local_settings(path: str) -> Iterator[None]:
     path : str
         The path of its dashboard.
     """
-    link = dask.config.get(_DASHBOARD_LINK).removesuffix("status").rstrip("/")
     with _own_scratch() as scratch:
-        settings: dict[str, Any] = {
-            _DASHBOARD_LINK: f"{link}{path.rstrip('/')}/status",
-            "temporary-directory": scratch,
-        }
+        settings: dict[str, Any] = {"temporary-directory": scratch}
         if path != OPEN:
             # Workers have a port for metrics each, which the scheduler's server does not guard.
             settings["distributed.worker.http.routes"] = []
