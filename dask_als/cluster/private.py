@@ -28,7 +28,6 @@ OPEN = "/"
 """The path of a dashboard that all users may see."""
 
 _ROLES = ("client", "scheduler", "worker")
-_DASHBOARD_LINK = "distributed.dashboard.link"
 
 
 def unguessable_path() -> str:
@@ -92,7 +91,7 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
     Parameters
     ----------
     path : str
-        The dashboard's, which has to be that of `local_settings`, too.
+        The dashboard's.
     worker_class : type
         Nanny for a process, Worker for threads of this one.
     size : Shape
@@ -141,6 +140,7 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
                 "silence_logs": silence_logs,
             },
         }
+        self._path = path
         super().__init__(
             scheduler={"cls": _GuardedScheduler, "options": scheduler},
             worker=worker,
@@ -148,6 +148,12 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
             security=security,
             silence_logs=silence_logs,
         )
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where a browser finds the dashboard."""
+        link: str = super().dashboard_link
+        return f"{link.removesuffix('status').rstrip('/')}{self._path.rstrip('/')}/status"
 
 
 @contextmanager
@@ -159,8 +165,7 @@ def local_settings(path: str) -> Iterator[None]:
     path : str
         The path of its dashboard.
     """
-    link = dask.config.get(_DASHBOARD_LINK).removesuffix("status").rstrip("/")
-    settings: dict[str, Any] = {_DASHBOARD_LINK: f"{link}{path.rstrip('/')}/status"}
+    settings: dict[str, Any] = {}
     if path != OPEN:
         # Workers have a port for metrics each, which the scheduler's server does not guard.
         settings["distributed.worker.http.routes"] = []
