@@ -463,3 +463,32 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
     make(path, 1)
     assert content_of(path) == 1
     assert len(os.listdir(tmp_path)) == 2
+
+
+def test_a_file_that_was_compared_is_compared_again_once_it_has_changed(parquet):
+    """Rows of it are read many times, and all of it but once."""
+    path = str(parquet)
+    checksum = storage.crc32(path)
+    storage.read_parquet_rows(path, range(3), ["a"], crc32=checksum)
+    other = TABLE.take(list(range(1000))[::-1])
+    storage.write_parquet(f"{path}.other", other)
+    os.replace(f"{path}.other", path)
+    for rows in (range(3), range(997, 1000)):
+        with pytest.raises(InputError, match=r"a.parquet is damaged, or not the file"):
+            storage.read_parquet_rows(path, rows, ["a"], crc32=checksum)
+
+
+def test_as_many_rows_as_the_manifest_says(parquet):
+    path = str(parquet)
+    checksum, n_rows = storage.crc32(path), storage.read_parquet(path).num_rows
+    storage.check_parquet(path, crc32=checksum, rows=n_rows)
+    for read in (storage.check_parquet, storage.read_parquet):
+        with pytest.raises(InputError, match=rf"has {n_rows:,} rows, there should be 10,000,000"):
+            read(path, crc32=checksum, rows=10_000_000)
+
+
+def test_numbers_that_are_none(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": NaN}')
+    with pytest.raises(InputError, match=r"a.json is damaged: not JSON \(NaN is no number\)"):
+        storage.read_json(str(path))
