@@ -91,16 +91,19 @@ class _Reader:
     def table(self, kind: Any, table: Any, path: str) -> Any:
         if not isinstance(table, Mapping):
             raise self.wrong(f"{path} is {table!r}; it must be a table")
-        known = {field.name: field for field in fields(kind)}
+        known = _fields_of(kind)
         before = len(self.mistakes)
         self.mistakes += _unknown_keys(table, known, path)
-        hints = _hints(kind)
         values = {}
-        for name, field in known.items():
+        for name, (its_kind, is_required) in known.items():
+            # Most values are plain and right: of a manifest's partitions there may be thousands.
+            if name in table and type(table[name]) is its_kind:
+                values[name] = table[name]
+                continue
             try:
                 if name in table:
-                    values[name] = self.value(hints[name], table[name], _below(path, name))
-                elif _is_required(field):
+                    values[name] = self.value(its_kind, table[name], _below(path, name))
+                elif is_required:
                     self.wrong(f"{_below(path, name)} is missing")
             except _Mistake:
                 continue
@@ -147,8 +150,10 @@ class _Reader:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _fields_of(kind: Any) -> dict[str, tuple[Any, bool]]:
+    """Return, by the name of each field of a dataclass, its type and whether it is required."""
+    hints = get_type_hints(kind)
+    return {field.name: (hints[field.name], _is_required(field)) for field in fields(kind)}
 
 
 def _below(path: str, name: str) -> str:
@@ -160,6 +165,8 @@ def _is_required(field: Field[Any]) -> bool:
 
 
 def _unknown_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> Iterator[str]:
+    if table.keys() <= known.keys():
+        return
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
