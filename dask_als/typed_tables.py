@@ -13,6 +13,7 @@ from dask_als.errors import InputError
 
 T = TypeVar("T")
 
+_MOST_OF_A_MESSAGE = 300
 _IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -58,7 +59,10 @@ def from_manifest(kind: type[T], value: Any, path: str) -> T:
             raise InputError("not a JSON object")
         return from_table(kind, value)
     except (InputError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
+        said = str(error)
+        if len(said) > _MOST_OF_A_MESSAGE:  # Each of thousands of partitions may be wrong.
+            said = f"{said[:_MOST_OF_A_MESSAGE]}…"
+        raise InputError(f"{path} is damaged: {said}") from None
 
 
 def to_table(settings: Any) -> dict[str, Any]:

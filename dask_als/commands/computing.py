@@ -50,9 +50,9 @@ def computing(
     with connected(settings) as client:
         screen.print(f"dashboard {client.dashboard_link}", soft_wrap=True, highlight=False)
         if settings.address != "local":
+            check_versions(client)
             # The guard first: who joins meanwhile is seen by one of them.
             guard(client, lambda text: screen.print(text, soft_wrap=True, highlight=False))
-            check_versions(client)
             check_builds(client)
             if shared is not None:
                 check_storage(client, shared)
