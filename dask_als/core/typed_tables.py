@@ -17,6 +17,7 @@ T = TypeVar("T")
 SECRET = "secret"
 """Metadata of a field whose values no message and no table shows."""
 
+_MOST_OF_A_MESSAGE = 300
 _IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _MANY = {list: "a list", Mapping: "a table"}
 
@@ -63,7 +64,10 @@ def from_manifest(kind: type[T], value: Any, path: str) -> T:
             raise InputError("not a JSON object")
         return from_table(kind, value)
     except (InputError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
+        said = str(error)
+        if len(said) > _MOST_OF_A_MESSAGE:  # Each of thousands of partitions may be wrong.
+            said = f"{said[:_MOST_OF_A_MESSAGE]}…"
+        raise InputError(f"{path} is damaged: {said}") from None
 
 
 def to_table(settings: Any) -> dict[str, Any]:
@@ -106,17 +110,20 @@ class _Reader:
     def table(self, kind: Any, table: Any, path: str) -> Any:
         if not isinstance(table, Mapping):
             raise self.is_not(path, table, "a table")
-        known = {field.name: field for field in fields(kind)}
+        known = _fields_of(kind)
         before = len(self.mistakes)
         self.mistakes += _unknown_keys(table, known, path)
-        hints = _hints(kind)
         values = {}
-        for name, field in known.items():
+        for name, (its_kind, is_required, is_secret) in known.items():
+            # Most values are plain and right: of a manifest's partitions there may be thousands.
+            if name in table and type(table[name]) is its_kind:
+                values[name] = table[name]
+                continue
             try:
                 if name in table:
-                    self._is_secret = SECRET in field.metadata
-                    values[name] = self.value(hints[name], table[name], _below(path, name))
-                elif _is_required(field):
+                    self._is_secret = is_secret
+                    values[name] = self.value(its_kind, table[name], _below(path, name))
+                elif is_required:
                     self.wrong(f"{_below(path, name)} is missing")
             except _Mistake:
                 continue
@@ -175,8 +182,13 @@ def _shown(value: object) -> str:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _fields_of(kind: Any) -> dict[str, tuple[Any, bool, bool]]:
+    """Return, for each field of a dataclass, its type and whether it is required and secret."""
+    hints = get_type_hints(kind)
+    return {
+        field.name: (hints[field.name], _is_required(field), SECRET in field.metadata)
+        for field in fields(kind)
+    }
 
 
 def _below(path: str, name: str) -> str:
@@ -188,6 +200,8 @@ def _is_required(field: Field[Any]) -> bool:
 
 
 def _unknown_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> Iterator[str]:
+    if table.keys() <= known.keys():
+        return
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)

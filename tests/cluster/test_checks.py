@@ -7,8 +7,11 @@ import fsspec
 import pytest
 from distributed import Client, LocalCluster
 
+import dask_als
 from dask_als.cluster.checks import check_files, check_storage, check_versions
 from dask_als.errors import InputError
+
+OURS = str(Path(dask_als.__file__).parents[1])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def other(tmp_path_factory):
         Client(cluster, set_as_default=False) as client,
         subprocess.Popen(
             [*command, cluster.scheduler_address],
-            env=os.environ | {"PYTHONPATH": str(path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(path), OURS])},
             stderr=subprocess.DEVNULL,
         ) as worker,
     ):

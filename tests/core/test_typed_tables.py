@@ -1,9 +1,10 @@
+import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from dask_als.core.typed_tables import from_table, to_table
+from dask_als.core.typed_tables import from_manifest, from_table, to_table
 from dask_als.errors import InputError
 
 
@@ -93,3 +94,42 @@ def test_none_where_it_is_not_the_default_is_an_empty_text():
     assert to_table(Named(None)) == {"name": ""}
     assert from_table(Named, {"name": ""}) == Named(None)
     assert from_table(Named, to_table(Named("r", "o"))) == Named("r", "o")
+
+
+@dataclass(frozen=True)
+class Said:
+    counts: tuple[int, ...]
+    mean: float = 0.0
+    note: str | None = "none"
+    anything: Any = None
+
+
+def test_what_a_manifest_says():
+    said = {"counts": [1, 2], "mean": 3, "note": None, "anything": {"a": [1, "b"]}}
+    found = from_manifest(Said, json.loads(json.dumps(said)), "m.json")
+    assert found == Said((1, 2), 3.0, None, {"a": [1, "b"]})
+    assert type(found.mean) is float
+
+
+@pytest.mark.parametrize(
+    ("said", "mistake"),
+    [
+        ([], "not a JSON object"),
+        ({}, "counts is missing"),
+        ({"counts": [1, None]}, "counts is None; it must be a whole number"),
+        ({"counts": [], "mean": 10**400}, "mean is 100000000…, which no float holds"),
+        ({"counts": [], "mean": None}, "mean is None; it must be a number"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest(said, mistake):
+    with pytest.raises(InputError) as raised:
+        from_manifest(Said, said, "m.json")
+    assert str(raised.value) == f"m.json is damaged: {mistake}"
+
+
+def test_a_manifest_full_of_mistakes_takes_one_line():
+    with pytest.raises(
+        InputError, match=r"^m.json is damaged: counts is 7.*'x', 'x'.*…$"
+    ) as raised:
+        from_manifest(Said, {"counts": 7, "mean": ["x"] * 9999}, "m.json")
+    assert len(str(raised.value)) < 400

@@ -202,3 +202,38 @@ def test_what_is_in_a_directory_that_is_not_there(tmp_path):
     assert complete_checkpoints(str(tmp_path / "no")) == []
     remove_checkpoints(str(tmp_path / "no"), keep=1)
     assert checkpoint_path("c", 7) == "c/epoch-00007"
+
+
+def test_two_trainings_with_the_same_checkpoints(dataset, undisturbed, tmp_path):
+    """The second is refused, and harms neither the first nor what it has kept."""
+    folder, refused = str(tmp_path / "c"), []
+
+    def second(figures):
+        if figures.epoch == 4:
+            for changes in ({"resume": True}, {"resume": False}):
+                with pytest.raises(InputError, match=rf"^{folder} is in use by run .*; wait for"):
+                    train(
+                        dataset,
+                        str(tmp_path / "second"),
+                        small_settings(epochs=EPOCHS),
+                        SERIAL,
+                        checkpoints=CheckpointSettings(directory=folder, every=2, **changes),
+                        overwrite=True,
+                    )
+                refused.append(kept(folder))
+
+    checkpoints = CheckpointSettings(directory=folder, every=2)
+    settings = small_settings(epochs=EPOCHS)
+    model = str(tmp_path / "m")
+    train(dataset, model, settings, SERIAL, checkpoints=checkpoints, on_epoch=second)
+    assert refused == [["epoch-00002"]] * 2 or refused == [["epoch-00002", "epoch-00004"]] * 2
+    assert content(model) == undisturbed
+    assert not (tmp_path / "second").exists()
+    # Its end gives the folder back.
+    train(dataset, model, settings, SERIAL, checkpoints=checkpoints, overwrite=True)
+
+
+def test_a_killed_training_holds_its_checkpoints_no_longer(dataset, undisturbed, tmp_path):
+    interrupted(dataset, tmp_path, at=5, every=2)
+    (tmp_path / "c" / output_lock.NAME).write_text('{"run_id": "killed"}')
+    assert resumed(dataset, tmp_path, every=2)[0] == undisturbed

@@ -54,9 +54,9 @@ def computing(
             may = "see this" if settings.security else "see this and run code as you"
             screen.say(f"not private: users of this machine can {may}")
         if settings.address != "local":
+            check_versions(client)
             # The guard first: who joins meanwhile is seen by one of them.
             guard(client, screen.say)
-            check_versions(client)
             check_builds(client)
             if shared is not None:
                 check_storage(client, shared)
