@@ -9,7 +9,7 @@ from typing import Any
 from distributed import Client
 
 from dask_als.cluster.build import build_of_this_process, differences
-from dask_als.core import storage
+from dask_als.core import json_files, storage
 from dask_als.errors import InputError
 
 # Of these, other versions fail in the middle of a job, or give other bits.
@@ -79,7 +79,7 @@ def check_storage(client: Client, directory: str) -> None:
     path = storage.absolute(probe)
     storage.make_directory(probe)
     try:
-        storage.write_json(storage.join(path, "question"), "shared?")
+        json_files.write_json(storage.join(path, "question"), "shared?")
         answers = client.run(_answer, path, on_error="return")
         for worker, answer in answers.items():
             if isinstance(answer, BaseException) or not storage.exists(answer):
@@ -119,7 +119,7 @@ def _unseen(paths: list[str]) -> str | None:
 
 def _answer(path: str) -> str:
     """Read what was written, write an answer beside it and return its path; runs on a worker."""
-    storage.read_json(storage.join(path, "question"))
+    json_files.read_json(storage.join(path, "question"))
     answer = storage.join(path, f"answer-{uuid.uuid4().hex[:8]}")
-    storage.write_json(answer, "shared")
+    json_files.write_json(answer, "shared")
     return answer

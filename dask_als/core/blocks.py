@@ -67,7 +67,7 @@ def block_of(rows: range, row: np.ndarray, column: np.ndarray, ratings: np.ndarr
 
 
 @dataclass(frozen=True)
-class State:
+class Factors:
     """Biases and factors of contiguous rows of one side.
 
     Attributes
@@ -82,41 +82,41 @@ class State:
     def __sizeof__(self) -> int:
         return self.bias.nbytes + self.factors.nbytes
 
-    def __getitem__(self, rows: slice) -> State:
-        return State(self.bias[rows], self.factors[rows])
+    def __getitem__(self, rows: slice) -> Factors:
+        return Factors(self.bias[rows], self.factors[rows])
 
 
-def concatenated(parts: list[State]) -> State:
+def concatenated(parts: list[Factors]) -> Factors:
     """Put the states of consecutive rows together; one part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     bias = np.concatenate([part.bias for part in parts])
     factors = recycled_empty((len(bias), parts[0].factors.shape[1]), bias.dtype)
     np.concatenate([part.factors for part in parts], out=factors)
-    return State(bias, factors)
+    return Factors(bias, factors)
 
 
-def random_state(side: Side, rows: range, *, rank: int, seed: int, dtype: str) -> State:
+def random_factors(side: Side, rows: range, *, rank: int, seed: int, dtype: str) -> Factors:
     """Return what training starts from: biases 0, factors Normal(0, 1/sqrt(rank))."""
     normal = standard_normal(rows, rank, seed=seed, stream=int(side is ITEMS))
     factors = aligned_empty((len(rows), rank), dtype)
     factors[:] = normal / np.sqrt(rank)
-    return State(np.zeros(len(rows), dtype=dtype), factors)
+    return Factors(np.zeros(len(rows), dtype=dtype), factors)
 
 
-def zero_state(rows: range, *, rank: int, dtype: str) -> State:
+def zero_factors(rows: range, *, rank: int, dtype: str) -> Factors:
     """Return biases and factors of 0; training keeps such factors at 0: it fits biases alone."""
-    return State(np.zeros(len(rows), dtype=dtype), np.zeros((len(rows), rank), dtype=dtype))
+    return Factors(np.zeros(len(rows), dtype=dtype), np.zeros((len(rows), rank), dtype=dtype))
 
 
 def predictions(
-    users: State, items: State, user_rows: np.ndarray, item_rows: np.ndarray, *, mean: float
+    users: Factors, items: Factors, user_rows: np.ndarray, item_rows: np.ndarray, *, mean: float
 ) -> np.ndarray:
     """Predict ratings: mean + user bias + item bias + product of factors.
 
     Parameters
     ----------
-    users, items : State
+    users, items : Factors
     user_rows, item_rows : ndarray of int, shape (n,)
         Rows of the two states.
     mean : float

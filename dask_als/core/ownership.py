@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als.core import storage
+from dask_als.core import json_files, storage
 from dask_als.errors import InputError
 
 PROJECT = "dask_als"
@@ -141,7 +141,7 @@ TUNED_JOB = FileKind(
 
 def marked_json(kind: FileKind, value: dict[str, Any]) -> str:
     """Return a JSON file of ours as text."""
-    return storage.as_json({"made_by": PROJECT, "kind": kind.name, **value})
+    return json_files.as_json({"made_by": PROJECT, "kind": kind.name, **value})
 
 
 def marked_text(kind: FileKind, text: str) -> str:
@@ -294,10 +294,10 @@ def _plain(names: Any) -> list[str]:
 def _manifest_of(path: str, kind: Kind) -> dict[str, Any] | None:
     """Return the manifest of a directory of ours; None if it is not of that kind."""
     try:
-        value = storage.read_json(storage.join(path, kind.manifest))
+        value = json_files.read_json(storage.join(path, kind.manifest))
     except InputError:
         return None
-    if not isinstance(value, dict) or not storage.has_its_checksum(value):
+    if not isinstance(value, dict) or not json_files.has_its_checksum(value):
         return None
     if "made_by" in value:
         ours = value["made_by"] == PROJECT and value.get("kind") == kind.name
@@ -354,11 +354,13 @@ def seal(path: str, kind: Kind) -> None:
         If there is no manifest.
     """
     manifest = storage.join(path, kind.manifest)
-    value = storage.read_json(manifest)
+    value = json_files.read_json(manifest)
     files = sorted(name for name, what in _inventory(path) if what == "file")
-    value = {key: its for key, its in value.items() if key not in ("checksum", *storage.MARK_KEYS)}
+    value = {
+        key: its for key, its in value.items() if key not in ("checksum", *json_files.MARK_KEYS)
+    }
     marked = {**value, "made_by": PROJECT, "kind": kind.name, "files": files}
-    storage.write_with_checksum(manifest, marked)
+    json_files.write_with_checksum(manifest, marked)
 
 
 def check_inputs(path: str, inputs: Iterable[str]) -> None:

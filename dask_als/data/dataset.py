@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dask_als.core import storage
+from dask_als.core import json_files, storage, table_files
 from dask_als.core.blocks import Block, block_of
 from dask_als.core.limits import TEXT_BYTES, ParquetLimit
 from dask_als.core.side import SIDES, USERS, Side
@@ -109,7 +109,7 @@ class RowsFile:
         InputError
             If the file is missing, damaged or another one.
         """
-        return storage.read_parquet_rows(self.path, rows, columns, crc32=self.crc32)
+        return table_files.read_parquet_rows(self.path, rows, columns, crc32=self.crc32)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Dataset:
             If the file is missing or damaged.
         """
         table = self.table(side)
-        return storage.read_parquet(
+        return table_files.read_parquet(
             rows_path(self.path, side), crc32=table.crc32, limit=_limit_of_rows(table)
         )
 
@@ -182,7 +182,7 @@ class Dataset:
         for side in SIDES:
             table = self.table(side)
             path = rows_path(self.path, side)
-            storage.check_parquet(path, crc32=table.crc32, limit=_limit_of_rows(table))
+            table_files.check_parquet(path, crc32=table.crc32, limit=_limit_of_rows(table))
 
     def files(self) -> dict[str, int]:
         """Return the path of every file of it, and the file's CRC-32."""
@@ -201,7 +201,7 @@ class Dataset:
         """Write what completes the dataset."""
         value = asdict(self)
         del value["path"]
-        storage.write_manifest(
+        json_files.write_manifest(
             storage.join(directory, MANIFEST), value, format_version=FORMAT_VERSION
         )
 
@@ -241,7 +241,7 @@ def open_dataset(path: str) -> Dataset:
             f"{path} is not a dataset (no {MANIFEST}); make one with: dask-als prepare"
         )
     file = storage.part_of(path, MANIFEST)
-    manifest = storage.read_manifest(file, format_version=FORMAT_VERSION)
+    manifest = json_files.read_manifest(file, format_version=FORMAT_VERSION)
     manifest["path"] = storage.absolute(path)
     try:
         dataset = from_manifest(Dataset, manifest, file)
@@ -250,7 +250,7 @@ def open_dataset(path: str) -> Dataset:
         raise InputError(f"{error}; prepare the dataset again") from None
     for side in SIDES:
         limit = _limit_of_rows(dataset.table(side))
-        storage.check_parquet_rows(rows_path(path, side), limit)
+        table_files.check_parquet_rows(rows_path(path, side), limit)
     return dataset
 
 
@@ -320,7 +320,7 @@ def read_test_block(path: str, number: int, partition: Partition) -> Block:
 
 def _read_ratings(path: str, side: Side, partition: Partition, n_ratings: int, crc32: int) -> Block:
     limit = ParquetLimit(n_ratings, RATING_BYTES)
-    table = storage.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32, limit=limit)
+    table = table_files.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32, limit=limit)
     is_whole = table.schema.types == RATINGS_SCHEMA.types
     if not is_whole or any(column.null_count for column in table.columns):
         raise InputError(

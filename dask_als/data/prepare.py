@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dask_als.core import storage
+from dask_als.core import storage, table_files
 from dask_als.core.executor import Executor, reduce_by_tree
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import DATASET
@@ -292,7 +292,7 @@ class _Plan:
             for block, counts in enumerate(chunk.blocks):
                 if counts.n_rejected:
                     path = tasks.rejected_path(self.work, (number, block))
-                    reason = storage.read_parquet(path, ["reason"])["reason"][0]
+                    reason = table_files.read_parquet(path, ["reason"])["reason"][0]
                     return f"all {n_rows:,} rows were rejected, the first because {reason.as_py()}"
         return "it has no rows"
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dask_als.core import storage
+from dask_als.core import checksums, storage, table_files
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import exact_sum
 from dask_als.data.clean import REJECTED_SCHEMA, WHOLE_NUMBER, clean
@@ -191,10 +191,12 @@ def read_chunk(
         rejected = cleaned.rejected
         if rejected.num_rows:
             row = pc.add(rejected["row"], n_rows + 1)
-            storage.write_parquet(rejected_path(work, block), rejected.set_column(1, "row", row))
+            table_files.write_parquet(
+                rejected_path(work, block), rejected.set_column(1, "row", row)
+            )
         if cleaned.usable.num_rows:
             batch = _encoded(cleaned.usable)
-            storage.write_batches(usable_path(work, block), [batch], batch.schema)
+            table_files.write_batches(usable_path(work, block), [batch], batch.schema)
             for side in SIDES:
                 ids[side.name].append(_counted(batch.column(side.singular)))
         counts.append(BlockCounts(raw.n_rows, rejected.num_rows))
@@ -277,7 +279,7 @@ def shuffle_block(
     int
         Rows left out, as one of their ids is not among those given.
     """
-    batch = storage.read_batch(usable_path(work, block), 0)
+    batch = table_files.read_batch(usable_path(work, block), 0)
     columns = {
         side.singular: _indices(batch.column(side.singular), ids[side.name]) for side in SIDES
     }
@@ -309,11 +311,11 @@ def _write_shuffled(
         batch.slice(edges[number], edges[number + 1] - edges[number])
         for number in range(len(ranges))
     )
-    storage.write_batches(path, batches, batch.schema)
+    table_files.write_batches(path, batches, batch.schema)
 
 
 def _read_shuffled(paths: list[str], number: int) -> dict[str, np.ndarray]:
-    table = pa.Table.from_batches([storage.read_batch(path, number) for path in paths])
+    table = pa.Table.from_batches([table_files.read_batch(path, number) for path in paths])
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
@@ -388,7 +390,7 @@ def _is_test(
 
 
 def _write_ratings(path: str, columns: dict[str, np.ndarray]) -> None:
-    storage.write_parquet(path, pa.table(columns, schema=RATINGS_SCHEMA))
+    table_files.write_parquet(path, pa.table(columns, schema=RATINGS_SCHEMA))
 
 
 def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> None:
@@ -401,8 +403,8 @@ def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> 
 
 def check_part(path: str, side: Side, rows: range) -> CheckedPart:
     """Read a written partition again and sum it up."""
-    crc32 = storage.crc32(path)
-    table = storage.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32)
+    crc32 = checksums.crc32(path)
+    table = table_files.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32)
     user, item, rating = (table[name].to_numpy() for name in RATINGS_SCHEMA.names)
     row = user if side is USERS else item
     pairs = user.astype(np.uint64) << np.uint64(32) | item.astype(np.uint64)
@@ -441,10 +443,10 @@ def finish_side(
     elif titles is not None:
         table = table.append_column("title", _titles_of(ids["id"], read_titles(titles)))
     path = rows_path(dataset, side)
-    storage.write_parquet(path, table, row_group_size=1 << 16)
+    table_files.write_parquet(path, table, row_group_size=1 << 16)
     return CheckedSide(
         digest=_digest(ids["id"].combine_chunks()),
-        crc32=storage.crc32(path),
+        crc32=checksums.crc32(path),
         part_ratings=tuple(part.n_ratings for part in parts),
         part_crc32=tuple(part.crc32 for part in parts),
         rating_sum=sum(part.rating_sum for part in parts),
@@ -492,9 +494,9 @@ def write_rejected(files: list[tuple[str, int]], path: str) -> int:
     """
     tables = (
         table.set_column(1, "row", pc.add(table["row"], rows_before))
-        for table, rows_before in ((storage.read_parquet(file), rows) for file, rows in files)
+        for table, rows_before in ((table_files.read_parquet(file), rows) for file, rows in files)
     )
-    return storage.write_parquet_tables(path, tables, REJECTED_SCHEMA)
+    return table_files.write_parquet_tables(path, tables, REJECTED_SCHEMA)
 
 
 def example_pair(users: pa.Table, items: pa.Table, pair: tuple[int, int]) -> tuple[object, object]:

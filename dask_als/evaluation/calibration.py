@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from dask_als.core import storage
-from dask_als.core.blocks import State, predictions
+from dask_als.core.blocks import Factors, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
@@ -59,19 +59,19 @@ class _Sampled:
 
     Attributes
     ----------
-    state : State
+    state : Factors
         As any model's.
     biases : ndarray, shape (n_rows, n_samples)
         Of each sample.
     """
 
-    state: State
+    state: Factors
     biases: np.ndarray
 
     @property
-    def samples(self) -> State:
+    def samples(self) -> Factors:
         """What `standard_deviations` takes."""
-        return State(self.biases, self.state.factors)
+        return Factors(self.biases, self.state.factors)
 
 
 def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration:

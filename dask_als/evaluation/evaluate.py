@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dask_als.core import storage
-from dask_als.core.blocks import Block, State, predictions, zero_state
+from dask_als.core.blocks import Block, Factors, predictions, zero_factors
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.core.superaccumulator import as_float, exact_sum
@@ -143,15 +143,15 @@ class Scorer:
     mean : float
     users : callable
         Makes the state of a range of users.
-    items : State or None
+    items : Factors or None
         None if it cannot predict.
     candidates : Candidates or None
         None if it cannot rank.
     """
 
     mean: float
-    users: Callable[[range], State]
-    items: State | None
+    users: Callable[[range], Factors]
+    items: Factors | None
     candidates: Candidates | None
 
 
@@ -321,29 +321,29 @@ def _model_scorer(model: str, n_users: int, n_items: int) -> Scorer:
     )
 
 
-def _read_users(model: str, dtype: str, rows: range) -> State:
+def _read_users(model: str, dtype: str, rows: range) -> Factors:
     return model_files.read_state(model, USERS, rows, dtype)[0]
 
 
 def _mean_scorer(mean: float, n_items: int) -> Scorer:
-    return Scorer(mean, _no_users, zero_state(range(n_items), rank=1, dtype="float64"), None)
+    return Scorer(mean, _no_users, zero_factors(range(n_items), rank=1, dtype="float64"), None)
 
 
-def _no_users(rows: range) -> State:
-    return zero_state(rows, rank=1, dtype="float64")
+def _no_users(rows: range) -> Factors:
+    return zero_factors(rows, rank=1, dtype="float64")
 
 
 def _bias_scorer(users: SolvedSide, items: SolvedSide, mean: float) -> Scorer:
     return Scorer(mean, partial(_some_users, users.state), items.state, candidates(items.state))
 
 
-def _some_users(state: State, rows: range) -> State:
+def _some_users(state: Factors, rows: range) -> Factors:
     return state[rows.start : rows.stop]
 
 
 def _popular_scorer(items: RowsFile, n_items: int) -> Scorer:
     counts = _read_counts(items, range(n_items))
-    popularity = State(counts.astype(np.float64), np.zeros((n_items, 1)))
+    popularity = Factors(counts.astype(np.float64), np.zeros((n_items, 1)))
     return Scorer(0.0, _no_users, None, candidates(popularity))
 
 
@@ -389,7 +389,7 @@ def _evaluate_part(
                 sums[f"{name}: {what}"] = value
         if scorer.candidates is not None:
             best = top_k(
-                State(users.bias[lists], users.factors[lists]),
+                Factors(users.bias[lists], users.factors[lists]),
                 scorer.candidates,
                 settings.k,
                 seen=rated_by(seen, lists),

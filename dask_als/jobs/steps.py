@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypedDict
 
-from dask_als.core import outputs, storage
+from dask_als.core import checksums, json_files, outputs, storage
 from dask_als.core.executor import Executor
 from dask_als.core.ownership import (
     DATASET,
@@ -189,7 +189,7 @@ def _run_step(
         replaced += step.also_removed(job)
         watcher.started(name, reason, replaced)
         step.run(job, executor, watcher)
-        made = {"step": name, "inputs": inputs, "sha256": storage.sha256(step.whole)}
+        made = {"step": name, "inputs": inputs, "sha256": checksums.sha256(step.whole)}
         outputs.replace_json(step.note, STEP_NOTE, made)
     except BaseException as error:
         result.add(
@@ -224,11 +224,11 @@ def _why_it_must_run(step: _Step, inputs: dict[str, Any]) -> str | None:
     if not storage.exists(step.note):
         return "what is there was made by something else"
     try:
-        note = storage.read_json(step.note)
+        note = json_files.read_json(step.note)
         before, digest = dict(note["inputs"]), note["sha256"]
     except (InputError, KeyError, TypeError, ValueError):
         return "the note of what it was made from is damaged"
-    if digest != storage.sha256(step.whole):
+    if digest != checksums.sha256(step.whole):
         return "what is there was changed since"
     changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
     return f"changed: {', '.join(changed)}" if changed else None
@@ -249,9 +249,9 @@ def _what_has_changed(files: dict[str, int], executor: Executor) -> str | None:
     return f"{changed[0]} was changed since" if changed else None
 
 
-def _changed(paths: list[str], checksums: list[int]) -> list[str]:
-    pairs = zip(paths, checksums, strict=True)
-    return [path for path, crc32 in pairs if storage.has_changed(path, crc32)]
+def _changed(paths: list[str], expected: list[int]) -> list[str]:
+    pairs = zip(paths, expected, strict=True)
+    return [path for path, crc32 in pairs if checksums.has_changed(path, crc32)]
 
 
 class _Paths(TypedDict):
@@ -384,7 +384,7 @@ def _trained(job: Job, dataset: Dataset) -> dict[str, str]:
     """Return what tells a model, and the dataset it goes with, from others."""
     return {
         "dataset": dataset.fingerprint,
-        "model": storage.sha256(storage.join(job.model, model_files.MANIFEST)),
+        "model": checksums.sha256(storage.join(job.model, model_files.MANIFEST)),
     }
 
 
@@ -397,7 +397,7 @@ def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
 
 def _evaluate_figures(job: Job) -> dict[str, Any]:
     """Return the figures that are asked for first; the file has the others."""
-    found = from_manifest(Evaluation, storage.read_json(job.evaluation), job.evaluation)
+    found = from_manifest(Evaluation, json_files.read_json(job.evaluation), job.evaluation)
     rmse = {name: errors.rmse for name, errors in found.errors.items()}
     ndcg = {name: ranking.ndcg for name, ranking in found.ranking.items()}
     return {"ratings": found.n_test, "rmse": rmse, "ndcg": ndcg}
@@ -406,7 +406,7 @@ def _evaluate_figures(job: Job) -> dict[str, Any]:
 def _recommend_inputs(job: Job) -> dict[str, Any]:
     dataset = open_dataset(job.dataset)
     # Titles are not in the fingerprint, but in what is written.
-    titles = storage.sha256(rows_path(dataset.path, ITEMS))
+    titles = checksums.sha256(rows_path(dataset.path, ITEMS))
     return {**_trained(job, dataset), "titles": titles, **asdict(job.recommend)}
 
 

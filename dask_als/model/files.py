@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dask_als.core import storage
-from dask_als.core.blocks import State
+from dask_als.core import json_files, storage, table_files
+from dask_als.core.blocks import Factors
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.limits import TEXT_BYTES, ParquetLimit
 from dask_als.core.side import SIDES, USERS, Side
@@ -162,7 +162,7 @@ def write_part(
     side: Side,
     number: int,
     ids: pa.Table,
-    state: State,
+    state: Factors,
     bias_of_samples: np.ndarray | None = None,
 ) -> int:
     """Write one part: ids and counts of its rows, with their state.
@@ -171,7 +171,7 @@ def write_part(
     ----------
     ids : pyarrow.Table
         Columns ``id`` and ``count``.
-    state : State
+    state : Factors
         Of the same rows.
     bias_of_samples : ndarray, shape (n_rows, n_samples), optional
         For an average of samples, of which `state` has the factors of each, but one bias.
@@ -190,10 +190,10 @@ def write_part(
         columns[_BIAS_OF_SAMPLES] = _lists(bias_of_samples)
     table = pa.table(columns)
     path = part_path(model, side, number)
-    return storage.write_parquet(path, table, dictionaries=["id", "count"])
+    return table_files.write_parquet(path, table, dictionaries=["id", "count"])
 
 
-def state_columns(state: State) -> dict[str, pa.Array]:
+def state_columns(state: Factors) -> dict[str, pa.Array]:
     """Return biases and factors as columns, which `state_of` takes back."""
     return {"bias": pa.array(state.bias), "factors": _lists(state.factors)}
 
@@ -208,7 +208,7 @@ def write_dataset_part(
     side: Side,
     number: int,
     rows: range,
-    state: State,
+    state: Factors,
     bias_of_samples: np.ndarray | None = None,
 ) -> int:
     """Write the part of a model that belongs to one partition of a dataset; see `write_part`."""
@@ -216,7 +216,7 @@ def write_dataset_part(
     return write_part(model, side, number, table, state, bias_of_samples)
 
 
-def average_of_samples(samples: list[State]) -> State:
+def average_of_samples(samples: list[Factors]) -> Factors:
     """Return the state whose predictions are the mean of those of all samples.
 
     The mean of u·v over S samples is one product of vectors S times as long, the samples' divided
@@ -225,20 +225,20 @@ def average_of_samples(samples: list[State]) -> State:
     bias = np.mean([state.bias for state in samples], axis=0, dtype=np.float64)
     factors = np.concatenate([state.factors for state in samples], axis=1)
     dtype = factors.dtype
-    return State(bias.astype(dtype), factors / dtype.type(np.sqrt(len(samples))))
+    return Factors(bias.astype(dtype), factors / dtype.type(np.sqrt(len(samples))))
 
 
 def write_manifest(directory: str, manifest: ModelManifest) -> None:
     """Write what completes the model."""
     value = {"rank": manifest.rank, **asdict(manifest)}
     path = storage.join(directory, MANIFEST)
-    storage.write_manifest(path, value, format_version=FORMAT_VERSION)
+    json_files.write_manifest(path, value, format_version=FORMAT_VERSION)
 
 
 def write_history(directory: str, history: list[EpochFigures]) -> int:
     """Write the figures of all epochs; return the file's CRC-32."""
     path = storage.join(directory, HISTORY)
-    return storage.write_json_lines(path, [figures.to_json() for figures in history])
+    return json_files.write_json_lines(path, [figures.to_json() for figures in history])
 
 
 def read_history(model: str) -> list[EpochFigures]:
@@ -251,7 +251,7 @@ def read_history(model: str) -> list[EpochFigures]:
     """
     path = storage.part_of(model, HISTORY)
     manifest = read_manifest(model)
-    rows = storage.read_json_lines(path, crc32=manifest.history_crc32)
+    rows = json_files.read_json_lines(path, crc32=manifest.history_crc32)
     history = [from_manifest(EpochFigures, row, path) for row in rows]
     # Of models that have no checksum of it, this is all that is known.
     if [figures.epoch for figures in history] != list(range(1, len(history) + 1)):
@@ -273,7 +273,7 @@ def read_manifest(model: str) -> ModelManifest:
     if not storage.exists(path):
         what = f"is not a model (no {MANIFEST})" if storage.exists(model) else "is not there"
         raise InputError(f"{model} {what}; make one with: dask-als train")
-    value: dict[str, Any] = storage.read_manifest(path, format_version=FORMAT_VERSION)
+    value: dict[str, Any] = json_files.read_manifest(path, format_version=FORMAT_VERSION)
     rank = value.pop("rank", None)
     manifest = from_manifest(ModelManifest, value, path)
     mistake = _mistake_in(manifest, rank)
@@ -320,7 +320,7 @@ def read_part(
     part, rank = manifest.side(side).partitions[number], manifest.rank
     # Factors and biases of samples are at most 8 bytes each, and no more samples than the rank.
     limit = ParquetLimit(len(part.rows), TEXT_BYTES + 16 * rank)
-    table = storage.read_parquet(path, list(columns), crc32=part.crc32, limit=limit)
+    table = table_files.read_parquet(path, list(columns), crc32=part.crc32, limit=limit)
     expected = _types(manifest)
     for field in table.schema:
         if field.type != expected.get(field.name, field.type):
@@ -347,10 +347,10 @@ def read_ids(model: str, manifest: ModelManifest, side: Side, number: int) -> pa
     return read_part(model, manifest, side, number, ("id", "count"))
 
 
-def state_of(table: pa.Table) -> State:
+def state_of(table: pa.Table) -> Factors:
     """Return the biases and factors of a table that has them as columns."""
     bias = np.ascontiguousarray(table.column("bias").to_numpy())
-    return State(bias, _rows(table.column("factors")))
+    return Factors(bias, _rows(table.column("factors")))
 
 
 def biases_of_samples(table: pa.Table) -> np.ndarray:
@@ -364,19 +364,19 @@ def _rows(lists: pa.ChunkedArray) -> np.ndarray:
     return rows
 
 
-def read_state(model: str, side: Side, rows: range, dtype: str) -> tuple[State, np.ndarray]:
+def read_state(model: str, side: Side, rows: range, dtype: str) -> tuple[Factors, np.ndarray]:
     """Read the state of a range of rows, from whichever parts hold them.
 
     Returns
     -------
-    State
+    Factors
         As the given dtype.
     ndarray of bool, shape (len(rows),)
         Which rows have training ratings.
     """
     table = _read_rows(model, side, rows, _COLUMNS)
     state = state_of(table)
-    state = State(state.bias.astype(dtype), state.factors.astype(dtype))
+    state = Factors(state.bias.astype(dtype), state.factors.astype(dtype))
     return state, table.column("count").to_numpy() > 0
 
 

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als.core import storage
-from dask_als.core.blocks import State, concatenated, zero_state
+from dask_als.core import checksums, json_files, storage
+from dask_als.core.blocks import Factors, concatenated, zero_factors
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import FOLDED_MODEL
@@ -71,7 +71,7 @@ class _Trained:
 
     Attributes
     ----------
-    own : State
+    own : Factors
         Of the folded side, with a last row of zeros for what is new.
     own_ids : pandas.Index
     fixed : SolvedSide
@@ -79,7 +79,7 @@ class _Trained:
         For rows without a rating that counts.
     """
 
-    own: State
+    own: Factors
     own_ids: pd.Index[int]
     fixed: SolvedSide
     mean_bias: float
@@ -171,7 +171,7 @@ def fold_in(
             ratings_of_unknown=dataset.source["unknown"],
         )
         about = {"model": model, "side": side.name, **asdict(folded)}
-        storage.write_json(storage.join(staging, ABOUT), about)
+        json_files.write_json(storage.join(staging, ABOUT), about)
         crc32 = model_files.write_history(staging, model_files.read_history(model))
         checksums = [checksum for _, checksum in parts]
         folded_manifest = _folded_manifest(manifest, dataset, side, out, checksums)
@@ -229,7 +229,7 @@ def _read_trained(model: str, side: Side) -> _Trained:
     _, state, rated = _read_side(model, side.other)
     method = fold_in_method_of(settings, manifest.global_mean)
     step = HalfEpoch(side.other, settings.epochs)
-    nothing = zero_state(range(1), rank=manifest.rank, dtype=settings.dtype)
+    nothing = zero_factors(range(1), rank=manifest.rank, dtype=settings.dtype)
     return _Trained(
         own=concatenated([own, nothing]),
         own_ids=own_ids,
@@ -238,7 +238,7 @@ def _read_trained(model: str, side: Side) -> _Trained:
     )
 
 
-def _read_side(model: str, side: Side) -> tuple[pd.Index[int], State, np.ndarray]:
+def _read_side(model: str, side: Side) -> tuple[pd.Index[int], Factors, np.ndarray]:
     """Return ids, state and which rows have training ratings."""
     manifest = model_files.read_manifest(model)
     parts = [
@@ -252,7 +252,7 @@ def _read_side(model: str, side: Side) -> tuple[pd.Index[int], State, np.ndarray
 
 def _copy_part(models: tuple[str, str], side: Side, number: int, crc32: int) -> None:
     source, target = (model_files.part_path(model, side, number) for model in models)
-    storage.copy(source, target, crc32=crc32)
+    checksums.copy(source, target, crc32=crc32)
 
 
 def _fold_in_part(
@@ -271,7 +271,7 @@ def _fold_in_part(
     block = replace(stored, rows=range(len(stored.rows)))
     ids = ids_file.read(partition.rows, ["id", "count"])
     rows = trained.own_ids.get_indexer(pd.Index(ids.column("id").to_pandas()))
-    own = State(trained.own.bias[rows], trained.own.factors[rows])
+    own = Factors(trained.own.bias[rows], trained.own.factors[rows])
     solved = fold_in_method_of(manifest.settings, manifest.global_mean).solve_part(
         HalfEpoch(side, manifest.settings.epochs),
         block,
@@ -279,5 +279,5 @@ def _fold_in_part(
         trained.fixed,
     )
     bias = np.where(solved.rated, solved.state.bias, own.bias.dtype.type(trained.mean_bias))
-    checksum = model_files.write_part(out, side, number, ids, State(bias, solved.state.factors))
+    checksum = model_files.write_part(out, side, number, ids, Factors(bias, solved.state.factors))
     return int((rows >= 0).sum()), checksum

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als.core.blocks import Block, State, concatenated, predictions
+from dask_als.core.blocks import Block, Factors, concatenated, predictions
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.limits import is_on_same_storage
 from dask_als.core.outputs import staged_directory
@@ -48,7 +48,7 @@ class ModelRows:
         As in the source.
     counts : ndarray of int64, shape (n_rows,)
         Training ratings of each row.
-    state : State
+    state : Factors
         Biases and factors of each row.
     mean_bias : float
         The bias of an unknown id.
@@ -59,7 +59,7 @@ class ModelRows:
     side: Side
     ids: pd.Index[Any]
     counts: np.ndarray
-    state: State
+    state: Factors
     mean_bias: float
     biases_of_samples: np.ndarray | None = None
 
@@ -98,20 +98,20 @@ class ModelRows:
             ) from None
 
     @cached_property
-    def with_unknown(self) -> State:
+    def with_unknown(self) -> Factors:
         """The state with a last row, which index -1 picks, for unknown ids."""
-        last = State(
+        last = Factors(
             np.array([self.mean_bias], dtype=self.state.bias.dtype),
             np.zeros((1, self.state.factors.shape[1]), dtype=self.state.factors.dtype),
         )
         return concatenated([self.state, last])
 
     @cached_property
-    def samples_with_unknown(self) -> State:
+    def samples_with_unknown(self) -> Factors:
         """What `standard_deviations` takes, with a last row, as `with_unknown`."""
         assert self.biases_of_samples is not None, "the model was checked to have samples"
         last = model_files.mean_biases_of_samples(self.counts, self.biases_of_samples)
-        return State(
+        return Factors(
             np.concatenate([self.biases_of_samples, last[None, :]], dtype=np.float64),
             self.with_unknown.factors,
         )
@@ -138,12 +138,12 @@ class FoldedIn:
     @cached_property
     def scores(self) -> np.ndarray:
         """Predicted rating of every row of the fixed side."""
-        state = State(np.array([self.bias]), self.factors[None, :])
+        state = Factors(np.array([self.bias]), self.factors[None, :])
         return self.model.scores(self.side, state, 0)
 
     def recommend(self, k: int = 10) -> pd.DataFrame:
         """Return the best of the other side that it has no rating of, like `ALSModel.recommend`."""
-        one = State(np.array([self.bias], self.factors.dtype), self.factors[None, :])
+        one = Factors(np.array([self.bias], self.factors.dtype), self.factors[None, :])
         return self.model.best_for(self.side, one, k, without=self.rated)
 
 
@@ -357,7 +357,7 @@ class ALSModel:
             without = self._rated_rows(side, int(row))[0]
         allowed = allowed_rows(other.ids, side.other, include, exclude)
         state = own.with_unknown
-        one = State(state.bias[[row]], state.factors[[row]])
+        one = Factors(state.bias[[row]], state.factors[[row]])
         found, scores = self._best_rows(side, one, k, without=without, allowed=allowed)
         columns = {"score": scores}
         if std:
@@ -365,7 +365,7 @@ class ALSModel:
             columns["std"] = self._deviations(pairs[USERS], pairs[ITEMS])
         return self._ranked(side.other, found, **columns)
 
-    def best_for(self, side: Side, one: State, k: int, *, without: np.ndarray) -> pd.DataFrame:
+    def best_for(self, side: Side, one: Factors, k: int, *, without: np.ndarray) -> pd.DataFrame:
         """Return the rows of the other side with the highest predicted ratings for one row."""
         found, scores = self._best_rows(side, one, k, without=without)
         return self._ranked(side.other, found, score=scores)
@@ -373,7 +373,7 @@ class ALSModel:
     def _best_rows(
         self,
         side: Side,
-        one: State,
+        one: Factors,
         k: int,
         *,
         without: np.ndarray,
@@ -510,13 +510,13 @@ class ALSModel:
         if not np.isfinite(values).all():
             raise InputError(f"ratings must be finite numbers: {dict(ratings)}")
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
-        unknown = State(np.zeros(1, dtype), np.zeros((1, rank), dtype))
+        unknown = Factors(np.zeros(1, dtype), np.zeros((1, rank), dtype))
         order = np.argsort(rows)
         solved = self._solved(side, rows[order], values[order], unknown)
         bias = solved.bias[0] if len(rows) else self.rows(side).mean_bias
         return FoldedIn(self, side, float(bias), solved.factors[0], rows)
 
-    def _solved(self, side: Side, rated: np.ndarray, ratings: np.ndarray, own: State) -> State:
+    def _solved(self, side: Side, rated: np.ndarray, ratings: np.ndarray, own: Factors) -> Factors:
         """Solve one row, from what it was before and its ratings, which ascend by row."""
         block = Block(range(1), np.array([0, len(rated)], dtype=np.int64), rated, ratings)
         method = fold_in_method_of(self.settings, self.manifest.global_mean)
@@ -537,7 +537,7 @@ class ALSModel:
             self._fixed_sides[side] = method.join_parts(step, [part])
         return self._fixed_sides[side]
 
-    def scores(self, side: Side, state: State, row: int) -> np.ndarray:
+    def scores(self, side: Side, state: Factors, row: int) -> np.ndarray:
         """Return the predicted rating of one row of a state and every row of the other side."""
         fixed = self.rows(side.other).state
         products = fixed.factors @ state.factors[row].astype(fixed.factors.dtype)

@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from dask_als.core.blocks import State
+from dask_als.core.blocks import Factors
 
 _PAIRS_AT_ONCE = 4096
 
 
 def predictions_of_samples(
-    users: State, items: State, user_rows: np.ndarray, item_rows: np.ndarray, *, mean: float
+    users: Factors, items: Factors, user_rows: np.ndarray, item_rows: np.ndarray, *, mean: float
 ) -> np.ndarray:
     """Return what each sample predicts.
 
     Parameters
     ----------
-    users, items : State
+    users, items : Factors
         With the biases of all samples, shape (n_rows, n_samples), and their factors as a model has
         them, side by side and divided by the root of `n_samples`.
     user_rows, item_rows : ndarray of int, shape (n,)
@@ -51,8 +51,8 @@ def predictions_of_samples(
 
 
 def standard_deviations(
-    users: State,
-    items: State,
+    users: Factors,
+    items: Factors,
     user_rows: np.ndarray,
     item_rows: np.ndarray,
     *,

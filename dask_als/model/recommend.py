@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als.core import storage
-from dask_als.core.blocks import Block, State
+from dask_als.core import json_files, storage, table_files
+from dask_als.core.blocks import Block, Factors
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import RECOMMENDATIONS
@@ -96,7 +96,7 @@ class _Others:
         ``id`` and, if known, ``title`` of each row.
     mean, mean_bias : float
         The global mean, and the bias of an unknown searching row.
-    samples : State or None
+    samples : Factors or None
         If standard deviations are wanted: what they are made of, in the candidates' order.
     """
 
@@ -104,7 +104,7 @@ class _Others:
     ids: pa.Table
     mean: float
     mean_bias: float
-    samples: State | None
+    samples: Factors | None
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def recommend(
         its = dict(sorted(crc32.items()))
         about = {"model": model, "settings": asdict(settings), **asdict(made), "parts": its}
         path = storage.join(staging, MANIFEST)
-        storage.write_manifest(path, about, format_version=FORMAT_VERSION)
+        json_files.write_manifest(path, about, format_version=FORMAT_VERSION)
     return made
 
 
@@ -227,7 +227,7 @@ def read_manifest(out: str) -> RecommendationsManifest:
         If it is missing or damaged.
     """
     path = storage.join(out, MANIFEST)
-    manifest = storage.read_manifest(path, format_version=FORMAT_VERSION)
+    manifest = json_files.read_manifest(path, format_version=FORMAT_VERSION)
     return from_manifest(RecommendationsManifest, manifest, path)
 
 
@@ -291,7 +291,7 @@ def _read_others(
     samples = None
     if settings.std:
         biases = model_files.read_biases_of_samples(model, side.other, rows)
-        samples = State(biases[found.rows], found.weights[:, :-1])
+        samples = Factors(biases[found.rows], found.weights[:, :-1])
     return _Others(
         found,
         table.select(["id", *_title_column(side.other, table)]),
@@ -301,7 +301,7 @@ def _read_others(
     )
 
 
-def typical_norm(state: State, n_searching: int) -> float:
+def typical_norm(state: Factors, n_searching: int) -> float:
     """Guess the norm of the other side's factors: both sides weigh the same on the whole."""
     return float(np.sqrt(np.square(state.factors, dtype=np.float64).sum() / n_searching))
 
@@ -331,7 +331,7 @@ def _recommend_chunk(
         block = read_block(dataset, side, chunk.number, chunk.partition)
         seen = rated_by(block, rows - chunk.partition.start)
     best = top_k(
-        State(state.bias[within], state.factors[within]),
+        Factors(state.bias[within], state.factors[within]),
         others.candidates,
         settings.k,
         seen=seen,
@@ -340,7 +340,7 @@ def _recommend_chunk(
     deviations = None
     if settings.std:
         biases = model_files.read_biases_of_samples(model, side, chunk.rows)
-        samples = State(biases[within], state.factors[within])
+        samples = Factors(biases[within], state.factors[within])
         deviations = _deviations(model, samples, best, others)
     path = storage.join(out, storage.part_name(place))
     return _write(path, side, ids.take(pa.array(within)), best, deviations, others)
@@ -351,7 +351,7 @@ def _recommend_to_unknown(
 ) -> _Written:
     """Write the best for ids that the model does not know: mean bias, no factors."""
     weights = others.candidates.weights
-    one = State(
+    one = Factors(
         np.array([others.mean_bias], weights.dtype),
         np.zeros((1, weights.shape[1] - 1), weights.dtype),
     )
@@ -359,13 +359,13 @@ def _recommend_to_unknown(
     side, deviations = side_named(settings.side), None
     if settings.std:
         biases = model_files.read_mean_biases_of_samples(model, side)
-        deviations = _deviations(model, State(biases[None, :], one.factors), best, others)
+        deviations = _deviations(model, Factors(biases[None, :], one.factors), best, others)
         deviations = np.repeat(deviations, len(ids), axis=0)
     best = Best(*(np.repeat(values, len(ids), axis=0) for values in best))
     return _write(path, side, ids, best, deviations, others)
 
 
-def _deviations(model: str, own: State, best: Best, others: _Others) -> np.ndarray:
+def _deviations(model: str, own: Factors, best: Best, others: _Others) -> np.ndarray:
     """Return the standard deviation of what is best for each row, of the shape of `best`."""
     assert others.samples is not None, "standard deviations are wanted"
     found = best.rows >= 0
@@ -404,4 +404,4 @@ def _write(
         columns["std"] = pa.array(deviations[found])
     if "title" in other.column_names:
         columns["title"] = other.column("title")
-    return _Written(len(ids), len(row), path, storage.write_parquet(path, pa.table(columns)))
+    return _Written(len(ids), len(row), path, table_files.write_parquet(path, pa.table(columns)))

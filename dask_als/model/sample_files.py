@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dask_als.core import storage
-from dask_als.core.blocks import State
+from dask_als.core import checksums, json_files, storage, table_files
+from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.model import files as model_files
@@ -68,13 +68,13 @@ class _File:
     residual_precision: float
 
 
-def write_part(sample: str, side: Side, number: int, state: State) -> int:
+def write_part(sample: str, side: Side, number: int, state: Factors) -> int:
     """Write the state of a partition's rows; return the file's CRC-32."""
     table = pa.table(model_files.state_columns(state))
-    return storage.write_arrow(_part_path(sample, side, number), table)
+    return table_files.write_arrow(_part_path(sample, side, number), table)
 
 
-def read_part(sample: str, side: Side, number: int, crc32: int) -> State:
+def read_part(sample: str, side: Side, number: int, crc32: int) -> Factors:
     """Read the state of a partition's rows.
 
     Raises
@@ -83,7 +83,7 @@ def read_part(sample: str, side: Side, number: int, crc32: int) -> State:
         If the file is missing or damaged.
     """
     path = _part_path(sample, side, number)
-    return model_files.state_of(storage.read_arrow(path, crc32=crc32))
+    return model_files.state_of(table_files.read_arrow(path, crc32=crc32))
 
 
 def _part_path(sample: str, side: Side, number: int) -> str:
@@ -95,8 +95,8 @@ def write_manifest(sample: str, manifest: SampleManifest) -> int:
     value: dict[str, Any] = {side.name: asdict(its) for side, its in manifest.sides.items()}
     value["residual_precision"] = manifest.residual_precision
     path = storage.join(sample, MANIFEST)
-    storage.write_manifest(path, value, format_version=FORMAT_VERSION)
-    return storage.crc32(path)
+    json_files.write_manifest(path, value, format_version=FORMAT_VERSION)
+    return checksums.crc32(path)
 
 
 def read_manifest(sample: str, *, crc32: int | None = None) -> SampleManifest:
@@ -114,6 +114,8 @@ def read_manifest(sample: str, *, crc32: int | None = None) -> SampleManifest:
     """
     path = storage.part_of(sample, MANIFEST)
     if crc32 is not None:
-        storage.check_crc32(path, crc32)
-    value = from_manifest(_File, storage.read_manifest(path, format_version=FORMAT_VERSION), path)
+        checksums.check_crc32(path, crc32)
+    value = from_manifest(
+        _File, json_files.read_manifest(path, format_version=FORMAT_VERSION), path
+    )
     return SampleManifest({USERS: value.users, ITEMS: value.items}, value.residual_precision)

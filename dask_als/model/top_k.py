@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_als.core.blocks import State
+from dask_als.core.blocks import Factors
 from dask_als.core.jit import compiled
 from dask_als.model.blas_threads import one_blas_thread
 
@@ -93,13 +93,13 @@ class Best(NamedTuple):
 
 
 def candidates(
-    state: State, *, allowed: np.ndarray | None = None, typical_norm: float = 1.0
+    state: Factors, *, allowed: np.ndarray | None = None, typical_norm: float = 1.0
 ) -> Candidates:
     """Lay out one side for the search.
 
     Parameters
     ----------
-    state : State
+    state : Factors
         Of the whole side.
     allowed : ndarray of bool, optional
         Which rows may be among the best; all if it is not given.
@@ -125,12 +125,14 @@ def candidates(
     )
 
 
-def top_k(own: State, others: Candidates, k: int, *, seen: Seen | None = None, mean: float) -> Best:
+def top_k(
+    own: Factors, others: Candidates, k: int, *, seen: Seen | None = None, mean: float
+) -> Best:
     """Find the k best candidates for each row.
 
     Parameters
     ----------
-    own : State
+    own : Factors
         The searching rows, of the candidates' dtype.
     others : Candidates
     k : int
@@ -153,7 +155,7 @@ def top_k(own: State, others: Candidates, k: int, *, seen: Seen | None = None, m
     return Best(rows, scores)
 
 
-def _search(own: State, others: Candidates, seen: Seen, mean: float, best: Best) -> None:
+def _search(own: Factors, others: Candidates, seen: Seen, mean: float, best: Best) -> None:
     """Find the best for the rows of one tile."""
     dtype = others.weights.dtype
     n_rows, k = best.rows.shape
@@ -208,7 +210,7 @@ def _margins(norms: np.ndarray, others: Candidates) -> np.ndarray:
 
 
 def _search_again(
-    own: State, row: int, others: Candidates, left_out: np.ndarray, mean: float, best: Best
+    own: Factors, row: int, others: Candidates, left_out: np.ndarray, mean: float, best: Best
 ) -> None:
     """Search for one row in float64 alone."""
     scores = _all_scores(own.bias[row], own.factors[row], others.weights, mean)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_als.core.blocks import Block, State, predictions
+from dask_als.core.blocks import Block, Factors, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
@@ -98,13 +98,13 @@ class Errors:
         ]
 
 
-def errors_on(block: Block, users: State, items: State, known: Known) -> Errors:
+def errors_on(block: Block, users: Factors, items: Factors, known: Known) -> Errors:
     """Measure the errors of predictions over a block of ratings by user.
 
     Parameters
     ----------
     block : Block
-    users, items : State
+    users, items : Factors
     known : Known
     """
     predicted = predictions(users, items, block.row_of_rating, block.indices, mean=known.mean)
@@ -178,12 +178,12 @@ def measure_errors(
     return total
 
 
-def _read_side(path: str, side: Side, dataset: Dataset, dtype: str) -> State:
+def _read_side(path: str, side: Side, dataset: Dataset, dtype: str) -> Factors:
     return model_files.read_state(path, side, range(dataset.table(side).n_rows), dtype)[0]
 
 
 def _errors_of_part(
-    dataset: Dataset, number: int, users: State, items: State, known: Known
+    dataset: Dataset, number: int, users: Factors, items: Factors, known: Known
 ) -> Errors:
     partition = dataset.users.partitions[number]
     if dataset.n_test:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dask_als.core import random as draws
-from dask_als.core.blocks import Block, State
+from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import ITEMS
 from dask_als.core.superaccumulator import as_float
 from dask_als.kernels.gibbs import draw_rows
@@ -38,7 +38,7 @@ PRIOR_ROWS = 3000.0
 # What the first half-epoch takes for the residual precision, which is drawn only after it.
 _FIRST_RESIDUAL_PRECISION = 1.0
 
-# Streams of random numbers, one a side; 0 and 1 are the rows', see `blocks.random_state`.
+# Streams of random numbers, one a side; 0 and 1 are the rows', see `blocks.random_factors`.
 _PRIOR_STREAM = 2
 _RESIDUAL_STREAM = 4
 
@@ -88,13 +88,13 @@ class Gibbs:
 
     def start_part(
         self,
-        state: State,
+        state: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap rows that training starts from."""
         rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
-        sums = sums_of(State(state.bias * rated, state.factors), np.zeros(0), np.ones(len(rated)))
+        sums = sums_of(Factors(state.bias * rated, state.factors), np.zeros(0), np.ones(len(rated)))
         return SolvedPart(state, rated, sums, (Moments(residual_precision=residual_precision),))
 
     def solve_part(
@@ -125,7 +125,7 @@ class Gibbs:
             factor_mean=prior.factor_mean,
             factor_precision=prior.factor_precision,
         )
-        state = State(bias, factors)
+        state = Factors(bias, factors)
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         moments = Moments(grams, n_ratings=len(block.ratings))
         sums = sums_of(state, squared_error, np.ones(len(block.rows)))

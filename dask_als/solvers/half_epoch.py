@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_als.core.blocks import Block, State, concatenated, predictions
+from dask_als.core.blocks import Block, Factors, concatenated, predictions
 from dask_als.core.side import Side
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.kernels.least_squares import solve_rows
@@ -42,7 +42,7 @@ class SolvedPart:
 
     Attributes
     ----------
-    state : State
+    state : Factors
     rated : ndarray of bool, shape (n_rows,)
         Rows that have training ratings.
     sums : Sums
@@ -50,7 +50,7 @@ class SolvedPart:
         What the rows add to what the method's next half-epochs share, an object a partition.
     """
 
-    state: State
+    state: Factors
     rated: np.ndarray
     sums: Sums
     moments: tuple[Any, ...] = ()
@@ -65,7 +65,7 @@ class SolvedSide:
 
     Attributes
     ----------
-    state : State
+    state : Factors
         Rows without training ratings have the mean bias and zero factors.
     sums : Sums
         Over the rows with ratings.
@@ -77,7 +77,7 @@ class SolvedSide:
         The precision of the ratings, from a method that draws it.
     """
 
-    state: State
+    state: Factors
     sums: Sums
     mean_bias: float
     shared: Any = None
@@ -87,7 +87,7 @@ class SolvedSide:
         return self.state.__sizeof__()
 
 
-def unsolved_part(state: State, rated: np.ndarray | None = None) -> SolvedPart:
+def unsolved_part(state: Factors, rated: np.ndarray | None = None) -> SolvedPart:
     """Wrap a state that training starts from; all rows count as rated if nothing else is known."""
     rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
     return SolvedPart(state, rated, NO_SUMS)
@@ -129,7 +129,7 @@ def solve_part(
         bias_ridge=regularization.bias / settings.residual_precision * weights,
         factor_ridge=regularization.factor / settings.residual_precision * weights,
     )
-    state = State(bias, factors)
+    state = Factors(bias, factors)
     return SolvedPart(state, block.counts > 0, sums_of(state, squared_error, weights))
 
 
@@ -160,7 +160,7 @@ def join_parts(parts: list[SolvedPart]) -> SolvedSide:
     mean_bias = as_float(exact_sum(state.bias[rated])) / max(1, int(rated.sum()))
     if not rated.all():
         bias = np.where(rated, state.bias, state.bias.dtype.type(mean_bias))
-        state = State(bias, state.factors)
+        state = Factors(bias, state.factors)
     return SolvedSide(state, whole.sums, mean_bias)
 
 

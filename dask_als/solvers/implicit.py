@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dask_als.core.blocks import Block, State
+from dask_als.core.blocks import Block, Factors
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.kernels.implicit import gram_of_side, grams_of_chunks, solve_rows_implicit
 from dask_als.settings.training import TrainSettings
@@ -63,12 +63,12 @@ class ImplicitLeastSquares:
 
     def start_part(
         self,
-        state: State,
+        state: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap rows that training starts from; their biases count for nothing."""
-        without = State(np.zeros_like(state.bias), state.factors)
+        without = Factors(np.zeros_like(state.bias), state.factors)
         part = half_epoch.unsolved_part(without, rated)
         return SolvedPart(part.state, part.rated, part.sums)
 
@@ -92,7 +92,7 @@ class ImplicitLeastSquares:
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         weighted_norms = confidence**settings.frequency_exponent * norms
         return SolvedPart(
-            state=State(np.zeros(len(factors), factors.dtype), factors),
+            state=Factors(np.zeros(len(factors), factors.dtype), factors),
             rated=block.counts > 0,
             sums=Sums(exact_sum(squared_error), 0, exact_sum(weighted_norms)),
             moments=(PartMoments(grams, exact_sum(confidence)),),

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dask_als.core.blocks import Block, State
+from dask_als.core.blocks import Block, Factors
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers import half_epoch
 from dask_als.solvers.gibbs import Gibbs
@@ -26,7 +26,7 @@ class Method(Protocol):
 
     def start_part(
         self,
-        state: State,
+        state: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
@@ -88,7 +88,7 @@ class LeastSquares:
 
     def start_part(
         self,
-        state: State,
+        state: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:

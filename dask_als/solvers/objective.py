@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from dask_als.core.blocks import State
+from dask_als.core.blocks import Factors
 from dask_als.core.side import side_named
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.settings.training import Regularization, TrainSettings
@@ -36,12 +36,12 @@ class Sums:
 NO_SUMS = Sums(0, 0, 0)
 
 
-def sums_of(state: State, squared_error: np.ndarray, weights: np.ndarray) -> Sums:
+def sums_of(state: Factors, squared_error: np.ndarray, weights: np.ndarray) -> Sums:
     """Sum up solved rows.
 
     Parameters
     ----------
-    state : State
+    state : Factors
         The rows' new state.
     squared_error : ndarray of float64, shape (n_rows,)
     weights : ndarray, shape (n_rows,)

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from dask_als.cluster.placement import Placement
-from dask_als.core import storage
-from dask_als.core.blocks import State, random_state, zero_state
+from dask_als.core import storage, table_files
+from dask_als.core.blocks import Factors, random_factors, zero_factors
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Executor
 from dask_als.core.limits import ParquetLimit
@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 # Makes what a range of rows starts from, and what is known besides: which of them are rated and the
 # residual precision that was drawn; runs as a task.
-Start = Callable[[Side, range, TrainSettings], tuple[State, np.ndarray | None, float | None]]
+Start = Callable[[Side, range, TrainSettings], tuple[Factors, np.ndarray | None, float | None]]
 
 # The scheduler keeps every ancestor of a task that is alive: so many before the chain is cut.
 _TASKS_IN_A_CHAIN = 5_000
@@ -133,15 +133,15 @@ class TrainedEpoch:
 Callback = Callable[[TrainedEpoch], object]
 
 
-def random_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None, None]:
+def random_start(side: Side, rows: range, settings: TrainSettings) -> tuple[Factors, None, None]:
     """Start from random factors."""
-    state = random_state(side, rows, rank=settings.rank, seed=settings.seed, dtype=settings.dtype)
+    state = random_factors(side, rows, rank=settings.rank, seed=settings.seed, dtype=settings.dtype)
     return state, None, None
 
 
-def zero_start(side: Side, rows: range, settings: TrainSettings) -> tuple[State, None, None]:
+def zero_start(side: Side, rows: range, settings: TrainSettings) -> tuple[Factors, None, None]:
     """Start from factors of 0, which fits biases alone."""
-    return zero_state(rows, rank=settings.rank, dtype=settings.dtype), None, None
+    return zero_factors(rows, rank=settings.rank, dtype=settings.dtype), None, None
 
 
 def start_from_model(model: str) -> Start:
@@ -152,7 +152,7 @@ def start_from_model(model: str) -> Start:
 
 def _read_start(
     model: str, residual_precision: float | None, side: Side, rows: range, settings: TrainSettings
-) -> tuple[State, np.ndarray, float | None]:
+) -> tuple[Factors, np.ndarray, float | None]:
     state, rated = model_files.read_state(model, side, rows, settings.dtype)
     return state, rated, residual_precision
 
@@ -1061,9 +1061,9 @@ def _predictions_path(checkpoint: str, number: int) -> str:
 
 def _write_predictions(checkpoint: str, number: int, predicted: np.ndarray) -> int:
     table = pa.table({"sum": predicted})
-    return storage.write_parquet(_predictions_path(checkpoint, number), table)
+    return table_files.write_parquet(_predictions_path(checkpoint, number), table)
 
 
 def _read_predictions(path: str, n_ratings: int, crc32: int | None) -> np.ndarray:
-    table = storage.read_parquet(path, ["sum"], crc32=crc32, limit=ParquetLimit(n_ratings, 8))
+    table = table_files.read_parquet(path, ["sum"], crc32=crc32, limit=ParquetLimit(n_ratings, 8))
     return np.asarray(table.column("sum"))

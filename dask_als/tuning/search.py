@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_als.core.blocks import Block, State
+from dask_als.core.blocks import Block, Factors
 from dask_als.core.executor import Executor, Shape
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
@@ -343,7 +343,7 @@ def ndcg_of_part(
     rows = np.flatnonzero(held_out.counts)
     own = users.state[held_out.rows.start : held_out.rows.stop]
     best = top_k(
-        State(own.bias[rows], own.factors[rows]),
+        Factors(own.bias[rows], own.factors[rows]),
         candidates(items.state, typical_norm=typical_norm(items.state, len(users.state.bias))),
         k,
         seen=rated_by(seen, rows),
@@ -410,8 +410,8 @@ def start_from_sides(users: SolvedSide, items: SolvedSide) -> Start:
 
 
 def _rows_of(
-    states: dict[Side, State], side: Side, rows: range, settings: TrainSettings
-) -> tuple[State, None, None]:
+    states: dict[Side, Factors], side: Side, rows: range, settings: TrainSettings
+) -> tuple[Factors, None, None]:
     return states[side][rows.start : rows.stop], None, None
 
 

@@ -63,7 +63,7 @@ def changed(tmp_path_factory):
     module = folder / "dask_als" / "half_epoch.py"
     text, changes = re.subn(
         r"^( +)(state, rated = whole\.state, whole\.rated)$",
-        r"\1\2\n\1state = State(state.bias * state.bias.dtype.type(1.001), state.factors)",
+        r"\1\2\n\1state = Factors(state.bias * state.bias.dtype.type(1.001), state.factors)",
         module.read_text(),
         flags=re.MULTILINE,
     )

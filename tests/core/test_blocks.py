@@ -6,12 +6,12 @@ from dask.sizeof import sizeof
 
 from dask_als.core import blocks
 from dask_als.core.blocks import (
-    State,
+    Factors,
     block_of,
     concatenated,
     predictions,
-    random_state,
-    zero_state,
+    random_factors,
+    zero_factors,
 )
 from dask_als.core.side import ITEMS, USERS
 from dask_als.solvers.half_epoch import join_parts, unsolved_part
@@ -50,7 +50,7 @@ def test_what_is_no_block(row, column, reason):
 
 
 def test_random_states_are_normal_with_the_notebooks_deviation():
-    state = random_state(USERS, range(20_000), rank=16, seed=1, dtype="float64")
+    state = random_factors(USERS, range(20_000), rank=16, seed=1, dtype="float64")
     assert not state.bias.any()
     assert state.factors.std() == pytest.approx(0.25, rel=0.01)
     assert state.factors.mean() == pytest.approx(0, abs=0.002)
@@ -58,14 +58,14 @@ def test_random_states_are_normal_with_the_notebooks_deviation():
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 7), (1000, 1100), (1024, 2048), (1500, 5000)])
 def test_a_rows_random_numbers_do_not_depend_on_the_range(start, stop):
-    whole = random_state(ITEMS, range(5000), rank=3, seed=1, dtype="float32")
-    part = random_state(ITEMS, range(start, stop), rank=3, seed=1, dtype="float32")
+    whole = random_factors(ITEMS, range(5000), rank=3, seed=1, dtype="float32")
+    part = random_factors(ITEMS, range(start, stop), rank=3, seed=1, dtype="float32")
     np.testing.assert_array_equal(part.factors, whole.factors[start:stop])
 
 
 def test_sides_and_seeds_start_from_different_numbers():
     starts = [
-        random_state(side, range(10), rank=2, seed=seed, dtype="float64").factors.tobytes()
+        random_factors(side, range(10), rank=2, seed=seed, dtype="float64").factors.tobytes()
         for side in (USERS, ITEMS)
         for seed in (0, 1)
     ]
@@ -73,13 +73,13 @@ def test_sides_and_seeds_start_from_different_numbers():
 
 
 def test_zero_state():
-    state = zero_state(range(3, 5), rank=2, dtype="float32")
+    state = zero_factors(range(3, 5), rank=2, dtype="float32")
     assert state.factors.shape == (2, 2)
     assert not state.factors.any()
 
 
 def test_concatenated():
-    parts = [State(np.arange(n, dtype=float), np.ones((n, 2)) * n) for n in (2, 3)]
+    parts = [Factors(np.arange(n, dtype=float), np.ones((n, 2)) * n) for n in (2, 3)]
     whole = concatenated(parts)
     assert whole.factors.ctypes.data % 64 == 0
     assert whole.bias.tolist() == [0, 1, 0, 1, 2]
@@ -88,8 +88,8 @@ def test_concatenated():
 
 
 def test_predictions():
-    users = State(np.array([0.5, -1.0]), np.array([[1.0, 2.0], [0.0, 1.0]]))
-    items = State(np.array([0.25]), np.array([[3.0, -1.0]]))
+    users = Factors(np.array([0.5, -1.0]), np.array([[1.0, 2.0], [0.0, 1.0]]))
+    items = Factors(np.array([0.25]), np.array([[3.0, -1.0]]))
     found = predictions(users, items, np.array([0, 1]), np.array([0, 0]), mean=3.0)
     assert found.tolist() == [3.0 + 0.5 + 0.25 + 1.0, 3.0 - 1.0 + 0.25 - 1.0]
 
@@ -98,7 +98,7 @@ def test_predictions_of_many_ratings_are_those_of_a_few(monkeypatch):
     """Whatever is predicted at once, each has the same bits, and takes little memory."""
     draw = np.random.default_rng(0)
     users, items = (
-        State(draw.normal(size=n).astype("f4"), draw.normal(size=(n, 33)).astype("f4"))
+        Factors(draw.normal(size=n).astype("f4"), draw.normal(size=(n, 33)).astype("f4"))
         for n in (200, 100)
     )
     own, other = (draw.integers(n, size=50_000) for n in (200, 100))
@@ -117,7 +117,7 @@ def test_dask_sees_how_large_they_are():
     ratings = np.ones(1000, np.float32)
     block = block_of(range(1000), np.arange(1000), np.zeros(1000, dtype=np.int32), ratings)
     assert sizeof(block) == pytest.approx(4000 + 4000 + 8008, rel=0.01)
-    state = zero_state(range(1000), rank=9, dtype="float32")
+    state = zero_factors(range(1000), rank=9, dtype="float32")
     assert sizeof(state) == pytest.approx(40_000, rel=0.01)
     part = unsolved_part(state)
     assert sizeof(part) == pytest.approx(41_000, rel=0.01)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als.core import storage
+from dask_als.core import checksums, json_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import open_dataset
@@ -251,7 +251,7 @@ def files_of(root, kind):
 
 def outcome(read, root):
     """Return what a reader comes to, as a new process would; its error, or the results."""
-    storage._CHECKED.clear()
+    checksums._CHECKED.clear()
     model_module._recently_read_block.cache_clear()
     try:
         return read(root)
@@ -302,13 +302,13 @@ def test_every_change_of_every_file_is_told_or_makes_no_difference(root, kind):
 def forget_checksums(folder):
     """Make outputs what earlier releases wrote: without checksums of history and what is kept."""
     for path in folder.rglob("model.json"):
-        value = storage.read_manifest(str(path), format_version=1)
+        value = json_files.read_manifest(str(path), format_version=1)
         del value["history_crc32"], value["kept"]
-        storage.write_manifest(str(path), value, format_version=1)
+        json_files.write_manifest(str(path), value, format_version=1)
     for path in folder.rglob("manifest.json"):
-        value = storage.read_manifest(str(path), format_version=1)
+        value = json_files.read_manifest(str(path), format_version=1)
         del value["rejected_crc32"]
-        storage.write_manifest(str(path), value, format_version=1)
+        json_files.write_manifest(str(path), value, format_version=1)
 
 
 @pytest.fixture
@@ -384,7 +384,7 @@ def test_a_manifest_with_other_types_is_damaged(root, tmp_path, manifest):
     path = tmp_path / manifest
     if kind == "gc":
         forget_checksums(tmp_path / kind)  # else any change of a sample is seen before it is read
-    text = json.dumps(storage.read_manifest(str(path), format_version=1))
+    text = json.dumps(json_files.read_manifest(str(path), format_version=1))
     n_places = sum(1 for _ in places_in(json.loads(text)))
     damaged = 0
     for number in range(n_places):
@@ -394,7 +394,7 @@ def test_a_manifest_with_other_types_is_damaged(root, tmp_path, manifest):
             del container[key]
         else:
             container[key] = OTHERS[number % len(OTHERS)]
-        storage.write_manifest(str(path), value, format_version=1)
+        json_files.write_manifest(str(path), value, format_version=1)
         for read in READERS[kind][:2]:
             found = outcome(read, tmp_path)
             damaged += isinstance(found, InputError) and "is damaged: " in str(found)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als.core import limits, storage
+from dask_als.core import checksums, json_files, limits, table_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.limits import ParquetLimit, is_on_same_storage
 from dask_als.core.side import USERS
@@ -194,7 +194,7 @@ def test_ratings_are_counted_before_they_are_read(made):
          (("user", "int32"), ("item", "int32"), ("rating", "float32"))}
     )  # fmt: skip
     pq.write_table(many, path)
-    part = type(partition)(**{**partition.__dict__, "crc32": storage.crc32(str(path))})
+    part = type(partition)(**{**partition.__dict__, "crc32": checksums.crc32(str(path))})
     with pytest.raises(InputError, match=f"1,000 rows instead of {part.ratings}"):
         read_block(dataset.path, USERS, 0, part)
 
@@ -213,9 +213,9 @@ def written(path, table, **options):
 def test_a_column_that_inflates_is_not_read(small_limits, tmp_path):
     table = pa.table({"a": np.zeros(10**6)})
     path, _ = written(tmp_path / "a.parquet", table, use_dictionary=False)
-    assert storage.read_parquet(path, limit=ParquetLimit(10**6, 8)).num_rows == 10**6
+    assert table_files.read_parquet(path, limit=ParquetLimit(10**6, 8)).num_rows == 10**6
     with pytest.raises(InputError, match=r"would take 8,[0-9,]* in memory"):
-        storage.read_parquet(path, ["a"], limit=ParquetLimit(None, 1))
+        table_files.read_parquet(path, ["a"], limit=ParquetLimit(None, 1))
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
@@ -227,10 +227,10 @@ def test_a_text_that_is_stored_once_and_repeated_is_not_read(kind, small_limits,
     assert size < 10**5
     limit = ParquetLimit(10**4, 100)
     with pytest.raises(InputError, match="would take 100,000,000 in memory"):
-        storage.read_parquet(path, limit=limit)
+        table_files.read_parquet(path, limit=limit)
     with pytest.raises(InputError, match="would take 100,000,000 in memory"):
-        storage.read_parquet(path, ["id"], limit=limit)
-    assert storage.read_parquet(path, ["count"], limit=limit).num_rows == 10**4
+        table_files.read_parquet(path, ["id"], limit=limit)
+    assert table_files.read_parquet(path, ["count"], limit=limit).num_rows == 10**4
 
 
 @pytest.mark.parametrize(
@@ -240,21 +240,21 @@ def test_lists_that_do_not_belong_there_are_not_read(kind, tmp_path):
     table = pa.table({"a": pa.array([None], kind), "b": [1]})
     path, _ = written(tmp_path / "a.parquet", table)
     with pytest.raises(InputError, match="is not what the manifest says: a is "):
-        storage.read_parquet(path, limit=ParquetLimit(1, 1000))
-    assert storage.read_parquet(path, ["b"], limit=ParquetLimit(1, 1000)).num_rows == 1
+        table_files.read_parquet(path, limit=ParquetLimit(1, 1000))
+    assert table_files.read_parquet(path, ["b"], limit=ParquetLimit(1, 1000)).num_rows == 1
 
 
 def test_texts_of_people_are_read(small_limits, tmp_path):
     titles = pa.array([f"film number {number} " * 3 for number in range(10**5)])
     table = pa.table({"title": titles, "id": np.arange(10**5)})
     path, _ = written(tmp_path / "a.parquet", table)
-    assert storage.read_parquet(path, limit=ParquetLimit(10**5, 1)) == table
+    assert table_files.read_parquet(path, limit=ParquetLimit(10**5, 1)) == table
 
 
 def test_more_rows_than_fit_into_a_file(small_limits, tmp_path):
     path, _ = written(tmp_path / "a.parquet", pa.table({"a": np.zeros(10**6)}))
     with pytest.raises(InputError, match="claims 1,000,000 rows"):
-        storage.check_parquet_rows(path, ParquetLimit(10**6, 10**6))
+        table_files.check_parquet_rows(path, ParquetLimit(10**6, 10**6))
 
 
 @pytest.mark.parametrize("suffix", ["zip", "gz"])
@@ -281,6 +281,6 @@ def test_no_more_of_a_text_is_read_than_is_allowed(small_limits):
 
 
 def test_a_manifest_without_end(monkeypatch, made):
-    monkeypatch.setattr(storage, "MOST_JSON_BYTES", 100)
+    monkeypatch.setattr(json_files, "MOST_JSON_BYTES", 100)
     with pytest.raises(InputError, match="longer than 100 bytes"):
         model_files.read_manifest(str(made / "model"))

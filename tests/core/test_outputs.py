@@ -8,7 +8,7 @@ import sys
 import fsspec
 import pytest
 
-from dask_als.core import outputs, storage
+from dask_als.core import json_files, outputs, storage
 from dask_als.core.ownership import DATASET
 from dask_als.errors import InputError, JobError
 
@@ -27,12 +27,12 @@ def memory():
 def make(path, content, *, overwrite=False, kind=DATASET):
     """Make a complete directory."""
     with outputs.staged_directory(path, kind, overwrite=overwrite) as staging:
-        storage.write_json(storage.join(staging, "part", "content.json"), content)
-        storage.write_manifest(storage.join(staging, kind.manifest), {}, format_version=1)
+        json_files.write_json(storage.join(staging, "part", "content.json"), content)
+        json_files.write_manifest(storage.join(staging, kind.manifest), {}, format_version=1)
 
 
 def content_of(path):
-    return storage.read_json(storage.join(path, "part", "content.json"))
+    return json_files.read_json(storage.join(path, "part", "content.json"))
 
 
 def everything_in(directory):
@@ -45,7 +45,7 @@ def test_a_directory_is_complete_or_not_there(tmp_path, memory):
             contextlib.suppress(KeyboardInterrupt),
             outputs.staged_directory(path, DATASET, overwrite=False) as staging,
         ):
-            storage.write_json(storage.join(staging, "content.json"), 1)
+            json_files.write_json(storage.join(staging, "content.json"), 1)
             assert not storage.exists(path)
             raise KeyboardInterrupt
         assert not storage.exists(path)
@@ -137,8 +137,8 @@ def test_a_full_disk(tmp_path):
         pytest.raises(JobError, match=message),
         outputs.staged_directory(path, DATASET, overwrite=True) as staging,
     ):
-        storage.write_json(storage.join(staging, "a.json"), 1)
-        storage.write_json("/dev/full", 1)
+        json_files.write_json(storage.join(staging, "a.json"), 1)
+        json_files.write_json("/dev/full", 1)
     assert content_of(path) == 1
     assert everything_in(tmp_path) == ["a", "a/part"]
 
@@ -150,7 +150,7 @@ def test_a_directory_that_is_removed_meanwhile(tmp_path):
         outputs.staged_directory(str(tmp_path / "deep" / "a"), DATASET, overwrite=False) as staging,
     ):
         storage.remove(str(tmp_path / "deep"))
-        storage.write_json(storage.join(staging, "part", "a.json"), 1)
+        json_files.write_json(storage.join(staging, "part", "a.json"), 1)
     assert everything_in(tmp_path) == []
 
 
@@ -211,7 +211,7 @@ def test_what_a_run_killed_between_two_renames_moved_away_is_back_with_the_next(
         "    if target.endswith('.old'): os.kill(os.getpid(), 9)\n"
         "os.rename = killed\n"
         "with outputs.staged_directory(path, ownership.DATASET, overwrite=True) as staging:\n"
-        "    storage.write_manifest(f'{staging}/manifest.json', {}, format_version=1)\n"
+        "    json_files.write_manifest(f'{staging}/manifest.json', {}, format_version=1)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -9
     assert not os.path.exists(path)
@@ -227,12 +227,12 @@ def test_what_a_run_killed_between_two_renames_moved_away_is_back_with_the_next(
 def test_nothing_is_left_of_what_is_written_while_it_is_removed(tmp_path, monkeypatch):
     """A task that is still at work cannot bring a removed directory back."""
     directory = tmp_path / "a"
-    storage.write_json(str(directory / "one.json"), 1)
+    json_files.write_json(str(directory / "one.json"), 1)
     rmtree = outputs.shutil.rmtree
 
     def rmtree_beside_a_task(path, **options):
         with pytest.raises(FileNotFoundError):
-            storage.write_json(str(directory / "part" / "two.json"), 1)
+            json_files.write_json(str(directory / "part" / "two.json"), 1)
         rmtree(path, **options)
 
     monkeypatch.setattr(outputs.shutil, "rmtree", rmtree_beside_a_task)
@@ -254,7 +254,7 @@ def killed_while_making(path):
     script = (
         "import os, sys; from dask_als import outputs, ownership, storage; path = sys.argv[1]\n"
         "with outputs.staged_directory(path, ownership.DATASET, overwrite=True) as staging:\n"
-        "    storage.write_json(storage.join(staging, 'a.json'), 1)\n"
+        "    json_files.write_json(storage.join(staging, 'a.json'), 1)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, path], check=False)
@@ -283,7 +283,7 @@ def test_what_a_living_run_makes_is_not_removed(tmp_path):
     with outputs.staged_directory(path, DATASET, overwrite=True) as staging:
         make(path, 1)
         assert storage.exists(staging)
-        storage.write_json(storage.join(staging, MANIFEST), {"format_version": 1})
+        json_files.write_json(storage.join(staging, MANIFEST), {"format_version": 1})
     assert everything_in(tmp_path) == [".a.01234567.partial", "a"]
 
 

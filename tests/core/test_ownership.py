@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.data import generated, small_settings, write_csv
 
 from dask_als.cli.demo_data import _write_once
-from dask_als.core import outputs, ownership, storage
+from dask_als.core import json_files, outputs, ownership
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import USERS
 from dask_als.data.dataset import open_dataset
@@ -317,9 +317,9 @@ def test_outputs_of_the_release_before_are_ours(dataset_and_source):
     dataset, source = dataset_and_source
     path = dataset / "manifest.json"
     manifest = json.loads(path.read_text())
-    for key in ("checksum", *storage.MARK_KEYS):
+    for key in ("checksum", *json_files.MARK_KEYS):
         del manifest[key]
-    storage.write_with_checksum(str(path), manifest)
+    json_files.write_with_checksum(str(path), manifest)
     (dataset / "notes.txt").touch()
     with pytest.raises(InputError, match=r"holds notes.txt, which"):
         prepare(source, str(dataset), SERIAL, overwrite=True)
@@ -381,7 +381,7 @@ def test_the_files_of_a_manifest_do_not_lead_out_of_it(dataset_and_source):
     manifest = json.loads(path.read_text())
     del manifest["checksum"]
     manifest["files"] += ["../r.csv", "/etc/hostname", "a/../../r.csv", ""]
-    storage.write_with_checksum(str(path), manifest)
+    json_files.write_with_checksum(str(path), manifest)
     outputs.remove(str(dataset), ownership.DATASET)
     assert os.listdir(dataset.parent) == ["r.csv"]
 

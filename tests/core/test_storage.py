@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als.core import storage
+from dask_als.core import checksums, json_files, storage, table_files
 from dask_als.errors import InputError
 
 
@@ -23,8 +23,8 @@ def memory():
 
 def make(path, content):
     storage.make_directory(path)
-    storage.write_json(storage.join(path, "part", "content.json"), content)
-    storage.write_json(storage.join(path, "other.json"), content)
+    json_files.write_json(storage.join(path, "part", "content.json"), content)
+    json_files.write_json(storage.join(path, "other.json"), content)
 
 
 def everything_in(directory):
@@ -46,7 +46,7 @@ def test_absolute(tmp_path, monkeypatch):
 
 
 def test_no_such_file_system():
-    for function in (storage.absolute, storage.exists, storage.remove, storage.read_json):
+    for function in (storage.absolute, storage.exists, storage.remove, json_files.read_json):
         with pytest.raises(InputError, match="nofs://a cannot be reached"):
             function("nofs://a")
 
@@ -61,24 +61,24 @@ def test_list_directory(tmp_path, memory):
 
 
 def test_nothing_is_written_into_a_directory_that_is_gone(tmp_path):
-    storage.write_json(str(tmp_path / "made" / "a.json"), 1)
+    json_files.write_json(str(tmp_path / "made" / "a.json"), 1)
     with pytest.raises(FileNotFoundError):
-        storage.write_json(str(tmp_path / "gone" / "deeper" / "a.json"), 1)
+        json_files.write_json(str(tmp_path / "gone" / "deeper" / "a.json"), 1)
     assert everything_in(tmp_path) == ["made"]
 
 
 def test_json(tmp_path):
     path = str(tmp_path / "a.json")
-    storage.write_json(path, {"ü": [1, 2.5, None]})
-    assert storage.read_json(path) == {"ü": [1, 2.5, None]}
-    storage.write_json_lines(path, [{"a": 1}, {"b": 0.1}])
-    assert storage.read_json_lines(path) == [{"a": 1}, {"b": 0.1}]
+    json_files.write_json(path, {"ü": [1, 2.5, None]})
+    assert json_files.read_json(path) == {"ü": [1, 2.5, None]}
+    json_files.write_json_lines(path, [{"a": 1}, {"b": 0.1}])
+    assert json_files.read_json_lines(path) == [{"a": 1}, {"b": 0.1}]
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="not JSON compliant"):
-            storage.write_json(path, value)
+            json_files.write_json(path, value)
 
 
-@pytest.mark.parametrize("read", [storage.read_json, storage.read_json_lines])
+@pytest.mark.parametrize("read", [json_files.read_json, json_files.read_json_lines])
 @pytest.mark.parametrize("text", [b"{", b"\xff", b"[" * 100_000, b"\0"])
 def test_what_is_not_json(tmp_path, read, text):
     path = tmp_path / "a.json"
@@ -94,8 +94,8 @@ def test_what_is_not_json(tmp_path, read, text):
 def test_a_manifest_comes_back(tmp_path):
     path = str(tmp_path / "manifest.json")
     value = {"b": [1, {"c": 0.1 + 0.2}], "a": "ü"}
-    storage.write_manifest(path, value, format_version=3)
-    assert storage.read_manifest(path, format_version=3) == value
+    json_files.write_manifest(path, value, format_version=3)
+    assert json_files.read_manifest(path, format_version=3) == value
 
 
 @pytest.mark.parametrize(
@@ -112,18 +112,18 @@ def test_a_manifest_comes_back(tmp_path):
 )
 def test_a_manifest_that_was_edited(tmp_path, change, message):
     path = tmp_path / "manifest.json"
-    storage.write_manifest(str(path), {"a": 1, "b": [1, 2]}, format_version=3)
+    json_files.write_manifest(str(path), {"a": 1, "b": [1, 2]}, format_version=3)
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=message):
-        storage.read_manifest(str(path), format_version=3)
+        json_files.read_manifest(str(path), format_version=3)
 
 
 def test_a_manifest_that_is_something_else(tmp_path):
-    storage.write_json(str(tmp_path / "manifest.json"), [1])
+    json_files.write_json(str(tmp_path / "manifest.json"), [1])
     with pytest.raises(InputError, match="not a JSON object"):
-        storage.read_manifest(str(tmp_path / "manifest.json"), format_version=3)
+        json_files.read_manifest(str(tmp_path / "manifest.json"), format_version=3)
 
 
 TABLE = pa.table({"a": list(range(1000)), "b": [f"text {n}" for n in range(1000)]})
@@ -133,50 +133,54 @@ TABLE = pa.table({"a": list(range(1000)), "b": [f"text {n}" for n in range(1000)
 def parquet(tmp_path):
     """A file of ten row groups, as a path."""
     path = tmp_path / "a.parquet"
-    storage.write_parquet(str(path), TABLE, row_group_size=100)
+    table_files.write_parquet(str(path), TABLE, row_group_size=100)
     return path
 
 
 def test_parquet_comes_back(parquet):
     path = str(parquet)
-    assert storage.read_parquet(path).equals(TABLE)
-    assert storage.read_parquet(path, ["b", "a"]).column_names == ["b", "a"]
+    assert table_files.read_parquet(path).equals(TABLE)
+    assert table_files.read_parquet(path, ["b", "a"]).column_names == ["b", "a"]
     assert pq.ParquetFile(path).num_row_groups == 10
-    checksum = storage.crc32(path)
-    assert storage.read_parquet(path, crc32=checksum).equals(TABLE)
+    checksum = checksums.crc32(path)
+    assert table_files.read_parquet(path, crc32=checksum).equals(TABLE)
     with pytest.raises(InputError, match="its CRC-32 differs"):
-        storage.read_parquet(path, crc32=checksum ^ 1)
+        table_files.read_parquet(path, crc32=checksum ^ 1)
 
 
 def test_tables_are_written_one_after_the_other(tmp_path):
     path = str(tmp_path / "a.parquet")
     tables = (TABLE.slice(n, 1) for n in range(5))
-    assert storage.write_parquet_tables(path, tables, TABLE.schema) == storage.crc32(path)
-    assert storage.read_parquet(path).equals(TABLE.slice(0, 5))
-    storage.write_parquet_tables(path, iter([]), TABLE.schema)
-    assert storage.read_parquet(path).schema == TABLE.schema
+    assert table_files.write_parquet_tables(path, tables, TABLE.schema) == checksums.crc32(path)
+    assert table_files.read_parquet(path).equals(TABLE.slice(0, 5))
+    table_files.write_parquet_tables(path, iter([]), TABLE.schema)
+    assert table_files.read_parquet(path).schema == TABLE.schema
 
 
 @pytest.mark.parametrize("rows", [range(1000), range(250, 251), range(99, 301), range(990, 1000)])
 def test_a_range_of_rows(parquet, rows):
-    table = storage.read_parquet_rows(str(parquet), rows, ["a"], crc32=storage.crc32(str(parquet)))
+    table = table_files.read_parquet_rows(
+        str(parquet), rows, ["a"], crc32=checksums.crc32(str(parquet))
+    )
     assert table.to_pydict() == {"a": list(rows)}
 
 
 def test_parquet_that_is_not_there(tmp_path, parquet):
     missing = str(tmp_path / "b.parquet")
-    checksum = storage.crc32(str(parquet))
+    checksum = checksums.crc32(str(parquet))
     for read in (
-        lambda: storage.read_parquet(missing),
-        lambda: storage.crc32(missing),
-        lambda: storage.read_parquet_rows(missing, range(3), ["a"], crc32=0),
+        lambda: table_files.read_parquet(missing),
+        lambda: checksums.crc32(missing),
+        lambda: table_files.read_parquet_rows(missing, range(3), ["a"], crc32=0),
     ):
         with pytest.raises(InputError, match=r"b.parquet is missing"):
             read()
     for read in (
-        lambda: storage.read_parquet(str(parquet), ["a", "c"]),
-        lambda: storage.read_parquet_rows(str(parquet), range(3), ["c"], crc32=checksum),
-        lambda: storage.read_parquet_rows(str(parquet), range(990, 1001), ["a"], crc32=checksum),
+        lambda: table_files.read_parquet(str(parquet), ["a", "c"]),
+        lambda: table_files.read_parquet_rows(str(parquet), range(3), ["c"], crc32=checksum),
+        lambda: table_files.read_parquet_rows(
+            str(parquet), range(990, 1001), ["a"], crc32=checksum
+        ),
     ):
         with pytest.raises(InputError, match=r"a.parquet is damaged"):
             read()
@@ -184,14 +188,14 @@ def test_parquet_that_is_not_there(tmp_path, parquet):
 
 def test_every_flipped_bit_is_found(parquet):
     """By the CRC-32, wherever it is: in a page, its header or the footer."""
-    checksum = storage.crc32(str(parquet))
+    checksum = checksums.crc32(str(parquet))
     content = parquet.read_bytes()
     for place in range(0, len(content), 97):
         changed = bytearray(content)
         changed[place] ^= 1 << (place % 8)
         parquet.write_bytes(changed)
         with pytest.raises(InputError, match=r"a.parquet is damaged, or not the file"):
-            storage.read_parquet(str(parquet), crc32=checksum)
+            table_files.read_parquet(str(parquet), crc32=checksum)
 
 
 def test_a_flipped_bit_in_a_page_is_found_without_a_checksum_of_the_file(parquet):
@@ -200,10 +204,10 @@ def test_a_flipped_bit_in_a_page_is_found_without_a_checksum_of_the_file(parquet
     content[metadata.data_page_offset + metadata.total_compressed_size // 2] ^= 4
     parquet.write_bytes(content)
     # As if it had been changed before it was summed up.
-    rows = partial(storage.read_parquet_rows, str(parquet), crc32=storage.crc32(str(parquet)))
+    rows = partial(table_files.read_parquet_rows, str(parquet), crc32=checksums.crc32(str(parquet)))
     assert rows(range(100), ["b"]).num_rows == 100
     for read in (
-        lambda: storage.read_parquet(str(parquet)),
+        lambda: table_files.read_parquet(str(parquet)),
         lambda: rows(range(300, 301), ["b"]),
     ):
         with pytest.raises(InputError, match=r"a.parquet is damaged: .*(checksum|CRC)"):
@@ -212,12 +216,12 @@ def test_a_flipped_bit_in_a_page_is_found_without_a_checksum_of_the_file(parquet
 
 @pytest.mark.parametrize("n_bytes", [0, 3, 100, 5000, -1])
 def test_truncated_parquet(parquet, n_bytes):
-    checksum = storage.crc32(str(parquet))
+    checksum = checksums.crc32(str(parquet))
     parquet.write_bytes(parquet.read_bytes()[:n_bytes])
     for read in (
-        lambda: storage.read_parquet(str(parquet)),
-        lambda: storage.read_parquet(str(parquet), crc32=checksum),
-        lambda: storage.read_parquet_rows(str(parquet), range(3), ["a"], crc32=checksum),
+        lambda: table_files.read_parquet(str(parquet)),
+        lambda: table_files.read_parquet(str(parquet), crc32=checksum),
+        lambda: table_files.read_parquet_rows(str(parquet), range(3), ["a"], crc32=checksum),
     ):
         with pytest.raises(InputError, match=r"a.parquet is damaged"):
             read()
@@ -226,8 +230,8 @@ def test_truncated_parquet(parquet, n_bytes):
 def test_batches(tmp_path):
     path = str(tmp_path / "a.arrow")
     batches = [pa.record_batch({"a": np.arange(n)}) for n in (2, 0, 3)]
-    storage.write_batches(path, batches, batches[0].schema)
-    assert [storage.read_batch(path, n).num_rows for n in range(3)] == [2, 0, 3]
+    table_files.write_batches(path, batches, batches[0].schema)
+    assert [table_files.read_batch(path, n).num_rows for n in range(3)] == [2, 0, 3]
 
 
 def test_remove(tmp_path, memory):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als.core import storage
+from dask_als.core import checksums, json_files, storage, table_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data import dataset
@@ -127,7 +127,7 @@ def edited(made, change):
     manifest = json.loads(path.read_text())
     del manifest["checksum"], manifest["format_version"]
     change(manifest)
-    storage.write_manifest(str(path), manifest, format_version=dataset.FORMAT_VERSION)
+    json_files.write_manifest(str(path), manifest, format_version=dataset.FORMAT_VERSION)
 
 
 def test_an_edited_manifest(made):
@@ -192,7 +192,7 @@ def test_a_missing_part(made, directory):
 def test_ids_that_are_missing_or_changed(made, template, name):
     path = Path(made.path, name)
     table = pq.read_table(path)
-    storage.write_parquet(str(path), table.set_column(1, "count", pa.array([0] * len(table))))
+    table_files.write_parquet(str(path), table.set_column(1, "count", pa.array([0] * len(table))))
     with pytest.raises(InputError, match=f"{name} is damaged, or not the file"):
         read_all(made)
     path.unlink()
@@ -241,11 +241,11 @@ def test_a_part_of_another_dataset(made, tmp_path):
 def hostile(made, directory, number, table):
     """Replace a part by a table, with the right checksum in the partition."""
     path = str(part(made, directory, number))
-    storage.write_parquet(path, table)
+    table_files.write_parquet(path, table)
     side = ITEMS if directory == "by_item" else USERS
     partition = made.table(side).partitions[number]
     name = "test_crc32" if directory == "test" else "crc32"
-    return side, replace(partition, **{name: storage.crc32(path)})
+    return side, replace(partition, **{name: checksums.crc32(path)})
 
 
 def with_column(name, change):

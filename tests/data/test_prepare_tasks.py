@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_als.core import storage
+from dask_als.core import table_files
 from dask_als.data import prepare_tasks as tasks
 from dask_als.data.clean import REJECTED_SCHEMA
 
@@ -64,7 +64,7 @@ def test_rejected_rows_are_put_together_in_order(tmp_path):
     for number, rows_before in ((0, 0), (1, 100)):
         rows = [{"file": "f", "row": row, "reason": "r"} for row in (1, 5)]
         path = tasks.rejected_path(str(tmp_path), (0, number))
-        storage.write_parquet(path, pa.Table.from_pylist(rows, REJECTED_SCHEMA))
+        table_files.write_parquet(path, pa.Table.from_pylist(rows, REJECTED_SCHEMA))
         files.append((path, rows_before))
     target = tmp_path / "rejected.parquet"
     tasks.write_rejected(files, str(target))

@@ -7,7 +7,7 @@ from support.oracle import Oracle
 from dask_als.cluster.cluster import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
-from dask_als.core.storage import read_parquet
+from dask_als.core.table_files import read_parquet
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import baselines, evaluate

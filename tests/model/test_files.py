@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.data import generated, small_settings, write_csv
 
-from dask_als.core import storage
+from dask_als.core import json_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.data.prepare import prepare
@@ -118,9 +118,9 @@ def test_a_manifest_that_was_edited(model, edit, reason):
 def test_a_manifest_that_makes_no_sense(model, edit, reason):
     """One with the right checksum, by somebody who knows how."""
     path = str(model / "model.json")
-    value = storage.read_manifest(path, format_version=1)
+    value = json_files.read_manifest(path, format_version=1)
     edit(value)
-    storage.write_manifest(path, value, format_version=1)
+    json_files.write_manifest(path, value, format_version=1)
     with pytest.raises(InputError, match=reason):
         ALSModel.load(str(model))
 

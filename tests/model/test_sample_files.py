@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dask_als.core.blocks import State
+from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
 from dask_als.model import sample_files
@@ -20,7 +20,7 @@ MANIFEST = SampleManifest({USERS: SampleSide(0.25, (3, 4)), ITEMS: SampleSide(-0
 def states():
     rank, dtype = st.integers(1, 9), st.sampled_from(["float32", "float64"])
     return st.tuples(st.integers(1, 20), rank, dtype).flatmap(
-        lambda its: st.builds(State, arrays(its[2], its[0]), arrays(its[2], its[:2]))
+        lambda its: st.builds(Factors, arrays(its[2], its[0]), arrays(its[2], its[:2]))
     )
 
 
@@ -39,7 +39,7 @@ def test_a_part_makes_the_trip(state):
 @given(data=st.data())
 def test_a_flipped_bit_anywhere(data):
     with tempfile.TemporaryDirectory() as sample:
-        state = State(np.arange(5.0), np.arange(15.0).reshape(5, 3))
+        state = Factors(np.arange(5.0), np.arange(15.0).reshape(5, 3))
         crc32 = sample_files.write_part(sample, USERS, 0, state)
         path = Path(sample, "users", "part-00000.arrow")
         content = bytearray(path.read_bytes())

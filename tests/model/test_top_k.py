@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from dask_als.core.blocks import State
+from dask_als.core.blocks import Factors
 from dask_als.model import top_k as module
 from dask_als.model.blas_threads import one_blas_thread
 from dask_als.model.top_k import Seen, candidates, top_k
@@ -17,7 +17,7 @@ def random_states(n_own, n_others, rank, dtype, *, whole=False, seed=0):
     def state(n):
         shape = (n, rank + 1)
         values = draw.integers(-2, 3, shape) if whole else draw.normal(size=shape)
-        return State(values[:, 0].astype(dtype), values[:, 1:].astype(dtype))
+        return Factors(values[:, 0].astype(dtype), values[:, 1:].astype(dtype))
 
     return state(n_own), state(n_others)
 
@@ -80,11 +80,11 @@ def test_ties_that_only_rounding_tells_apart():
     """More near-equal scores than are kept: float32 alone would choose among them by chance."""
     draw = np.random.default_rng(5)
     factors = draw.normal(size=64).astype(np.float32)
-    others = State(
+    others = Factors(
         np.zeros(400, np.float32),
         (factors + draw.normal(size=(400, 64)) * 1e-7).astype(np.float32),
     )
-    own = State(np.zeros(3, np.float32), draw.normal(size=(3, 64)).astype(np.float32))
+    own = Factors(np.zeros(3, np.float32), draw.normal(size=(3, 64)).astype(np.float32))
     seen = Seen(np.zeros(4, np.int64), np.zeros(0, np.int32))
     best = top_k(own, candidates(others), 10, mean=0.0)
     assert as_lists(best) == brute_force(own, others, 10, seen, 0.0)

@@ -6,7 +6,7 @@ import pytest
 from support.data import MOVIELENS, content, generated, small_settings, write_csv
 
 from dask_als.cluster.cluster import DaskExecutor
-from dask_als.core.blocks import State, block_of, concatenated
+from dask_als.core.blocks import Factors, block_of, concatenated
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
@@ -268,7 +268,7 @@ def tiny_pairs(rng):
 def as_solved(alpha, drawn):
     """Return what half-epochs take for alpha and both sides."""
     return {
-        side: SolvedSide(State(bias, factors), NO_SUMS, 0.0, Prior(gamma, mu, precision), alpha)
+        side: SolvedSide(Factors(bias, factors), NO_SUMS, 0.0, Prior(gamma, mu, precision), alpha)
         for side, (bias, factors, gamma, mu, precision) in zip(SIDES, drawn, strict=True)
     }
 

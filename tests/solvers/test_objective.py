@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from support.data import small_settings
 
-from dask_als.core.blocks import State
+from dask_als.core.blocks import Factors
 from dask_als.core.superaccumulator import as_float
 from dask_als.solvers.objective import NO_SUMS, objective, rmse, sums_of
 
 
 def random_rows(seed, n=50):
     rng = np.random.default_rng(seed)
-    state = State(rng.normal(size=n), rng.normal(size=(n, 4)))
+    state = Factors(rng.normal(size=n), rng.normal(size=(n, 4)))
     return state, rng.random(n), rng.integers(1, 9, n)
 
 

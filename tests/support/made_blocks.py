@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from dask_als.core.blocks import State, block_of
+from dask_als.core.blocks import Factors, block_of
 
 
 def state_of(seed, n_rows, rank=4):
     rng = np.random.default_rng(seed)
-    return State(rng.normal(size=n_rows), rng.normal(size=(n_rows, rank)))
+    return Factors(rng.normal(size=n_rows), rng.normal(size=(n_rows, rank)))
 
 
 def block_with(counts, n_fixed, seed=0, start=0):

@@ -4,7 +4,7 @@ from support.data import generated, write_csv
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import SIDES, USERS
-from dask_als.core.storage import read_parquet
+from dask_als.core.table_files import read_parquet
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.settings.data import PrepareSettings

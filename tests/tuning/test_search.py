@@ -11,7 +11,7 @@ from support.oracle import Oracle
 
 from dask_als.cli.main import main
 from dask_als.cluster.cluster import DaskExecutor
-from dask_als.core.blocks import State, block_of, random_state
+from dask_als.core.blocks import Factors, block_of, random_factors
 from dask_als.core.executor import SerialExecutor, Shape
 from dask_als.core.side import SIDES, USERS
 from dask_als.core.superaccumulator import as_float
@@ -79,7 +79,7 @@ def test_the_value_is_that_of_loops_over_folds(dataset, found):
 
 def started(dataset, settings):
     return {
-        side.name: random_state(
+        side.name: random_factors(
             side,
             range(dataset.table(side).n_rows),
             rank=settings.rank,
@@ -175,7 +175,7 @@ def test_ndcg_of_lists():
         return block_of(range(n_users), user, item.astype(np.int32), np.ones(len(user), np.float32))
 
     users, items = (
-        SolvedSide(State(random.normal(size=n), random.normal(size=(n, 4))), NO_SUMS, 0.0)
+        SolvedSide(Factors(random.normal(size=n), random.normal(size=(n, 4))), NO_SUMS, 0.0)
         for n in (n_users, n_items)
     )
     total, lists = ndcg_of_part(block(2), block(1), users, items, k)

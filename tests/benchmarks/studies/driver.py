@@ -21,7 +21,7 @@ import numpy as np
 from distributed import Client, Future, wait
 
 from dask_als.cluster.cluster import DaskExecutor
-from dask_als.core.blocks import State
+from dask_als.core.blocks import Factors
 from dask_als.data.dataset import open_dataset
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.half_epoch import SolvedPart, SolvedSide, join_parts, unsolved_part
@@ -158,7 +158,7 @@ def _serve_at_once(limit: int, dask_worker: Any) -> None:
 
 def _part(rows: int) -> SolvedPart:
     numbers = np.random.default_rng().standard_normal((rows, RANK), dtype=np.float32)
-    return unsolved_part(State(np.zeros(rows, np.float32), numbers))
+    return unsolved_part(Factors(np.zeros(rows, np.float32), numbers))
 
 
 def _join_chunk(parts: list[SolvedPart]) -> SolvedPart:
