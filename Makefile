@@ -50,7 +50,7 @@ bench-recommend: env
 bench-accuracy: env
 	$(BIN)/python tests/benchmarks/compare_accuracy.py
 
-# Every study of tests/benchmarks/SCALING.md; the one of hosts needs root.
+# Every study of docs/scaling.md; the one of hosts needs root.
 bench-scaling: env
 	$(BIN)/python tests/benchmarks/scaling.py all
 
