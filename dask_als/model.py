@@ -161,7 +161,7 @@ class ALSModel:
     >>> from dask_als import ALSModel
     >>> model = ALSModel.load("demo/model")
     >>> model.predict(users=[307, 307], items=[296, 969]).round(1)
-    array([4.6, 4.8])
+    array([4.7, 4.8])
     >>> model.recommend(user=307, k=2)["title"].tolist()
     ['African Queen, The', 'Modern Times']
     """
