@@ -5,7 +5,9 @@ The examples of a page run one after another, in a folder with what ``dask-als d
 anything.
 """
 
+import ast
 import contextlib
+import doctest
 import io
 import re
 import shlex
@@ -159,10 +161,27 @@ def test_a_wrong_example_is_found(tmp_path):
         example.evaluate()
 
 
+def messages_of_the_package():
+    """Return the texts of the package's source, with an ellipsis for each value."""
+    for path in Path(dask_als.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                parts = (getattr(part, "value", None) for part in node.values)
+                yield "".join(part if isinstance(part, str) else ANYTHING for part in parts)
+
+
+def test_messages_that_are_explained_are_those_of_the_package():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    explained = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    texts = list(messages_of_the_package())
+    assert len(explained) > 30
+    assert [it for it in explained if not any(it in text for text in texts)] == []
+
+
 def docstrings():
     """Return the doctests of the public names."""
-    import doctest
-
     finder = doctest.DocTestFinder(recurse=True)
     public = [getattr(dask_als, name) for name in dask_als.__all__]
     found = [test for one in public for test in finder.find(one, one.__name__) if test.examples]
@@ -171,8 +190,6 @@ def docstrings():
 
 @pytest.mark.parametrize("test", docstrings())
 def test_the_example_of_a_docstring_runs(test, here):
-    import doctest
-
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     output = io.StringIO()
     runner = doctest.DocTestRunner(optionflags=flags)
