@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-slow test-kubernetes lint clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
+.PHONY: env demo test test-slow test-kubernetes lint docs linkcheck clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
 
 env: $(VENV)/installed
 
@@ -25,13 +25,26 @@ test-slow: env
 test-kubernetes: env
 	$(BIN)/python -m pytest -m kubernetes
 
+# HTML into docs/_build/html; runs the quickstart notebook. Warnings are errors.
+docs: $(VENV)/docs-installed
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python docs/check_site.py docs/_build/html
+
+# Links to other sites; needs a network.
+linkcheck: $(VENV)/docs-installed
+	$(BIN)/sphinx-build -W --keep-going -q -b linkcheck -D nb_execution_mode=off docs docs/_build/linkcheck
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,docs]'
+	touch $@
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build demo
+	rm -rf $(VENV) build demo docs/_build
 
 # The peers need gcc and Java; they are installed into a venv of their own.
 bench: env

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-
 from pathlib import Path
 
+import click
+
 import dask_als
+from dask_als.cli import cli
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -68,3 +70,10 @@ copybutton_line_continuation_character = "\\"
 # `make linkcheck`, where there is a network.
 linkcheck_anchors = False
 linkcheck_timeout = 20
+
+# Contexts that sphinx-click makes lack the group's setting that shows defaults.
+for name in cli.list_commands(click.Context(cli)):
+    for parameter in cli.get_command(click.Context(cli), name).params:
+        has_default = isinstance(parameter.default, (str, float, int)) and not parameter.is_eager
+        if isinstance(parameter, click.Option) and not parameter.is_flag and has_default:
+            parameter.show_default = True

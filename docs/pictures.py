@@ -1,8 +1,7 @@
 """Draw the pictures of these pages again: the Training page and the report, as Chromium shows them.
 
-    python docs/pictures.py
-
-Needs the package, Playwright and Debian's chromium. It trains on generated ratings, for a minute or two.
+``python docs/pictures.py`` needs the package, Playwright and Debian's chromium. It trains on
+generated ratings, for a minute or two.
 """
 
 from __future__ import annotations
@@ -57,17 +56,19 @@ def _draw_training_page(browser: Browser, dataset: str, model: str) -> None:
         estimator = ALS(rank=32, epochs=EPOCHS, factor_regularization=24.0, client=client)
         estimator.fit(dataset, callbacks=[wait]).save(model)
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
-        with Client(cluster, set_as_default=False) as client:
-            training = threading.Thread(target=train, args=[client])
-            training.start()
-            try:
-                reached.wait()
-                page = client.dashboard_link.replace("/status", "/training")
-                _draw(browser, page, "training-page.png", height=855)
-            finally:
-                drawn.set()
-                training.join()
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        training = threading.Thread(target=train, args=[client])
+        training.start()
+        try:
+            reached.wait()
+            page = client.dashboard_link.replace("/status", "/training")
+            _draw(browser, page, "training-page.png", height=855)
+        finally:
+            drawn.set()
+            training.join()
 
 
 def _draw(browser: Browser, url: str, name: str, *, height: int) -> None:

@@ -9,7 +9,6 @@ from math_core import LatexToMathML
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
-
 CONVERTER = LatexToMathML()
 
 

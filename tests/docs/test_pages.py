@@ -12,6 +12,7 @@ import io
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from unittest import SkipTest
 
@@ -195,3 +196,19 @@ def test_the_example_of_a_docstring_runs(test, here):
     runner = doctest.DocTestRunner(optionflags=flags)
     assert runner.run(test, out=output.write).failed == 0, output.getvalue()
     assert not any(doctest.SKIP in example.options for example in test.examples)
+
+
+def test_the_check_of_the_built_site_finds_what_is_wrong(tmp_path):
+    (tmp_path / "other.html").write_text("<h1 id='here'>Other</h1>")
+    (tmp_path / "index.html").write_text(
+        "<a href='other.html#here'></a><a href='other.html#there'></a><a href='gone.html'></a>"
+        "<script src='https://example.org/script.js'></script>"
+    )
+    check = [sys.executable, str(ROOT / "docs" / "check_site.py"), str(tmp_path)]
+    checked = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert checked.returncode == 1
+    assert checked.stdout.splitlines() == [
+        "index.html loads https://example.org/script.js from the network",
+        "index.html links to other.html#there, which has no such anchor",
+        "index.html links to gone.html, which is not there",
+    ]
