@@ -30,7 +30,7 @@ def main() -> None:
         # Paths that are relative are short ones in the pictures.
         os.chdir(folder)
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        counts = ["--users", "20000", "--items", "8000", "--ratings", "2000000"]
+        counts = ["--users", "40000", "--items", "12000", "--ratings", "4000000"]
         _command("generate", "ratings", *counts)
         _command("prepare", "ratings", "dataset", "--test-fraction", "0.1", "--partitions", "8")
         _draw_training_page(browser, "dataset", "model")
@@ -53,7 +53,7 @@ def _draw_training_page(browser: Browser, dataset: str, model: str) -> None:
             drawn.wait()
 
     def train(client: Client) -> None:
-        estimator = ALS(rank=32, epochs=EPOCHS, factor_regularization=24.0, client=client)
+        estimator = ALS(rank=64, epochs=EPOCHS, factor_regularization=55.0, client=client)
         estimator.fit(dataset, callbacks=[wait]).save(model)
 
     with (
