@@ -29,14 +29,6 @@ extensions = [
 ]
 exclude_patterns = ["_build", "README.new.md"]
 nitpicky = True
-nitpick_ignore_regex = [
-    # Types of other projects, whose inventories would have to be fetched, and words of numpydoc.
-    ("py:.*", r"(numpy|pandas|distributed|dask|pyarrow|collections|np|pd|pa)\b.*"),
-    ("py:class", r"(optional|callable|sequence|mapping|ndarray|shape|id|ids|path|\{.*|.*\}).*"),
-    ("py:.*", r"dask_als\.[a-z_.]+\.[A-Za-z]+"),
-    ("py:.*", r"[A-Za-z_]+"),
-]
-
 html_theme = "furo"
 html_title = "dask_als"
 html_static_path = ["_static"]
