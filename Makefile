@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
-KERNEL := $(addprefix dask_als/,cholesky.py gram.py jit.py kernels.py simd.py)
+KERNEL := $(wildcard dask_als/kernels/*.py dask_als/core/jit.py)
 
-.PHONY: env demo test test-slow test-newest test-lowest test-kubernetes lint audit clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
+.PHONY: env demo test test-slow test-newest test-lowest test-kubernetes lint audit docs linkcheck clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
 
 # For development; what the demo needs is in it.
 env: $(VENV)/installed
@@ -46,10 +46,26 @@ test-newest test-lowest: test-%:
 test-kubernetes: env
 	$(BIN)/python -m pytest -m kubernetes
 
+# HTML into docs/_build/html; runs the quickstart notebook. Warnings are errors.
+docs: $(VENV)/docs-installed
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python docs/check_site.py docs/_build/html
+
+# Links to other sites; needs a network.
+linkcheck: $(VENV)/docs-installed
+	$(BIN)/sphinx-build -W --keep-going -q -b linkcheck -D nb_execution_mode=off docs docs/_build/linkcheck
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,docs]'
+	touch $@
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry dask_als
+	$(BIN)/codespell
 
 # Known vulnerabilities of what constraints.txt pins; pip-audit has a venv of its own.
 audit: $(VENV)/audit/bin/pip-audit
@@ -60,7 +76,7 @@ $(VENV)/audit/bin/pip-audit:
 	$(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-lowest build demo
+	rm -rf $(VENV) .venv-newest .venv-lowest build demo docs/_build
 
 # The peers need gcc and Java; they are installed into a venv of their own.
 bench: env
@@ -79,7 +95,7 @@ bench-recommend: env
 bench-accuracy: env
 	$(BIN)/python tests/benchmarks/compare_accuracy.py
 
-# Every study of tests/benchmarks/SCALING.md; the one of hosts needs root.
+# Every study of docs/scaling.md; the one of hosts needs root.
 bench-scaling: env
 	$(BIN)/python tests/benchmarks/scaling.py all
 

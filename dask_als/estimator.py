@@ -43,9 +43,21 @@ class ALS(TrainSettings):
 
     Examples
     --------
-    >>> from dask_als import ALS
-    >>> model = ALS(rank=32).fit("ratings.csv")               # doctest: +SKIP
-    >>> model.recommend(user=1, k=3)                          # doctest: +SKIP
+    >>> import pandas as pd
+    >>> from dask_als import ALS, Columns
+    >>> ratings = pd.DataFrame(
+    ...     {
+    ...         "reader": ["ann", "ann", "bob", "bob", "cleo"],
+    ...         "book": ["dune", "emma", "dune", "ulysses", "emma"],
+    ...         "stars": [5.0, 3.0, 4.0, 1.0, 2.0],
+    ...     }
+    ... )
+    >>> columns = Columns(user="reader", item="book", rating="stars")
+    >>> model = ALS(rank=2, epochs=3).fit(ratings, columns=columns)
+    >>> model
+    <ALSModel: rank 2, 3 users, 3 items>
+    >>> model.recommend(user="ann")["item_id"].tolist()
+    ['ulysses']
     """
 
     client: Client | None = None

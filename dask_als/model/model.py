@@ -161,9 +161,14 @@ class ALSModel:
 
     Examples
     --------
-    >>> model = ALSModel.load("MODEL")                          # doctest: +SKIP
-    >>> model.predict(users=[1, 1], items=[296, 318])           # doctest: +SKIP
-    array([3.9, 4.1])
+    The model that ``dask-als demo`` leaves:
+
+    >>> from dask_als import ALSModel
+    >>> model = ALSModel.load("demo/model")
+    >>> model.predict(users=[307, 307], items=[296, 969]).round(1)
+    array([4.7, 4.8])
+    >>> model.recommend(user=307, k=2)["title"].tolist()
+    ['African Queen, The', 'Modern Times']
     """
 
     def __init__(

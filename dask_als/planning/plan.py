@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dask_als.cluster.placement import Placement
-from dask_als.core.blocks import PREDICTIONS_AT_ONCE, Block, concatenated, random_state
+from dask_als.core.blocks import PREDICTIONS_AT_ONCE, Block, concatenated, random_factors
 from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.data.dataset import Dataset, Partition
@@ -570,7 +570,7 @@ def _made_up_block(n_rows: int, n_fixed: int, mean: float, rng: np.random.Genera
 def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:
     """Return a side as a training has it in memory, whose rows repeat."""
     drawn = min(n_rows, 1024)
-    state = random_state(USERS, range(drawn), rank=settings.rank, seed=0, dtype=settings.dtype)
+    state = random_factors(USERS, range(drawn), rank=settings.rank, seed=0, dtype=settings.dtype)
     method = method_of(settings, 0.0)
     whole, rest = divmod(n_rows, drawn)
     part = method.start_part(concatenated([state] * whole + [state[:rest]]))

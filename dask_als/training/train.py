@@ -528,7 +528,7 @@ class Training:
 
         Each link carries each byte once, both ways at once. That a whole side is pulled from the
         worker that joined it takes three to six times as long on 4 to 16 hosts (measured, see
-        tests/benchmarks/SCALING.md), and lasts longer with each one more.
+        docs/scaling.md), and lasts longer with each one more.
         """
         workers = self._placement.workers
         chunks: list[Any] = []

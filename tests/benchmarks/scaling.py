@@ -6,7 +6,7 @@
     python tests/benchmarks/scaling.py page              # write the page's tables again
 
 Every study is a module of ``studies/`` and writes ``build/benchmarks/scaling/NAME.json``. The
-tables of ``SCALING.md`` are made from these files; the words around them are not touched.
+tables of ``docs/scaling.md`` are made from these files; the words around them are not touched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from machine import Watch, describe, environment, say
 from studies import broadcast, memory, model, overhead, prepare, ranks, ratings
 from studies.report import Criterion, table
 
-PAGE = Path(__file__).with_name("SCALING.md")
+PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 RESULTS = BUILD / "scaling"
 STUDIES = {
     "ratings": ratings,
