@@ -176,7 +176,8 @@ def check_file(path: str, kind: FileKind | None) -> None:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be written: {storage.first_line(error)}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be written: {reason}") from None
         if not stat.S_ISREG(mode):
             raise InputError(f"{path} is {_called(mode)}, so it is not replaced; choose another")
     elif not filesystem.exists(inner):

@@ -18,6 +18,8 @@ SECRET = "secret"
 """Metadata of a field whose values no message and no table shows."""
 
 _MOST_OF_A_MESSAGE = 300
+_MOST_OF_A_KEY = 100
+_MOST_UNKNOWN_KEYS = 10
 _IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _MANY = {list: "a list", Mapping: "a table"}
 
@@ -161,13 +163,13 @@ class _Reader:
             return {
                 key: self.value(arguments[1], one, _below(path, key)) for key, one in value.items()
             }
-        if type(value) is int and abs(value) >= 2**63:
-            raise self.wrong(f"{path} is a number of more than 64 bits")
         if kind is float and type(value) is int:
             try:
                 return float(value)
             except OverflowError:
-                raise self.wrong(f"{path} is {str(value)[:9]}…, which no float holds") from None
+                raise self.is_not(path, value, "a number of at most 1.8e308") from None
+        if type(value) is int and abs(value) >= 2**63:
+            raise self.is_not(path, value, "a number of at most 64 bits")
         if type(value) is not kind:
             raise self.is_not(path, value, _IN_WORDS[kind])
         return value
@@ -192,6 +194,8 @@ def _fields_of(kind: Any) -> dict[str, tuple[Any, bool, bool]]:
 
 
 def _below(path: str, name: str) -> str:
+    """Return the path of a key in the table at a path, not all of it if it is very long."""
+    name = name if len(name) <= _MOST_OF_A_KEY else f"{name[:_MOST_OF_A_KEY]}…"
     return f"{path}.{name}" if path else name
 
 
@@ -200,9 +204,13 @@ def _is_required(field: Field[Any]) -> bool:
 
 
 def _unknown_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield a message for each of the first unknown keys, with the known key nearest to it."""
     if table.keys() <= known.keys():
         return
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            yield f"{_below(path, key)} is not known; the nearest is {_below(path, near[0])}"
+    unknown = [key for key in table if key not in known]
+    for key in unknown[:_MOST_UNKNOWN_KEYS]:
+        # The search takes time with the square of the key's length.
+        near = difflib.get_close_matches(key[:_MOST_OF_A_KEY], known, n=1, cutoff=0.0)
+        yield f"{_below(path, key)} is not known; the nearest is {_below(path, near[0])}"
+    if len(unknown) > _MOST_UNKNOWN_KEYS:
+        yield f"{len(unknown) - _MOST_UNKNOWN_KEYS:,} more keys are not known"

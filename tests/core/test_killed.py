@@ -24,8 +24,14 @@ SCRIPT = """
 import json, os, sys
 from dask_als.data.dataset import open_dataset
 from dask_als.core.executor import SerialExecutor
-from dask_als.settings.settings import *
-from dask_als import prepare, train, recommend, report, job_file, job_result, run_job, generate
+from dask_als.settings.data import PrepareSettings
+from dask_als.settings.evaluation import RecommendSettings
+from dask_als.settings.training import CheckpointSettings, TrainSettings
+from dask_als.data import prepare, synthetic as generate
+from dask_als.training import train
+from dask_als.model import recommend
+from dask_als.report import page as report
+from dask_als.jobs import job_file, result as job_result, steps as run_job
 S = SerialExecutor()
 settings = TrainSettings(rank=2, epochs=2)
 its = PrepareSettings(test_fraction=0.2, partitions=1)

@@ -203,7 +203,8 @@ def test_what_a_run_killed_between_two_renames_moved_away_is_back_with_the_next(
     path = str(tmp_path / "a")
     make(path, 1)
     script = (
-        "import os, sys; from dask_als import outputs, ownership, storage; path = sys.argv[1]\n"
+        "import os, sys; path = sys.argv[1]\n"
+        "from dask_als.core import json_files, outputs, ownership, storage\n"
         "outputs._renameat2 = lambda *_: False\n"
         "rename = os.rename\n"
         "def killed(source, target):\n"
@@ -252,7 +253,8 @@ def test_without_renaming_the_manifest_arrives_last(memory, monkeypatch):
 def killed_while_making(path):
     """Let a process be killed while it makes a directory."""
     script = (
-        "import os, sys; from dask_als import outputs, ownership, storage; path = sys.argv[1]\n"
+        "import os, sys; path = sys.argv[1]\n"
+        "from dask_als.core import json_files, outputs, ownership, storage\n"
         "with outputs.staged_directory(path, ownership.DATASET, overwrite=True) as staging:\n"
         "    json_files.write_json(storage.join(staging, 'a.json'), 1)\n"
         "    os.kill(os.getpid(), 9)\n"

@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -117,7 +118,14 @@ def test_what_a_manifest_says():
         ([], "not a JSON object"),
         ({}, "counts is missing"),
         ({"counts": [1, None]}, "counts is None; it must be a whole number"),
-        ({"counts": [], "mean": 10**400}, "mean is 100000000…, which no float holds"),
+        (
+            {"counts": [], "mean": 10**400},
+            "mean is 100000000000000000...0000000000000000000; it must be a number of at most 1.8e308",
+        ),
+        (
+            {"counts": [2**63]},
+            "counts is 9223372036854775808; it must be a number of at most 64 bits",
+        ),
         ({"counts": [], "mean": None}, "mean is None; it must be a number"),
     ],
 )
@@ -128,8 +136,24 @@ def test_what_is_wrong_with_a_manifest(said, mistake):
 
 
 def test_a_manifest_full_of_mistakes_takes_one_line():
-    with pytest.raises(
-        InputError, match=r"^m.json is damaged: counts is 7.*'x', 'x'.*…$"
-    ) as raised:
-        from_manifest(Said, {"counts": 7, "mean": ["x"] * 9999}, "m.json")
+    said = {"counts": 7, **{f"unknown{number}": 1 for number in range(9999)}}
+    message = r"^m.json is damaged: unknown0 is not known; the nearest is counts; .*…$"
+    with pytest.raises(InputError, match=message) as raised:
+        from_manifest(Said, said, "m.json")
     assert len(str(raised.value)) < 400
+
+
+def test_keys_of_absurd_size_or_number_cost_little_time():
+    huge = {"x" * 10**7: 1, **{f"key{number}": 1 for number in range(10**5)}}
+    before = time.process_time()
+    with pytest.raises(InputError) as raised:
+        from_table(Outer, {"name": "n", **huge})
+    assert time.process_time() - before < 1
+    assert str(raised.value).startswith(f"{'x' * 100}… is not known; the nearest is ")
+    assert str(raised.value).endswith("; 99,991 more keys are not known")
+    assert len(str(raised.value)) < 2000
+
+
+def test_a_number_of_absurd_size_is_named_briefly():
+    with pytest.raises(InputError, match=r"share is a number of too many digits to show; it must"):
+        from_table(Outer, {"name": "n", "share": 1 << 10**6})

@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, site):
     folder, address = site
     (folder / "ml-25m.zip").write_bytes(archive())
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file/to cannot be written"):
+    with pytest.raises(InputError, match=r"file/to/ml-25m\.zip cannot be written: Not a directory"):
         fetch("ml-25m", str(tmp_path / "file" / "to"), base_url=address)
 
 
