@@ -14,30 +14,23 @@ the next run for the same path finds, tells of and removes.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
-import json
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als.core import ownership, storage
+from dask_als.core import local_files, object_outputs, ownership, storage
 from dask_als.core.ownership import FileKind, Kind
 from dask_als.errors import InputError, JobError
 
 _LOG = logging.getLogger(__name__)
 
 _LOCK, _REPLACING, _OLD = ".lock", ".replacing", ".old"
-_AT_FDCWD = -100
-_NOREPLACE, _EXCHANGE = 1, 2
-_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 @contextmanager
@@ -86,19 +79,13 @@ def staged_directory(
             _seal(path, staging, kind)
         return
     check()
-    name = inner.rstrip("/").rsplit("/", 1)[-1]
-    above = storage.join(filesystem._parent(inner), _new_staging_name(name))
-    inner_staging = storage.join(above, name)
-    with _failures(path):
-        try:
-            yield storage.on_every_process(filesystem, inner_staging)
-            staging = storage.on_every_process(filesystem, inner_staging)
-            check()
-            _seal(path, staging, kind)
-            _move_objects(filesystem, inner_staging, inner, kind)
-        finally:
-            with suppress(FileNotFoundError):
-                filesystem.rm(above, recursive=True)
+    above, inner_staging = object_outputs.staging_of(filesystem, inner)
+    with _failures(path), object_outputs.removed_at_end(filesystem, above):
+        staging = storage.on_every_process(filesystem, inner_staging)
+        yield staging
+        check()
+        _seal(path, staging, kind)
+        object_outputs.move(filesystem, inner_staging, inner, kind)
 
 
 @contextmanager
@@ -200,16 +187,11 @@ def remove(path: str, kind: Kind) -> None:
     files = ownership.files_of(path, kind)
     filesystem, inner = storage.file_system(path)
     if not isinstance(filesystem, LocalFileSystem):
-        _write_moving(filesystem, inner, kind, files)
-        for file in reversed(files):  # The manifest first: without it nobody reads the rest.
-            with suppress(FileNotFoundError):
-                filesystem.rm(storage.join(inner, file))
-        with suppress(FileNotFoundError):
-            filesystem.rm(storage.join(inner, ownership.MOVING))
+        object_outputs.remove(filesystem, inner, kind, files)
         return
     parent, name = os.path.split(inner.rstrip("/"))
     with _staging_beside(parent, name) as staging:
-        _touch(os.path.join(staging, _REPLACING))
+        local_files.touch(os.path.join(staging, _REPLACING))
         os.rename(inner, os.path.join(staging, name))
         _discard(staging, name, files)
 
@@ -262,13 +244,13 @@ def _settle_one(parent: str, name: str, staging: str) -> None:
         target, old = os.path.join(parent, name), os.path.join(staging, _OLD)
         if os.path.lexists(old) and not os.path.lexists(target):
             os.rename(old, target)
-            _sync_directory(parent)
+            local_files.sync_directory(parent)
             _LOG.warning("%s is back, which a killed run had moved away", target)
         is_replacing = os.path.lexists(os.path.join(staging, _REPLACING))
-        shutil.rmtree(os.path.join(staging, _doomed(name)), ignore_errors=True)
+        shutil.rmtree(os.path.join(staging, local_files.doomed_name(name)), ignore_errors=True)
         for place in (name, _OLD):
             if place == name and not is_replacing:
-                _remove_whole(os.path.join(staging, place))
+                local_files.remove_whole(os.path.join(staging, place))
             elif os.path.lexists(os.path.join(staging, place)):
                 _discard(staging, place, _proven_files(os.path.join(staging, place)))
         if _end(staging):
@@ -300,9 +282,6 @@ def _seal(path: str, staging: str, kind: Kind) -> None:
         ownership.seal(staging, kind)
     except InputError as error:
         raise JobError(f"{path} could not be made: {error}") from None
-
-
-# Local files -------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -341,21 +320,17 @@ def _staged(
         # What is inside what is staged itself is synced with it.
         is_durable = not any(map(ownership.name_staged_in, parent.split("/")))
         if is_durable:
-            _sync_all(made)
+            local_files.sync_all(made)
         check()
         _put(staging, name, os.path.join(parent, name), files_there)
         if is_durable:
-            _sync_directory(parent)
+            local_files.sync_directory(parent)
 
 
 def _placed(inner: str) -> tuple[str, str]:
     """Return the real directory that a path is in, and its name there."""
     parent, name = os.path.split(os.path.abspath(inner))
     return os.path.realpath(parent), name
-
-
-def _new_staging_name(name: str) -> str:
-    return ownership.staging_name(name, uuid.uuid4().hex[:8])
 
 
 @contextmanager
@@ -369,14 +344,14 @@ def _staging_beside(parent: str, name: str) -> Iterator[str]:
     finally:
         with suppress(OSError):
             if not os.path.lexists(os.path.join(staging, _REPLACING)):
-                _remove_whole(os.path.join(staging, name))
+                local_files.remove_whole(os.path.join(staging, name))
             _end(staging)
         os.close(lock)
 
 
 def _made_with_lock(parent: str, name: str) -> tuple[str, int]:
     while True:
-        staging = os.path.join(parent, _new_staging_name(name))
+        staging = os.path.join(parent, ownership.new_staging_name(name))
         os.mkdir(staging)
         # Another run may have taken it, while it was empty, for what a killed one left.
         with suppress(FileNotFoundError):
@@ -411,12 +386,12 @@ def _put(
     """Move what was made to its path, in one step where the system can."""
     made = os.path.join(staging, name)
     if not os.path.lexists(target):
-        _rename_to_nothing(made, target)
+        local_files.rename_to_nothing(made, target)
         return
     replacing, old = os.path.join(staging, _REPLACING), os.path.join(staging, _OLD)
-    _touch(replacing)
+    local_files.touch(replacing)
     try:
-        if _renameat2(made, target, _EXCHANGE):
+        if local_files.renameat2(made, target, local_files.EXCHANGE):
             old = made
         else:
             _rename_both(made, target, old)
@@ -427,13 +402,13 @@ def _put(
         files = files_there(old)
     except InputError:  # Something came into it meanwhile.
         if old == made:
-            _renameat2(made, target, _EXCHANGE)
+            local_files.renameat2(made, target, local_files.EXCHANGE)
         else:
             os.rename(target, made)
             os.rename(old, target)
         os.unlink(replacing)
         raise
-    _sync_directory(os.path.dirname(target))
+    local_files.sync_directory(os.path.dirname(target))
     _discard(staging, os.path.basename(old), files)
 
 
@@ -450,118 +425,4 @@ def _rename_both(made: str, target: str, old: str) -> None:
 def _discard(staging: str, name: str, files: list[str] | None) -> None:
     """Remove the listed files of what was replaced; that it is not quite done does no harm."""
     with suppress(OSError):
-        _remove_listed(os.path.join(staging, name), files)
-
-
-def _rename_to_nothing(source: str, target: str) -> None:
-    try:
-        if _renameat2(source, target, _NOREPLACE):
-            return
-    except FileExistsError:
-        raise InputError(f"{target} is there already; it came meanwhile") from None
-    os.rename(source, target)
-
-
-def _renameat2(source: str, target: str, flags: int) -> bool:
-    """Rename with flags; return false where the system or the file system cannot."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in _CANNOT:
-        return False
-    raise OSError(code, os.strerror(code), source, None, target)
-
-
-def _remove_listed(path: str, files: list[str] | None) -> None:
-    """Remove the listed files of a directory, and directories that are empty then; no others."""
-    if files is None:
-        os.unlink(path)
-        return
-    directories = {above for file in files for above in _above(os.path.dirname(file))}
-    for file in files[:-1]:
-        _unlink_if_there(os.path.join(path, file))
-    for each in sorted(directories, key=len, reverse=True):
-        with suppress(FileNotFoundError):
-            os.rmdir(os.path.join(path, each))
-    for file in files[-1:]:  # The manifest: as long as it is there, the rest is known to be ours.
-        _unlink_if_there(os.path.join(path, file))
-    os.rmdir(path)
-
-
-def _unlink_if_there(path: str) -> None:
-    with suppress(FileNotFoundError, NotADirectoryError):
-        os.unlink(path)
-
-
-def _above(directory: str) -> Iterator[str]:
-    while directory:
-        yield directory
-        directory = os.path.dirname(directory)
-
-
-def _remove_whole(path: str) -> None:
-    """Remove what we were making, of which no part was ever at its path; links are not followed."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        # Under its new name nobody puts anything into it any more.
-        doomed = _doomed(path)
-        os.rename(path, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-    elif os.path.lexists(path):
-        os.unlink(path)
-
-
-def _doomed(name: str) -> str:
-    return f"{name}{storage.STAGING_SUFFIX}"
-
-
-def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-
-
-def _sync_all(path: str) -> None:
-    """Wait until a file, or a directory with all that is in it, is on the disk."""
-    if not os.path.isdir(path):
-        _sync(path)
-        return
-    for directory, _, files in os.walk(path, topdown=False):
-        for file in files:
-            _sync(os.path.join(directory, file))
-        _sync(directory)
-
-
-def _sync_directory(path: str) -> None:
-    with suppress(OSError):  # There are file systems that cannot.
-        _sync(path)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-# Object stores -----------------------------------------------------------------------------------
-
-
-def _move_objects(filesystem: Any, staging: str, target: str, kind: Kind) -> None:
-    """Move files one by one, the manifest last; meanwhile another file says what they are."""
-    filesystem.invalidate_cache()
-    if filesystem.exists(target):
-        remove(storage.on_every_process(filesystem, target), kind)
-    files = [str(name)[len(staging) :].lstrip("/") for name in filesystem.find(staging)]
-    filesystem.makedirs(target, exist_ok=True)
-    _write_moving(filesystem, target, kind, files)
-    for file in sorted(files, key=lambda name: (name == kind.manifest, name)):
-        filesystem.makedirs(filesystem._parent(storage.join(target, file)), exist_ok=True)
-        filesystem.mv(storage.join(staging, file), storage.join(target, file))
-    filesystem.rm(storage.join(target, ownership.MOVING))
-
-
-def _write_moving(filesystem: Any, path: str, kind: Kind, files: list[str]) -> None:
-    moving = {"made_by": ownership.PROJECT, "kind": kind.name, "files": files}
-    filesystem.pipe_file(storage.join(path, ownership.MOVING), json.dumps(moving).encode())
+        local_files.remove_listed(os.path.join(staging, name), files)

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -394,6 +395,11 @@ def staging_name(name: str, random: str) -> str:
     """
     proof = hashlib.sha256(f"{PROJECT} {name} {random}".encode()).hexdigest()[:8]
     return f".{name}.{random}{proof}{storage.STAGING_SUFFIX}"
+
+
+def new_staging_name(name: str) -> str:
+    """Return a staging name that no other run has; see `staging_name`."""
+    return staging_name(name, uuid.uuid4().hex[:8])
 
 
 def name_staged_in(entry: str) -> str | None:

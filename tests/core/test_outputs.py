@@ -8,7 +8,7 @@ import sys
 import fsspec
 import pytest
 
-from dask_als.core import json_files, outputs, storage
+from dask_als.core import json_files, local_files, outputs, storage
 from dask_als.core.ownership import DATASET
 from dask_als.errors import InputError, JobError
 
@@ -169,7 +169,7 @@ def test_what_was_there_comes_back_if_it_cannot_be_replaced(tmp_path):
 @pytest.fixture
 def without_exchange(monkeypatch):
     """A file system that cannot exchange two names."""
-    monkeypatch.setattr(outputs, "_renameat2", lambda *_: False)
+    monkeypatch.setattr(local_files, "renameat2", lambda *_: False)
 
 
 def test_without_an_exchange(tmp_path, without_exchange):
@@ -204,8 +204,8 @@ def test_what_a_run_killed_between_two_renames_moved_away_is_back_with_the_next(
     make(path, 1)
     script = (
         "import os, sys; path = sys.argv[1]\n"
-        "from dask_als.core import json_files, outputs, ownership, storage\n"
-        "outputs._renameat2 = lambda *_: False\n"
+        "from dask_als.core import json_files, local_files, outputs, ownership, storage\n"
+        "local_files.renameat2 = lambda *_: False\n"
         "rename = os.rename\n"
         "def killed(source, target):\n"
         "    rename(source, target)\n"
@@ -229,14 +229,14 @@ def test_nothing_is_left_of_what_is_written_while_it_is_removed(tmp_path, monkey
     """A task that is still at work cannot bring a removed directory back."""
     directory = tmp_path / "a"
     json_files.write_json(str(directory / "one.json"), 1)
-    rmtree = outputs.shutil.rmtree
+    rmtree = local_files.shutil.rmtree
 
     def rmtree_beside_a_task(path, **options):
         with pytest.raises(FileNotFoundError):
             json_files.write_json(str(directory / "part" / "two.json"), 1)
         rmtree(path, **options)
 
-    monkeypatch.setattr(outputs.shutil, "rmtree", rmtree_beside_a_task)
+    monkeypatch.setattr(local_files.shutil, "rmtree", rmtree_beside_a_task)
     storage.remove(str(directory))
     assert everything_in(tmp_path) == []
 
@@ -254,7 +254,7 @@ def killed_while_making(path):
     """Let a process be killed while it makes a directory."""
     script = (
         "import os, sys; path = sys.argv[1]\n"
-        "from dask_als.core import json_files, outputs, ownership, storage\n"
+        "from dask_als.core import json_files, local_files, outputs, ownership, storage\n"
         "with outputs.staged_directory(path, ownership.DATASET, overwrite=True) as staging:\n"
         "    json_files.write_json(storage.join(staging, 'a.json'), 1)\n"
         "    os.kill(os.getpid(), 9)\n"
