@@ -121,7 +121,7 @@ def sync_all(path: str) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """Wait until the entries of a directory are on the disk, where the file system can sync them."""
+    """Wait until the entries of a directory are on the disk, if the file system can do that."""
     with suppress(OSError):
         _sync(path)
 

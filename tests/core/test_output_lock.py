@@ -1,7 +1,5 @@
-import multiprocessing
-import os
-import signal
-import threading
+import subprocess
+import sys
 
 import fsspec
 import pytest
@@ -9,8 +7,6 @@ import pytest
 from dask_als.core import output_lock
 from dask_als.core.output_lock import NAME, held
 from dask_als.errors import InputError
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(autouse=True)
@@ -56,23 +52,25 @@ def test_other_outputs_are_free(output):
         pass
 
 
-def _hold(output, holds):
-    with held(output, "killed"):
-        holds.set()
-        threading.Event().wait()
+HOLD = """
+import sys, time
+from dask_als.core.output_lock import held
+with held(sys.argv[1], "killed"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_a_killed_run_holds_nothing(tmp_path):
-    holds = SPAWN.Event()
-    process = SPAWN.Process(target=_hold, args=(str(tmp_path), holds))
-    process.start()
-    assert holds.wait(60)
-    with pytest.raises(InputError, match="in use by run killed"), held(str(tmp_path), "next"):
-        pass
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    with held(str(tmp_path), "next"):
-        pass
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="in use by run killed"), held(str(tmp_path), "next"):
+            pass
+        process.kill()
+        process.wait()
+        with held(str(tmp_path), "next"):
+            pass
 
 
 def leave(output, run):
