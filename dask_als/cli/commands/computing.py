@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from dask_als.cli.commands.options import settings_of
 from dask_als.errors import InputError
@@ -88,9 +89,20 @@ def cluster_settings(options: dict[str, Any]) -> ClusterSettings:
     """Take the options of a cluster out of all options."""
     from dask_als.cluster.cluster import ClusterSettings
 
+    _check_address(options.get("address", "local"))
     options.setdefault("kubernetes", _kubernetes_size(options.pop("pods", ())))
     settings: ClusterSettings = settings_of(ClusterSettings, options)
     return settings
+
+
+def _check_address(address: str) -> None:
+    """Check that an address can be one, before anything tries to connect to it."""
+    try:
+        _ = urlsplit(address).port
+    except ValueError as error:
+        raise InputError(f"--cluster is {address!r}: {error}") from None
+    if not address.isprintable():
+        raise InputError(f"--cluster is {address!r}; it has characters that no address has")
 
 
 def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
