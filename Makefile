@@ -59,13 +59,9 @@ $(VENV)/docs-installed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,docs]'
 	touch $@
 
+# The hooks of .pre-commit-config.yaml; `.venv/bin/pre-commit install` runs them before each commit.
 lint: env
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/deptry dask_als
-	$(BIN)/codespell
+	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
 
 # Known vulnerabilities of what constraints.txt pins; pip-audit has a venv of its own.
 audit: $(VENV)/audit/bin/pip-audit

@@ -25,7 +25,7 @@ __all__ = [
     "StopSettings",
     "TrainSettings",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 ensure_home()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 import click
@@ -46,8 +47,7 @@ COMMANDS = (
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     # Entered first: an import may drop a KeyboardInterrupt, too.
-    with outlets.lasting(), interrupts.noticed():
-        _show_warnings()
+    with outlets.lasting(), interrupts.noticed(), _log_on_stderr():
         code = _run(sys.argv[1:] if arguments is None else arguments)
     if code:
         sys.exit(code)
@@ -77,11 +77,17 @@ def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
     return cause if isinstance(cause, KeyboardInterrupt) else None
 
 
-def _show_warnings() -> None:
-    """Show warnings of the package, such as of what a killed run left, as lines on stderr."""
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what the package logs as lines on stderr: warnings, and more with ``--verbose``."""
     logger = logging.getLogger("dask_als")
+    level = logger.level
     if not logger.handlers:
-        logger.addHandler(_Lines(logging.WARNING))
+        logger.addHandler(_Lines())
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Lines(logging.Handler):

@@ -64,7 +64,10 @@ def file_system(path: str) -> tuple[Any, str]:
         # What other processes wrote meanwhile would be missing from a listing that is kept.
         filesystem, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
         urlsplit(path)  # It refuses addresses that file systems would trip over later.
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
+        extra = ": pip install 'dask-als[s3]'" if path.startswith(("s3://", "s3a://")) else ""
+        raise InputError(f"{path} cannot be reached: {first_line(error)}{extra}") from None
+    except ValueError as error:
         raise InputError(f"{path} cannot be reached: {first_line(error)}") from None
     if not inner:
         raise InputError(f"{path} names no file or folder")

@@ -76,7 +76,7 @@ class KubernetesSize:
         If a value is out of its range.
     """
 
-    image: str = "dask-als:0.1.0"
+    image: str = "dask-als:0.2.0"
     workers: int = 2
     threads: int = 1
     memory: str = "4Gi"

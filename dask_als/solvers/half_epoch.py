@@ -15,9 +15,10 @@ import numpy as np
 from dask_als.core.blocks import Block, Factors, concatenated, predictions
 from dask_als.core.side import Side
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.kernels.least_squares import solve_rows
+from dask_als.kernels.least_squares import solve_rows, solve_rows_plain
 from dask_als.settings.training import Regularization, TrainSettings
 from dask_als.solvers.objective import NO_SUMS, Sums, sums_of
+from dask_als.solvers.reference import reference_is_wanted
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def solve_part(
     """
     regularization = settings.regularization(side)
     weights = regularization_weights(block, regularization)
-    bias, factors, squared_error = solve_rows(  # type: ignore[no-untyped-call]
+    solve = solve_rows_plain if reference_is_wanted() else solve_rows
+    bias, factors, squared_error = solve(  # type: ignore[no-untyped-call]
         block.indptr,
         block.indices,
         block.ratings,

@@ -19,6 +19,7 @@ from dask_als.solvers.gibbs import Gibbs
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.implicit import ImplicitLeastSquares
 from dask_als.solvers.objective import objective, rmse
+from dask_als.solvers.reference import check_reference
 
 
 class Method(Protocol):
@@ -61,6 +62,7 @@ def method_of(settings: TrainSettings, mean: float) -> Method:
     mean : float
         The global mean taken out of the ratings.
     """
+    check_reference(settings)
     if settings.feedback == "implicit":
         return ImplicitLeastSquares(settings)
     return Gibbs(settings, mean) if settings.method == "gibbs" else LeastSquares(settings, mean)

@@ -176,11 +176,24 @@ def check_fits(dataset: Dataset, settings: TuneSettings, shape: Shape) -> None:
         )
 
 
-def _study(settings: TuneSettings) -> optuna.Study:
+def require_optuna() -> None:
+    """Check that Optuna is installed.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
     try:
-        import optuna
+        import optuna  # noqa: F401
     except ImportError:
         raise InputError("tune needs Optuna: pip install 'dask-als[tune]'") from None
+
+
+def _study(settings: TuneSettings) -> optuna.Study:
+    require_optuna()
+    import optuna
+
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -116,7 +116,7 @@ def test_a_training_as_json_with_its_trace_and_performance_report(dataset, tmp_p
         )
         for number, part in enumerate(half["partitions"]):
             assert part["number"] == number
-            assert part["worker"].startswith("tcp://")
+            assert part["worker"].startswith("tls://")
             spent = part["solving"] + part["waiting"] + part["overhead"]
             assert spent == pytest.approx(half["seconds"])
 

@@ -282,7 +282,7 @@ class TestBadInput:
     def test_ratings_that_cannot_be_generated(self, tmp_path, run):
         complains(run("generate", tmp_path / "g", "--users", 0), "users is 0")
         (tmp_path / "there").mkdir()
-        complains(run("generate", tmp_path / "there"), "is there already")
+        complains(run("generate", tmp_path / "there"), "is a directory, so it is not replaced")
 
     def test_debug_shows_the_traceback(self, tmp_path, run):
         code, _, err = run("train", tmp_path / "no", tmp_path / "m", "--debug")
@@ -308,7 +308,7 @@ def is_alive(process):
 
 
 INTERRUPTED_IN_AN_IMPORT = """
-from dask_als import cli
+from dask_als.cli import main as cli
 cli.import_module = lambda name: exec("raise KeyboardInterrupt")
 cli.main(["train"])
 """

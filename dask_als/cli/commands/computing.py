@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from dask_als.cli.commands.options import settings_of
 from dask_als.errors import InputError
 from dask_als.settings.cluster import KubernetesSize
 
 if TYPE_CHECKING:
-    from dask_als.cluster.cluster import ClusterSettings, DaskExecutor
-    from dask_als.core.executor import Shape
+    from dask_als.cluster.cluster import ClusterSettings
+    from dask_als.core.executor import Executor, Shape
+
+SERIAL = "serial"
+"""What ``--cluster`` names if no cluster is wanted: every task runs in this process, at once."""
+
+_LOG = logging.getLogger(__name__)
 
 
 class Says(Protocol):
@@ -32,7 +39,7 @@ def computing(
     *,
     shared: str | None = None,
     seen: Sequence[str] = (),
-) -> Iterator[DaskExecutor]:
+) -> Iterator[Executor]:
     """Connect to the cluster that the options name, and say where its dashboard is.
 
     Parameters
@@ -47,8 +54,12 @@ def computing(
     from dask_als.cluster.guard import guard
 
     report_path = options.pop("performance_report", None)
+    if options["address"] == SERIAL:
+        yield _serial_executor(report_path)
+        return
     settings = cluster_settings(options)
     with connected(settings) as client:
+        _LOG.info("connected to %s", client.scheduler.address)
         screen.say(f"dashboard {client.dashboard_link}")
         if settings.address == "local" and not settings.private:
             may = "see this" if settings.security else "see this and run code as you"
@@ -65,13 +76,33 @@ def computing(
             yield DaskExecutor(client, patience=settings.worker_timeout)
 
 
+def _serial_executor(report_path: str | None) -> Executor:
+    from dask_als.core.executor import SerialExecutor
+
+    if report_path:
+        raise InputError(f"--performance-report needs Dask; --cluster is {SERIAL}")
+    _LOG.info("every task runs in this process, without Dask")
+    return SerialExecutor()
+
+
 def cluster_settings(options: dict[str, Any]) -> ClusterSettings:
     """Take the options of a cluster out of all options."""
     from dask_als.cluster.cluster import ClusterSettings
 
+    _check_address(options.get("address", "local"))
     options.setdefault("kubernetes", _kubernetes_size(options.pop("pods", ())))
     settings: ClusterSettings = settings_of(ClusterSettings, options)
     return settings
+
+
+def _check_address(address: str) -> None:
+    """Check that an address can be one, before anything tries to connect to it."""
+    try:
+        _ = urlsplit(address).port
+    except ValueError as error:
+        raise InputError(f"--cluster is {address!r}: {error}") from None
+    if not address.isprintable():
+        raise InputError(f"--cluster is {address!r}; it has characters that no address has")
 
 
 def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
@@ -96,7 +127,10 @@ def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
 def shape_of(options: dict[str, Any]) -> Shape:
     """Return the shape of the cluster that the options name; a local one is not started."""
     from dask_als.cluster.cluster import DaskExecutor, connected
+    from dask_als.core.executor import SerialExecutor
 
+    if options["address"] == SERIAL:
+        return SerialExecutor.shape
     settings = cluster_settings(options)
     if settings.address == "local":
         return settings.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -31,22 +32,36 @@ def setting(settings: type, name: str, *names: str, **attributes: Any) -> Decora
     )
 
 
+def _log_everything(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        logging.getLogger("dask_als").setLevel(logging.INFO)
+
+
 def settings_of(settings: type, options: dict[str, Any]) -> Any:
     """Take the options that are fields of a settings class out of all options."""
     names = {f.name for f in dataclasses.fields(settings)}
     return settings(**{name: options.pop(name) for name in names & options.keys()})
 
 
-debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+debug_option = together(
+    click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+    ),
+    click.option(
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_log_everything,
+        help="Show the messages of the logger dask_als from level INFO on.",
+    ),
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 cluster_option = click.option(
     "--cluster",
     "address",
     default="local",
-    metavar="local|ADDRESS|kubernetes",
-    help="Where to compute.",
+    metavar="local|ADDRESS|kubernetes|serial",
+    help="Where to compute: serial is this process alone, without Dask.",
 )
 size_options = together(
     click.option(

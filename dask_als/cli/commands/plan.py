@@ -29,7 +29,7 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
 
     The time is that of threads as fast as this machine's.
 
-    
+    \b
     Example:
         dask-als plan DATASET --rank 64 --workers 4 --memory 4GiB
     """

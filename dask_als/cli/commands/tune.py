@@ -50,8 +50,10 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
     from dask_als.cli import console
     from dask_als.data.dataset import open_dataset
     from dask_als.jobs.tuned_job import check_job_path, tuned_job, write_job
+    from dask_als.tuning.search import require_optuna
     from dask_als.tuning.search import tune as run
 
+    require_optuna()
     settings = settings_of(TuneSettings, options)
     check_job_path(job_file, overwrite=overwrite)
     opened = open_dataset(dataset)
