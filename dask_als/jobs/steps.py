@@ -31,7 +31,8 @@ from dask_als.data.dataset import Dataset, open_dataset, rows_path
 from dask_als.data.prepare import Progress, Titles, prepare
 from dask_als.data.source import open_source
 from dask_als.errors import InputError
-from dask_als.evaluation.evaluate import Evaluation, evaluate
+from dask_als.evaluation.evaluate import evaluate
+from dask_als.evaluation.results import Evaluation
 from dask_als.jobs.job_file import Job
 from dask_als.jobs.result import JobResult, StepResult, in_a_line
 from dask_als.model import files as model_files

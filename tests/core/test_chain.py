@@ -23,10 +23,10 @@ from dask_als.evaluation.evaluate import evaluate
 from dask_als.jobs.job_file import Job, SourceSettings
 from dask_als.jobs.result import recorded
 from dask_als.jobs.steps import run_job
-from dask_als.model import model as model_module
 from dask_als.model import recommend
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
+from dask_als.model.training_data import recently_read_block
 from dask_als.report.data import measure_errors
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
@@ -252,7 +252,7 @@ def files_of(root, kind):
 def outcome(read, root):
     """Return what a reader comes to, as a new process would; its error, or the results."""
     checksums._CHECKED.clear()
-    model_module._recently_read_block.cache_clear()
+    recently_read_block.cache_clear()
     try:
         return read(root)
     except InputError as error:
