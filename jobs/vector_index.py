@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -26,7 +25,8 @@ def main(model: str, exact: str) -> None:
     index = index_of(items)
     best = pl.read_parquet(f"{exact}/*.parquet").group_by("user_id").agg("item_id")
     both = best.join(users, left_on="user_id", right_on="id")
-    k = json.loads(Path(exact, "recommendations.json").read_text())["settings"]["k"]
+    manifest = pl.read_parquet_metadata(f"{exact}/_recommendations.parquet")["dask_als"]
+    k = json.loads(manifest)["settings"]["k"]
     found = items["id"].to_numpy()[index.search(queries_of(both), k).keys]
     shared = [
         len(set(mine) & set(its)) / len(its)

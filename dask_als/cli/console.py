@@ -19,8 +19,9 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.run_events import Listener
 from dask_als.core.run_events import Progress as HalfEpochProgress
 from dask_als.evaluation.calibration import Calibration
-from dask_als.evaluation.evaluate import Errors, Evaluation, Ranking
-from dask_als.planning.plan import Plan, in_words
+from dask_als.evaluation.results import Errors, Evaluation, Ranking
+from dask_als.planning.memory import in_words
+from dask_als.planning.plan import Plan
 from dask_als.tuning.search import Tuning
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.outputs import staged_path
 from dask_als.errors import InputError
-from dask_als.evaluation.evaluate import Baselines
+from dask_als.evaluation.baselines import Baselines
 from dask_als.model.model import ALSModel
 from dask_als.settings.training import TrainSettings
 

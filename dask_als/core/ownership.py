@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als.core import json_files, storage
+from dask_als.core import json_files, parquet_manifest, storage
 from dask_als.errors import InputError
 
 PROJECT = "dask_als"
@@ -42,17 +42,20 @@ class Kind:
     ----------
     name : str
     manifest : str
-        The file that completes it.
+        The file that completes it: JSON, or Parquet without rows (`parquet_manifest`).
     keys : frozenset of str
         What a manifest has that does not say its kind: that of the release before.
     files : str
         Which files belong to one whose manifest does not list them; a regular expression.
+    before : Kind or None
+        The same kind of output, as earlier releases wrote it.
     """
 
     name: str
     manifest: str
     keys: frozenset[str]
     files: str
+    before: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,14 @@ SAMPLE = Kind(
     frozenset({"users", "items", "residual_precision"}),
     rf"(users|items)/{_PART}",
 )
+_RECOMMENDATIONS_KEYS = frozenset({"model", "settings", "rows", "recommendations"})
+OLD_RECOMMENDATIONS = Kind("recommendations", "recommendations.json", _RECOMMENDATIONS_KEYS, _PART)
 RECOMMENDATIONS = Kind(
     "recommendations",
-    "recommendations.json",
-    frozenset({"model", "settings", "rows", "recommendations"}),
+    "_recommendations.parquet",
+    _RECOMMENDATIONS_KEYS,
     _PART,
+    before=OLD_RECOMMENDATIONS,
 )
 
 JOB_RESULT = FileKind(
@@ -260,6 +266,8 @@ def listed_files(path: str, kind: Kind) -> list[str]:
         if moving.get("made_by") == PROJECT and moving.get("kind") == kind.name:
             return [*_plain(moving.get("files")), MOVING]
     manifest = _manifest_of(path, kind) if found.get(kind.manifest) == "file" else None
+    if manifest is None and kind.before is not None and kind.before.manifest in found:
+        return listed_files(path, kind.before)
     if manifest is None:
         raise InputError(
             f"{path} holds something else (no {kind.manifest} of a {kind.name} that dask-als "
@@ -296,7 +304,7 @@ def _plain(names: Any) -> list[str]:
 def _manifest_of(path: str, kind: Kind) -> dict[str, Any] | None:
     """Return the manifest of a directory of ours; None if it is not of that kind."""
     try:
-        value = json_files.read_json(storage.join(path, kind.manifest))
+        value = _read_manifest(storage.join(path, kind.manifest))
     except InputError:
         return None
     if not isinstance(value, dict) or not json_files.has_its_checksum(value):
@@ -356,13 +364,22 @@ def seal(path: str, kind: Kind) -> None:
         If there is no manifest.
     """
     manifest = storage.join(path, kind.manifest)
-    value = json_files.read_json(manifest)
+    value = _read_manifest(manifest)
     files = sorted(name for name, what in _inventory(path) if what == "file")
     value = {
         key: its for key, its in value.items() if key not in ("checksum", *json_files.MARK_KEYS)
     }
     marked = {**value, "made_by": PROJECT, "kind": kind.name, "files": files}
-    json_files.write_with_checksum(manifest, marked)
+    if manifest.endswith(".parquet"):
+        parquet_manifest.rewrite_value(manifest, marked)
+    else:
+        json_files.write_with_checksum(manifest, marked)
+
+
+def _read_manifest(path: str) -> Any:
+    return (parquet_manifest.read_value if path.endswith(".parquet") else json_files.read_json)(
+        path
+    )
 
 
 def check_inputs(path: str, inputs: Iterable[str]) -> None:

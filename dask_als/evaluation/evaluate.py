@@ -1,16 +1,14 @@
-"""How good a model is on held-out ratings, beside what needs no model."""
+"""Evaluate a model on held-out ratings, and compare it with baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from dask_als.core import storage
-from dask_als.core.blocks import Block, Factors, predictions, zero_factors
+from dask_als.core.blocks import Block, Factors, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.core.superaccumulator import as_float, exact_sum
@@ -18,141 +16,15 @@ from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read
 from dask_als.errors import InputError
 from dask_als.evaluation.calibration import Calibration, calibration
 from dask_als.evaluation.ranking_metrics import MEASURES, measures
+from dask_als.evaluation.results import Errors, Evaluation, Ranking
+from dask_als.evaluation.scorers import Scorer, read_counts, submit_scorers
 from dask_als.model import files as model_files
-from dask_als.model.recommend import rated_by, typical_norm
-from dask_als.model.top_k import Candidates, candidates, top_k
+from dask_als.model.recommend import rated_by
+from dask_als.model.top_k import top_k
 from dask_als.settings.evaluation import EvaluateSettings
-from dask_als.settings.training import TrainSettings
-from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import rmse
-from dask_als.training.train import Epoch, Training, zero_start
 
 COMPARED = ("model", "global mean", "biases alone", "most popular")
-_BIAS_EPOCHS = 15
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """Held-out RMSE without factors.
-
-    Attributes
-    ----------
-    global_mean : float
-        Predicting the mean of the training ratings.
-    biases : float
-        Predicting mean, user bias and item bias, with the same regularization of biases.
-    """
-
-    global_mean: float
-    biases: float
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Errors of predicted ratings, in units of a rating.
-
-    Attributes
-    ----------
-    rmse, mae : float
-        Root of the mean squared error, and mean absolute error.
-    rmse_clipped, mae_clipped : float
-        The same, with predictions clipped to the range of the training ratings.
-    rmse_cold : float or None
-        The first, over held-out ratings whose user or item has no training rating; None if there
-        are none.
-    """
-
-    rmse: float
-    mae: float
-    rmse_clipped: float
-    mae_clipped: float
-    rmse_cold: float | None
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Ranked lists of k items for each user with a relevant held-out item, means over users.
-
-    Attributes
-    ----------
-    precision, recall, ndcg, map, hit_rate : float
-        As in `ranking.measures`.
-    coverage : float
-        Share of all items that are in somebody's list.
-    popularity : float
-        Mean number of training ratings of an item in a list.
-    """
-
-    precision: float
-    recall: float
-    ndcg: float
-    map: float
-    hit_rate: float
-    coverage: float
-    popularity: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What held-out ratings say of a model and of the baselines.
-
-    Attributes
-    ----------
-    settings : EvaluateSettings
-    n_test : int
-        Held-out ratings; all of them are predicted.
-    n_cold : int
-        Those whose user or item has no training rating and is scored by the fallback.
-    cold_users, cold_items : int
-        How many such users and items there are.
-    n_lists : int
-        Users with a relevant held-out item.
-    held_out_popularity : float
-        Mean number of training ratings of a relevant held-out item: what `Ranking.popularity`
-        compares with.
-    errors : dict of str to Errors
-        By what predicts: ``model`` (if of explicit feedback), ``global mean``, ``biases alone``.
-    ranking : dict of str to Ranking
-        By what ranks: ``model``, ``biases alone``, ``most popular``.
-    calibration : Calibration or None
-        Of a model of samples.
-    """
-
-    settings: EvaluateSettings
-    n_test: int
-    n_cold: int
-    cold_users: int
-    cold_items: int
-    n_lists: int
-    held_out_popularity: float
-    errors: dict[str, Errors]
-    ranking: dict[str, Ranking]
-    calibration: Calibration | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """What predicts ratings, or ranks items, or both.
-
-    Attributes
-    ----------
-    mean : float
-    users : callable
-        Makes the state of a range of users.
-    items : Factors or None
-        None if it cannot predict.
-    candidates : Candidates or None
-        None if it cannot rank.
-    """
-
-    mean: float
-    users: Callable[[range], Factors]
-    items: Factors | None
-    candidates: Candidates | None
 
 
 @dataclass(frozen=True)
@@ -224,7 +96,7 @@ def evaluate(
         )
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
-    scorers = _submit_scorers(storage.absolute(model), dataset, manifest.settings, executor)
+    scorers = submit_scorers(storage.absolute(model), dataset, manifest.settings, executor)
     facts = executor.submit(
         _facts,
         dataset.path,
@@ -252,107 +124,8 @@ def evaluate(
     return _evaluation(figures, of_samples, dataset, settings)
 
 
-def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Baselines:
-    """Measure the baselines on a dataset's held-out ratings, of which there must be some."""
-    errors = [
-        executor.submit(
-            _error_of_mean,
-            dataset.path,
-            number,
-            partition,
-            dataset.rating_mean,
-            key=f"test-mean-{number}",
-        )
-        for number, partition in enumerate(dataset.users.partitions)
-        if partition.test_ratings
-    ]
-    last = _biases_alone(dataset, settings, executor)
-    assert last.figures.test_rmse is not None, "there are held-out ratings"
-    return Baselines(rmse(sum(executor.gather(errors)), dataset.n_test), last.figures.test_rmse)
-
-
-def _biases_alone(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Epoch:
-    settings = replace(settings, rank=1, center=True, method="als", feedback="explicit")
-    training = Training(dataset, settings, executor)
-    *_, last = training.stretch(zero_start, range(1, _BIAS_EPOCHS + 1))
-    return last
-
-
-def _error_of_mean(path: str, number: int, partition: Partition, mean: float) -> int:
-    block = read_test_block(path, number, partition)
-    return exact_sum((block.ratings.astype(np.float64) - mean) ** 2)
-
-
-def _submit_scorers(
-    model: str, dataset: Dataset, settings: TrainSettings, executor: Executor
-) -> dict[str, Any]:
-    """Return handles of what is compared, by name."""
-    n_users, n_items = dataset.users.n_rows, dataset.items.n_rows
-    biases = _biases_alone(dataset, settings, executor).sides
-    return {
-        "model": executor.submit(_model_scorer, model, n_users, n_items, key="scorer-model"),
-        "global mean": executor.submit(
-            _mean_scorer, dataset.rating_mean, n_items, key="scorer-global-mean"
-        ),
-        "biases alone": executor.submit(
-            _bias_scorer,
-            biases[USERS][0],
-            biases[ITEMS][0],
-            dataset.rating_mean,
-            key="scorer-biases-alone",
-        ),
-        "most popular": executor.submit(
-            _popular_scorer, dataset.rows_file(ITEMS), n_items, key="scorer-most-popular"
-        ),
-    }
-
-
-def _model_scorer(model: str, n_users: int, n_items: int) -> Scorer:
-    manifest = model_files.read_manifest(model)
-    dtype = manifest.settings.dtype
-    items, _ = model_files.read_state(model, ITEMS, range(n_items), dtype)
-    # Preferences are no ratings.
-    predicts = manifest.settings.feedback == "explicit"
-    return Scorer(
-        manifest.global_mean,
-        partial(_read_users, model, dtype),
-        items if predicts else None,
-        candidates(items, typical_norm=typical_norm(items, n_users)),
-    )
-
-
-def _read_users(model: str, dtype: str, rows: range) -> Factors:
-    return model_files.read_state(model, USERS, rows, dtype)[0]
-
-
-def _mean_scorer(mean: float, n_items: int) -> Scorer:
-    return Scorer(mean, _no_users, zero_factors(range(n_items), rank=1, dtype="float64"), None)
-
-
-def _no_users(rows: range) -> Factors:
-    return zero_factors(rows, rank=1, dtype="float64")
-
-
-def _bias_scorer(users: SolvedSide, items: SolvedSide, mean: float) -> Scorer:
-    return Scorer(mean, partial(_some_users, users.state), items.state, candidates(items.state))
-
-
-def _some_users(state: Factors, rows: range) -> Factors:
-    return state[rows.start : rows.stop]
-
-
-def _popular_scorer(items: RowsFile, n_items: int) -> Scorer:
-    counts = _read_counts(items, range(n_items))
-    popularity = Factors(counts.astype(np.float64), np.zeros((n_items, 1)))
-    return Scorer(0.0, _no_users, None, candidates(popularity))
-
-
 def _facts(path: str, items: RowsFile, n_items: int, bounds: tuple[float, float]) -> _Facts:
-    return _Facts(path, _read_counts(items, range(n_items)), bounds)
-
-
-def _read_counts(file: RowsFile, rows: range) -> np.ndarray:
-    return file.read(rows, ["count"]).column("count").to_numpy()
+    return _Facts(path, read_counts(items, range(n_items)), bounds)
 
 
 def _evaluate_part(

@@ -31,7 +31,8 @@ from dask_als.data.dataset import Dataset, open_dataset, rows_path
 from dask_als.data.prepare import Progress, Titles, prepare
 from dask_als.data.source import open_source
 from dask_als.errors import InputError
-from dask_als.evaluation.evaluate import Evaluation, evaluate
+from dask_als.evaluation.evaluate import evaluate
+from dask_als.evaluation.results import Evaluation
 from dask_als.jobs.job_file import Job
 from dask_als.jobs.result import JobResult, StepResult, in_a_line
 from dask_als.model import files as model_files
@@ -138,9 +139,10 @@ class _Step:
         """
         if isinstance(self.kind, FileKind):
             outputs.check_file(self.path, self.kind)
-            outputs.check_file(self.note, STEP_NOTE)
         elif not storage.exists(self.whole):
             outputs.check_directory(self.path, self.kind, overwrite=True)
+        if not self.note.startswith(f"{self.path}/"):
+            outputs.check_file(self.note, STEP_NOTE)
 
 
 def run_job(
@@ -189,6 +191,7 @@ def _run_step(
         replaced += step.also_removed(job)
         watcher.started(name, reason, replaced)
         step.run(job, executor, watcher)
+        step = _steps(job)[name]  # What was there before may have had another layout.
         made = {"step": name, "inputs": inputs, "sha256": checksums.sha256(step.whole)}
         outputs.replace_json(step.note, STEP_NOTE, made)
     except BaseException as error:
@@ -270,6 +273,15 @@ def _in_directory(path: str, kind: Kind) -> _Paths:
     }
 
 
+def _recommendations_paths(path: str) -> _Paths:
+    """Return where the note is: beside the directory, which readers take for one Parquet table."""
+    layout = recommend.layout_of(path)
+    paths = _in_directory(path, layout)
+    if layout is RECOMMENDATIONS:
+        paths["note"] = f"{path.rstrip('/')}.{STEP_NOTE_NAME}"
+    return paths
+
+
 def _steps(job: Job) -> dict[str, _Step]:
     return {
         "prepare": _Step(
@@ -298,7 +310,7 @@ def _steps(job: Job) -> dict[str, _Step]:
             figures=_evaluate_figures,
         ),
         "recommend": _Step(
-            **_in_directory(job.recommendations, RECOMMENDATIONS),
+            **_recommendations_paths(job.recommendations),
             inputs=_recommend_inputs,
             run=_recommend,
             files=_recommended_files,

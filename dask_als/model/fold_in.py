@@ -33,7 +33,7 @@ from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.data.prepare import KnownRows, prepare
 from dask_als.model import files as model_files
 from dask_als.model.files import ModelManifest, ModelSide
-from dask_als.model.model import dataset_of
+from dask_als.model.training_data import dataset_of
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import fold_in_method_of

@@ -2,119 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als.core.blocks import Block, Factors, concatenated, predictions
+from dask_als.core.blocks import Block, Factors, predictions
 from dask_als.core.epoch_metrics import EpochFigures
-from dask_als.core.limits import is_on_same_storage
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import MODEL
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
-from dask_als.data.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
+from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.explain import contributions
 from dask_als.model.files import ModelManifest, ModelSide
 from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.recommend import allowed_rows
+from dask_als.model.rows import UNKNOWN, ModelRows, read_model_rows
 from dask_als.model.top_k import Seen, candidates, top_k
+from dask_als.model.training_data import dataset_of, recently_read_block
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import fold_in_method_of
 from dask_als.solvers.objective import NO_SUMS
 
 Measure = Literal["cosine", "inner-product"]
-
-_LOG = logging.getLogger(__name__)
-_UNKNOWN = -1
-
-
-@dataclass(frozen=True)
-class ModelRows:
-    """One side of a model.
-
-    Attributes
-    ----------
-    side : Side
-    ids : pandas.Index
-        As in the source.
-    counts : ndarray of int64, shape (n_rows,)
-        Training ratings of each row.
-    state : Factors
-        Biases and factors of each row.
-    mean_bias : float
-        The bias of an unknown id.
-    biases_of_samples : ndarray, shape (n_rows, n_samples), or None
-        Of an average of samples.
-    """
-
-    side: Side
-    ids: pd.Index[Any]
-    counts: np.ndarray
-    state: Factors
-    mean_bias: float
-    biases_of_samples: np.ndarray | None = None
-
-    def rows(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Return the row of each id, -1 for unknown ones."""
-        return self.ids.get_indexer(pd.Index(ids))
-
-    def row(self, identifier: Any) -> int:
-        """Return the row of an id.
-
-        Raises
-        ------
-        InputError
-            If it is unknown.
-        """
-        (row,) = self.rows([identifier])
-        if row == _UNKNOWN:
-            raise InputError(f"{self.side.singular} {identifier!r} is not in the model")
-        return int(row)
-
-    def parse(self, text: str) -> Any:
-        """Return the id that a text stands for: a number where ids are numbers.
-
-        Raises
-        ------
-        InputError
-            If it must be a number and is not.
-        """
-        if not pd.api.types.is_integer_dtype(self.ids.dtype):
-            return text
-        try:
-            return int(text)
-        except ValueError:
-            raise InputError(
-                f"{self.side.singular} ids are whole numbers here, not {text!r}"
-            ) from None
-
-    @cached_property
-    def with_unknown(self) -> Factors:
-        """The state with a last row, which index -1 picks, for unknown ids."""
-        last = Factors(
-            np.array([self.mean_bias], dtype=self.state.bias.dtype),
-            np.zeros((1, self.state.factors.shape[1]), dtype=self.state.factors.dtype),
-        )
-        return concatenated([self.state, last])
-
-    @cached_property
-    def samples_with_unknown(self) -> Factors:
-        """What `standard_deviations` takes, with a last row, as `with_unknown`."""
-        assert self.biases_of_samples is not None, "the model was checked to have samples"
-        last = model_files.mean_biases_of_samples(self.counts, self.biases_of_samples)
-        return Factors(
-            np.concatenate([self.biases_of_samples, last[None, :]], dtype=np.float64),
-            self.with_unknown.factors,
-        )
 
 
 @dataclass(frozen=True)
@@ -206,7 +123,7 @@ class ALSModel:
             If the model is missing or damaged, or `dataset` is not the one it was trained on.
         """
         manifest = model_files.read_manifest(path)
-        users, items = (_read_rows(path, manifest, side) for side in SIDES)
+        users, items = (read_model_rows(path, manifest, side) for side in SIDES)
         history = model_files.read_history(path)
         return cls(manifest, users, items, history, dataset_of(manifest, path, dataset))
 
@@ -358,7 +275,7 @@ class ALSModel:
         own, other = self.rows(side), self.rows(side.other)
         (row,) = own.rows([identifier])
         without = np.array([], dtype=np.int32)
-        if not seen and row != _UNKNOWN:
+        if not seen and row != UNKNOWN:
             without = self._rated_rows(side, int(row))[0]
         allowed = allowed_rows(other.ids, side.other, include, exclude)
         state = own.with_unknown
@@ -605,66 +522,8 @@ class ALSModel:
             )
         partitions = self.dataset.table(side).partitions
         number = int(np.searchsorted([part.start for part in partitions], row, side="right")) - 1
-        block = _recently_read_block(
+        block = recently_read_block(
             self.dataset.fingerprint, self.dataset.path, side, number, partitions[number]
         )
         its = slice(*block.indptr[row - block.rows.start : row - block.rows.start + 2])
         return block.indices[its], block.ratings[its]
-
-
-@lru_cache(maxsize=4)
-def _recently_read_block(
-    fingerprint: str, path: str, side: Side, number: int, partition: Partition
-) -> Block:
-    """Read a block; the fingerprint tells a dataset from another one at the same path."""
-    return read_block(path, side, number, partition)
-
-
-def _read_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
-    its = manifest.side(side)
-    tables = [
-        model_files.read_part(path, manifest, side, number, model_files.columns_of(manifest))
-        for number in range(len(its.partitions))
-    ]
-    table = pa.concat_tables(tables)
-    return ModelRows(
-        side,
-        pd.Index(table.column("id").to_pandas()),
-        table.column("count").to_numpy(),
-        model_files.state_of(table),
-        its.mean_bias,
-        model_files.biases_of_samples(table) if manifest.knows_deviations else None,
-    )
-
-
-def dataset_of(manifest: ModelManifest, model: str, path: str | None) -> Dataset | None:
-    """Open the dataset that a model was trained on, if it is there.
-
-    The path that a model names is followed only on the model's own storage: on a local one, or in
-    the same bucket. So no model of others makes us connect to anywhere.
-
-    Raises
-    ------
-    InputError
-        If `path` names another one.
-    """
-    asked = path or manifest.dataset["path"]
-    if path is None and not is_on_same_storage(asked, model):
-        _LOG.warning(
-            "%s names a dataset on other storage than its own, %r, which is not opened unasked; "
-            "name it with --dataset, or with dataset= in Python",
-            model,
-            asked,
-        )
-        return None
-    if path is None and not is_dataset(asked):
-        return None
-    dataset = open_dataset(asked)
-    if dataset.fingerprint == manifest.dataset["fingerprint"]:
-        return dataset
-    if path is None:
-        return None
-    raise InputError(
-        f"{model} was not trained on {path}: their fingerprints differ; it was trained on "
-        f"{manifest.dataset['path']}"
-    )

@@ -3,9 +3,12 @@
 ::
 
     OUT/
-      recommendations.json     settings, model, counts; written last
-      part-00000.parquet …     user_id, rank (from 1), item_id, score, std if asked for, title if
-                               known
+      part-00000.parquet …       user_id, rank (from 1), item_id, score, std if asked for, title if
+                                 known
+      _recommendations.parquet   no rows; settings, model and counts in its metadata; written last
+
+All files are Parquet of the same columns, so that pandas, PyArrow, Polars, DuckDB and Dask read the
+folder as one table.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_als.core import json_files, storage, table_files
+from dask_als.core import json_files, parquet_manifest, storage, table_files
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
-from dask_als.core.ownership import RECOMMENDATIONS
+from dask_als.core.ownership import OLD_RECOMMENDATIONS, RECOMMENDATIONS, Kind
 from dask_als.core.side import ITEMS, Side, side_named
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
@@ -33,7 +36,6 @@ from dask_als.model.top_k import Best, Candidates, Seen, candidates, nothing_see
 from dask_als.settings.evaluation import RecommendSettings
 
 FORMAT_VERSION = 1
-MANIFEST = "recommendations.json"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Recommended:
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendationsManifest(Recommended):
-    """What recommendations.json says.
+    """The manifest of recommendations.
 
     Attributes
     ----------
@@ -83,6 +85,7 @@ class _Written:
     recommendations: int
     path: str
     crc32: int
+    schema: pa.Schema
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ def recommend(
             )
             for place, chunk in enumerate(chunks)
         ]
-        if unknown:
+        if unknown or not chunks:
             parts.append(
                 executor.submit(
                     _recommend_to_unknown,
@@ -206,29 +209,38 @@ def recommend(
         written = rows = 0
         progress(0, len(parts))
         crc32 = {}
+        schema = pa.schema([])
         for done, part in enumerate(executor.as_completed(parts), start=1):
             rows, written = rows + part.rows, written + part.recommendations
             crc32[part.path.rsplit("/", 1)[-1]] = part.crc32
+            schema = part.schema
             progress(done, len(parts))
         made = Recommended(rows=rows, unknown=len(unknown), recommendations=written)
         its = dict(sorted(crc32.items()))
         about = {"model": model, "settings": asdict(settings), **asdict(made), "parts": its}
-        path = storage.join(staging, MANIFEST)
-        json_files.write_manifest(path, about, format_version=FORMAT_VERSION)
+        path = storage.join(staging, RECOMMENDATIONS.manifest)
+        parquet_manifest.write_manifest(path, about, schema, format_version=FORMAT_VERSION)
     return made
 
 
 def read_manifest(out: str) -> RecommendationsManifest:
-    """Read recommendations.json.
+    """Read the manifest of recommendations, of this release or an earlier one.
 
     Raises
     ------
     InputError
         If it is missing or damaged.
     """
-    path = storage.join(out, MANIFEST)
-    manifest = json_files.read_manifest(path, format_version=FORMAT_VERSION)
+    path = storage.join(out, layout_of(out).manifest)
+    read = parquet_manifest if path.endswith(".parquet") else json_files
+    manifest = read.read_manifest(path, format_version=FORMAT_VERSION)
     return from_manifest(RecommendationsManifest, manifest, path)
+
+
+def layout_of(out: str) -> Kind:
+    """Return how the recommendations at `out` are laid out: as this release writes, or before."""
+    is_old = storage.exists(storage.join(out, OLD_RECOMMENDATIONS.manifest))
+    return OLD_RECOMMENDATIONS if is_old else RECOMMENDATIONS
 
 
 def allowed_rows(
@@ -404,4 +416,6 @@ def _write(
         columns["std"] = pa.array(deviations[found])
     if "title" in other.column_names:
         columns["title"] = other.column("title")
-    return _Written(len(ids), len(row), path, table_files.write_parquet(path, pa.table(columns)))
+    table = pa.table(columns)
+    crc32 = table_files.write_parquet(path, table)
+    return _Written(len(ids), len(row), path, crc32, table.schema)

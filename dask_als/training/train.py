@@ -33,7 +33,7 @@ from dask_als.errors import ClusterLostError, InputError, NotFiniteError, Worker
 from dask_als.model import files as model_files
 from dask_als.model import sample_files
 from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
-from dask_als.planning.plan import check_fits
+from dask_als.planning.memory import check_fits
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.solvers.half_epoch import (
     HalfEpoch,

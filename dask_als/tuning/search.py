@@ -21,35 +21,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dask_als.core.blocks import Block, Factors
 from dask_als.core.executor import Executor, Shape
-from dask_als.core.side import ITEMS, SIDES, USERS, Side
-from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
-from dask_als.evaluation.ranking_metrics import measures
-from dask_als.model.recommend import rated_by, typical_norm
-from dask_als.model.top_k import candidates, top_k
-from dask_als.planning.plan import USABLE, in_words, memory_of_a_worker
+from dask_als.planning.memory import USABLE, in_words, memory_of_a_worker
 from dask_als.settings.training import TrainSettings
 from dask_als.settings.tuning import TuneSettings
-from dask_als.solvers.half_epoch import SolvedSide
-from dask_als.training.train import Epoch, Start, random_start
-from dask_als.tuning.folds import Fold, FoldTraining, split_into_folds
+from dask_als.training.train import random_start
+from dask_als.tuning.folds import Fold, split_into_folds
 
 if TYPE_CHECKING:
     import optuna
+from dask_als.tuning.measure import Measure
+from dask_als.tuning.search_space import RANKS, SearchSpace
+from dask_als.tuning.walk import Walk, train_folds
 
-_RANKS = (4, 8, 16, 32, 64)
-_STAGES = 6
-_EPOCHS_OF_A_STAGE = 4
-_STEP = math.sqrt(2)
 _CONFIRMED = 3
 _TRIALS_BEFORE_PRUNING = 5
 
@@ -130,7 +119,7 @@ def tune(
     check_fits(dataset, settings, executor.shape)
     folds = split_into_folds(dataset, executor, folds=settings.folds, seed=settings.seed)
     measure = Measure(executor, settings)
-    space = _Space(settings, dataset)
+    space = SearchSpace(settings, dataset)
     defaults = space.defaults()
     for default in defaults:
         study.enqueue_trial(space.parameters_of(default))
@@ -159,7 +148,7 @@ def check_fits(dataset: Dataset, settings: TuneSettings, shape: Shape) -> None:
     InputError
         If they cannot.
     """
-    largest = TrainSettings(rank=max(_RANKS), feedback=settings.feedback)
+    largest = TrainSettings(rank=max(RANKS), feedback=settings.feedback)
     one = memory_of_a_worker(dataset, largest, shape)
     need = (
         one.process
@@ -208,244 +197,9 @@ def _study(settings: TuneSettings) -> optuna.Study:
         optuna.logging.set_verbosity(before)
 
 
-class _Space:
-    """Which settings there are to choose from.
-
-    Weights that are multiplied by a power of a row's count are drawn as what they come to in a row
-    of typical count, so that their ranges are alike.
-    """
-
-    def __init__(self, settings: TuneSettings, dataset: Dataset) -> None:
-        self._settings = settings
-        self._typical = dataset.n_ratings / math.sqrt(dataset.users.n_rows * dataset.items.n_rows)
-
-    def defaults(self) -> list[TrainSettings]:
-        """Return the defaults of each method that is searched, those of `train` first."""
-        settings = self._settings
-        common: dict[str, Any] = {"feedback": settings.feedback, "seed": settings.seed}
-        found = []
-        if settings.method != "gibbs":
-            found.append(TrainSettings(**common, epochs=settings.epochs))
-        if settings.method != "als" and settings.feedback == "explicit":
-            found.append(TrainSettings(**common, method="gibbs"))
-        return found
-
-    def parameters_of(self, default: TrainSettings) -> dict[str, Any]:
-        """Return what the search draws, for the default settings."""
-        rank = default.rank
-        if default.method == "gibbs":
-            return {"method": "gibbs", "rank": rank, "prior": default.factor_regularization}
-        if default.feedback == "implicit":
-            return {
-                "rank": rank,
-                "confidence": default.confidence,
-                "frequency_exponent": default.frequency_exponent,
-                "factor": default.factor_regularization,
-            }
-        return {
-            "method": "als",
-            "rank": rank,
-            "scaling": "plain",
-            "user_bias": default.bias_regularization,
-            "item_bias": default.bias_regularization,
-            "factor": default.factor_regularization,
-        }
-
-    def draw(self, trial: optuna.Trial) -> TrainSettings:
-        """Draw settings; the weight of factors is where the trial's path starts."""
-        settings = self._settings
-        common: dict[str, Any] = {"feedback": settings.feedback, "seed": settings.seed}
-        if settings.feedback == "implicit":
-            return TrainSettings(**common, **self._implicit(trial), epochs=settings.epochs)
-        methods = ["als", "gibbs"] if settings.method == "any" else [settings.method]
-        if trial.suggest_categorical("method", methods) == "gibbs":
-            return TrainSettings(
-                **common,
-                method="gibbs",
-                rank=trial.suggest_categorical("rank", _RANKS),
-                factor_regularization=trial.suggest_float("prior", 1.0, 100.0, log=True),
-            )
-        return TrainSettings(**common, **self._explicit(trial), epochs=settings.epochs)
-
-    def _explicit(self, trial: optuna.Trial) -> dict[str, Any]:
-        scaling = trial.suggest_categorical("scaling", ["plain", "count"])
-        unit = self._typical if scaling == "count" else 1.0
-        # Not by side: u c and v / c are the same model, so only the product of both weights counts.
-        factor = trial.suggest_float("factor", 1.0, 30.0, log=True) / unit
-        user_bias, item_bias = (
-            trial.suggest_float(f"{side.singular}_bias", 0.1, 30.0, log=True) / unit
-            for side in SIDES
-        )
-        return {
-            "rank": trial.suggest_categorical("rank", _RANKS),
-            "regularization_scaling": scaling,
-            "user_bias_regularization": user_bias,
-            "item_bias_regularization": item_bias,
-            "factor_regularization": factor,
-        }
-
-    def _implicit(self, trial: optuna.Trial) -> dict[str, Any]:
-        confidence = trial.suggest_float("confidence", 0.5, 64.0, log=True)
-        exponent = trial.suggest_float("frequency_exponent", 0.0, 1.0)
-        unit = (self._typical * (1 + confidence)) ** exponent
-        return {
-            "rank": trial.suggest_categorical("rank", _RANKS),
-            "confidence": confidence,
-            "frequency_exponent": exponent,
-            "factor_regularization": trial.suggest_float("factor", 1.0, 300.0, log=True) / unit,
-        }
-
-
-def _stages(settings: TrainSettings) -> list[TrainSettings]:
-    """Return the settings along a trial's path."""
-    if settings.method == "gibbs":
-        return [settings]
-    weights = [settings.factor_regularization * _STEP**stage for stage in range(_STAGES)]
-    return [replace(settings, factor_regularization=weight) for weight in weights]
-
-
-class Measure:
-    """Measures an epoch of all folds."""
-
-    def __init__(self, executor: Executor, settings: TuneSettings) -> None:
-        self.executor = executor
-        self.name = "rmse" if settings.feedback == "explicit" else "ndcg"
-        self._k = settings.k
-
-    def best(self, values: list[float]) -> float | None:
-        """Return the best value; None of none."""
-        choose = min if self.name == "rmse" else max
-        return choose(values, default=None)
-
-    def is_better(self, value: float, than: float | None) -> bool:
-        """Tell whether a value is better than another one, or the first."""
-        return than is None or (value < than if self.name == "rmse" else value > than)
-
-    def of(self, folds: list[Fold], epochs: tuple[Epoch, ...]) -> float:
-        """Return the measure over all folds after an epoch of each."""
-        if self.name == "rmse":
-            squares = [
-                fold.dataset.n_test * (epoch.figures.test_rmse or 0.0) ** 2
-                for fold, epoch in zip(folds, epochs, strict=True)
-            ]
-            return math.sqrt(math.fsum(squares) / sum(fold.dataset.n_test for fold in folds))
-        figures = self.executor.gather(
-            [
-                self.executor.submit(
-                    ndcg_of_part,
-                    block,
-                    fold.blocks[USERS][number],
-                    *(epoch.sides[side][0] for side in SIDES),
-                    self._k,
-                    key=f"ndcg-{epoch.figures.epoch}-{number}",
-                )
-                for fold, epoch in zip(folds, epochs, strict=True)
-                for number, block in fold.held_out.items()
-            ]
-        )
-        return as_float(sum(total for total, _ in figures)) / sum(lists for _, lists in figures)
-
-
-def ndcg_of_part(
-    held_out: Block, seen: Block, users: SolvedSide, items: SolvedSide, k: int
-) -> tuple[int, int]:
-    """Return the exact sum of a partition's NDCG at k, and how many lists that are.
-
-    A list is of all items but those the user is trained on, for each user with a held-out one.
-    """
-    rows = np.flatnonzero(held_out.counts)
-    own = users.state[held_out.rows.start : held_out.rows.stop]
-    best = top_k(
-        Factors(own.bias[rows], own.factors[rows]),
-        candidates(items.state, typical_norm=typical_norm(items.state, len(users.state.bias))),
-        k,
-        seen=rated_by(seen, rows),
-        mean=0.0,
-    )
-    indptr = np.concatenate([[0], np.cumsum(held_out.counts[rows])])
-    return exact_sum(measures(best.rows, indptr, held_out.indices)["ndcg"]), len(rows)
-
-
-@dataclass(eq=False)
-class Walk:
-    """A trial's way along its path, an epoch at a time.
-
-    Attributes
-    ----------
-    settings : TrainSettings
-        Those of the first stage.
-    best : TrainSettings
-        Those of the best stage so far.
-    value : float or None
-        The best measure so far; of samples, that of their average so far.
-    """
-
-    settings: TrainSettings
-    folds: list[Fold]
-    measure: Measure
-    best: TrainSettings = field(init=False)
-    value: float | None = None
-
-    def __post_init__(self) -> None:
-        self.best = self.settings
-
-    @property
-    def may_be_pruned(self) -> bool:
-        """Whether its epochs compare with those of other trials; samples do not."""
-        return self.settings.method == "als"
-
-    def epochs(self) -> Iterator[float]:
-        """Train all stages; yield the best measure so far after each epoch."""
-        starts: list[Any] = [random_start] * len(self.folds)
-        n_epochs = self.settings.epochs
-        for stage in _stages(self.settings):
-            before = self.value
-            for epochs in _in_step(stage, self.folds, starts, n_epochs, self.measure.executor):
-                value = self.measure.of(self.folds, epochs)
-                if not self.may_be_pruned or self.measure.is_better(value, self.value):
-                    self.value, self.best = value, stage
-                assert self.value is not None, "it was set at the first epoch"
-                yield self.value
-            if self.value == before:
-                return
-            starts = [self._start_from(epoch) for epoch in epochs]
-            n_epochs = _EPOCHS_OF_A_STAGE
-
-    def _start_from(self, epoch: Epoch) -> Any:
-        """Return the handle of a start from an epoch's factors, which stay on the workers."""
-        sides = [epoch.sides[side][0] for side in SIDES]
-        return self.measure.executor.submit(start_from_sides, *sides, key="start-from-stage")
-
-
-def start_from_sides(users: SolvedSide, items: SolvedSide) -> Start:
-    """Start from sides as they were solved."""
-    return partial(_rows_of, {USERS: users.state, ITEMS: items.state})
-
-
-def _rows_of(
-    states: dict[Side, Factors], side: Side, rows: range, settings: TrainSettings
-) -> tuple[Factors, None, None]:
-    return states[side][rows.start : rows.stop], None, None
-
-
-def _in_step(
-    settings: TrainSettings,
-    folds: list[Fold],
-    starts: list[Any],
-    n_epochs: int,
-    executor: Executor,
-) -> Iterator[tuple[Epoch, ...]]:
-    """Train all folds side by side; yield an epoch of each."""
-    stretches = [
-        FoldTraining(fold, settings, executor).stretch(start, range(1, n_epochs + 1))
-        for fold, start in zip(folds, starts, strict=True)
-    ]
-    return zip(*stretches, strict=True)
-
-
 def _searched(
     study: optuna.Study,
-    space: _Space,
+    space: SearchSpace,
     folds: list[Fold],
     measure: Measure,
     settings: TuneSettings,
@@ -501,7 +255,7 @@ def _confirmed(
     starts = [random_start] * len(folds)
     values = [
         measure.of(folds, epochs)
-        for epochs in _in_step(settings, folds, starts, settings.epochs, measure.executor)
+        for epochs in train_folds(settings, folds, starts, settings.epochs, measure.executor)
     ]
     if settings.method == "gibbs":
         # Its epochs are burn-in and samples, and its figures those of the average so far.

@@ -36,7 +36,8 @@ from dask_als.core.blocks import Block
 from dask_als.core.side import USERS
 from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.data.prepare import prepare
-from dask_als.evaluation.evaluate import baselines, evaluate
+from dask_als.evaluation.baselines import baselines
+from dask_als.evaluation.evaluate import evaluate
 from dask_als.evaluation.ranking_metrics import measures
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings

@@ -9,7 +9,7 @@ from dask_als.cli import demo_data as demo
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.evaluation.evaluate import Baselines
+from dask_als.evaluation.baselines import Baselines
 from dask_als.model.model import ALSModel
 from dask_als.training.train import train
 

@@ -9,11 +9,12 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als.core import checksums, json_files
+from dask_als.core import checksums, json_files, parquet_manifest
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import open_dataset
@@ -23,10 +24,10 @@ from dask_als.evaluation.evaluate import evaluate
 from dask_als.jobs.job_file import Job, SourceSettings
 from dask_als.jobs.result import recorded
 from dask_als.jobs.steps import run_job
-from dask_als.model import model as model_module
 from dask_als.model import recommend
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
+from dask_als.model.training_data import recently_read_block
 from dask_als.report.data import measure_errors
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
@@ -252,7 +253,7 @@ def files_of(root, kind):
 def outcome(read, root):
     """Return what a reader comes to, as a new process would; its error, or the results."""
     checksums._CHECKED.clear()
-    model_module._recently_read_block.cache_clear()
+    recently_read_block.cache_clear()
     try:
         return read(root)
     except InputError as error:
@@ -372,7 +373,7 @@ MANIFESTS = [
     "c/epoch-00004/model.json",
     "gc/epoch-00004/model.json",
     "gc/sample-00003/sample.json",
-    "o/recommendations/recommendations.json",
+    "o/recommendations/_recommendations.parquet",
 ]
 
 
@@ -384,7 +385,8 @@ def test_a_manifest_with_other_types_is_damaged(root, tmp_path, manifest):
     path = tmp_path / manifest
     if kind == "gc":
         forget_checksums(tmp_path / kind)  # else any change of a sample is seen before it is read
-    text = json.dumps(json_files.read_manifest(str(path), format_version=1))
+    files = parquet_manifest if path.suffix == ".parquet" else json_files
+    text = json.dumps(files.read_manifest(str(path), format_version=1))
     n_places = sum(1 for _ in places_in(json.loads(text)))
     damaged = 0
     for number in range(n_places):
@@ -394,7 +396,10 @@ def test_a_manifest_with_other_types_is_damaged(root, tmp_path, manifest):
             del container[key]
         else:
             container[key] = OTHERS[number % len(OTHERS)]
-        json_files.write_manifest(str(path), value, format_version=1)
+        if files is json_files:
+            json_files.write_manifest(str(path), value, format_version=1)
+        else:
+            parquet_manifest.write_manifest(str(path), value, pa.schema([]), format_version=1)
         for read in READERS[kind][:2]:
             found = outcome(read, tmp_path)
             damaged += isinstance(found, InputError) and "is damaged: " in str(found)

@@ -166,7 +166,7 @@ def test_the_commands_with_worker_processes(s3, expected, tmp_path):
     written = json.loads((tmp_path / "o" / "evaluation.json").read_text())
     assert written == {**marker, **found}
     done("recommend", model, dataset, "--out=s3://films/best")
-    assert s3.exists("films/best/recommendations.json")
+    assert s3.exists("films/best/_recommendations.parquet")
 
 
 def command(*arguments):

@@ -55,6 +55,7 @@ NAMES = [
     "manifest.json",
     "model.json",
     "recommendations.json",
+    "_recommendations.parquet",
     "result.json",
     "evaluation.json",
     "evaluation.step.json",
@@ -90,7 +91,8 @@ STRANGER = st.one_of(
     st.tuples(st.just("folder"), st.sampled_from(["", "a", *NAMES])),
     st.tuples(st.just("link"), st.sampled_from(["file", "folder", "nowhere"])),
 )
-JUDGED = ["manifest.json", "model.json", "recommendations.json", "step.json"]
+JUDGED = ["manifest.json", "model.json", "recommendations.json", "_recommendations.parquet"]
+JUDGED += ["step.json"]
 """What is judged by its content, wherever it is."""
 PLACES = ["", "dataset", "model", "recommendations", "checkpoints", "checkpoints/epoch-00001", "o"]
 PLACES += ["dataset/by_user", "model/users", "o/dataset", "o/model", "o/checkpoints"]

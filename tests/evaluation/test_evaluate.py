@@ -10,7 +10,8 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.core.table_files import read_parquet
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.evaluation.evaluate import baselines, evaluate
+from dask_als.evaluation.baselines import baselines
+from dask_als.evaluation.evaluate import evaluate
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings

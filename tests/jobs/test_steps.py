@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from support.data import MOVIELENS, content, generated, notebook_settings, small_settings, write_csv
 
-from dask_als.core import output_lock
+from dask_als.core import json_files, output_lock, parquet_manifest
 from dask_als.core.executor import SerialExecutor
+from dask_als.core.ownership import OLD_RECOMMENDATIONS, RECOMMENDATIONS
 from dask_als.core.run_events import Listener
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
@@ -281,3 +283,33 @@ def test_the_notebooks_job_is_prepare_and_train_by_hand(tmp_path):
     changes = [f'output="{tmp_path}/o"', f'source.path="{MOVIELENS.parent}"']
     run(read_job("jobs/notebook.toml", changes))
     assert content(str(tmp_path / "o" / "model")) == content(str(tmp_path / "m"))
+
+
+def test_recommendations_of_earlier_releases_are_kept_until_they_change(job):
+    run(job)
+    out = Path(job.recommendations)
+    assert {path.suffix for path in out.iterdir()} == {".parquet"}
+    manifest = out / RECOMMENDATIONS.manifest
+    value = parquet_manifest.read_value(str(manifest))
+    del value["checksum"]
+    old = out / OLD_RECOMMENDATIONS.manifest
+    json_files.write_with_checksum(str(old), value)
+    manifest.unlink()
+    note = Path(f"{out}.step.json")
+    digest = hashlib.sha256(old.read_bytes()).hexdigest()
+    (out / "step.json").write_text(json.dumps({**json.loads(note.read_text()), "sha256": digest}))
+    note.unlink()
+    assert reasons(run(job)) == {}
+    changed = replace(job, recommend=RecommendSettings(k=2))
+    assert reasons(run(changed)) == {"recommend": "changed: k"}
+    assert {path.suffix for path in out.iterdir()} == {".parquet"}
+    assert reasons(run(changed)) == {}
+
+
+def test_a_foreign_file_in_place_of_the_note_of_recommendations(job):
+    note = Path(f"{job.recommendations}.step.json")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text("precious")
+    with pytest.raises(InputError, match="is there and is no step note"):
+        run(job)
+    assert note.read_text() == "precious"

@@ -1,22 +1,27 @@
-import json
 import sys
 from pathlib import Path
 
+import dask.dataframe as dd
+import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client, LocalCluster
 from support.data import generated, small_settings, write_csv
 
 from dask_als.cluster.cluster import DaskExecutor
+from dask_als.core import json_files, parquet_manifest
 from dask_als.core.executor import SerialExecutor
+from dask_als.core.ownership import OLD_RECOMMENDATIONS, RECOMMENDATIONS
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
-from dask_als.model.recommend import recommend
+from dask_als.model.recommend import read_manifest, recommend
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.evaluation import RecommendSettings
 from dask_als.training.train import train
@@ -152,11 +157,83 @@ def test_a_cluster_writes_the_same(data, client, tmp_path):
 def test_what_is_written_says_how_it_came_about(data, tmp_path):
     dataset, _, model = data
     recommend(model, dataset, str(tmp_path / "out"), SERIAL, RecommendSettings(k=3))
-    about = json.loads((tmp_path / "out" / "recommendations.json").read_text())
-    assert about["settings"]["k"] == 3
-    assert about["rows"] == 50
+    about = read_manifest(str(tmp_path / "out"))
+    assert about.settings["k"] == 3
+    assert about.rows == 50
     with pytest.raises(InputError, match="is there already"):
         recommend(model, dataset, str(tmp_path / "out"), SERIAL, RecommendSettings(k=3))
+
+
+# Dask calls pandas so.
+@pytest.mark.filterwarnings("ignore:The inplace keyword")
+@pytest.mark.parametrize("with_unknown", [False, True])
+def test_every_reader_of_parquet_opens_the_folder(data, tmp_path, with_unknown):
+    dataset, _, model = data
+    only = [*dataset.read_rows(USERS).column("id").to_pylist(), -5] if with_unknown else None
+    out = tmp_path / "out"
+    made = recommend(model, dataset, str(out), SERIAL, RecommendSettings(k=3), only=only)
+    key = ["user_id", "rank"]
+    expected = read(out, USERS)[1].sort_values(key).reset_index(drop=True)
+    assert len(expected) == made.recommendations
+    tables = {
+        "pandas": pd.read_parquet(out),
+        "pyarrow": pyarrow.dataset.dataset(out, format="parquet").to_table().to_pandas(),
+        "polars": pl.read_parquet(out).to_pandas(),
+        "polars, lazily": pl.scan_parquet(out).collect().to_pandas(),
+        "duckdb": duckdb.read_parquet(f"{out}/*.parquet").df(),
+        "dask": dd.read_parquet(str(out)).compute(),
+    }
+    for name, table in tables.items():
+        table = table.sort_values(key).reset_index(drop=True)[list(expected.columns)]
+        pd.testing.assert_frame_equal(table, expected, check_dtype=False, obj=name)
+
+
+def test_nobody_gets_recommendations(data, tmp_path):
+    dataset, _, model = data
+    out = tmp_path / "out"
+    made = recommend(model, dataset, str(out), SERIAL, RecommendSettings(k=3), only=[])
+    assert made.recommendations == 0
+    assert pd.read_parquet(out).columns[0] == "user_id"
+
+
+def as_before(out):
+    """Rewrite recommendations as earlier releases laid them out: a JSON manifest."""
+    manifest = out / RECOMMENDATIONS.manifest
+    value = parquet_manifest.read_value(str(manifest))
+    del value["checksum"]
+    value["files"] = [
+        OLD_RECOMMENDATIONS.manifest if name == manifest.name else name for name in value["files"]
+    ]
+    json_files.write_with_checksum(str(out / OLD_RECOMMENDATIONS.manifest), value)
+    manifest.unlink()
+
+
+def test_those_of_earlier_releases_are_read_and_replaced(data, tmp_path):
+    dataset, _, model = data
+    out = tmp_path / "out"
+    recommend(model, dataset, str(out), SERIAL, RecommendSettings(k=3))
+    new = read_manifest(str(out))
+    as_before(out)
+    assert read_manifest(str(out)) == new
+    (out / "stranger").touch()
+    with pytest.raises(InputError, match="holds stranger, which"):
+        recommend(model, dataset, str(out), SERIAL, RecommendSettings(k=2), overwrite=True)
+    (out / "stranger").unlink()
+    recommend(model, dataset, str(out), SERIAL, RecommendSettings(k=2), overwrite=True)
+    assert read_manifest(str(out)).settings["k"] == 2
+    assert {path.suffix for path in out.iterdir()} == {".parquet"}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"PAR1PAR1"])
+def test_a_damaged_manifest(data, tmp_path, damage):
+    dataset, _, model = data
+    out = tmp_path / "out"
+    recommend(model, dataset, str(out), SERIAL, RecommendSettings(k=3))
+    (out / RECOMMENDATIONS.manifest).write_bytes(damage)
+    with pytest.raises(InputError, match=r"_recommendations\.parquet is damaged"):
+        read_manifest(str(out))
+    with pytest.raises(InputError, match="not overwritten"):
+        recommend(model, dataset, str(out), SERIAL, RecommendSettings(k=2), overwrite=True)
 
 
 def test_nothing_may_be_recommended(data, tmp_path):

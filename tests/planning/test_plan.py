@@ -27,20 +27,16 @@ from dask_als.data.prepare import prepare
 from dask_als.data.synthetic import GenerateSettings, write_ratings
 from dask_als.errors import InputError
 from dask_als.model.files import read_manifest
-from dask_als.planning.plan import (
+from dask_als.planning.calibration import Speed, measured_speed, row_flops
+from dask_als.planning.duration import best_partitions, epoch_seconds, tasks_per_epoch
+from dask_als.planning.memory import (
     PROCESS_BYTES,
     THREAD_BYTES,
     USABLE,
-    Speed,
-    best_partitions,
     check_fits,
-    epoch_seconds,
-    measured_speed,
     memory_of_a_worker,
-    plan,
-    row_flops,
-    tasks_per_epoch,
 )
+from dask_als.planning.plan import plan
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training.train import Training, random_start, train

@@ -25,7 +25,9 @@ from dask_als.settings.tuning import TuneSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.tuning.folds import split_into_folds
-from dask_als.tuning.search import Measure, Walk, check_fits, ndcg_of_part, tune
+from dask_als.tuning.measure import Measure, ndcg_of_part
+from dask_als.tuning.search import check_fits, tune
+from dask_als.tuning.walk import Walk
 
 SERIAL = SerialExecutor()
 SMALL = TuneSettings(trials=8, folds=2, epochs=4, method="als")

@@ -54,7 +54,7 @@ def demo(
     from dask_als.cli.log import TextLog
     from dask_als.data.prepare import Titles
     from dask_als.data.prepare import prepare as run_prepare
-    from dask_als.evaluation.evaluate import baselines
+    from dask_als.evaluation.baselines import baselines
     from dask_als.model.model import ALSModel
     from dask_als.training.train import train
 

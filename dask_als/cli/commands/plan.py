@@ -35,7 +35,7 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     """
     from dask_als.cli import console
     from dask_als.data.dataset import open_dataset
-    from dask_als.planning.plan import measured_speed
+    from dask_als.planning.calibration import measured_speed
     from dask_als.planning.plan import plan as make_plan
 
     settings = settings_of(TrainSettings, options)

@@ -21,7 +21,8 @@ from dask_als.errors import InputError
 from dask_als.settings.evaluation import RecommendSettings
 
 if TYPE_CHECKING:
-    from dask_als.model.model import ALSModel, ModelRows
+    from dask_als.model.model import ALSModel
+    from dask_als.model.rows import ModelRows
 
 
 @click.command()

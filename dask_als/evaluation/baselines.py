@@ -1,0 +1,64 @@
+"""Baselines without factors: the global mean, and biases alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dask_als.core.executor import Executor
+from dask_als.core.superaccumulator import exact_sum
+from dask_als.data.dataset import Dataset, Partition, read_test_block
+from dask_als.settings.training import TrainSettings
+from dask_als.solvers.objective import rmse
+from dask_als.training.train import Epoch, Training, zero_start
+
+_BIAS_EPOCHS = 15
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Held-out RMSE without factors.
+
+    Attributes
+    ----------
+    global_mean : float
+        Predicting the mean of the training ratings.
+    biases : float
+        Predicting mean, user bias and item bias, with the same regularization of biases.
+    """
+
+    global_mean: float
+    biases: float
+
+
+def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Baselines:
+    """Measure the baselines on a dataset's held-out ratings, of which there must be some."""
+    errors = [
+        executor.submit(
+            _error_of_mean,
+            dataset.path,
+            number,
+            partition,
+            dataset.rating_mean,
+            key=f"test-mean-{number}",
+        )
+        for number, partition in enumerate(dataset.users.partitions)
+        if partition.test_ratings
+    ]
+    last = train_biases(dataset, settings, executor)
+    assert last.figures.test_rmse is not None, "there are held-out ratings"
+    return Baselines(rmse(sum(executor.gather(errors)), dataset.n_test), last.figures.test_rmse)
+
+
+def train_biases(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Epoch:
+    """Train user and item biases alone; return the last epoch."""
+    settings = replace(settings, rank=1, center=True, method="als", feedback="explicit")
+    training = Training(dataset, settings, executor)
+    *_, last = training.stretch(zero_start, range(1, _BIAS_EPOCHS + 1))
+    return last
+
+
+def _error_of_mean(path: str, number: int, partition: Partition, mean: float) -> int:
+    block = read_test_block(path, number, partition)
+    return exact_sum((block.ratings.astype(np.float64) - mean) ** 2)

@@ -1,0 +1,56 @@
+"""The dataset that a model was trained on, and its ratings of single rows."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+from dask_als.core.blocks import Block
+from dask_als.core.limits import is_on_same_storage
+from dask_als.core.side import Side
+from dask_als.data.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
+from dask_als.errors import InputError
+from dask_als.model.files import ModelManifest
+
+_LOG = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=4)
+def recently_read_block(
+    fingerprint: str, path: str, side: Side, number: int, partition: Partition
+) -> Block:
+    """Read a block; the fingerprint tells a dataset from another one at the same path."""
+    return read_block(path, side, number, partition)
+
+
+def dataset_of(manifest: ModelManifest, model: str, path: str | None) -> Dataset | None:
+    """Open the dataset that a model was trained on, if it is there.
+
+    The path that a model names is followed only on the model's own storage: on a local one, or in
+    the same bucket. So no model of others makes us connect to anywhere.
+
+    Raises
+    ------
+    InputError
+        If `path` names another one.
+    """
+    asked = path or manifest.dataset["path"]
+    if path is None and not is_on_same_storage(asked, model):
+        _LOG.warning(
+            "%s names a dataset on other storage than its own, %r, which is not opened unasked; "
+            "name it with --dataset, or with dataset= in Python",
+            model,
+            asked,
+        )
+        return None
+    if path is None and not is_dataset(asked):
+        return None
+    dataset = open_dataset(asked)
+    if dataset.fingerprint == manifest.dataset["fingerprint"]:
+        return dataset
+    if path is None:
+        return None
+    raise InputError(
+        f"{model} was not trained on {path}: their fingerprints differ; it was trained on "
+        f"{manifest.dataset['path']}"
+    )

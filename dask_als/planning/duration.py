@@ -1,0 +1,128 @@
+"""Estimate the tasks of an epoch, the time of a training and the best number of partitions."""
+
+from __future__ import annotations
+
+from dask_als.cluster.placement import Placement
+from dask_als.core.executor import Shape
+from dask_als.core.side import SIDES, Side
+from dask_als.data.dataset import Dataset
+from dask_als.data.partitioning import default_partitions
+from dask_als.planning.calibration import CALIBRATION_BYTES, Speed, row_flops
+from dask_als.planning.sizes import (
+    factors_bytes,
+    itemsize,
+    most_partitions,
+    n_partitions,
+    n_test_blocks,
+    prediction_task_bytes,
+)
+from dask_als.settings.training import TrainSettings
+
+_SECONDS_A_TASK = 0.001
+# From the end of one stage, through the scheduler, to the start of the next.
+_SECONDS_A_STAGE = 0.005
+# From worker to worker; a gigabit network has 0.12e9, processes of one machine that send and
+# receive at once 0.45e9 to 1.2e9.
+_BYTES_A_SECOND = 0.8e9
+# Rows at random from main memory, where a fixed side exceeds the one that was measured.
+_GATHERED_A_SECOND = 5e9
+# Written by one thread to memory that is new to the process: 2e9 to 5e9.
+_NEW_BYTES_A_SECOND = 3e9
+# One thread: pages, their compression and the file's checksum.
+_WRITTEN_A_SECOND = 0.15e9
+# Samples: arrays as they are, with a checksum.
+_SAMPLE_WRITTEN_A_SECOND = 1e9
+_SAMPLE_READ_A_SECOND = 1e9
+# Directories, manifest and history.
+_SECONDS_A_MODEL = 0.03
+# Shorter tasks are mostly the scheduler's; more of them than threads even out.
+_SECONDS_OF_A_GOOD_TASK = 0.1
+_TASKS_A_THREAD = 3
+
+
+def tasks_per_epoch(dataset: Dataset, shape: Shape) -> int:
+    """Return the tasks of an epoch: solve and join both sides, predict, and the figures."""
+    solves = sum(n_partitions(dataset, side) for side in SIDES)
+    joins = sum(_tasks_of_a_join(n_partitions(dataset, side), dataset, shape) for side in SIDES)
+    return solves + joins + n_test_blocks(dataset) + 1
+
+
+def _tasks_of_a_join(n_partitions: int, dataset: Dataset, shape: Shape) -> int:
+    """Return the tasks that put a side together: a copy on each home, of a chunk from each."""
+    homes = Placement.on(map(str, range(shape.workers)), most_partitions(dataset))
+    if n_partitions == 1:
+        return 0
+    if homes.n_homes == 1:
+        return 1
+    parts = homes.by_home([None] * n_partitions)
+    return homes.n_homes + sum(len(own) > 1 for _, own in parts)
+
+
+def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> float:
+    """Estimate how long an epoch takes."""
+    threads = shape.workers * shape.threads
+    solving = sum(
+        _thread_seconds(dataset, side, settings, speed)
+        * _rounds(n_partitions(dataset, side), threads)
+        for side in SIDES
+    )
+    # Held-out ratings are predicted while the next half-epoch is solved.
+    predicting = dataset.n_test / speed.test_ratings
+    predicting += prediction_task_bytes(dataset.n_test, settings) / _NEW_BYTES_A_SECOND
+    testing = predicting / min(threads, max(1, n_test_blocks(dataset)))
+    state = sum(factors_bytes(dataset.table(side).n_rows, settings) for side in SIDES)
+    # Every home gets from each other what that has solved.
+    sent = state * (shape.workers - 1) / shape.workers / _BYTES_A_SECOND
+    joined = [side for side in SIDES if n_partitions(dataset, side) > 1]
+    joining = sum(factors_bytes(dataset.table(side).n_rows, settings) for side in joined)
+    stages = len(SIDES) + len(joined)
+    scheduling = tasks_per_epoch(dataset, shape) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
+    return solving + testing + sent + joining / _NEW_BYTES_A_SECOND + scheduling
+
+
+def training_seconds(
+    dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed
+) -> float:
+    """Estimate how long all epochs take, and what is written: samples, and the model."""
+    epochs = settings.epochs * epoch_seconds(dataset, settings, shape, speed)
+    threads = shape.workers * shape.threads
+    # On the busiest thread.
+    state = sum(
+        factors_bytes(dataset.table(side).n_rows, settings)
+        * _rounds(n_partitions(dataset, side), threads)
+        for side in SIDES
+    )
+    tasks = sum(n_partitions(dataset, side) for side in SIDES) + len(SIDES)
+    overhead = _SECONDS_A_MODEL + tasks * _SECONDS_A_TASK + 2 * _SECONDS_A_STAGE
+    model = overhead + settings.n_kept * state / _WRITTEN_A_SECOND
+    if settings.method != "gibbs":
+        return epochs + model
+    a_sample = state / _SAMPLE_WRITTEN_A_SECOND + state / _SAMPLE_READ_A_SECOND
+    samples = settings.n_kept * (overhead + a_sample)
+    return epochs + samples + model
+
+
+def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> int:
+    """Return how many partitions of each side keep all threads busy with tasks long enough."""
+    least = min(_thread_seconds(dataset, side, settings, speed) for side in SIDES)
+    threads = shape.workers * shape.threads
+    even = 1 if threads == 1 else _TASKS_A_THREAD * threads
+    long_enough = min(even, int(least / _SECONDS_OF_A_GOOD_TASK))
+    if long_enough > threads:
+        long_enough -= long_enough % threads  # in the last round no thread is idle
+    wanted = max(long_enough, default_partitions(dataset.n_ratings))
+    return max(1, min(wanted, *(dataset.table(side).n_rows for side in SIDES)))
+
+
+def _thread_seconds(dataset: Dataset, side: Side, settings: TrainSettings, speed: Speed) -> float:
+    """Return how long one thread would solve a side."""
+    flops = row_flops(dataset.table(side).n_rows, dataset.n_ratings, settings.rank)
+    fixed = factors_bytes(dataset.table(side.other).n_rows, settings)
+    beyond_cache = max(0.0, 1 - CALIBRATION_BYTES / fixed)
+    gathered = dataset.n_ratings * settings.rank * itemsize(settings)
+    return flops / speed.flops[side.name] + beyond_cache * gathered / _GATHERED_A_SECOND
+
+
+def _rounds(n_tasks: int, threads: int) -> float:
+    """Return the share of equal tasks that the busiest thread has."""
+    return -(-n_tasks // threads) / n_tasks

@@ -1,0 +1,234 @@
+"""Estimate the memory of the worker that needs the most."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from dask_als.core.executor import Shape
+from dask_als.core.side import SIDES, side_named
+from dask_als.data.dataset import Dataset, Partition
+from dask_als.errors import InputError
+from dask_als.planning.sizes import (
+    busy_threads,
+    factors_bytes,
+    itemsize,
+    most_partitions,
+    n_partitions,
+    n_test_blocks,
+    prediction_task_bytes,
+)
+from dask_als.settings.training import StopSettings, TrainSettings
+
+# A worker that has imported all, loaded the kernel and trained on next to nothing, and what the
+# allocators keep for each thread once it has read and written; measured.
+PROCESS_BYTES = 260 << 20
+THREAD_BYTES = 16 << 20
+# Dask's nanny ends a worker that uses more than this share of its limit.
+USABLE = 0.95
+_BYTES_A_RATING = 8  # int32 index, float32 rating
+_BYTES_A_ROW = 8  # int64 of indptr
+# Arrow's allocator keeps the room of the column that is dropped beside the two that stay.
+_KEPT_A_RATING = 4
+# File, table and the int64 differences that check its order.
+_READ_BYTES_A_RATING = 44
+# Draws, their concatenation and their quotient are float64.
+_START_BYTES_A_FACTOR = 24
+_BYTES_A_PREDICTION = 8
+# Arrow arrays, pages and compressed pages, as multiples of the rows written.
+_WRITE_COPIES = 4
+# Samples as they are read, side by side, and divided, besides.
+_AVERAGE_COPIES = _WRITE_COPIES + 3
+# Random numbers of a part's rows, as blocks and joined.
+_DRAW_COPIES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of the worker that needs the most, at its peak.
+
+    Attributes
+    ----------
+    process : int
+        Python, libraries and kernel.
+    blocks : int
+        Its share of the ratings by user, by item and held out.
+    states : int
+        Both sides' biases and factors: those that are fixed, new, and still held.
+    temporaries : int
+        What its threads' tasks hold besides.
+    phase : {"reading", "epochs", "writing"}
+        When the peak is.
+    """
+
+    process: int
+    blocks: int
+    states: int
+    temporaries: int
+    phase: str
+
+    @property
+    def peak(self) -> int:
+        """All of them."""
+        return self.process + self.blocks + self.states + self.temporaries
+
+
+def memory_of_a_worker(
+    dataset: Dataset,
+    settings: TrainSettings,
+    shape: Shape,
+    *,
+    stopping: StopSettings = StopSettings(),
+) -> Memory:
+    """Estimate the memory of the worker that needs the most.
+
+    Notes
+    -----
+    Blocks are taken to be shared out evenly. States are whole on every worker. An epoch starts
+    while the driver still waits for the figures of the one before. So besides both sides' states
+    as they were there are the side solved first and the one solved last, each as parts and as the
+    whole that they are joined to, if it has several partitions. The memory of a whole that is gone
+    is kept for the side's next one, which is idle while the other side is joined.
+    With patience, those of the best epoch so far stay as well.
+    """
+    state = {side: factors_bytes(dataset.table(side).n_rows, settings) for side in SIDES}
+    both = sum(state.values())
+    best = both if stopping.patience is not None else 0
+    first = side_named(settings.first)
+    copies = {side: 1 + (n_partitions(dataset, side) > 1) for side in SIDES}
+
+    solving = _working_threads(dataset, shape) * _kernel_bytes(settings)
+    if settings.method == "gibbs":
+        drawing = _DRAW_COPIES * (settings.rank + 1) * itemsize(settings)
+        solving += _most(dataset, shape, lambda part: len(part.rows) * drawing)
+    test = max(part.test_ratings for part in dataset.users.partitions)
+    testing = busy_threads(n_test_blocks(dataset), shape) * prediction_task_bytes(test, settings)
+    reading = _most(dataset, shape, lambda part: part.ratings * _READ_BYTES_A_RATING)
+    start = settings.rank * _START_BYTES_A_FACTOR
+    starting = _most(dataset, shape, lambda part: len(part.rows) * start)
+    kept = settings.n_kept
+    writing = _most(dataset, shape, lambda part: kept * factors_bytes(len(part.rows), settings))
+    last = first.other
+    solved = max(
+        copies[first] * state[first] + (copies[last] - 1) * state[last],
+        state[first] + copies[last] * state[last],
+    )
+    share = -(-n_partitions(dataset, first) // shape.workers) / n_partitions(dataset, first)
+    moments = [
+        ("reading", both, max(reading, starting)),
+        ("epochs", both + best + solved, solving),
+        ("epochs", both + best + int(share * state[first]), testing),
+        ("writing", both + best, (_WRITE_COPIES if kept == 1 else _AVERAGE_COPIES) * writing),
+    ]
+    phase, states, temporaries = max(moments, key=lambda moment: moment[1] + moment[2])
+    return Memory(
+        process=PROCESS_BYTES + shape.threads * THREAD_BYTES,
+        blocks=_block_bytes(dataset, shape) + _prediction_bytes(dataset, settings, shape),
+        states=states,
+        temporaries=temporaries,
+        phase=phase,
+    )
+
+
+def check_fits(
+    dataset: Dataset,
+    settings: TrainSettings,
+    shape: Shape,
+    *,
+    stopping: StopSettings = StopSettings(),
+) -> None:
+    """Check that a training can fit the workers' memory limit.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    """
+    memory = memory_of_a_worker(dataset, settings, shape, stopping=stopping)
+    if not fits_limit(memory, shape):
+        raise InputError(
+            f"a worker would need {in_words(memory.peak)} (process {in_words(memory.process)}, "
+            f"blocks {in_words(memory.blocks)}, states {in_words(memory.states)}, temporaries "
+            f"{in_words(memory.temporaries)}), and Dask ends it at {USABLE:.0%} of its limit of "
+            f"{in_words(shape.memory or 0)}; give {_ways_out(dataset, settings, shape, stopping)}"
+        )
+
+
+def in_words(n_bytes: float) -> str:
+    """Return bytes as a person reads them, in MiB or GiB."""
+    mebibytes = n_bytes / (1 << 20)
+    return f"{mebibytes:,.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:,.1f} GiB"
+
+
+def fits_limit(memory: Memory, shape: Shape) -> bool:
+    """Return whether a worker's peak stays below what Dask lets it use."""
+    return not shape.memory or memory.peak <= USABLE * shape.memory
+
+
+def _ways_out(
+    dataset: Dataset, settings: TrainSettings, shape: Shape, stopping: StopSettings
+) -> str:
+    """Return what would make it fit, each by itself."""
+
+    def works(settings: TrainSettings, shape: Shape) -> bool:
+        return fits_limit(memory_of_a_worker(dataset, settings, shape, stopping=stopping), shape)
+
+    peak = memory_of_a_worker(dataset, settings, shape, stopping=stopping).peak
+    ways = [f"workers more memory (--memory {-(-peak * 100 // int(USABLE * 100) >> 20)}MiB)"]
+    # Blocks are shared out by whole partitions, so more workers than those do not help.
+    more = range(shape.workers + 1, most_partitions(dataset) + 1)
+    least = bisect_left(more, True, key=lambda n: works(settings, replace(shape, workers=n)))
+    if least < len(more):
+        ways.append(f"more workers (--workers {more[least]})")
+    rank = settings.rank // 2
+    while rank and not works(replace(settings, rank=rank), shape):
+        rank //= 2
+    if rank:
+        ways.append(f"a smaller --rank ({rank})")
+    if works(replace(settings, dtype="float32"), shape):
+        ways.append("--dtype float32")
+    if stopping.patience is not None and fits_limit(
+        memory_of_a_worker(dataset, settings, shape), shape
+    ):
+        ways.append("no --patience")
+    return ", or ".join(ways)
+
+
+def _block_bytes(dataset: Dataset, shape: Shape) -> int:
+    """Return the share of the blocks on the worker that has most."""
+    ratings = 2 * dataset.n_ratings + dataset.n_test
+    rows = dataset.users.n_rows * (1 + (dataset.n_test > 0)) + dataset.items.n_rows
+    total = ratings * (_BYTES_A_RATING + _KEPT_A_RATING) + rows * _BYTES_A_ROW
+    n_blocks = most_partitions(dataset)
+    return total * -(-n_blocks // shape.workers) // n_blocks
+
+
+def _prediction_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:
+    """Return the share of the sums of predictions: those of an epoch and its neighbours."""
+    sums = 3 if settings.n_kept > 1 else 0
+    return (
+        sums
+        * _BYTES_A_PREDICTION
+        * dataset.n_test
+        // min(shape.workers, n_test_blocks(dataset) or 1)
+    )
+
+
+def _kernel_bytes(settings: TrainSettings) -> int:
+    """Return what the kernel works in: systems of a register's lanes, twice, and gathered rows."""
+    together = 64 // itemsize(settings) if settings.rank <= 128 else 1
+    side = settings.rank + 32
+    return (2 * together + 2) * side * side * itemsize(settings)
+
+
+def _most(dataset: Dataset, shape: Shape, bytes_of: Callable[[Partition], int]) -> int:
+    """Return the bytes of the largest tasks that the threads of a worker can run at once."""
+    sizes = sorted(
+        (bytes_of(part) for side in SIDES for part in dataset.table(side).partitions), reverse=True
+    )
+    return sum(sizes[: busy_threads(len(sizes), shape)])
+
+
+def _working_threads(dataset: Dataset, shape: Shape) -> int:
+    return busy_threads(most_partitions(dataset), shape)

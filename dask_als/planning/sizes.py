@@ -1,0 +1,50 @@
+"""Sizes of a training's factors and tasks, in bytes and numbers, that several estimates share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dask_als.core.blocks import PREDICTIONS_AT_ONCE
+from dask_als.core.executor import Shape
+from dask_als.core.side import SIDES, Side
+from dask_als.data.dataset import Dataset
+from dask_als.settings.training import TrainSettings
+
+# Row numbers, predictions and errors of held-out ratings, beside the gathered factors.
+_TEST_BYTES_A_RATING = 40
+
+
+def itemsize(settings: TrainSettings) -> int:
+    """Return the bytes of one number of the model."""
+    return np.dtype(settings.dtype).itemsize
+
+
+def factors_bytes(n_rows: int, settings: TrainSettings) -> int:
+    """Return the bytes of the biases and factors of a number of rows."""
+    return n_rows * (settings.rank + 1) * itemsize(settings)
+
+
+def prediction_task_bytes(n_ratings: int, settings: TrainSettings) -> int:
+    """Return what a task that predicts held-out ratings allocates, in bytes."""
+    gathered = 2 * min(n_ratings, PREDICTIONS_AT_ONCE) * settings.rank * itemsize(settings)
+    return gathered + n_ratings * _TEST_BYTES_A_RATING
+
+
+def busy_threads(n_tasks: int, shape: Shape) -> int:
+    """Return how many of a worker's threads have a task, if so many are shared out."""
+    return min(shape.threads, -(-n_tasks // shape.workers))
+
+
+def n_partitions(dataset: Dataset, side: Side) -> int:
+    """Return the number of partitions of a side."""
+    return len(dataset.table(side).partitions)
+
+
+def most_partitions(dataset: Dataset) -> int:
+    """Return the number of partitions of the side that has more."""
+    return max(n_partitions(dataset, side) for side in SIDES)
+
+
+def n_test_blocks(dataset: Dataset) -> int:
+    """Return the number of user partitions with held-out ratings."""
+    return sum(part.test_ratings > 0 for part in dataset.users.partitions)

@@ -1,0 +1,85 @@
+"""The measure of a trial: RMSE or NDCG over the held-out ratings of all folds."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dask_als.core.blocks import Block, Factors
+from dask_als.core.executor import Executor
+from dask_als.core.side import SIDES, USERS
+from dask_als.core.superaccumulator import as_float, exact_sum
+from dask_als.evaluation.ranking_metrics import measures
+from dask_als.model.recommend import rated_by, typical_norm
+from dask_als.model.top_k import candidates, top_k
+from dask_als.settings.tuning import TuneSettings
+from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.training.train import Epoch
+from dask_als.tuning.folds import Fold
+
+if TYPE_CHECKING:
+    pass
+
+
+class Measure:
+    """Measures an epoch of all folds."""
+
+    def __init__(self, executor: Executor, settings: TuneSettings) -> None:
+        self.executor = executor
+        self.name = "rmse" if settings.feedback == "explicit" else "ndcg"
+        self._k = settings.k
+
+    def best(self, values: list[float]) -> float | None:
+        """Return the best value; None of none."""
+        choose = min if self.name == "rmse" else max
+        return choose(values, default=None)
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Tell whether a value is better than another one, or the first."""
+        return than is None or (value < than if self.name == "rmse" else value > than)
+
+    def of(self, folds: list[Fold], epochs: tuple[Epoch, ...]) -> float:
+        """Return the measure over all folds after an epoch of each."""
+        if self.name == "rmse":
+            squares = [
+                fold.dataset.n_test * (epoch.figures.test_rmse or 0.0) ** 2
+                for fold, epoch in zip(folds, epochs, strict=True)
+            ]
+            return math.sqrt(math.fsum(squares) / sum(fold.dataset.n_test for fold in folds))
+        figures = self.executor.gather(
+            [
+                self.executor.submit(
+                    ndcg_of_part,
+                    block,
+                    fold.blocks[USERS][number],
+                    *(epoch.sides[side][0] for side in SIDES),
+                    self._k,
+                    key=f"ndcg-{epoch.figures.epoch}-{number}",
+                )
+                for fold, epoch in zip(folds, epochs, strict=True)
+                for number, block in fold.held_out.items()
+            ]
+        )
+        return as_float(sum(total for total, _ in figures)) / sum(lists for _, lists in figures)
+
+
+def ndcg_of_part(
+    held_out: Block, seen: Block, users: SolvedSide, items: SolvedSide, k: int
+) -> tuple[int, int]:
+    """Return the exact sum of a partition's NDCG at k, and how many lists that are.
+
+    A list is of all items but those the user is trained on, for each user with a held-out one.
+    """
+    rows = np.flatnonzero(held_out.counts)
+    own = users.state[held_out.rows.start : held_out.rows.stop]
+    best = top_k(
+        Factors(own.bias[rows], own.factors[rows]),
+        candidates(items.state, typical_norm=typical_norm(items.state, len(users.state.bias))),
+        k,
+        seen=rated_by(seen, rows),
+        mean=0.0,
+    )
+    indptr = np.concatenate([[0], np.cumsum(held_out.counts[rows])])
+    return exact_sum(measures(best.rows, indptr, held_out.indices)["ndcg"]), len(rows)
