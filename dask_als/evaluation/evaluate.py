@@ -25,7 +25,8 @@ from dask_als.settings.evaluation import EvaluateSettings
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.half_epoch import SolvedSide
 from dask_als.solvers.objective import rmse
-from dask_als.training.train import Epoch, Training, zero_start
+from dask_als.training.start import zero_start
+from dask_als.training.task_graph import Epoch, TaskGraph
 
 COMPARED = ("model", "global mean", "biases alone", "most popular")
 _BIAS_EPOCHS = 15
@@ -273,8 +274,8 @@ def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> 
 
 def _biases_alone(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Epoch:
     settings = replace(settings, rank=1, center=True, method="als", feedback="explicit")
-    training = Training(dataset, settings, executor)
-    *_, last = training.stretch(zero_start, range(1, _BIAS_EPOCHS + 1))
+    graph = TaskGraph(dataset, settings, executor)
+    *_, last = graph.segment(zero_start, range(1, _BIAS_EPOCHS + 1))
     return last
 
 
