@@ -24,7 +24,8 @@ from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import StopSettings, TrainSettings
-from dask_als.training.train import Callback, train
+from dask_als.training.callbacks import Callback
+from dask_als.training.train import train
 
 
 @dataclass(frozen=True, kw_only=True)

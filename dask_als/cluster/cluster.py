@@ -58,6 +58,7 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Shape
 from dask_als.core.ownership import PERFORMANCE_REPORT, marked_text
 from dask_als.core.run_events import Listener, RunInfo
+from dask_als.core.task_keys import unique_key
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 from dask_als.monitor.watcher import watched
 from dask_als.settings.cluster import KubernetesSize, LocalSize
@@ -176,7 +177,7 @@ class DaskExecutor:
         self, function: Callable[..., Any], *args: Any, key: str, worker: str | None = None
     ) -> Any:
         """Note a task down and return its handle; it starts when a result is waited for."""
-        handle = _Handle(f"{key}-{self._run}-{next(self._submitted)}")
+        handle = _Handle(unique_key(key, self._run, next(self._submitted)))
         self._noted.append(_Noted(handle, function, args, worker))
         return handle
 

@@ -11,7 +11,8 @@ from dask_als.core.superaccumulator import exact_sum
 from dask_als.data.dataset import Dataset, Partition, read_test_block
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.objective import rmse
-from dask_als.training.train import Epoch, Training, zero_start
+from dask_als.training.start import zero_start
+from dask_als.training.task_graph import Epoch, TaskGraph
 
 _BIAS_EPOCHS = 15
 
@@ -54,8 +55,8 @@ def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> 
 def train_biases(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Epoch:
     """Train user and item biases alone; return the last epoch."""
     settings = replace(settings, rank=1, center=True, method="als", feedback="explicit")
-    training = Training(dataset, settings, executor)
-    *_, last = training.stretch(zero_start, range(1, _BIAS_EPOCHS + 1))
+    graph = TaskGraph(dataset, settings, executor)
+    *_, last = graph.segment(zero_start, range(1, _BIAS_EPOCHS + 1))
     return last
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,11 +10,13 @@ from typing import Any
 
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.run_events import HalfEpochTimes, PartitionTimes, Progress, RunInfo
+from dask_als.core.task_keys import TaskKind, parse_unique_key
 from dask_als.monitor.times import Interval, split_time
 
 _EPOCHS_OF_AN_ESTIMATE = 5
 _HALF_EPOCHS_SHOWN = 40
 _MOST_HALF_EPOCHS_TO_TELL = 1_000
+_TASKS_OF_HALF_EPOCHS = {TaskKind.START, TaskKind.SOLVE, TaskKind.CHUNK, TaskKind.REPLICA}
 
 
 @dataclass
@@ -52,9 +53,7 @@ class RunState:
         self.half_epochs: deque[HalfEpochTimes] = deque(maxlen=_HALF_EPOCHS_SHOWN)
         self.totals = {side: Totals() for side in info.partitions}
         self.is_over = False
-        self._key = re.compile(
-            rf"(start|solve|chunk|broadcast)-(users|items)-(\d+)-(?:(\d+)-)?{tasks}-\d+$"
-        )
+        self._tasks = tasks
         # Half-epochs on the way, and data that was fetched for them.
         self._pending: dict[tuple[int, str], dict[int, PartitionTimes]] = {}
         self._waiting: list[Interval] = []
@@ -144,36 +143,36 @@ class RunState:
         threads : callable
             Returns the threads of each worker.
         """
-        match = self._key.match(key)
-        if match is None:
+        task = parse_unique_key(key, self._tasks)
+        if task is None or task.kind not in _TASKS_OF_HALF_EPOCHS or task.side is None:
             return
-        kind, side, epoch, number = match.groups()
-        if kind == "start":
+        kind, side = task.kind, task.side.name
+        if kind is TaskKind.START:
             # Of a new stretch: what was on the way is lost, or was written.
             self._pending.clear()
             self._last = None
             return
-        half, stop = (int(epoch), side), max(times["stop"] for times in startstops)
+        half, stop = (task.epoch or 0, side), max(times["stop"] for times in startstops)
         took = {times["action"]: (times["start"], times["stop"]) for times in startstops}
         if "transfer" in took:
             self._waiting.append(Interval(worker, *took["transfer"]))
-        if kind == "solve":
+        if kind is TaskKind.SOLVE and task.number is not None:
             start, solved = took["compute"]
             asked, arrived = took.get("transfer", (0.0, 0.0))
-            self._pending.setdefault(half, {})[int(number)] = PartitionTimes(
-                number=int(number),
+            self._pending.setdefault(half, {})[task.number] = PartitionTimes(
+                number=task.number,
                 worker=worker,
-                ratings=self.info.partitions[side][int(number)],
+                ratings=self.info.partitions[side][task.number],
                 start=start,
                 solving=solved - start,
                 waiting=arrived - asked,
             )
             if len(self.info.partitions[side]) == 1:
                 self._half_ended(half, stop, threads())
-        elif kind == "broadcast" and half in self._pending:
+        elif kind is TaskKind.REPLICA and half in self._pending:
             # The first copy that is whole; the next half-epoch begins where it is.
             self._half_ended(half, stop, threads())
-        elif kind == "broadcast" and half != self._last:
+        elif kind is TaskKind.REPLICA and half != self._last:
             # What a stretch starts from is there: reading and writing before it is no half-epoch.
             self._stopped = stop
 

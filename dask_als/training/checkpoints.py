@@ -1,9 +1,12 @@
-"""Checkpoints: models of epochs on the way, from which training goes on to the same bits."""
+"""Checkpoints: models of completed epochs, from which training resumes with the same bits."""
 
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Sequence
+
+from fsspec.implementations.local import LocalFileSystem
 
 from dask_als.core import outputs, storage
 from dask_als.core.epoch_metrics import EpochFigures
@@ -21,12 +24,12 @@ _NAMES = {
 
 
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of output that a name in a directory of checkpoints says, if it is one."""
+    """Return the kind of output with this name in a checkpoint directory; None for other names."""
     return next((kind for names, kind in _NAMES.items() if names.fullmatch(name)), None)
 
 
-def _there(directory: str) -> list[tuple[str, Kind]]:
-    """Return the paths in a directory whose names are those of checkpoints and what they need."""
+def _entries(directory: str) -> list[tuple[str, Kind]]:
+    """Return path and kind of all checkpoints, best models and samples, by their names alone."""
     paths = storage.list_directory(directory)
     kinds = ((path, kind_of(path.rsplit("/", 1)[-1])) for path in paths)
     return [(path, kind) for path, kind in kinds if kind is not None]
@@ -38,61 +41,86 @@ def checkpoint_path(directory: str, epoch: int) -> str:
 
 
 def best_path(directory: str, epoch: int) -> str:
-    """Return the path of the model that is the best so far, after its epoch."""
+    """Return the path of the model of an epoch that was the best so far."""
     return storage.join(directory, f"best-{epoch:05d}")
 
 
+def sample_path(directory: str, epoch: int) -> str:
+    """Return the path of the sample of an epoch, which is kept for the average."""
+    return storage.join(directory, f"sample-{epoch:05d}")
+
+
 def remove_best(directory: str, *, but: str | None = None) -> None:
-    """Remove what was the best model once, all but one of them."""
-    for path, kind in _there(directory):
+    """Remove all best models except one."""
+    for path, kind in _entries(directory):
         if kind is BEST_MODEL and path != but:
             outputs.remove(path, kind)
 
 
 def complete_checkpoints(directory: str) -> list[str]:
     """Return the paths of all complete checkpoints, the newest last."""
-    found = [path for path, kind in _there(directory) if kind is CHECKPOINT]
+    found = [path for path, kind in _entries(directory) if kind is CHECKPOINT]
     return sorted(path for path in found if storage.exists(storage.join(path, MANIFEST)))
 
 
 def remove_checkpoints(directory: str, *, keep: int) -> None:
-    """Remove all but the newest checkpoints, and what a killed run left half-written."""
+    """Remove all but the `keep` newest checkpoints, and what killed runs left half-written."""
     found = complete_checkpoints(directory)
     for path in found[: max(0, len(found) - keep)]:
         outputs.remove(path, CHECKPOINT)
     outputs.settle_all(directory, kind_of)
 
 
-def sample_path(directory: str, epoch: int) -> str:
-    """Return the path of the sample of an epoch that is kept for the average."""
-    return storage.join(directory, f"sample-{epoch:05d}")
+def check_writable(directory: str) -> None:
+    """Check that checkpoints can be written into an existing directory.
 
-
-def check_checkpoints(directory: str) -> None:
-    """Check that what has the name of a checkpoint, a best model or a sample is one that we made.
+    The lock of an earlier run can be opened even if the directory has become read-only, so this
+    makes a directory in it, as a checkpoint does. On object stores the lease has been written.
 
     Raises
     ------
     InputError
-        If something is not, so that training would fail when it wants the name.
+        If they cannot.
+    """
+    filesystem, inner = storage.file_system(directory)
+    if not isinstance(filesystem, LocalFileSystem):
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=inner):
+            pass
+    except OSError as error:
+        reason = storage.first_line(error)
+        raise InputError(f"{directory} cannot be written: {reason}") from None
+
+
+def check_checkpoints(directory: str) -> None:
+    """Check that dask-als made everything that is named like a checkpoint, best model or sample.
+
+    Raises
+    ------
+    InputError
+        If it did not make one of them, so that training would fail once it needs the name.
     """
     outputs.settle_all(directory, kind_of)
-    for path, kind in _there(directory):
+    for path, kind in _entries(directory):
         outputs.check_directory(path, kind, overwrite=True)
 
 
 def clear_checkpoints(directory: str, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:
-    """Make way for the checkpoints of a new training.
+    """Remove the checkpoints of an earlier training.
 
     Parameters
     ----------
+    directory : str
+    overwrite : bool
+        Whether they may be removed.
     inputs : sequence of str, optional
-        Paths of what the training reads, which are not removed.
+        Paths that the training reads, and which are never removed.
 
     Raises
     ------
     InputError
-        If there are some and they may not be removed.
+        If there are checkpoints that may not be removed.
     """
     check_checkpoints(directory)
     found = complete_checkpoints(directory)
@@ -101,9 +129,9 @@ def clear_checkpoints(directory: str, *, overwrite: bool, inputs: Sequence[str] 
             f"{found[-1]} is of an earlier training; give --resume to go on from it, or "
             "--overwrite to start anew"
         )
-    for path, _ in _there(directory):
+    for path, _ in _entries(directory):
         check_inputs(path, inputs)
-    for path, kind in _there(directory):
+    for path, kind in _entries(directory):
         outputs.remove(path, kind)
 
 
@@ -113,7 +141,7 @@ def read_whole_history(checkpoint: str) -> list[EpochFigures]:
     Raises
     ------
     InputError
-        If some are missing, or the file is damaged.
+        If epochs are missing, or the file is damaged.
     """
     history = read_history(checkpoint)
     epoch = read_manifest(checkpoint).figures.epoch
@@ -124,12 +152,12 @@ def read_whole_history(checkpoint: str) -> list[EpochFigures]:
 
 
 def check_best(best: str, figures: EpochFigures, dataset: Dataset, settings: TrainSettings) -> None:
-    """Check that what was kept as the best model is that of an epoch.
+    """Check that a best model is that of the epoch with these figures.
 
     Raises
     ------
     InputError
-        If it is another one.
+        If it is the model of another epoch, dataset or training.
     """
     check_continues(best, dataset, settings)
     if read_manifest(best).figures != figures:
@@ -137,7 +165,7 @@ def check_best(best: str, figures: EpochFigures, dataset: Dataset, settings: Tra
 
 
 def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) -> None:
-    """Check that training can go on from a checkpoint; only the epochs, or samples, may differ.
+    """Check that training can resume from a checkpoint; only epochs and samples may differ.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from dask_als.data.dataset import Dataset, Partition, SideTable, read_block
 from dask_als.data.split import fold_of
 from dask_als.errors import InputError
 from dask_als.settings.training import TrainSettings
-from dask_als.training.train import Training
+from dask_als.training.task_graph import TaskGraph
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Fold:
     held_out: dict[int, Any]
 
 
-class FoldTraining(Training):
+class FoldTraining(TaskGraph):
     """A training on the ratings of a fold, which other trainings share."""
 
     def __init__(self, fold: Fold, settings: TrainSettings, executor: Executor) -> None:

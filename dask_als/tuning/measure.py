@@ -16,7 +16,7 @@ from dask_als.model.recommend import rated_by, typical_norm
 from dask_als.model.top_k import candidates, top_k
 from dask_als.settings.tuning import TuneSettings
 from dask_als.solvers.half_epoch import SolvedSide
-from dask_als.training.train import Epoch
+from dask_als.training.task_graph import Epoch
 from dask_als.tuning.folds import Fold
 
 if TYPE_CHECKING:

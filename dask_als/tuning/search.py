@@ -30,7 +30,7 @@ from dask_als.errors import InputError
 from dask_als.planning.memory import USABLE, in_words, memory_of_a_worker
 from dask_als.settings.training import TrainSettings
 from dask_als.settings.tuning import TuneSettings
-from dask_als.training.train import random_start
+from dask_als.training.start import random_start
 from dask_als.tuning.folds import Fold, split_into_folds
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.half_epoch import SolvedSide
-from dask_als.training.train import Epoch, Start, random_start
+from dask_als.training.start import Start, random_start
+from dask_als.training.task_graph import Epoch
 from dask_als.tuning.folds import Fold, FoldTraining
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def train_folds(
     executor: Executor,
 ) -> Iterator[tuple[Epoch, ...]]:
     """Train all folds side by side; yield an epoch of each."""
-    stretches = [
-        FoldTraining(fold, settings, executor).stretch(start, range(1, n_epochs + 1))
+    segments = [
+        FoldTraining(fold, settings, executor).segment(start, range(1, n_epochs + 1))
         for fold, start in zip(folds, starts, strict=True)
     ]
-    return zip(*stretches, strict=True)
+    return zip(*segments, strict=True)

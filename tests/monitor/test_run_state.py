@@ -5,7 +5,7 @@ from support.monitored import (
     OTHER,
     TASKS,
     WORKER,
-    begin_a_stretch,
+    begin_segment,
     end,
     figures,
     started,
@@ -57,7 +57,7 @@ def test_how_far_an_epoch_is():
     assert state.progress().epochs == 2.25
     end(state, "chunk-users-3-0", WORKER, compute=(101, 101.5))
     assert state.progress().done == 1
-    end(state, "broadcast-users-3-0", WORKER, compute=(101.5, 102))
+    end(state, "replica-users-3-0", WORKER, compute=(101.5, 102))
     assert state.progress() == Progress(3, "items", half=1, done=0, total=1)
     end(state, "solve-items-3-0", WORKER, compute=(102, 103))
     assert state.progress() == Progress(4, "users", half=0, done=0, total=2)
@@ -96,10 +96,10 @@ def test_memory_does_not_grow_with_epochs():
     assert state._pending == {}
 
 
-def test_reading_and_writing_between_stretches_is_no_half_epoch():
+def test_reading_and_writing_between_segments_is_no_half_epoch():
     state = started()
     train_an_epoch(state)
-    begin_a_stretch(state, 1, (150.0, 200.0))
+    begin_segment(state, 1, (150.0, 200.0))
     train_an_epoch(state, 2, start=200.0)
     assert [half.seconds for half in state.half_epochs] == [3, 1, 3, 1]
 
@@ -139,7 +139,7 @@ def test_what_was_on_the_way_when_workers_were_lost_does_not_count():
     state = started()
     train_an_epoch(state)
     end(state, "solve-users-2-1", OTHER, compute=(104, 105))
-    begin_a_stretch(state, 0, (150.0, 200.0))
+    begin_segment(state, 0, (150.0, 200.0))
     assert state.progress() is None
     train_an_epoch(state, 1, start=200.0)
     assert [(half.epoch, half.seconds) for half in state.half_epochs] == [(1, 3), (1, 1)] * 2
@@ -149,8 +149,8 @@ def test_data_for_a_later_copy_is_waited_for_in_the_next_half_epoch():
     state = started()
     end(state, "solve-users-1-0", WORKER, compute=(100, 102))
     end(state, "solve-users-1-1", OTHER, compute=(100, 102))
-    end(state, "broadcast-users-1-0", WORKER, transfer=(102, 103), compute=(103, 104))
-    end(state, "broadcast-users-1-1", OTHER, transfer=(102, 106), compute=(106, 107))
+    end(state, "replica-users-1-0", WORKER, transfer=(102, 103), compute=(103, 104))
+    end(state, "replica-users-1-1", OTHER, transfer=(102, 106), compute=(106, 107))
     end(state, "solve-items-1-0", WORKER, compute=(104, 108))
     users, items = state.half_epochs
     assert (users.seconds, users.solving, users.waiting) == (4, 2, 0.5)
@@ -162,11 +162,11 @@ def test_clocks_that_were_set_back_take_no_half_epoch_away():
     state = started()
     end(state, "solve-users-1-0", WORKER, compute=(100, 101))
     end(state, "solve-users-1-1", OTHER, compute=(100, 101))
-    end(state, "broadcast-users-1-0", WORKER, compute=(101, 102))
+    end(state, "replica-users-1-0", WORKER, compute=(101, 102))
     end(state, "solve-items-1-0", WORKER, compute=(101.5, 101.75))
     end(state, "solve-users-2-0", WORKER, compute=(101.75, 103))
     end(state, "solve-users-2-1", OTHER, compute=(101.75, 103))
-    end(state, "broadcast-users-2-0", WORKER, compute=(102.5, 102.75))
+    end(state, "replica-users-2-0", WORKER, compute=(102.5, 102.75))
     _, items, users = state.half_epochs
     assert (items.start, items.seconds, items.solving) == (101.5, 0.25, 0.125)
     assert (users.start, users.seconds, users.solving) == (101.75, 1.25, 1.25)
@@ -181,6 +181,6 @@ def test_watching_takes_a_small_part_of_an_epoch():
         for side in ("users", "items"):
             for number in range(partitions):
                 end(state, f"solve-{side}-{epoch}-{number}", WORKER, compute=(100, 101))
-            end(state, f"broadcast-{side}-{epoch}-0", WORKER, compute=(101, 102))
+            end(state, f"replica-{side}-{epoch}-0", WORKER, compute=(101, 102))
     assert state.totals["items"].half_epochs == 50
     assert (time.thread_time() - start) / 50 < 0.01

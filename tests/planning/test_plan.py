@@ -39,7 +39,9 @@ from dask_als.planning.memory import (
 from dask_als.planning.plan import plan
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
-from dask_als.training.train import Training, random_start, train
+from dask_als.training.start import random_start
+from dask_als.training.task_graph import TaskGraph
+from dask_als.training.train import train
 
 MIB = 1 << 20
 ONE = Shape(workers=1, threads=1, memory=None)
@@ -214,9 +216,9 @@ def test_tasks_are_those_that_training_submits(
     settings = PrepareSettings(partitions=partitions, test_fraction=test_fraction)
     dataset = prepare(source, str(tmp_path / "dataset"), SerialExecutor(), settings=settings)
     executor = CountingExecutor(workers)
-    training = Training(dataset, small_settings(), executor)
-    list(training.stretch(random_start, range(1, 4)))
-    before = re.compile(r"read-|start-|(chunk|broadcast)-\w+-0-")
+    graph = TaskGraph(dataset, small_settings(), executor)
+    list(graph.segment(random_start, range(1, 4)))
+    before = re.compile(r"read-|start-|(chunk|replica)-\w+-0-")
     in_epochs = [key for key in executor.keys if not before.match(key)]
     shape = Shape(workers, threads=1, memory=None)
     assert len(in_epochs) == 3 * tasks_per_epoch(dataset, shape)

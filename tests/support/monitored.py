@@ -51,21 +51,21 @@ def train_an_epoch(state, epoch=1, start=100.0):
         transfer=(start, start + 0.5),
         compute=(start + 0.5, start + 2.5),
     )
-    end(state, f"broadcast-users-{epoch}-0", WORKER, compute=(start + 2.5, start + 3))
-    end(state, f"broadcast-users-{epoch}-1", OTHER, compute=(start + 2.5, start + 3.2))
+    end(state, f"replica-users-{epoch}-0", WORKER, compute=(start + 2.5, start + 3))
+    end(state, f"replica-users-{epoch}-1", OTHER, compute=(start + 2.5, start + 3.2))
     end(state, f"solve-items-{epoch}-0", WORKER, compute=(start + 3, start + 4))
 
 
-def begin_a_stretch(state, epoch, compute):
-    """Tell of reading, or making, what a stretch starts from."""
+def begin_segment(state, epoch, compute):
+    """Tell of reading, or making, what a segment starts from."""
     for side in ("users", "items"):
         end(state, f"start-{side}-0", WORKER, compute=(compute[0] - 1, compute[0]))
-        end(state, f"broadcast-{side}-{epoch}-0", WORKER, compute=compute)
-        end(state, f"broadcast-{side}-{epoch}-1", OTHER, compute=compute)
+        end(state, f"replica-{side}-{epoch}-0", WORKER, compute=compute)
+        end(state, f"replica-{side}-{epoch}-1", OTHER, compute=compute)
 
 
 def started(**changes):
     """Return the state of a training whose first factors are there at second 100."""
     state = RunState(info(**changes), TASKS)
-    begin_a_stretch(state, 0, (99.0, 100.0))
+    begin_segment(state, 0, (99.0, 100.0))
     return state

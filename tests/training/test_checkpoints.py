@@ -1,16 +1,24 @@
 import os
+import tempfile
+from contextlib import contextmanager
 
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
 from dask_als.core import output_lock
 from dask_als.core.executor import SerialExecutor
+from dask_als.core.ownership import IN_USE, marked_json
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.training import CheckpointSettings
-from dask_als.training.checkpoints import checkpoint_path, complete_checkpoints, remove_checkpoints
+from dask_als.training.checkpoints import (
+    check_writable,
+    checkpoint_path,
+    complete_checkpoints,
+    remove_checkpoints,
+)
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
@@ -33,7 +41,7 @@ def undisturbed(dataset, tmp_path_factory):
 
 
 def kept(directory):
-    """Return the names in a directory of checkpoints, but for that of its lock."""
+    """Return the names in a checkpoint directory, except that of its lock."""
     return sorted(name for name in os.listdir(directory) if name != output_lock.NAME)
 
 
@@ -60,7 +68,7 @@ def interrupted(dataset, tmp_path, *, at, epochs=EPOCHS, **changes):
 
 
 def resumed(dataset, tmp_path, settings=None, **changes):
-    """Go on with a training; return the model's content and the epochs that were trained."""
+    """Resume a training; return the content of the model and the epochs that were trained."""
     seen = []
     train(
         dataset,
@@ -160,7 +168,7 @@ def test_other_data_are_refused(dataset, tmp_path):
 
 
 def test_checkpoints_of_an_earlier_training(dataset, undisturbed, tmp_path):
-    """They are neither gone on from nor lost without being asked for."""
+    """Neither are they resumed from, nor are they removed, unless the user asks for it."""
     interrupted(dataset, tmp_path, at=5, every=2)
     checkpoints = CheckpointSettings(directory=str(tmp_path / "c"), every=3)
     arguments = (dataset, str(tmp_path / "m"), small_settings(epochs=EPOCHS), SERIAL)
@@ -173,7 +181,7 @@ def test_checkpoints_of_an_earlier_training(dataset, undisturbed, tmp_path):
 
 
 def test_what_has_the_name_of_a_checkpoint_must_be_one(dataset, tmp_path):
-    """It is told before the training, which would fail when it wants the name."""
+    """Training would fail once it needs the name, so it is refused before it begins."""
     interrupted(dataset, tmp_path, at=5, every=2)
     (tmp_path / "c" / "epoch-00008").mkdir()
     (tmp_path / "c" / "epoch-00008" / "mine").touch()
@@ -198,14 +206,14 @@ def test_a_checkpoint_that_is_read_is_not_removed(dataset, tmp_path):
     assert os.path.exists(first)
 
 
-def test_what_is_in_a_directory_that_is_not_there(tmp_path):
+def test_a_missing_directory_has_no_checkpoints(tmp_path):
     assert complete_checkpoints(str(tmp_path / "no")) == []
     remove_checkpoints(str(tmp_path / "no"), keep=1)
     assert checkpoint_path("c", 7) == "c/epoch-00007"
 
 
 def test_two_trainings_with_the_same_checkpoints(dataset, undisturbed, tmp_path):
-    """The second is refused, and harms neither the first nor what it has kept."""
+    """The second is refused, and harms neither the first nor its checkpoints."""
     folder, refused = str(tmp_path / "c"), []
 
     def second(figures):
@@ -229,11 +237,52 @@ def test_two_trainings_with_the_same_checkpoints(dataset, undisturbed, tmp_path)
     assert refused == [["epoch-00002"]] * 2 or refused == [["epoch-00002", "epoch-00004"]] * 2
     assert content(model) == undisturbed
     assert not (tmp_path / "second").exists()
-    # Its end gives the folder back.
+    # The lock ends with the training.
     train(dataset, model, settings, SERIAL, checkpoints=checkpoints, overwrite=True)
 
 
 def test_a_killed_training_holds_its_checkpoints_no_longer(dataset, undisturbed, tmp_path):
     interrupted(dataset, tmp_path, at=5, every=2)
-    (tmp_path / "c" / output_lock.NAME).write_text('{"run_id": "killed"}')
+    (tmp_path / "c" / output_lock.NAME).write_text(marked_json(IN_USE, {"run_id": "killed"}))
     assert resumed(dataset, tmp_path, every=2)[0] == undisturbed
+
+
+@pytest.mark.parametrize("where", ["under a file", "a file", "/proc"])
+def test_a_directory_that_cannot_be_written_is_refused_before_training(dataset, tmp_path, where):
+    """Even if the training is too short to write a checkpoint."""
+    (tmp_path / "file").touch()
+    directories = {"under a file": f"{tmp_path}/file/c", "a file": f"{tmp_path}/file"}
+    directory, trained = directories.get(where, f"{where}/c"), []
+    with pytest.raises(InputError, match=rf"^{directory} cannot be written: "):
+        train(
+            dataset,
+            str(tmp_path / "m"),
+            small_settings(epochs=1),
+            SERIAL,
+            checkpoints=CheckpointSettings(directory=directory),
+            on_epoch=trained.append,
+        )
+    assert trained == []
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_directory_that_has_become_read_only_is_refused():
+    """Its lock can still be opened, so that alone does not tell."""
+    with tempfile.TemporaryDirectory() as directory:
+        check_writable(directory)
+        assert os.listdir(directory) == []
+        os.chmod(directory, 0o555)
+        with ordinary_user(), pytest.raises(InputError, match=rf"^{directory} cannot be written: "):
+            check_writable(directory)
+
+
+@contextmanager
+def ordinary_user():
+    """Give up the rights of root for the block, as root may write everywhere."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)

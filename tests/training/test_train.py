@@ -25,7 +25,9 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
-from dask_als.training.train import Training, random_start, train
+from dask_als.training.start import random_start
+from dask_als.training.task_graph import TaskGraph
+from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
 
@@ -178,7 +180,7 @@ def test_workers_do_not_show(tmp_path, ratings, bits, workers):
 @pytest.mark.parametrize(("seconds", "graphs"), [(60.0, range(3, 5)), (0.0, range(30, 33))])
 def test_short_epochs_are_submitted_together(tmp_path, ratings, monkeypatch, seconds, graphs):
     """30 epochs and what is written at the end; the first epoch's time has to be known."""
-    monkeypatch.setattr("dask_als.training.train._SECONDS_OF_EPOCHS_AT_ONCE", seconds)
+    monkeypatch.setattr("dask_als.training.pacing._SECONDS_PER_BATCH", seconds)
     dataset = made(tmp_path, ratings)
     with (
         LocalCluster(1, 1, processes=False, dashboard_address=":0") as cluster,
@@ -240,8 +242,8 @@ def test_float32_stays_near_float64(tmp_path, ratings):
     dataset = made(tmp_path, ratings, test_fraction=0.2)
     last = {}
     for dtype in ("float32", "float64"):
-        training = Training(dataset, small_settings(dtype=dtype), SERIAL)
-        *_, epoch = training.stretch(random_start, range(1, 4))
+        graph = TaskGraph(dataset, small_settings(dtype=dtype), SERIAL)
+        *_, epoch = graph.segment(random_start, range(1, 4))
         last[dtype] = epoch.figures
         assert epoch.sides[USERS][0].state.factors.dtype == dtype
     assert last["float32"].train_rmse == pytest.approx(last["float64"].train_rmse, abs=1e-4)

@@ -25,7 +25,7 @@ from dask_als.core.blocks import Factors
 from dask_als.data.dataset import open_dataset
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.half_epoch import SolvedPart, SolvedSide, join_parts, unsolved_part
-from dask_als.training.train import Training
+from dask_als.training.task_graph import TaskGraph
 from studies.clock import seconds_an_epoch
 
 RANK = 64
@@ -186,7 +186,7 @@ def training(
     """
     if not memory_manager:
         client.amm.stop()
-    job = Training(open_dataset(dataset), TrainSettings(rank=RANK), DaskExecutor(client))
+    job = TaskGraph(open_dataset(dataset), TrainSettings(rank=RANK), DaskExecutor(client))
     before = sum(client.run(_received_bytes).values())
     seconds_an_epoch(job, 1)  # reads the ratings, too
     seconds = [seconds_an_epoch(job, epochs) for _ in range(2)]

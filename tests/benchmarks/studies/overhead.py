@@ -15,7 +15,7 @@ from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.synthetic import GenerateSettings
 from dask_als.settings.training import TrainSettings
-from dask_als.training.train import Training
+from dask_als.training.task_graph import TaskGraph
 from studies.clock import seconds_an_epoch
 from studies.report import Criterion, table
 
@@ -37,17 +37,17 @@ def measure(_found: dict[str, Any], *, small: bool) -> dict[str, Any]:
         say(f"overhead: {number} workers ({kind})")
         with _cluster(kind, number) as client:
             for n_partitions, dataset in datasets.items():
-                training = Training(dataset, SETTINGS, DaskExecutor(client))
+                graph = TaskGraph(dataset, SETTINGS, DaskExecutor(client))
                 points.append(
                     {
                         "kind": kind,
                         "workers": number,
                         "partitions": n_partitions,
-                        "half_epochs": _half_epochs(training),
+                        "half_epochs": _half_epochs(graph),
                     }
                 )
     serial = {
-        number: _half_epochs(Training(dataset, SETTINGS, SerialExecutor()))
+        number: _half_epochs(TaskGraph(dataset, SETTINGS, SerialExecutor()))
         for number, dataset in datasets.items()
     }
     return {"points": points, "serial": serial}
@@ -73,13 +73,13 @@ def _cluster(kind: str, number: int) -> Iterator[Client]:
         yield client
 
 
-def _half_epochs(training: Training) -> list[float]:
+def _half_epochs(graph: TaskGraph) -> list[float]:
     """Give seconds of half-epochs."""
-    partitions = len(training.dataset.users.partitions)
+    partitions = len(graph.dataset.users.partitions)
     # Starting takes a time that varies by more than a few short epochs take.
     epochs = max(3, 256 // partitions)
-    seconds_an_epoch(training, 1)  # reads the ratings, too
-    return [seconds_an_epoch(training, epochs) / 2 for _ in range(ROUNDS)]
+    seconds_an_epoch(graph, 1)  # reads the ratings, too
+    return [seconds_an_epoch(graph, epochs) / 2 for _ in range(ROUNDS)]
 
 
 def milliseconds(point: dict[str, Any]) -> float:

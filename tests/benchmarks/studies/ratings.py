@@ -10,7 +10,7 @@ from machine import say
 
 from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
 from dask_als.settings.training import TrainSettings
-from dask_als.training.train import Training
+from dask_als.training.task_graph import TaskGraph
 from studies.clock import seconds_an_epoch
 from studies.report import Criterion, bar, table
 from studies.threads import ThreadsExecutor
@@ -44,8 +44,8 @@ def _size(n_ratings: int) -> dict[str, Any]:
         ThreadsExecutor(THREADS) as threads,
     ):
         trainings = {
-            DASK: Training(dataset, SETTINGS, DaskExecutor(client)),
-            PLAIN: Training(dataset, SETTINGS, threads),
+            DASK: TaskGraph(dataset, SETTINGS, DaskExecutor(client)),
+            PLAIN: TaskGraph(dataset, SETTINGS, threads),
         }
         for training in trainings.values():
             seconds_an_epoch(training, 1)  # reads the ratings, too

@@ -1,0 +1,51 @@
+"""The event at the end of an epoch, and the callbacks that receive it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.outputs import staged_directory
+from dask_als.core.ownership import MODEL
+from dask_als.model.files import ModelManifest
+
+
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """The event at the end of an epoch: its figures, and a way to save its model.
+
+    Attributes
+    ----------
+    figures : EpochFigures
+    history : tuple of EpochFigures
+        The figures of all epochs so far, with this one.
+    """
+
+    figures: EpochFigures
+    history: tuple[EpochFigures, ...]
+    _write: Callable[[str], ModelManifest] = field(repr=False)
+
+    def save(self, directory: str) -> ModelManifest:
+        """Write the model of this epoch; with gibbs, of its sample. The workers write the parts.
+
+        Raises
+        ------
+        InputError
+            If `directory` already exists.
+        """
+        with staged_directory(directory, MODEL, overwrite=False) as staging:
+            return self._write(staging)
+
+
+Callback = Callable[[TrainedEpoch], object]
+"""Called after each epoch; a true return value ends the training."""
+
+
+def callback_for_figures(receive: Callable[[EpochFigures], object]) -> Callback:
+    """Return a callback that passes on the figures alone, and never ends the training."""
+
+    def callback(epoch: TrainedEpoch) -> None:
+        receive(epoch.figures)
+
+    return callback

@@ -1,0 +1,298 @@
+"""The training loop: segments of epochs, checkpoints between them, and resuming after losses."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from dask_als.core import storage
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.executor import Executor
+from dask_als.core.outputs import staged_directory
+from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind
+from dask_als.data.dataset import Dataset
+from dask_als.errors import InputError, WorkersLostError
+from dask_als.model.files import MANIFEST, KeptFiles, ModelManifest, read_manifest
+from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
+from dask_als.training.callbacks import Callback, TrainedEpoch
+from dask_als.training.checkpoints import (
+    best_path,
+    check_best,
+    check_continues,
+    checkpoint_path,
+    complete_checkpoints,
+    read_whole_history,
+    remove_best,
+    remove_checkpoints,
+    sample_path,
+)
+from dask_als.training.early_stopping import best_epoch, reason_to_stop
+from dask_als.training.start import Start, start_from_model
+from dask_als.training.task_graph import Epoch, TaskGraph
+from dask_als.training.writers import ModelWriter
+
+_MAX_LOSSES_PER_SEGMENT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run trains, on what, and how.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    settings : TrainSettings
+    executor : Executor
+    checkpoints : CheckpointSettings
+    stopping : StopSettings
+    start : callable
+        Returns the initial factors of a run that does not resume from a checkpoint.
+    callbacks : sequence of callable
+        All are called after each epoch.
+    """
+
+    dataset: Dataset
+    settings: TrainSettings
+    executor: Executor
+    checkpoints: CheckpointSettings
+    stopping: StopSettings
+    start: Start
+    callbacks: Sequence[Callback]
+
+
+@dataclass
+class _Progress:
+    """How far a run is. It outlives the handles of a task graph.
+
+    Attributes
+    ----------
+    config : RunConfig
+    start : callable
+        Returns the factors that the segment starts from.
+    checkpoint : str or None
+        The checkpoint that the segment starts from.
+    history : list of EpochFigures
+        The figures of all epochs that are completed.
+    samples : dict of int to int or None
+        For the epoch of each kept sample, the CRC-32 of its manifest, or None if it is unknown.
+    losses : int
+        How often workers were lost since the last checkpoint.
+    is_over : bool
+        Whether the last epoch of the history ends the training.
+    """
+
+    config: RunConfig
+    start: Start
+    checkpoint: str | None = None
+    history: list[EpochFigures] = field(default_factory=list)
+    samples: dict[int, int | None] = field(default_factory=dict)
+    losses: int = 0
+    is_over: bool = False
+
+    @property
+    def best(self) -> EpochFigures:
+        """The epoch with the lowest held-out RMSE."""
+        return best_epoch(self.history)
+
+    def record(self, figures: EpochFigures) -> None:
+        """Append an epoch, and decide whether it is the last."""
+        self.rewind([*self.history, figures])
+
+    def rewind(self, history: list[EpochFigures]) -> None:
+        """Continue after the epochs of a history."""
+        self.history = history
+        all_done = len(history) == self.config.settings.epochs
+        self.is_over = all_done or reason_to_stop(history, self.config.stopping) is not None
+
+    def resume(self, checkpoint: str) -> None:
+        """Start the next segment from a checkpoint."""
+        self.rewind(read_whole_history(checkpoint))
+        kept = read_manifest(checkpoint).kept
+        if kept is not None:
+            numbers = self.sampled_epochs(len(self.history))
+            self.samples = dict(zip(numbers, kept.samples, strict=False))
+        self.start = start_from_model(checkpoint)
+        self.checkpoint = checkpoint
+        self.losses = 0
+
+    def sampled_epochs(self, last: int) -> list[int]:
+        """Return the epochs up to `last` whose samples are averaged."""
+        return [number for number in range(1, last + 1) if self.config.settings.keeps(number)]
+
+
+class Run:
+    """A training from its start, or its newest checkpoint, to its model.
+
+    Parameters
+    ----------
+    config : RunConfig
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self._progress = _Progress(config, config.start)
+
+    def resume(self) -> list[EpochFigures]:
+        """Resume from the newest checkpoint, if there is one; return the epochs before it.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint does not belong to this dataset and these settings, or the best model
+            that patience needs was not kept.
+        """
+        found = complete_checkpoints(self.config.checkpoints.directory)
+        if found:
+            check_continues(found[-1], self.config.dataset, self.config.settings)
+            self._progress.resume(found[-1])
+            self._check_best_is_kept(found[-1])
+        return list(self._progress.history)
+
+    def train(self, directory: str) -> ModelManifest:
+        """Train all epochs that are left, and write the model.
+
+        Raises
+        ------
+        WorkersLostError
+            If workers are lost time and again, and no checkpoint is reached in between.
+        """
+        while True:
+            try:
+                return _Attempt(self.config, self._progress).train(directory)
+            except WorkersLostError as lost:
+                self._progress.losses += 1
+                if self._progress.losses == _MAX_LOSSES_PER_SEGMENT:
+                    times = self._progress.losses
+                    raise WorkersLostError(f"{lost}, {times} times in a row") from None
+                found = complete_checkpoints(self.config.checkpoints.directory)
+                self._progress.rewind(read_whole_history(found[-1]) if found else [])
+
+    def _check_best_is_kept(self, checkpoint: str) -> None:
+        if self.config.stopping.patience is None:
+            return
+        figures = self._progress.best
+        best = best_path(self.config.checkpoints.directory, figures.epoch)
+        if not storage.exists(storage.join(best, MANIFEST)):
+            raise InputError(
+                f"{checkpoint} was trained without --patience, so the best model up to there was "
+                "not kept; resume without --patience, or start anew"
+            )
+        check_best(best, figures, self.config.dataset, self.config.settings)
+
+
+class _Attempt:
+    """A run while its handles are valid: until the model is written, or workers are lost."""
+
+    def __init__(self, config: RunConfig, progress: _Progress) -> None:
+        self._config = config
+        self._progress = progress
+        self._graph = TaskGraph(config.dataset, config.settings, config.executor)
+        self._writer = ModelWriter(self._graph)
+        # With patience: the best epoch, unless a checkpoint has written its model.
+        self._best: Epoch | None = None
+
+    @property
+    def _directory(self) -> str:
+        return self._config.checkpoints.directory
+
+    @property
+    def _has_patience(self) -> bool:
+        return self._config.stopping.patience is not None
+
+    def train(self, directory: str) -> ModelManifest:
+        """Train segment by segment, and write the model."""
+        while True:
+            last = self._train_segment()
+            if self._progress.is_over:
+                return self._write_model(self._epoch_to_keep(last), directory)
+            self._write_checkpoint(last)
+            # Its handles keep all tasks before it alive.
+            del last
+            self._graph.redistribute()
+
+    def _train_segment(self) -> Epoch:
+        """Train up to the next checkpoint, or the end; return the last epoch."""
+        checkpoints, progress = self._config.checkpoints, self._progress
+        deadline = time.monotonic() + 60 * (checkpoints.minutes or math.inf)
+        every = min(checkpoints.every, self._graph.max_lineage)
+        done = len(progress.history)
+        stop = min(self._config.settings.epochs, (done // every + 1) * every)
+        if progress.is_over:
+            return Epoch(progress.history[-1], self._graph.submit_sides(progress.start, done))
+        numbers = range(done + 1, stop + 1)
+        for epoch in self._graph.segment(progress.start, numbers, progress.checkpoint):
+            self._record(epoch)
+            if epoch.figures.epoch == stop or progress.is_over or time.monotonic() > deadline:
+                return epoch
+            # Free its handles before the next epoch is awaited.
+            del epoch
+        raise AssertionError("a segment ends with its last epoch")
+
+    def _record(self, epoch: Epoch) -> None:
+        """Record an epoch, write its sample, and call the callbacks."""
+        progress = self._progress
+        progress.record(epoch.figures)
+        if self._has_patience and progress.best == epoch.figures:
+            self._best = epoch
+        if self._config.settings.keeps(epoch.figures.epoch):
+            self._write_sample(epoch)
+        history = tuple(progress.history)
+        write = partial(self._writer.write_model, epoch, history)
+        trained = TrainedEpoch(epoch.figures, history, write)
+        # Call each of them, whatever the first one returns.
+        answers = [callback(trained) for callback in self._config.callbacks]
+        progress.is_over = progress.is_over or any(answers)
+
+    def _epoch_to_keep(self, last: Epoch) -> Epoch:
+        """Return the epoch whose model is written: the last, or with patience the best."""
+        if not self._has_patience:
+            return last
+        figures = self._progress.best
+        if figures == last.figures:
+            return last
+        if self._best is not None:
+            return self._best
+        start = start_from_model(best_path(self._directory, figures.epoch))
+        return Epoch(figures, self._graph.submit_sides(start, figures.epoch))
+
+    def _write_model(self, epoch: Epoch, directory: str) -> ModelManifest:
+        """Write the model of an epoch, or the average of the samples up to it."""
+        samples = {
+            sample_path(self._directory, number): self._progress.samples.get(number)
+            for number in self._progress.sampled_epochs(epoch.figures.epoch)
+        }
+        history = self._progress.history
+        if not samples:
+            return self._writer.write_model(epoch, history, directory)
+        return self._writer.write_average(samples, epoch.figures, history, directory)
+
+    def _write_checkpoint(self, last: Epoch) -> None:
+        """Write a checkpoint and resume from it, which truncates the lineage."""
+        best, self._best = self._best, None
+        if best is not None:
+            self._write_epoch(best, best_path(self._directory, best.figures.epoch), BEST_MODEL)
+        path = checkpoint_path(self._directory, last.figures.epoch)
+        self._write_epoch(last, path, CHECKPOINT)
+        if best is not None:
+            # Not earlier: the checkpoint before this one needs the best model of its time.
+            remove_best(self._directory, but=best_path(self._directory, best.figures.epoch))
+        remove_checkpoints(self._directory, keep=self._config.checkpoints.keep)
+        self._progress.resume(path)
+
+    def _write_epoch(self, epoch: Epoch, path: str, kind: Kind) -> None:
+        progress = self._progress
+        history = progress.history[: epoch.figures.epoch]
+        with staged_directory(path, kind, overwrite=True) as staging:
+            predictions = self._writer.write_predictions(epoch, staging)
+            numbers = progress.sampled_epochs(epoch.figures.epoch)
+            samples = tuple(progress.samples.get(number) for number in numbers)
+            kept = KeptFiles(predictions, samples)
+            self._writer.write_model(epoch, history, staging, kept)
+
+    def _write_sample(self, epoch: Epoch) -> None:
+        path = sample_path(self._directory, epoch.figures.epoch)
+        with staged_directory(path, SAMPLE, overwrite=True) as staging:
+            self._progress.samples[epoch.figures.epoch] = self._writer.write_sample(epoch, staging)

@@ -1,0 +1,391 @@
+"""The task graph of a training: what is submitted for each epoch, and where it runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dask_als.cluster.placement import Placement
+from dask_als.core import storage
+from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.executor import Executor
+from dask_als.core.side import SIDES, USERS, Side, side_named
+from dask_als.core.task_keys import TaskKey, TaskKind
+from dask_als.data.dataset import Dataset, read_block, read_test_block
+from dask_als.errors import InputError
+from dask_als.model.files import read_manifest
+from dask_als.settings.training import TrainSettings
+from dask_als.solvers.half_epoch import (
+    HalfEpoch,
+    SolvedPart,
+    SolvedSide,
+    add_predictions,
+    chunk_of,
+    error_of_average,
+)
+from dask_als.solvers.methods import Method, method_of, solve_side
+from dask_als.solvers.objective import rmse
+from dask_als.training.pacing import batches, epochs_per_batch, one_ahead
+from dask_als.training.prediction_files import predictions_path, read_predictions
+from dask_als.training.start import Start
+
+# The scheduler keeps every ancestor of a task that is alive, until the lineage is truncated.
+_MAX_TASKS_IN_LINEAGE = 5_000
+_MAX_EPOCHS_IN_LINEAGE = 50
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A completed epoch.
+
+    Attributes
+    ----------
+    figures : EpochFigures
+    sides : dict of Side to list of handle
+        The solved sides, which stay in the workers' memory: a replica on each home.
+    predictions : list of handle
+        For each block of held-out ratings, the sum of predictions over the epochs averaged so far;
+        empty before the first of them.
+    """
+
+    figures: EpochFigures
+    sides: dict[Side, list[Any]]
+    predictions: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _SubmittedEpoch:
+    """The handles of a submitted epoch: replicas, sums of predictions, held-out errors."""
+
+    number: int
+    sides: dict[Side, list[Any]]
+    predictions: list[Any]
+    test_errors: list[Any]
+
+
+class TaskGraph:
+    """The tasks that train on a dataset, whose blocks stay in the workers' memory.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    settings : TrainSettings
+    executor : Executor
+
+    Raises
+    ------
+    InputError
+        If the ids of the dataset are damaged, or belong to another dataset.
+    """
+
+    def __init__(self, dataset: Dataset, settings: TrainSettings, executor: Executor) -> None:
+        dataset.check_rows()
+        self.dataset = dataset
+        self.settings = settings
+        self.executor = executor
+        self.mean = training_mean(dataset, settings)
+        self._method = method_of(settings, self.mean)
+        self._placement = Placement(())
+        self._blocks: dict[Side, list[Any]] = {}
+        self._test_blocks: dict[int, Any] = {}
+        self.redistribute()
+
+    @property
+    def max_lineage(self) -> int:
+        """The number of epochs after which the lineage has to be truncated."""
+        solves = sum(len(blocks) for blocks in self._blocks.values())
+        tasks_per_epoch = solves + len(self._test_blocks) + len(SIDES) * self._placement.n_homes + 1
+        return min(_MAX_EPOCHS_IN_LINEAGE, max(1, _MAX_TASKS_IN_LINEAGE // tasks_per_epoch))
+
+    def redistribute(self) -> None:
+        """If the set of workers has changed, read all blocks again, spread over the new set."""
+        max_partitions = max(len(self.dataset.table(side).partitions) for side in SIDES)
+        placement = Placement.on(self.executor.workers, max_partitions)
+        if placement == self._placement:
+            return
+        self._placement = placement
+        # Free the old blocks first: workers need not have room for two copies.
+        self._blocks, self._test_blocks = {}, {}
+        self._blocks = {side: self._submit_blocks(side) for side in SIDES}
+        self._test_blocks = self._submit_test_blocks()
+
+    def home(self, side: Side, number: int) -> int:
+        """Return the home of a partition."""
+        return self._placement.home(number, len(self.dataset.table(side).partitions))
+
+    def worker(self, side: Side, number: int) -> str | None:
+        """Return the worker that is the home of a partition; None for any worker."""
+        return self._placement.workers[self.home(side, number)]
+
+    def segment(
+        self, start: Start, numbers: range, checkpoint: str | None = None
+    ) -> Iterator[Epoch]:
+        """Train the epochs of a segment.
+
+        Parameters
+        ----------
+        start : callable
+            Returns the factors that the first epoch starts from.
+        numbers : range
+            The numbers of the epochs.
+        checkpoint : str, optional
+            The checkpoint with the sums of predictions over earlier epochs.
+
+        Yields
+        ------
+        Epoch
+        """
+        clock = before = time.perf_counter()
+        pace = math.inf
+        submitted = self._submit_epochs(start, numbers, self._submit_read_predictions(checkpoint))
+        batched = batches(submitted, lambda: epochs_per_batch(pace))
+        # The next batch is already submitted while the figures of this one are awaited.
+        for batch, handle in one_ahead((batch, self._submit_figures(batch)) for batch in batched):
+            n_epochs, before, since = len(batch), clock, before
+            (results,) = self.executor.gather([handle])
+            clock = time.perf_counter()
+            seconds = (clock - before) / n_epochs
+            for value, train_rmse, test_rmse in results:
+                epoch = batch.popleft()
+                figures = EpochFigures(epoch.number, value, train_rmse, test_rmse, seconds)
+                yield Epoch(figures, epoch.sides, epoch.predictions)
+                # Free its handles before the next epochs are awaited.
+                del epoch
+            # Over two batches: one may be complete when the figures of the one before it arrive.
+            pace = (clock - since) / n_epochs
+
+    def submit_sides(self, start: Start, epoch: int) -> dict[Side, list[Any]]:
+        """Submit the replicas of both sides as `start` returns them; they are those of `epoch`."""
+        return {side: self._submit_start(HalfEpoch(side, epoch), start) for side in SIDES}
+
+    def _submit_epochs(
+        self, start: Start, numbers: range, predicted: list[Any]
+    ) -> Iterator[_SubmittedEpoch]:
+        sides = self.submit_sides(start, numbers.start - 1)
+        first = side_named(self.settings.first)
+        for number in numbers:
+            for side in (first, first.other):
+                sides = {**sides, side: self._submit_half_epoch(HalfEpoch(side, number), sides)}
+            if self.settings.keeps(number):
+                predicted = self._submit_predictions(number, sides, predicted)
+                errors = self._submit_errors_of_average(number, predicted)
+            else:
+                errors = self._submit_errors(number, sides)
+            yield _SubmittedEpoch(number, sides, predicted, errors)
+
+    def _submit_half_epoch(self, step: HalfEpoch, sides: dict[Side, list[Any]]) -> list[Any]:
+        own, fixed = sides[step.side], sides[step.side.other]
+        blocks = self._blocks[step.side]
+        if len(blocks) == 1:
+            # One task instead of two in a row, which counts where an epoch takes milliseconds.
+            solved = self.executor.submit(
+                solve_side,
+                self._method,
+                step,
+                *blocks,
+                own[0],
+                fixed[0],
+                key=_key(TaskKind.SOLVE, step.side, step.epoch, 0),
+            )
+            return [solved] * self._placement.n_homes
+        parts = [
+            self.executor.submit(
+                self._method.solve_part,
+                step,
+                block,
+                own[self.home(step.side, number)],
+                fixed[self.home(step.side, number)],
+                key=_key(TaskKind.SOLVE, step.side, step.epoch, number),
+                worker=self.worker(step.side, number),
+            )
+            for number, block in enumerate(blocks)
+        ]
+        return self._submit_all_gather(step, parts, step.epoch)
+
+    def _submit_all_gather(self, step: HalfEpoch, parts: list[Any], epoch: int) -> list[Any]:
+        """Assemble a replica of a side on each home, from the chunks that the homes exchange.
+
+        Each link carries each byte once, in both directions at once. If all homes pulled the side
+        from one worker that had joined it, this would take three to six times as long on 4 to 16
+        hosts (measured, see docs/scaling.md), and longer with each further host.
+        """
+        workers = self._placement.workers
+        chunks: list[Any] = []
+        for home, own in self._placement.by_home(parts):
+            if len(workers) == 1 or len(own) == 1:
+                chunks += own
+                continue
+            key = _key(TaskKind.CHUNK, step.side, epoch, home)
+            chunks.append(self.executor.submit(chunk_of, own, key=key, worker=workers[home]))
+        return [
+            self.executor.submit(
+                self._method.join_parts,
+                step,
+                chunks,
+                key=_key(TaskKind.REPLICA, step.side, epoch, home),
+                worker=worker,
+            )
+            for home, worker in enumerate(workers)
+        ]
+
+    def _submit_errors(self, epoch: int, sides: dict[Side, list[Any]]) -> list[Any]:
+        return [
+            self.executor.submit(
+                self._method.held_out_error,
+                block,
+                *(sides[side][self.home(USERS, number)] for side in SIDES),
+                key=_key(TaskKind.TEST, epoch=epoch, number=number),
+                worker=self.worker(USERS, number),
+            )
+            for number, block in self._test_blocks.items()
+        ]
+
+    def _submit_predictions(
+        self, epoch: int, sides: dict[Side, list[Any]], before: list[Any]
+    ) -> list[Any]:
+        return [
+            self.executor.submit(
+                add_predictions,
+                block,
+                *(sides[side][self.home(USERS, number)] for side in SIDES),
+                self.mean,
+                before[position] if before else None,
+                key=_key(TaskKind.PREDICTIONS, epoch=epoch, number=number),
+                worker=self.worker(USERS, number),
+            )
+            for position, (number, block) in enumerate(self._test_blocks.items())
+        ]
+
+    def _submit_errors_of_average(self, epoch: int, predicted: list[Any]) -> list[Any]:
+        n_averaged = sum(self.settings.keeps(number) for number in range(1, epoch + 1))
+        return [
+            self.executor.submit(
+                error_of_average,
+                block,
+                total,
+                n_averaged,
+                key=_key(TaskKind.TEST, epoch=epoch, number=number),
+                worker=self.worker(USERS, number),
+            )
+            for (number, block), total in zip(self._test_blocks.items(), predicted, strict=True)
+        ]
+
+    def _submit_figures(self, epochs: Sequence[_SubmittedEpoch]) -> Any:
+        """Compute the figures of a batch in one task, because a task costs as much as an epoch."""
+        first = side_named(self.settings.first)
+        return self.executor.submit(
+            _figures_of_epochs,
+            [
+                [epoch.sides[first][0], epoch.sides[first.other][0], epoch.test_errors]
+                for epoch in epochs
+            ],
+            (self.dataset.n_ratings, self.dataset.n_test),
+            self._method,
+            key=_key(TaskKind.FIGURES, epoch=epochs[0].number),
+        )
+
+    def _submit_start(self, step: HalfEpoch, start: Start) -> list[Any]:
+        parts = [
+            self.executor.submit(
+                _start_part,
+                self._method,
+                start,
+                step.side,
+                partition.rows,
+                self.settings,
+                key=_key(TaskKind.START, step.side, number=number),
+                worker=self.worker(step.side, number),
+            )
+            for number, partition in enumerate(self.dataset.table(step.side).partitions)
+        ]
+        return self._submit_all_gather(step, parts, epoch=0)
+
+    def _submit_blocks(self, side: Side) -> list[Any]:
+        return [
+            self.executor.submit(
+                read_block,
+                self.dataset.path,
+                side,
+                number,
+                partition,
+                key=_key(TaskKind.READ, side, number=number),
+                worker=self.worker(side, number),
+            )
+            for number, partition in enumerate(self.dataset.table(side).partitions)
+        ]
+
+    def _submit_test_blocks(self) -> dict[int, Any]:
+        """Return the blocks of held-out ratings by the number of their partition of users."""
+        return {
+            number: self.executor.submit(
+                read_test_block,
+                self.dataset.path,
+                number,
+                partition,
+                key=_key(TaskKind.READ_TEST, number=number),
+                worker=self.worker(USERS, number),
+            )
+            for number, partition in enumerate(self.dataset.users.partitions)
+            if partition.test_ratings
+        }
+
+    def _submit_read_predictions(self, checkpoint: str | None) -> list[Any]:
+        if checkpoint is None:
+            return []
+        kept = read_manifest(checkpoint).kept
+        checksums: Sequence[int | None] = () if kept is None else kept.predictions
+        # Older checkpoints have no checksums of their predictions.
+        if kept is None and storage.exists(predictions_path(checkpoint, 0)):
+            checksums = [None] * len(self._test_blocks)
+        if not checksums:
+            return []
+        if len(checksums) != len(self._test_blocks):
+            raise InputError(f"{checkpoint} is damaged: it has {len(checksums)} predictions")
+        partitions = self.dataset.users.partitions
+        return [
+            self.executor.submit(
+                read_predictions,
+                predictions_path(checkpoint, position),
+                partitions[number].test_ratings,
+                crc32,
+                key=_key(TaskKind.READ_PREDICTIONS, number=position),
+            )
+            for position, (number, crc32) in enumerate(
+                zip(self._test_blocks, checksums, strict=True)
+            )
+        ]
+
+
+def training_mean(dataset: Dataset, settings: TrainSettings) -> float:
+    """Return the mean that is subtracted from the ratings before training."""
+    return dataset.rating_mean if settings.center and settings.feedback == "explicit" else 0.0
+
+
+def _key(
+    kind: TaskKind, side: Side | None = None, epoch: int | None = None, number: int | None = None
+) -> str:
+    return str(TaskKey(kind, side, epoch, number))
+
+
+def _start_part(
+    method: Method, start: Start, side: Side, rows: range, settings: TrainSettings
+) -> SolvedPart:
+    return method.start_part(*start(side, rows, settings))
+
+
+def _figures_of_epochs(
+    epochs: list[tuple[SolvedSide, SolvedSide, list[int]]],
+    counts: tuple[int, int],
+    method: Method,
+) -> list[tuple[float, float, float | None]]:
+    n_ratings, n_test = counts
+    return [
+        (
+            *method.figures(first, last, n_ratings),
+            rmse(sum(test_errors), n_test) if n_test else None,
+        )
+        for first, last, test_errors in epochs
+    ]
