@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -192,15 +191,14 @@ def _is_text(kind: pa.DataType) -> bool:
 def _size_of_texts(
     file: IO[bytes] | pa.BufferReader, columns: list[str], groups: Sequence[int]
 ) -> int:
-    """Return the length of all texts of some columns, of which each is held once only."""
+    """Return the total length of the texts of some columns, without repeating any in memory."""
     file.seek(0)
     parquet = pq.ParquetFile(file, read_dictionary=columns)
     table = parquet.read_row_groups(list(groups), columns=columns)
     size = 0
     for column in table.columns:
         for chunk in column.chunks:
-            lengths = pc.binary_length(chunk.dictionary).to_numpy(zero_copy_only=False)
-            rows = chunk.indices.drop_null().to_numpy(zero_copy_only=False)
-            counts = np.bincount(rows, minlength=len(lengths))
-            size += int(lengths.astype(np.int64) @ counts)
+            # In Arrow alone: its conversion to NumPy imports pandas, which takes 100 ms.
+            lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
+            size += pc.sum(lengths).as_py() or 0
     return size
