@@ -1,4 +1,4 @@
-"""What an epoch came to: one line of history.jsonl."""
+"""The figures of an epoch: one line of history.jsonl."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class EpochFigures:
     epoch : int
         From 1.
     objective : float
-        The penalized log joint; it rises.
+        The penalized log joint density; training maximizes it.
     train_rmse : float
     test_rmse : float or None
-        None without held-out ratings.
+        None if there are no held-out ratings.
     seconds : float
-        Since the figures of the epoch before; short epochs that end together took equal shares.
+        Time since the figures of the previous epoch. Short epochs are submitted together; their
+        time is divided equally.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""Where tasks run. A plan submits tasks by name and does not know who executes them."""
+"""The interface to whatever runs tasks, and an implementation that runs them in this process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Shape:
     ----------
     workers : int
     threads : int
-        Of each worker.
+        Threads per worker.
     memory : int or None
-        Limit of each worker in bytes; None is none.
+        Memory limit per worker in bytes; None if there is no limit.
     """
 
     workers: int
@@ -30,19 +30,20 @@ class Shape:
 
 
 class Executor(Protocol):
-    """Runs pure tasks. A handle stands for a task's result, also inside lists of arguments.
+    """Runs pure tasks.
 
-    A result is kept as long as its handle is; dropping the handle frees it.
+    Submitting a task returns a handle of its result. Handles may be arguments of other tasks, also
+    inside lists. The result is kept until the handle is garbage-collected.
     """
 
     @property
     def threads(self) -> int:
-        """How many tasks run at once."""
+        """The number of tasks that can run at once."""
         ...
 
     @property
     def workers(self) -> frozenset[str]:
-        """The names of those who run them now: others if some left, came back or joined."""
+        """The names of the current workers. A worker that restarts has a new name."""
         ...
 
     @property
@@ -55,28 +56,28 @@ class Executor(Protocol):
     ) -> Any:
         """Start a task and return its handle.
 
-        The key names it to people. It runs on the given worker, or where that is gone or
-        another one would be idle, elsewhere.
+        The key describes the task on dashboards. The task runs on the given worker; if that is
+        gone, or another worker is idle, it may run elsewhere.
         """
         ...
 
     def gather(self, handles: list[Any]) -> list[Any]:
-        """Return the results of tasks, in order; raise what one of them raised."""
+        """Return the results of tasks, in order; raise the exception of a task that failed."""
         ...
 
     def as_completed(self, handles: list[Any]) -> Iterator[Any]:
-        """Yield the results of tasks as they end, in any order."""
+        """Yield the results of tasks in the order of their completion."""
         ...
 
     def watched(
         self, run: RunInfo, listener: Listener
     ) -> AbstractContextManager[Callable[[EpochFigures], None]]:
-        """Let people watch a training for a block; what it gives is told of every epoch."""
+        """Make a training observable during the block; yield the callback for each epoch's end."""
         ...
 
 
 class SerialExecutor:
-    """Runs each task at once in this process: the twin of the distributed one, for tests."""
+    """Runs each task immediately, in this process."""
 
     threads = 1
     workers = frozenset({"this process"})
@@ -85,7 +86,7 @@ class SerialExecutor:
     def submit(
         self, function: Callable[..., Any], *args: Any, key: str, worker: str | None = None
     ) -> Any:
-        """Run the task; its result is its handle."""
+        """Run the task; the handle is the result itself."""
         return function(*args)
 
     def gather(self, handles: list[Any]) -> list[Any]:
@@ -99,7 +100,7 @@ class SerialExecutor:
     def watched(
         self, run: RunInfo, listener: Listener
     ) -> AbstractContextManager[Callable[[EpochFigures], None]]:
-        """Let nobody watch."""
+        """Make nothing observable."""
         return nullcontext(lambda figures: None)
 
 
@@ -111,14 +112,21 @@ def reduce_by_tree(
     name: str,
     fan_in: int = 8,
 ) -> Any:
-    """Reduce many results to one, a few at a time, so that no task needs all of them.
+    """Reduce many results to one in a tree, so that no task needs all of them.
 
     Parameters
     ----------
     function : callable
-        Takes a list of results and returns one of the same kind; at least one task is run.
+        Takes a list of results and returns one of the same type. It is called at least once.
+    handles : list of handle
     name : str
-        Start of the tasks' keys.
+        Prefix of the keys of the tasks.
+    fan_in : int, optional
+        The most results that a task takes.
+
+    Returns
+    -------
+    handle
     """
     level = 0
     while True:

@@ -1,4 +1,4 @@
-"""What a training reports while it runs: its description, progress and times, and who listens."""
+"""The events of a running training: its description, progress and times, and their listener."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dask_als.core.epoch_metrics import EpochFigures
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What is trained, on what.
+    """The description of a training.
 
     Attributes
     ----------
     model, dataset : str
-        Paths.
+        Paths of the directories.
     n_users, n_items, n_ratings, n_test : int
     partitions : dict of str to tuple of int
-        For ``users`` and ``items``, the ratings of each partition.
+        For ``users`` and ``items``, the number of ratings in each partition.
     settings : dict
-        Of the training, as plain JSON values.
+        The settings of the training as plain JSON values.
     """
 
     model: str
@@ -35,24 +35,24 @@ class RunInfo:
 
     @property
     def epochs(self) -> int:
-        """How many are to be trained at most."""
+        """The maximal number of epochs."""
         return int(self.settings["epochs"])
 
 
 @dataclass(frozen=True)
 class PartitionTimes:
-    """What a partition took in a half-epoch, in seconds.
+    """The times of a partition in a half-epoch, in seconds.
 
     Attributes
     ----------
     number : int
     worker : str
-        Who solved it.
+        The address of the worker that solved it.
     ratings : int
     start : float
-        When its solving began, in seconds since 1970.
+        When the solver started, in seconds since 1970.
     solving, waiting : float
-        In the solver; for the data of the other side.
+        Time in the solver; time to transfer the fixed side.
     """
 
     number: int
@@ -65,20 +65,20 @@ class PartitionTimes:
 
 @dataclass(frozen=True)
 class HalfEpochTimes:
-    """Where the time of a half-epoch went, in seconds.
+    """The times of a half-epoch, in seconds.
 
     Attributes
     ----------
     epoch : int
     side : str
-        The one that was solved.
+        The solved side, ``users`` or ``items``.
     start : float
-        When the half-epoch before ended, in seconds since 1970.
+        When the previous half-epoch ended, in seconds since 1970.
     seconds : float
-        From then to its own end.
+        Time from then to the end of this half-epoch.
     solving, waiting, overhead : float
-        Of a thread, on average: in the solver; waiting for data; the rest, which may be spent on
-        held-out ratings. They add up to seconds.
+        Averages over the threads: time in the solver; time to transfer data; the rest, which
+        includes work on held-out ratings. They add up to `seconds`.
     partitions : tuple of PartitionTimes
     """
 
@@ -93,38 +93,38 @@ class HalfEpochTimes:
 
     @property
     def slowest(self) -> float:
-        """Seconds of solving the slowest partition."""
+        """The solver time of the slowest partition, in seconds."""
         return max(partition.solving for partition in self.partitions)
 
     @property
     def mean(self) -> float:
-        """Seconds of solving a partition, on average."""
+        """The mean solver time of a partition, in seconds."""
         return sum(partition.solving for partition in self.partitions) / len(self.partitions)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return the times as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> HalfEpochTimes:
-        """Return what `to_json` was made of."""
+        """Return the times that `to_json` was called on."""
         partitions = tuple(PartitionTimes(**partition) for partition in values["partitions"])
         return cls(**{**values, "partitions": partitions})
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an epoch is.
+    """The progress of an epoch.
 
     Attributes
     ----------
     epoch : int
     side : str
-        The one that is solved now.
+        The side that is being solved, ``users`` or ``items``.
     half : int
-        0 or 1: the half-epochs of this epoch that have ended.
+        The number of completed half-epochs of this epoch, 0 or 1.
     done, total : int
-        Partitions of the side.
+        The number of solved partitions of the side, and of all its partitions.
     """
 
     epoch: int
@@ -135,7 +135,7 @@ class Progress:
 
     @property
     def epochs(self) -> float:
-        """Epochs that are done, with the part of this one."""
+        """The number of completed epochs, including the completed fraction of this one."""
         return self.epoch - 1 + (self.half + self.done / self.total) / 2
 
 
@@ -145,16 +145,16 @@ def ignore(_: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """Who wants to know how a training goes.
+    """Callbacks for the events of a training.
 
     Attributes
     ----------
     epoch : callable
-        Told the `EpochFigures` of each epoch.
+        Called with the `EpochFigures` of each epoch.
     progress : callable
-        Told a `Progress` once a second, from a thread of its own, if the cluster can tell.
+        Called with a `Progress` once a second, from another thread, if the cluster reports it.
     half_epoch : callable
-        Told the `HalfEpochTimes` of each half-epoch that has ended, in the same way.
+        Called with the `HalfEpochTimes` of each completed half-epoch, in the same way.
     """
 
     epoch: Callable[[EpochFigures], None] = ignore

@@ -71,7 +71,7 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
             Whether the training has ended, with which the plugin goes.
         """
         for figures in epochs:
-            self._state.told(EpochFigures(**figures))
+            self._state.record(EpochFigures(**figures))
         progress = self._state.progress()
         if last:
             self._end()

@@ -1,4 +1,4 @@
-"""The state of a training as seen from outside, assembled from its tasks and epochs."""
+"""The state of a training as the scheduler sees it, derived from completed tasks and epochs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dask_als.core.run_events import HalfEpochTimes, PartitionTimes, Progress, R
 from dask_als.core.task_keys import TaskKind, parse_unique_key
 from dask_als.monitor.times import Interval, split_time
 
-_EPOCHS_OF_AN_ESTIMATE = 5
+_EPOCHS_PER_ESTIMATE = 5
 _HALF_EPOCHS_SHOWN = 40
-_MOST_HALF_EPOCHS_TO_TELL = 1_000
+_MAX_UNREPORTED_HALF_EPOCHS = 1_000
 _TASKS_OF_HALF_EPOCHS = {TaskKind.START, TaskKind.SOLVE, TaskKind.CHUNK, TaskKind.REPLICA}
 
 
 @dataclass
 class Totals:
-    """What all half-epochs of a side come to: how many they were, and seconds."""
+    """Sums over all half-epochs of a side: their number, and times in seconds."""
 
     half_epochs: int = 0
     solving: float = 0.0
@@ -29,7 +29,7 @@ class Totals:
     overhead: float = 0.0
 
     def add(self, half: HalfEpochTimes) -> None:
-        """Add one."""
+        """Add a half-epoch."""
         self.half_epochs += 1
         self.solving += half.solving
         self.waiting += half.waiting
@@ -37,73 +37,73 @@ class Totals:
 
 
 class RunState:
-    """What is known of a training: put together of its tasks and the figures of its epochs.
+    """The state of a training, updated by the ends of its tasks and epochs.
 
     Parameters
     ----------
     info : RunInfo
     tasks : str
-        The mark of its tasks' keys.
+        The id of the client in the keys of its tasks.
     """
 
     def __init__(self, info: RunInfo, tasks: str) -> None:
         self.info = info
         self.history: list[EpochFigures] = []
-        # The last ones, and what all of them come to: memory does not grow with half-epochs.
+        # The last half-epochs, and sums over all of them: memory does not grow with their number.
         self.half_epochs: deque[HalfEpochTimes] = deque(maxlen=_HALF_EPOCHS_SHOWN)
         self.totals = {side: Totals() for side in info.partitions}
         self.is_over = False
         self._tasks = tasks
-        # Half-epochs on the way, and data that was fetched for them.
+        # The solved partitions of incomplete half-epochs, and the transfers for them.
         self._pending: dict[tuple[int, str], dict[int, PartitionTimes]] = {}
         self._waiting: list[Interval] = []
         self._last: tuple[int, str] | None = None
         self._first = str(info.settings["first"])
-        self._untold: deque[HalfEpochTimes] = deque(maxlen=_MOST_HALF_EPOCHS_TO_TELL)
+        self._unreported: deque[HalfEpochTimes] = deque(maxlen=_MAX_UNREPORTED_HALF_EPOCHS)
         self._stopped: float | None = None
-        self._told = time.time()
+        self._recorded = time.time()
 
     @property
     def epoch(self) -> int:
-        """The last epoch whose figures are known; 0 before the first."""
+        """The last completed epoch; 0 before the first."""
         return self.history[-1].epoch if self.history else 0
 
     @property
     def version(self) -> tuple[int, int, bool]:
-        """Changes with everything that is shown."""
+        """A value that changes whenever anything that is shown changes."""
         ended = sum(total.half_epochs for total in self.totals.values())
         return self.epoch, ended, self.is_over
 
     @property
     def last_half_epochs(self) -> list[HalfEpochTimes]:
-        """The last one of each side."""
+        """The last half-epoch of each side."""
         by_side = {half.side: half for half in self.half_epochs}
         return [by_side[side] for side in self.info.partitions if side in by_side]
 
     @property
     def ratings_per_second(self) -> float | None:
-        """Ratings solved in a second of the last epoch: each of them once for either side."""
+        """Ratings per second in the last epoch; each rating counts once per side."""
         last = self.last_half_epochs
         seconds = sum(half.seconds for half in last)
         return len(last) * self.info.n_ratings / seconds if seconds else None
 
-    def told(self, figures: EpochFigures) -> None:
-        """Take in the figures of an epoch; one told again takes all after it back."""
+    def record(self, figures: EpochFigures) -> None:
+        """Record the figures of an epoch; if it is trained again, drop it and all later ones."""
         while self.history and self.history[-1].epoch >= figures.epoch:
             self.history.pop()
         self.history.append(figures)
-        self._told = time.time()
+        self._recorded = time.time()
 
     def seconds_left(self, now: float) -> float | None:
-        """Return about how long the epochs that are left will take."""
+        """Return an estimate of the time for the remaining epochs, in seconds."""
         if not self.history:
             return None
-        last = [figures.seconds for figures in self.history[-_EPOCHS_OF_AN_ESTIMATE:]]
+        last = [figures.seconds for figures in self.history[-_EPOCHS_PER_ESTIMATE:]]
         left = self.info.epochs - self.epoch
-        return max(0.0, left * sum(last) / len(last) - (now - self._told))
+        return max(0.0, left * sum(last) / len(last) - (now - self._recorded))
 
     def progress(self) -> Progress | None:
-        """Return how far the half-epoch is that is solved now; None before the first has begun."""
+        """Return the progress of the current half-epoch; None if there is none."""
         if self._pending:
             (epoch, side), pending = next(iter(self._pending.items()))
             return self._progress(epoch, side, len(pending))
@@ -120,9 +120,9 @@ class RunState:
         return Progress(epoch, side, half, done, len(self.info.partitions[side]))
 
     def take_half_epochs(self) -> list[HalfEpochTimes]:
-        """Return the half-epochs that have ended since this was asked for last."""
-        taken = list(self._untold)
-        self._untold.clear()
+        """Return the half-epochs that were completed since the last call."""
+        taken = list(self._unreported)
+        self._unreported.clear()
         return taken
 
     def task_ended(
@@ -132,23 +132,23 @@ class RunState:
         startstops: list[dict[str, Any]],
         threads: Callable[[], Mapping[str, int]],
     ) -> None:
-        """Take in a task that ended.
+        """Record the end of a task.
 
         Parameters
         ----------
         worker : str
-            Who ran it.
+            The address of the worker that ran it.
         startstops : list of dict
-            Its ``action``, ``start`` and ``stop``, as Dask reports them.
+            The ``action``, ``start`` and ``stop`` of each step of the task, as Dask reports them.
         threads : callable
-            Returns the threads of each worker.
+            Returns the number of threads of each worker.
         """
         task = parse_unique_key(key, self._tasks)
         if task is None or task.kind not in _TASKS_OF_HALF_EPOCHS or task.side is None:
             return
         kind, side = task.kind, task.side.name
         if kind is TaskKind.START:
-            # Of a new stretch: what was on the way is lost, or was written.
+            # A new segment starts: incomplete half-epochs were lost or discarded.
             self._pending.clear()
             self._last = None
             return
@@ -170,21 +170,21 @@ class RunState:
             if len(self.info.partitions[side]) == 1:
                 self._half_ended(half, stop, threads())
         elif kind is TaskKind.REPLICA and half in self._pending:
-            # The first copy that is whole; the next half-epoch begins where it is.
+            # With the first complete replica, the next half-epoch begins on its home.
             self._half_ended(half, stop, threads())
         elif kind is TaskKind.REPLICA and half != self._last:
-            # What a stretch starts from is there: reading and writing before it is no half-epoch.
+            # The segment starts here: reading and writing before it belongs to no half-epoch.
             self._stopped = stop
 
     def _half_ended(self, half: tuple[int, str], stop: float, threads: Mapping[str, int]) -> None:
-        its = self._pending.pop(half)
-        partitions = tuple(its[number] for number in sorted(its))
+        solved_partitions = self._pending.pop(half)
+        partitions = tuple(part for _, part in sorted(solved_partitions.items()))
         solving = [
             Interval(part.worker, part.start, part.start + part.solving) for part in partitions
         ]
         waiting = [interval.start for interval in self._waiting]
         before = waiting if self._stopped is None else [self._stopped]
-        # Clocks of workers are known only about: what was before may seem to end after a solve.
+        # Worker clocks differ: the previous half-epoch may seem to end after a solve starts.
         start = min([*before, *(interval.start for interval in solving)])
         stop = max([stop, *(interval.stop for interval in solving)])
         self._stopped, self._last = stop, half
@@ -201,5 +201,5 @@ class RunState:
             partitions=partitions,
         )
         self.half_epochs.append(ended)
-        self._untold.append(ended)
+        self._unreported.append(ended)
         self.totals[half[1]].add(ended)

@@ -1,1 +1,1 @@
-"""Epochs over the partitions of a dataset, checkpoints, and the model they leave."""
+"""Training: the task graph of epochs, checkpoints, early stopping, writing the model."""

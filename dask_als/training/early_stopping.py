@@ -1,4 +1,4 @@
-"""When to stop before the last epoch; told by the history alone, so a resumed run decides alike."""
+"""Early stopping, by the history alone, so that a resumed run stops at the same epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dask_als.settings.training import StopSettings
 
 
 def reason_to_stop(history: Sequence[EpochFigures], settings: StopSettings) -> str | None:
-    """Say why training ends here; None if it goes on."""
+    """Return why training ends after the last epoch of a history; None if it continues."""
     if settings.flat is not None and _is_flat(history, settings.flat):
         return f"the objective rose by less than {settings.flat:g} of itself"
     if settings.patience is not None and history:
@@ -20,7 +20,7 @@ def reason_to_stop(history: Sequence[EpochFigures], settings: StopSettings) -> s
 
 
 def best_epoch(history: Sequence[EpochFigures]) -> EpochFigures:
-    """Return the epoch with the lowest held-out RMSE, the first of them if several have it."""
+    """Return the epoch with the lowest held-out RMSE; of equal ones the first."""
     return min(
         (figures for figures in history if figures.test_rmse is not None),
         key=lambda figures: (figures.test_rmse, figures.epoch),

@@ -49,7 +49,7 @@ def test_the_port_that_is_scraped_is_one_that_pods_have():
 def test_every_metric_of_ours_that_the_dashboard_asks_for_is_there():
     state, metrics = started(), RunMetrics()
     train_an_epoch(state)
-    state.told(figures(1))
+    state.record(figures(1))
     metrics._runs = {"run": state}
     names = {sample.name for metric in metrics.collect() for sample in metric.samples}
     queries = [

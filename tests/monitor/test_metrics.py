@@ -16,7 +16,7 @@ def text():
     """The metrics of two trainings, of which the second has not begun."""
     metrics, first = RunMetrics(), started()
     train_an_epoch(first)
-    first.told(figures(1))
+    first.record(figures(1))
     metrics.show("first", first)
     metrics.show("second", started(n_test=0))
     yield generate_latest(metrics).decode()

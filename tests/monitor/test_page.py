@@ -25,7 +25,7 @@ def test_figures_by_epoch():
     state = started()
     for epoch in (1, 2):
         train_an_epoch(state, epoch)  # at the same time, as a clock set back shows it
-        state.told(figures(epoch))
+        state.record(figures(epoch))
     roots, _ = page({"run": state})
     shown = data(roots["rmse"])
     assert shown["epoch"] == [1, 2]
@@ -55,7 +55,7 @@ def test_it_follows_a_training():
     state = started()
     roots, update = page({"run": state})
     assert data(roots["rmse"])["epoch"] == []
-    state.told(figures(1, test_rmse=None))
+    state.record(figures(1, test_rmse=None))
     update()
     assert data(roots["rmse"])["epoch"] == [1]
     assert math.isnan(data(roots["rmse"])["test"][0])
@@ -67,7 +67,7 @@ def test_it_follows_a_training():
 
 def test_it_turns_to_a_new_training_and_stays_at_the_end_of_the_last():
     first, second = started(), started(model="/models/next")
-    first.told(figures(1))
+    first.record(figures(1))
     runs = {"first": first}
     roots, update = page(runs)
     runs["second"] = second
@@ -88,7 +88,7 @@ def test_without_a_training():
 def test_many_epochs_are_thinned_out_but_for_the_last():
     state = started()
     for epoch in range(1, 5001):
-        state.told(figures(epoch))
+        state.record(figures(epoch))
     roots, _ = page({"run": state})
     shown = data(roots["rmse"])["epoch"]
     assert len(shown) <= 1000

@@ -107,7 +107,7 @@ def test_reading_and_writing_between_segments_is_no_half_epoch():
 def test_an_epoch_that_is_told_again_takes_back_those_after_it():
     state = started()
     for epoch in (1, 2, 3, 2):
-        state.told(figures(epoch))
+        state.record(figures(epoch))
     assert [its.epoch for its in state.history] == [1, 2]
     assert state.epoch == 2
 
@@ -116,10 +116,10 @@ def test_the_time_to_the_end():
     state = started()
     assert state.seconds_left(0.0) is None
     for epoch in (1, 2):
-        state.told(figures(epoch, seconds=float(epoch)))
-    assert state.seconds_left(state._told) == pytest.approx(8 * 1.5)
-    assert state.seconds_left(state._told + 2) == pytest.approx(10)
-    assert state.seconds_left(state._told + 99) == 0
+        state.record(figures(epoch, seconds=float(epoch)))
+    assert state.seconds_left(state._recorded) == pytest.approx(8 * 1.5)
+    assert state.seconds_left(state._recorded + 2) == pytest.approx(10)
+    assert state.seconds_left(state._recorded + 99) == 0
 
 
 def test_ratings_a_second():

@@ -45,9 +45,8 @@ def made(tmp_path, rows, executor=SERIAL, **settings):
     return prepare(str(source), path, executor, settings=PrepareSettings(**settings))
 
 
-def test_the_notebooks_job(tmp_path):
-    """The pairs of objective and RMSE that the notebook printed; on other data, only the rise."""
-    source = MOVIELENS or write_csv(tmp_path / "r.csv", generated(600, 2000, 30_000, seed=1))
+def history_of_the_notebooks_job(source, tmp_path):
+    """Train as the notebook does; return the dataset and the figures of all epochs."""
     dataset = prepare(str(source), str(tmp_path / "dataset"), SERIAL)
     history = []
     train(
@@ -57,11 +56,22 @@ def test_the_notebooks_job(tmp_path):
         SERIAL,
         on_epoch=history.append,
     )
+    assert model_files.read_history(str(tmp_path / "model")) == history
+    return dataset, history
+
+
+def test_the_objective_rises_in_every_epoch(tmp_path):
+    source = write_csv(tmp_path / "r.csv", generated(600, 2000, 30_000, seed=1))
+    _, history = history_of_the_notebooks_job(source, tmp_path)
+    assert all(after.objective > before.objective for before, after in pairwise(history))
+
+
+@pytest.mark.skipif(MOVIELENS is None, reason="needs MovieLens' ml-latest-small")
+def test_the_notebooks_job(tmp_path):
+    """The training RMSE at the objectives that the notebook printed."""
+    dataset, history = history_of_the_notebooks_job(MOVIELENS, tmp_path)
     objectives = [figures.objective for figures in history]
     assert all(after > before for before, after in pairwise(objectives))
-    assert model_files.read_history(str(tmp_path / "model")) == history
-    if MOVIELENS is None:
-        pytest.skip("the notebook's figures need ../shared/data/ml-latest-small")
     rmses = [figures.train_rmse for figures in history]
     assert np.interp(-17571.08, objectives, rmses) == pytest.approx(0.5816, abs=0.0012)
     assert np.interp(-17135.37, objectives, rmses) == pytest.approx(0.5751, abs=0.0006)
@@ -140,7 +150,7 @@ def test_centred_training_agrees_with_the_oracle(tmp_path, ratings, scaling):
 
 @pytest.fixture(scope="module")
 def bits(tmp_path_factory, ratings):
-    """The model that one process without Dask makes of the ratings in one partition."""
+    """The content of the model that is trained without Dask on one partition."""
     directory = tmp_path_factory.mktemp("bits")
     dataset = made(directory, ratings, test_fraction=0.2)
     train(dataset, str(directory / "model"), small_settings(), SERIAL)
@@ -149,7 +159,7 @@ def bits(tmp_path_factory, ratings):
 
 @pytest.mark.parametrize("partitions", [1, 2, 7])
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_partitions_and_order_do_not_show(tmp_path, ratings, bits, partitions, shuffled):
+def test_bits_do_not_depend_on_partitions_or_order(tmp_path, ratings, bits, partitions, shuffled):
     rows = list(ratings)
     if shuffled:
         random.Random(0).shuffle(rows)
@@ -160,7 +170,7 @@ def test_partitions_and_order_do_not_show(tmp_path, ratings, bits, partitions, s
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_do_not_show(tmp_path, ratings, bits, workers):
+def test_bits_do_not_depend_on_workers(tmp_path, ratings, bits, workers):
     """Workers in processes of their own."""
     with (
         LocalCluster(
@@ -179,7 +189,7 @@ def test_workers_do_not_show(tmp_path, ratings, bits, workers):
 
 @pytest.mark.parametrize(("seconds", "graphs"), [(60.0, range(3, 5)), (0.0, range(30, 33))])
 def test_short_epochs_are_submitted_together(tmp_path, ratings, monkeypatch, seconds, graphs):
-    """30 epochs and what is written at the end; the first epoch's time has to be known."""
+    """Graphs of 30 epochs and of writing; the first epoch is submitted alone, to time it."""
     monkeypatch.setattr("dask_als.training.pacing._SECONDS_PER_BATCH", seconds)
     dataset = made(tmp_path, ratings)
     with (
@@ -194,7 +204,7 @@ def test_short_epochs_are_submitted_together(tmp_path, ratings, monkeypatch, sec
 
 
 def test_swapping_the_sides_swaps_the_model(tmp_path, ratings):
-    """Users for items, and items first: the same numbers in the other place."""
+    """Exchange users and items and solve items first: the same numbers on the other side."""
     dataset = made(tmp_path, ratings)
     start = str(tmp_path / "start")
     train(dataset, start, small_settings(epochs=1), SERIAL)
@@ -250,8 +260,8 @@ def test_float32_stays_near_float64(tmp_path, ratings):
     assert last["float32"].test_rmse == pytest.approx(last["float64"].test_rmse, abs=1e-4)
 
 
-def test_rows_without_training_ratings_take_the_mean_bias(tmp_path):
-    """An item of the test split alone has the mean bias, no factors, and spoils no figure."""
+def test_rows_without_training_ratings_get_the_mean_bias(tmp_path):
+    """An item with held-out ratings only has the mean bias and zero factors; RMSEs stay finite."""
     rows = [(user, item, 1.0 + (user + item) % 5) for user in range(8) for item in range(6)]
     rows.append((0, 99, 5.0))
     for seed in range(200):
