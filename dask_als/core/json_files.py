@@ -122,4 +122,4 @@ def read_json_lines(path: str, *, crc32: int | None = None) -> list[Any]:
         If the file is missing or another one, or a line is not JSON.
     """
     content = content_of(path) if crc32 is None else content_with(path, crc32)
-    return [_from_json(path, line) for line in content.splitlines()]
+    return [_from_json(path, line) for line in content.to_pybytes().splitlines()]

@@ -10,7 +10,7 @@ import pytest
 from distributed import Client, LocalCluster
 from support.data import generated, small_settings, write_csv
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import Titles, prepare
