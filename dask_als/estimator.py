@@ -14,7 +14,8 @@ from typing import Any
 from distributed import Client
 
 from dask_als.cluster import interrupts
-from dask_als.cluster.cluster import DaskExecutor, current_client, in_process_client
+from dask_als.cluster.connect import current_client, in_process_client
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import storage
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Executor

@@ -13,11 +13,16 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distributed import Client, SchedulerPlugin, Status, WorkerPlugin
-from distributed.protocol.pickle import dumps
+from distributed import Client, SchedulerPlugin, WorkerPlugin
 
 from dask_als.cluster.build import build_of_this_process, differences
 from dask_als.core import storage
+from dask_als.dask_internals import (
+    drop_plugin,
+    give_to_joining_workers,
+    stop_taking_tasks,
+    unregister,
+)
 
 
 def guard(client: Client, tell: Callable[[str], object]) -> None:
@@ -55,14 +60,12 @@ class GuardPlugin(SchedulerPlugin):  # type: ignore[misc]
 
     def start(self, scheduler: Any) -> None:
         """Begin to guard."""
-        # Not `register_worker_plugin`, which would also give it to workers that are there.
-        scheduler.worker_plugins[self.name] = dumps(GuardedWorker(self.name, self._build))
+        give_to_joining_workers(scheduler, self.name, GuardedWorker(self.name, self._build))
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """End with the client, also if that was killed."""
         if client == self._client:
-            scheduler.plugins.pop(self.name, None)
-            scheduler.worker_plugins.pop(self.name, None)
+            drop_plugin(scheduler, self.name)
 
 
 class GuardedWorker(WorkerPlugin):  # type: ignore[misc]
@@ -91,17 +94,11 @@ class GuardedWorker(WorkerPlugin):  # type: ignore[misc]
             await self._leave(worker, differing)
 
     async def _leave(self, worker: Any, differing: str) -> None:
-        # Tasks may be on their way: in this status, none begins.
-        worker.status = Status.closing_gracefully
+        # The scheduler may have sent tasks already.
+        stop_taking_tasks(worker)
         text = f"the worker at {worker.contact_address} is not used: it has {differing}"
         try:
-            # As expected: otherwise Dask would suspect its tasks to have killed it.
-            await worker.scheduler.unregister(
-                address=worker.contact_address,
-                stimulus_id=f"{self.name}-sent-away",
-                expected=True,
-                close=False,
-            )
+            await unregister(worker, reason=f"{self.name}-sent-away")
             await worker.scheduler.log_event(topic=self.name, msg=text)
         finally:
             # Later: its nanny, which must not start it again, answers once it is up.

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from distributed import Nanny, Scheduler, Security, Worker
 from distributed.deploy.spec import SpecCluster
-from tornado.routing import PathMatches, Rule, RuleRouter
 
 from dask_als.core.executor import Shape
+from dask_als.dask_internals import serve_only_below
 
 OPEN = "/"
 """The path of a dashboard that all users may see."""
@@ -79,10 +79,9 @@ class _GuardedScheduler(Scheduler):  # type: ignore[misc]
         super().__init__(http_prefix=http_prefix, **options)
 
     def start_http_server(self, *args: Any, **options: Any) -> None:
-        """Start it, and leave no moment in which a page outside, say the redirection, answers."""
+        """Start the server; it never answers outside of the path, not even for a moment."""
         super().start_http_server(*args, **options)
-        below = PathMatches(rf"{self._path}(?:/.*)?")
-        self.http_server.request_callback = RuleRouter([Rule(below, self.http_application)])
+        serve_only_below(self, self._path)
 
 
 class GuardedCluster(SpecCluster):  # type: ignore[misc]

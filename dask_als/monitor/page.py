@@ -21,9 +21,9 @@ from bokeh.models import (
 )
 from bokeh.palettes import Category10
 from bokeh.plotting import figure
-from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 from jinja2 import ChoiceLoader, FileSystemLoader
 
+from dask_als.dask_internals import dashboard_templates
 from dask_als.monitor.run_state import RunState
 
 _MILLISECONDS_BETWEEN_UPDATES = 500
@@ -48,10 +48,11 @@ def document(runs: Mapping[str, RunState], extra: dict[str, Any], doc: Document)
     page = _Page(runs)
     for root in page.roots:
         doc.add_root(root)
-    loader = ChoiceLoader([FileSystemLoader(Path(__file__).parent), env.loader])
-    doc.template = env.overlay(loader=loader).get_template("page.html")
+    theme, templates = dashboard_templates()
+    loader = ChoiceLoader([FileSystemLoader(Path(__file__).parent), templates.loader])
+    doc.template = templates.overlay(loader=loader).get_template("page.html")
     doc.template_variables.update(extra)
-    doc.theme = BOKEH_THEME
+    doc.theme = theme
     doc.title = "dask-als: training"
     doc.add_periodic_callback(page.update, _MILLISECONDS_BETWEEN_UPDATES)
 

@@ -15,6 +15,7 @@ from tornado.ioloop import IOLoop
 
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.run_events import RunInfo
+from dask_als.dask_internals import add_page, dashboard_of, drop_plugin, remove_page
 from dask_als.monitor.metrics import METRICS
 from dask_als.monitor.run_state import RunState
 
@@ -94,7 +95,7 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
         self._state.is_over = True
         METRICS.hide(self._run)
         _board_of(self._scheduler).take_down(self._run)
-        self._scheduler.plugins.pop(self.name, None)
+        drop_plugin(self._scheduler, self.name)
         _WATCHING.pop(self._run, None)
 
     def _threads(self) -> Mapping[str, int]:
@@ -123,7 +124,7 @@ class _Board:
         self._runs[run] = state
         # Not a method of a plugin: Dask never forgets a handler.
         self._scheduler.handlers[HANDLER] = tell
-        dashboard = self._dashboard()
+        dashboard = dashboard_of(self._scheduler)
         if self._page is None and dashboard is not None:
             self._open(dashboard.prefix)
 
@@ -135,37 +136,25 @@ class _Board:
         if self._page is not None:
             self._close()
 
-    def _dashboard(self) -> Any:
-        # By name: Bokeh is not imported where there is no dashboard.
-        for application in self._scheduler.http_application.applications:
-            if type(application).__name__ == "DaskBokehTornado":
-                return application
-        return None
-
     def _open(self, prefix: str) -> None:
-        # Where there is a dashboard, Bokeh is there, and imported.
-        from distributed.dashboard.core import BokehApplication
-        from distributed.dashboard.scheduler import template_variables
-
+        # Only a scheduler with a dashboard has Bokeh.
         from dask_als.monitor.page import document
 
-        variables = template_variables(self._scheduler)
-        self._page = BokehApplication(
-            {f"/{_MENU}": lambda scheduler, extra, doc: document(self._runs, extra, doc)},
+        self._page, self._menu = add_page(
             self._scheduler,
-            prefix=prefix,
-            template_variables=variables,
+            f"/{_MENU}",
+            prefix,
+            lambda scheduler, extra, doc: document(self._runs, extra, doc),
         )
         self._page.initialize(IOLoop.current())
         self._page.start()
         self._scheduler.http_application.add_application(self._page)
-        self._menu = variables["pages"]
         self._menu.append(_MENU)
 
     def _close(self) -> None:
         page, self._page = self._page, None
         self._menu.remove(_MENU)
-        self._scheduler.http_application.applications.remove(page)
+        remove_page(self._scheduler, page)
         _stop_unseen(page)
 
 

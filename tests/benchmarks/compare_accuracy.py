@@ -31,7 +31,9 @@ from benchmark_data import BUILD
 from machine import describe, environment, say
 from peers_venv import HERE, install, python_of_peers
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.core.blocks import Block
 from dask_als.core.side import USERS
 from dask_als.data.dataset import Dataset, read_block, read_test_block

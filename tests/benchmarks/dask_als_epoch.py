@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 from common import Arguments, Peer, Training, run  # isort: skip
 
 from dask_als import ALS
-from dask_als.cluster.cluster import ClusterSettings, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.settings import ClusterSettings
 
 
 def train(arguments: Arguments, **method: Any) -> Training:

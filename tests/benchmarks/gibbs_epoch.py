@@ -23,7 +23,9 @@ import psutil
 from benchmark_data import GENERATED, generated_dataset
 from machine import describe, say
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.data.dataset import Dataset
 from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train

@@ -32,7 +32,9 @@ from distributed import Client
 from machine import Watch, describe, environment, say, sgemm_gflops
 from peers_venv import HERE, install, python_of_peers, reason
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.data.dataset import Dataset
 from dask_als.model.recommend import recommend
 from dask_als.settings.evaluation import RecommendSettings

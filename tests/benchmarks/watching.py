@@ -15,7 +15,9 @@ from contextlib import nullcontext
 
 import psutil
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.data.dataset import open_dataset
 from dask_als.settings.training import TrainSettings
 from dask_als.training.train import train

@@ -295,7 +295,7 @@ def test_a_missing_scheduler_is_a_failed_job(tmp_path, source, run, monkeypatch)
     def refuse(*arguments, **options):
         raise OSError("Timed out")
 
-    monkeypatch.setattr("dask_als.cluster.cluster.Client", refuse)
+    monkeypatch.setattr("dask_als.cluster.connect.Client", refuse)
     result = run("prepare", source, tmp_path / "d")
     complains(result, "no scheduler at tcp", code=1)
 

@@ -12,14 +12,10 @@ import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
 
-from dask_als.cluster import cluster
-from dask_als.cluster.cluster import (
-    ClusterSettings,
-    DaskExecutor,
-    connected,
-    current_client,
-    in_process_client,
-)
+from dask_als.cluster import dask_executor
+from dask_als.cluster.connect import connected, current_client, in_process_client
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.errors import ClusterLostError, InputError, JobError, WorkersLostError
 
 LOCAL = ClusterSettings(workers=1, threads=1, dashboard="127.0.0.1:0")
@@ -90,24 +86,24 @@ def test_an_error_of_a_task_is_raised(client):
         list(executor.as_completed([handle]))
 
 
-def test_a_standstill_is_told(client, monkeypatch):
+def test_a_stalled_scheduler_is_an_error(client, monkeypatch):
     """A task that no worker may run stands for one that the scheduler has lost sight of."""
-    monkeypatch.setattr(cluster, "_SECONDS_AT_A_STANDSTILL", 1.0)
-    monkeypatch.setattr(cluster, "_SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr(dask_executor, "_SECONDS_UNTIL_STALLED", 1.0)
+    monkeypatch.setattr(dask_executor, "_SECONDS_BETWEEN_CHECKS", 0.2)
     executor = DaskExecutor(client)
     handle = executor.submit(int, 1, key="stuck-0")
     with (
         dask.annotate(resources={"nowhere": 1}),
-        pytest.raises(WorkersLostError, match="at a standstill"),
+        pytest.raises(WorkersLostError, match="has stalled"),
     ):
         executor.gather([handle])
-    with pytest.raises(WorkersLostError, match="at a standstill"):
+    with pytest.raises(WorkersLostError, match="has stalled"):
         list(executor.as_completed([handle]))
 
 
-def test_a_long_task_is_no_standstill(client, monkeypatch):
-    monkeypatch.setattr(cluster, "_SECONDS_AT_A_STANDSTILL", 0.3)
-    monkeypatch.setattr(cluster, "_SECONDS_BETWEEN_LOOKS", 0.1)
+def test_a_long_task_is_no_stall(client, monkeypatch):
+    monkeypatch.setattr(dask_executor, "_SECONDS_UNTIL_STALLED", 0.3)
+    monkeypatch.setattr(dask_executor, "_SECONDS_BETWEEN_CHECKS", 0.1)
     executor = DaskExecutor(client)
     assert executor.gather([executor.submit(time.sleep, 1.5, key="long-0")]) == [None]
 

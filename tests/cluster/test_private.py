@@ -17,9 +17,11 @@ from cryptography import x509
 from distributed import Client, Security
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected, in_process_client
-from dask_als.cluster.endings import directory_of_workers
+from dask_als.cluster.connect import connected, in_process_client
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.lifecycle import directory_of_workers
 from dask_als.cluster.private import temporary_security
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.training.train import train

@@ -18,7 +18,9 @@ import psutil
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import ClusterLostError, JobError, WorkersLostError
@@ -267,7 +269,11 @@ def test_fifty_kills_while_checkpoints_are_written(tmp_path, dataset, undisturbe
     # Processes are forked from one that has imported everything: most of their time is training.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["dask_als.training.train", "dask_als.kernels.least_squares", "dask_als.cluster.cluster"]
+        [
+            "dask_als.training.train",
+            "dask_als.kernels.least_squares",
+            "dask_als.cluster.dask_executor",
+        ]
     )
     chance = random.Random(SEED)
     model, checkpoints = str(tmp_path / "m"), str(tmp_path / "c")

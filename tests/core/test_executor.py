@@ -1,6 +1,6 @@
 import pytest
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor, reduce_by_tree
 
 

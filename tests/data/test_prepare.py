@@ -21,7 +21,7 @@ import support.prepare_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
 from dask_als.data import prepare_tasks, source

@@ -4,7 +4,7 @@ import pytrec_eval
 from support.data import generated, small_settings, write_csv
 from support.oracle import Oracle
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.core.table_files import read_parquet

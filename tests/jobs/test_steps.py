@@ -69,7 +69,7 @@ def undisturbed(job, tmp_path):
 
 @pytest.mark.parametrize("cluster", ["serial", "dask"])
 def test_the_same_bits_as_by_hand(job, undisturbed, client, cluster):
-    from dask_als.cluster.cluster import DaskExecutor
+    from dask_als.cluster.dask_executor import DaskExecutor
 
     executor = SERIAL if cluster == "serial" else DaskExecutor(client)
     assert how(run(job, executor)) == ALL_DONE

@@ -7,7 +7,7 @@ import pytest
 from support.data import generated, read_state, small_settings, write_csv
 from support.oracle import Oracle
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.dataset import open_dataset

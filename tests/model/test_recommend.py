@@ -13,7 +13,7 @@ import pytest
 from distributed import Client, LocalCluster
 from support.data import generated, small_settings, write_csv
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import json_files, parquet_manifest
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.ownership import OLD_RECOMMENDATIONS, RECOMMENDATIONS

@@ -6,7 +6,9 @@ import threading
 import pytest
 from support.data import MOVIELENS, generated, write_csv
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model import files as model_files

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.data import generated, small_settings, write_csv
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model import files as model_files

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from support.data import content, generated, small_settings, write_csv
 from support.monitored import info
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.run_events import Listener
 from dask_als.data.prepare import prepare

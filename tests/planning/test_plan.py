@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.data import generated, small_settings, write_csv
 
-from dask_als.cluster.cluster import _WORKERS_ENVIRONMENT, ClusterSettings, DaskExecutor
+from dask_als.cluster.connect import WORKER_ENVIRONMENT
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.core.blocks import PREDICTIONS_AT_ONCE
 from dask_als.core.executor import SerialExecutor, Shape
 from dask_als.data.dataset import Dataset, Partition, SideTable
@@ -479,7 +481,7 @@ def processor_seconds(pid):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers, monkeypatch):
     # Dask leaves the environment of an earlier test's cluster in this process, for all later ones.
-    for option in _WORKERS_ENVIRONMENT:
+    for option in WORKER_ENVIRONMENT:
         monkeypatch.delenv(option.rpartition(".")[2], raising=False)
     settings = TrainSettings(rank=64, epochs=13)
     peaks, under, over = [], [], []

@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.data import generated, read_state, small_settings, write_csv
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.model.model import ALSModel

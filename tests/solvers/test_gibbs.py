@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from support.data import MOVIELENS, content, generated, small_settings, write_csv
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.blocks import Factors, block_of, concatenated
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS

@@ -10,7 +10,7 @@ from support.data import generated, write_csv
 from support.oracle import Oracle
 
 from dask_als.cli.main import main
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.blocks import Factors, block_of, random_factors
 from dask_als.core.executor import SerialExecutor, Shape
 from dask_als.core.side import SIDES, USERS

@@ -15,7 +15,7 @@ from dask_als.errors import InputError
 from dask_als.settings.cluster import KubernetesSize
 
 if TYPE_CHECKING:
-    from dask_als.cluster.cluster import ClusterSettings
+    from dask_als.cluster.settings import ClusterSettings
     from dask_als.core.executor import Executor, Shape
 
 SERIAL = "serial"
@@ -50,8 +50,10 @@ def computing(
         Files that all workers must be able to read.
     """
     from dask_als.cluster.checks import check_builds, check_files, check_storage, check_versions
-    from dask_als.cluster.cluster import DaskExecutor, connected, performance_report
+    from dask_als.cluster.connect import connected
+    from dask_als.cluster.dask_executor import DaskExecutor
     from dask_als.cluster.guard import guard
+    from dask_als.cluster.performance_report import performance_report
 
     report_path = options.pop("performance_report", None)
     if options["address"] == SERIAL:
@@ -87,7 +89,7 @@ def _serial_executor(report_path: str | None) -> Executor:
 
 def cluster_settings(options: dict[str, Any]) -> ClusterSettings:
     """Take the options of a cluster out of all options."""
-    from dask_als.cluster.cluster import ClusterSettings
+    from dask_als.cluster.settings import ClusterSettings
 
     _check_address(options.get("address", "local"))
     options.setdefault("kubernetes", _kubernetes_size(options.pop("pods", ())))
@@ -126,7 +128,8 @@ def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
 
 def shape_of(options: dict[str, Any]) -> Shape:
     """Return the shape of the cluster that the options name; a local one is not started."""
-    from dask_als.cluster.cluster import DaskExecutor, connected
+    from dask_als.cluster.connect import connected
+    from dask_als.cluster.dask_executor import DaskExecutor
     from dask_als.core.executor import SerialExecutor
 
     if options["address"] == SERIAL:

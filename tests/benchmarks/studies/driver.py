@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from distributed import Client, Future, wait
 
-from dask_als.cluster.cluster import DaskExecutor
+from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.blocks import Factors
 from dask_als.data.dataset import open_dataset
 from dask_als.settings.training import TrainSettings

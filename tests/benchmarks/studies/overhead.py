@@ -11,7 +11,9 @@ from benchmark_data import generated_dataset
 from distributed import Client, LocalCluster
 from machine import say
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.synthetic import GenerateSettings
 from dask_als.settings.training import TrainSettings

@@ -8,7 +8,9 @@ from typing import Any
 from benchmark_data import generated_dataset, in_the_shape_of_20m
 from machine import say
 
-from dask_als.cluster.cluster import ClusterSettings, DaskExecutor, connected
+from dask_als.cluster.connect import connected
+from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.settings.training import TrainSettings
 from dask_als.training.task_graph import TaskGraph
 from studies.clock import seconds_an_epoch

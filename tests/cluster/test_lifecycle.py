@@ -13,7 +13,7 @@ import psutil
 import pytest
 from support.data import generated, small_settings, write_csv
 
-from dask_als.cluster import endings
+from dask_als.cluster import lifecycle
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.settings.data import PrepareSettings
@@ -271,12 +271,12 @@ def test_no_worker_outlives_a_run_that_is_killed(tmp_path, made):
             time.sleep(0.02)
     # What it left is removed by the next one.
     assert list(tmp_path.glob("dask-als-workers-*"))
-    endings._remove_abandoned(tmp_path)
+    lifecycle._remove_abandoned(tmp_path)
     assert not list(tmp_path.glob("dask-als-workers-*"))
 
 
 def test_directories_of_others_stay(tmp_path):
-    unlocked, strange, target = (tmp_path / f"{endings._PREFIX}{name}" for name in "abc")
+    unlocked, strange, target = (tmp_path / f"{lifecycle._PREFIX}{name}" for name in "abc")
     for directory in (unlocked, strange):
         directory.mkdir()
     (unlocked / ".lock").touch()
@@ -284,7 +284,7 @@ def test_directories_of_others_stay(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / ".lock").touch()
     target.symlink_to(tmp_path / "elsewhere")
-    endings._remove_abandoned(tmp_path)
+    lifecycle._remove_abandoned(tmp_path)
     assert not unlocked.exists()
     assert (strange / "something").exists()
     assert (tmp_path / "elsewhere" / ".lock").exists()

@@ -21,9 +21,10 @@ from typing import Any
 import dask
 from distributed import Client, Nanny, SpecCluster
 
+from dask_als.dask_internals import NANNY_PROCESS_NAME, start_no_more_workers
+
 _SECONDS_TO_CLOSE = 1.0
 _SECONDS_BETWEEN_KILLS = 0.02
-_NAME_OF_WORKERS = "Dask Worker process (from Nanny)"
 _PREFIX = "dask-als-workers-"
 _LOCK = ".lock"
 
@@ -88,7 +89,7 @@ def _end_at_once(starting: Thread, started: Future[SpecCluster], others: set[Bas
         cluster = started.result(timeout=0)
         for nanny in cluster.workers.values():
             if isinstance(nanny, Nanny):
-                nanny.close_gracefully()  # else it starts another worker
+                start_no_more_workers(nanny)
         closing = Thread(target=_close, args=(cluster,), daemon=True)
         closing.start()
         _kill_while_alive(closing, others)
@@ -111,7 +112,7 @@ def _kill(others: set[BaseProcess]) -> None:
     """Kill workers, and wait until they can write no more."""
     ends = []
     for process in set(active_children()) - others:
-        if process.name == _NAME_OF_WORKERS:
+        if process.name == NANNY_PROCESS_NAME:
             with suppress(ValueError):  # It was closed meanwhile.
                 process.kill()
                 ends.append(process.sentinel)

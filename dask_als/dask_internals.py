@@ -1,0 +1,189 @@
+"""Every part of Dask that is used here and that Dask does not document: it may change any day.
+
+The upper bounds of ``dask`` and ``distributed`` in pyproject.toml exist because of this module.
+``tests/cluster/test_dask_internals.py`` names the part that a new version of Dask lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from dask._task_spec import Dict, List, Task, TaskRef
+from dask.tokenize import normalize_token
+from distributed import Client, Nanny, Status
+from distributed.client import ClosedClientError
+from distributed.comm import connect
+from distributed.protocol.pickle import dumps
+from distributed.system import MEMORY_LIMIT
+from distributed.utils import silence_logging_cmgr
+from tornado.routing import PathMatches, Rule, RuleRouter
+
+__all__ = [
+    "MEMORY_LIMIT",
+    "NANNY_PROCESS_NAME",
+    "ClosedClientError",
+    "Dict",
+    "Graph",
+    "List",
+    "Task",
+    "TaskRef",
+    "add_page",
+    "connect",
+    "dashboard_of",
+    "dashboard_templates",
+    "drop_plugin",
+    "give_to_joining_workers",
+    "remove_page",
+    "scheduler_connections",
+    "serve_only_below",
+    "set_client_interval",
+    "set_worker_interval",
+    "silence_logging_cmgr",
+    "start_no_more_workers",
+    "stop_taking_tasks",
+    "unregister",
+    "workers_of",
+]
+
+NANNY_PROCESS_NAME = "Dask Worker process (from Nanny)"
+"""The name that a nanny gives to its worker's process; Dask has no list of these processes."""
+
+
+class Graph(dict[str, Task]):
+    """A task graph whose keys are unique, so that they serve as its token.
+
+    ``Client.get`` tokenizes a graph; by default Dask would hash the arguments of every task.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A scheduler without this package can unpickle a plain dictionary.
+        return dict, (dict(self),)
+
+
+normalize_token.register(Graph, list)
+
+
+def workers_of(client: Client) -> list[dict[str, Any]]:
+    """Return the scheduler's description of each worker.
+
+    ``Client.scheduler_info`` returns a cached answer, which may be one without workers.
+    """
+    info = client.sync(client.scheduler.identity, n_workers=-1)
+    return list(info["workers"].values())
+
+
+def set_client_interval(client: Client, seconds: float) -> None:
+    """Set how long a client collects messages to the scheduler; Dask has no setting for it."""
+    client.scheduler_comm.interval = seconds
+
+
+def scheduler_connections(scheduler: Any) -> Iterable[Any]:
+    """Return the batched connections of a scheduler to clients and workers.
+
+    Their attribute ``interval`` says for how many seconds they collect messages.
+    """
+    return (*scheduler.client_comms.values(), *scheduler.stream_comms.values())
+
+
+def set_worker_interval(worker: Any, seconds: float) -> None:
+    """Set how long a worker collects messages to the scheduler."""
+    worker.batched_stream.interval = seconds
+
+
+def give_to_joining_workers(scheduler: Any, name: str, plugin: Any) -> None:
+    """Give a plugin to workers that join from now on.
+
+    ``Client.register_plugin`` would also give it to the workers that the scheduler has already.
+    """
+    scheduler.worker_plugins[name] = dumps(plugin)
+
+
+def drop_plugin(scheduler: Any, name: str) -> None:
+    """Remove a plugin of the scheduler, and the one that joining workers get, if they exist.
+
+    ``Scheduler.unregister_scheduler_plugin`` is a coroutine; a plugin's callbacks are functions.
+    """
+    scheduler.plugins.pop(name, None)
+    scheduler.worker_plugins.pop(name, None)
+
+
+def stop_taking_tasks(worker: Any) -> None:
+    """Make a worker begin no task, also none that it has received."""
+    worker.status = Status.closing_gracefully
+
+
+async def unregister(worker: Any, reason: str) -> None:
+    """Remove a worker from its scheduler, in one step with the tasks that it was given.
+
+    ``expected`` prevents that Dask suspects these tasks of having killed the worker.
+    """
+    await worker.scheduler.unregister(
+        address=worker.contact_address, stimulus_id=reason, expected=True, close=False
+    )
+
+
+def start_no_more_workers(nanny: Nanny) -> None:
+    """Prevent a nanny from starting another worker after its worker was killed."""
+    nanny.close_gracefully()
+
+
+def serve_only_below(scheduler: Any, path: str) -> None:
+    """Make a scheduler's HTTP server answer nothing outside of a path.
+
+    ``http_prefix`` alone still answers with a redirection to the secret path.
+    """
+    below = PathMatches(rf"{path}(?:/.*)?")
+    scheduler.http_server.request_callback = RuleRouter([Rule(below, scheduler.http_application)])
+
+
+def dashboard_of(scheduler: Any) -> Any:
+    """Return the scheduler's dashboard, a web application, or None if it has none."""
+    # Compared by name: Bokeh must not be imported for a scheduler without a dashboard.
+    for application in scheduler.http_application.applications:
+        if type(application).__name__ == "DaskBokehTornado":
+            return application
+    return None
+
+
+def add_page(
+    scheduler: Any, path: str, prefix: str, document: Callable[..., None]
+) -> tuple[Any, list[str]]:
+    """Add a page to a scheduler's dashboard.
+
+    Parameters
+    ----------
+    path : str
+        The page's path below the dashboard's.
+    prefix : str
+        The dashboard's path.
+    document : callable
+        Takes the scheduler, the template's variables and the Bokeh document to fill.
+
+    Returns
+    -------
+    application : distributed.dashboard.core.BokehApplication
+        The page, for `remove_page`; not started yet.
+    pages : list of str
+        The entries of the dashboard's menu, which may be changed.
+    """
+    from distributed.dashboard.core import BokehApplication
+    from distributed.dashboard.scheduler import template_variables
+
+    variables = template_variables(scheduler)
+    page = BokehApplication(
+        {path: document}, scheduler, prefix=prefix, template_variables=variables
+    )
+    return page, variables["pages"]
+
+
+def remove_page(scheduler: Any, page: Any) -> None:
+    """Remove a page from a scheduler's web server."""
+    scheduler.http_application.applications.remove(page)
+
+
+def dashboard_templates() -> tuple[Any, Any]:
+    """Return the Bokeh theme and the Jinja environment of Dask's own pages."""
+    from distributed.dashboard.components.scheduler import BOKEH_THEME, env
+
+    return BOKEH_THEME, env
