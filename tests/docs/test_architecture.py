@@ -35,7 +35,7 @@ def test_every_part_of_the_package_is_a_layer():
 def modules_named(page):
     """Return what a page names like `folder/module`, or `folder/`."""
     folders = "|".join(name for name in layers() if (PACKAGE / name).is_dir())
-    return re.findall(rf"`((?:{folders})/[\w/]*(?:\.py)?)`", page.read_text())
+    return re.findall(rf"`((?:{folders})/[a-z0-9_/]*(?:\.py)?)`", page.read_text())
 
 
 @pytest.mark.parametrize("page", sorted(DEVELOPERS.glob("*.md")), ids=lambda page: page.stem)
