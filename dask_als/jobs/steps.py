@@ -409,7 +409,9 @@ def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
 
 def _evaluate_figures(job: Job) -> dict[str, Any]:
     """Return the figures that are asked for first; the file has the others."""
-    found = from_manifest(Evaluation, json_files.read_json(job.evaluation), job.evaluation)
+    value = json_files.read_json(job.evaluation)
+    content = {key: its for key, its in value.items() if key not in json_files.MARK_KEYS}
+    found = from_manifest(Evaluation, content, job.evaluation)
     rmse = {name: errors.rmse for name, errors in found.errors.items()}
     ndcg = {name: ranking.ndcg for name, ranking in found.ranking.items()}
     return {"ratings": found.n_test, "rmse": rmse, "ndcg": ndcg}
