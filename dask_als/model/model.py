@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,9 @@ from dask_als.solvers.methods import fold_in_method_of
 from dask_als.solvers.objective import NO_SUMS
 
 Measure = Literal["cosine", "inner-product"]
+if TYPE_CHECKING:
+    Id = int | str | np.integer[Any]
+    Ids = Id | Sequence[Any] | np.ndarray | pd.Series[Any] | pd.Index[Any]
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,24 @@ class ALSModel:
         """Return one side."""
         return self.users if side is USERS else self.items
 
-    def predict(self, users: Any, items: Any, *, std: bool = False) -> Any:
+    # A single id is one of `Ids`, too: the first signature that matches counts.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, users: Id, items: Id, *, std: Literal[False] = False
+    ) -> float: ...
+    @overload
+    def predict(self, users: Ids, items: Ids, *, std: Literal[False] = False) -> np.ndarray: ...
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, users: Id, items: Id, *, std: Literal[True]
+    ) -> tuple[float, float]: ...
+    @overload
+    def predict(
+        self, users: Ids, items: Ids, *, std: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+    def predict(
+        self, users: Ids, items: Ids, *, std: bool = False
+    ) -> float | np.ndarray | tuple[float, float] | tuple[np.ndarray, np.ndarray]:
         """Predict ratings.
 
         An unknown user or item counts as one with the mean bias and no factors.
@@ -192,9 +212,10 @@ class ALSModel:
         InputError
             If standard deviations are asked of a model that is not an average of samples.
         """
-        single = [np.ndim(ids) == 0 for ids in (users, items)]
-        user_rows = self.users.rows(np.atleast_1d(np.asarray(users)))
-        item_rows = self.items.rows(np.atleast_1d(np.asarray(items)))
+        user_ids, item_ids = np.asarray(users), np.asarray(items)
+        is_single = user_ids.ndim == 0 and item_ids.ndim == 0
+        user_rows = self.users.rows(np.atleast_1d(user_ids))
+        item_rows = self.items.rows(np.atleast_1d(item_ids))
         user_rows, item_rows = np.broadcast_arrays(user_rows, item_rows)
         predicted = predictions(
             self.users.with_unknown,
@@ -203,12 +224,10 @@ class ALSModel:
             item_rows,
             mean=self.manifest.global_mean,
         )
-        found: tuple[Any, ...] = (predicted,)
-        if std:
-            found = predicted, self._deviations(user_rows, item_rows)
-        if all(single):
-            found = tuple(float(values[0]) for values in found)
-        return found if std else found[0]
+        if not std:
+            return float(predicted[0]) if is_single else predicted
+        deviations = self._deviations(user_rows, item_rows)
+        return (float(predicted[0]), float(deviations[0])) if is_single else (predicted, deviations)
 
     def _deviations(self, user_rows: np.ndarray, item_rows: np.ndarray) -> np.ndarray:
         precision = model_files.check_has_samples(self.manifest, "the model")
