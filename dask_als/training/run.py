@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from dask_als.core import storage
+from dask_als.core import checksums, storage
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError, WorkersLostError
+from dask_als.model import sample_files
 from dask_als.model.files import MANIFEST, KeptFiles, ModelManifest, read_manifest
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training.callbacks import Callback, TrainedEpoch
@@ -295,4 +296,7 @@ class _Attempt:
     def _write_sample(self, epoch: Epoch) -> None:
         path = sample_path(self._directory, epoch.figures.epoch)
         with staged_directory(path, SAMPLE, overwrite=True) as staging:
-            self._progress.samples[epoch.figures.epoch] = self._writer.write_sample(epoch, staging)
+            self._writer.write_sample(epoch, staging)
+        # Not earlier: the marks of our outputs are added to the manifest at the end of the block.
+        crc32 = checksums.crc32(storage.join(path, sample_files.MANIFEST))
+        self._progress.samples[epoch.figures.epoch] = crc32

@@ -243,7 +243,7 @@ def test_long_runs_are_flat(tmp_path):
     peaks = [max(tasks[i : i + 50]) for i in range(0, 1_000, 50)]
     print("tasks", peaks)
     print("MiB", {n: [rss >> 20 for rss in both] for n, both in resident.items()})
-    # A stretch of 50 epochs, cut off from those before: two tasks of each stay, and of epochs so
+    # A segment of 50 epochs, whose lineage is truncated: two tasks of each stay, and of epochs so
     # short, which are all submitted at once if they are fast enough, a third; and some more.
     assert max(peaks) <= 50 * 3 + 20
     # A peak depends on how many are submitted, and how far they are, when figures come.

@@ -15,18 +15,18 @@ from support.monitored import (
 from dask_als.core.run_events import HalfEpochTimes, Progress
 
 
-def test_where_the_time_of_a_half_epoch_goes():
+def test_times_of_a_half_epoch():
     state = started()
     train_an_epoch(state)
     users, items = state.half_epochs
     assert (users.epoch, users.side, users.start, users.seconds) == (1, "users", 100, 3)
-    # Two threads: they solve 1 + 2 of 6 seconds and wait half a one.
+    # Two threads have six seconds, of which they solve for 1 + 2 and wait for half a second.
     assert (users.solving, users.waiting, users.overhead) == pytest.approx((1.5, 0.25, 1.25))
     assert (users.slowest, users.mean) == (2, 1.5)
     assert (items.side, items.seconds, items.solving) == ("items", 1, 0.5)
 
 
-def test_partitions_with_their_workers():
+def test_times_of_partitions():
     state = started()
     train_an_epoch(state)
     first, second = state.last_half_epochs[0].partitions
@@ -35,7 +35,7 @@ def test_partitions_with_their_workers():
     assert second.start == 100.5
 
 
-def test_what_is_not_of_this_training_is_no_half_epoch():
+def test_tasks_of_other_trainings_and_kinds_are_ignored():
     state = started()
     startstops = [{"action": "compute", "start": 0.0, "stop": 1.0}]
     for key in (
@@ -50,7 +50,7 @@ def test_what_is_not_of_this_training_is_no_half_epoch():
     assert state.version == (0, 0, False)
 
 
-def test_how_far_an_epoch_is():
+def test_progress_of_an_epoch():
     state = started()
     end(state, "solve-users-3-1", WORKER, compute=(100, 101))
     assert state.progress() == Progress(3, "users", half=0, done=1, total=2)
@@ -63,7 +63,7 @@ def test_how_far_an_epoch_is():
     assert state.progress() == Progress(4, "users", half=0, done=0, total=2)
 
 
-def test_after_the_last_half_epoch_nothing_is_on_the_way():
+def test_before_the_first_and_after_the_last_half_epoch_there_is_no_progress():
     state = started()
     assert state.progress() is None
     train_an_epoch(state, epoch=10)
@@ -76,7 +76,7 @@ def test_the_second_half_of_an_epoch_that_solves_items_first():
     assert state.progress().half == 1
 
 
-def test_half_epochs_are_told_once_and_as_plain_values():
+def test_half_epochs_are_reported_once_and_survive_json():
     state = started()
     train_an_epoch(state)
     users, items = state.take_half_epochs()
@@ -104,15 +104,15 @@ def test_reading_and_writing_between_segments_is_no_half_epoch():
     assert [half.seconds for half in state.half_epochs] == [3, 1, 3, 1]
 
 
-def test_an_epoch_that_is_told_again_takes_back_those_after_it():
+def test_an_epoch_that_is_trained_again_replaces_those_after_it():
     state = started()
     for epoch in (1, 2, 3, 2):
         state.record(figures(epoch))
-    assert [its.epoch for its in state.history] == [1, 2]
+    assert [recorded.epoch for recorded in state.history] == [1, 2]
     assert state.epoch == 2
 
 
-def test_the_time_to_the_end():
+def test_time_left():
     state = started()
     assert state.seconds_left(0.0) is None
     for epoch in (1, 2):
@@ -122,20 +122,20 @@ def test_the_time_to_the_end():
     assert state.seconds_left(state._recorded + 99) == 0
 
 
-def test_ratings_a_second():
+def test_ratings_per_second():
     state = started()
     assert state.ratings_per_second is None
     train_an_epoch(state)
     assert state.ratings_per_second == pytest.approx(200 / 4)
 
 
-def test_a_side_of_one_partition_has_no_task_that_joins():
+def test_a_side_of_one_partition_needs_no_replica_task():
     state = started()
     end(state, "solve-items-1-0", WORKER, compute=(100, 104))
     assert [half.side for half in state.half_epochs] == ["items"]
 
 
-def test_what_was_on_the_way_when_workers_were_lost_does_not_count():
+def test_half_epochs_that_lost_workers_interrupted_do_not_count():
     state = started()
     train_an_epoch(state)
     end(state, "solve-users-2-1", OTHER, compute=(104, 105))
@@ -145,7 +145,7 @@ def test_what_was_on_the_way_when_workers_were_lost_does_not_count():
     assert [(half.epoch, half.seconds) for half in state.half_epochs] == [(1, 3), (1, 1)] * 2
 
 
-def test_data_for_a_later_copy_is_waited_for_in_the_next_half_epoch():
+def test_transfers_for_a_later_replica_count_in_the_next_half_epoch():
     state = started()
     end(state, "solve-users-1-0", WORKER, compute=(100, 102))
     end(state, "solve-users-1-1", OTHER, compute=(100, 102))
@@ -157,8 +157,8 @@ def test_data_for_a_later_copy_is_waited_for_in_the_next_half_epoch():
     assert (items.seconds, items.solving, items.waiting) == (4, 2, 1)
 
 
-def test_clocks_that_were_set_back_take_no_half_epoch_away():
-    """Dask compares the clocks of workers at each heartbeat, to about what a message takes."""
+def test_clocks_that_are_set_back_lose_no_half_epoch():
+    """Dask estimates worker clocks at each heartbeat, to within the latency of a message."""
     state = started()
     end(state, "solve-users-1-0", WORKER, compute=(100, 101))
     end(state, "solve-users-1-1", OTHER, compute=(100, 101))
@@ -173,7 +173,7 @@ def test_clocks_that_were_set_back_take_no_half_epoch_away():
 
 
 def test_watching_takes_a_small_part_of_an_epoch():
-    """An epoch over 20 million ratings takes seconds, 2 percent of which are far more."""
+    """An epoch over 20 million ratings takes seconds; 10 ms are far less than 2 percent."""
     partitions = 20
     state = started(partitions={"users": (1,) * partitions, "items": (1,) * partitions})
     start = time.thread_time()

@@ -46,7 +46,7 @@ def kept(directory):
 
 
 class Stop(Exception):
-    """Ends a training at an epoch."""
+    """Interrupts a training."""
 
 
 def interrupted(dataset, tmp_path, *, at, epochs=EPOCHS, **changes):
@@ -90,27 +90,27 @@ def test_checkpoints_change_nothing(dataset, undisturbed, tmp_path, every):
 
 
 @pytest.mark.parametrize(("at", "first"), [(1, 1), (2, 1), (3, 3), (5, 5), (7, 7)])
-def test_a_resumed_training_comes_to_the_same_bits(dataset, undisturbed, tmp_path, at, first):
+def test_a_resumed_training_has_the_same_bits(dataset, undisturbed, tmp_path, at, first):
     interrupted(dataset, tmp_path, at=at, every=2)
     found, seen = resumed(dataset, tmp_path, every=2)
     assert found == undisturbed
     assert seen == list(range(first, EPOCHS + 1))
 
 
-def test_how_often_may_differ(dataset, undisturbed, tmp_path):
+def test_a_resumed_training_may_have_another_interval(dataset, undisturbed, tmp_path):
     interrupted(dataset, tmp_path, at=4, every=2)
     found, seen = resumed(dataset, tmp_path, every=5)
     assert found == undisturbed
     assert seen == [3, 4, 5, 6, 7]
 
 
-def test_without_a_checkpoint_it_starts_afresh(dataset, undisturbed, tmp_path):
+def test_without_a_checkpoint_training_starts_anew(dataset, undisturbed, tmp_path):
     found, seen = resumed(dataset, tmp_path)
     assert found == undisturbed
     assert seen == list(range(1, EPOCHS + 1))
 
 
-def test_more_epochs(dataset, undisturbed, tmp_path):
+def test_a_resumed_training_may_have_more_epochs(dataset, undisturbed, tmp_path):
     interrupted(dataset, tmp_path, at=5, epochs=6, every=2)
     assert resumed(dataset, tmp_path)[0] == undisturbed
 
@@ -133,12 +133,12 @@ def test_a_checkpoint_is_a_model(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_the_newest_are_kept(dataset, tmp_path, keep):
+def test_the_newest_checkpoints_are_kept(dataset, tmp_path, keep):
     interrupted(dataset, tmp_path, at=6, every=1, keep=keep)
     assert kept(tmp_path / "c") == [f"epoch-0000{n}" for n in range(6 - keep, 6)]
 
 
-def test_by_the_clock(dataset, undisturbed, tmp_path):
+def test_checkpoints_by_the_clock(dataset, undisturbed, tmp_path):
     interrupted(dataset, tmp_path, at=3, every=100, minutes=1e-9)
     assert kept(tmp_path / "c") == ["epoch-00001", "epoch-00002"]
     assert resumed(dataset, tmp_path, every=100)[0] == undisturbed
@@ -180,7 +180,7 @@ def test_checkpoints_of_an_earlier_training(dataset, undisturbed, tmp_path):
     assert kept(tmp_path / "c") == ["epoch-00003", "epoch-00006"]
 
 
-def test_what_has_the_name_of_a_checkpoint_must_be_one(dataset, tmp_path):
+def test_another_directory_named_like_a_checkpoint_is_refused(dataset, tmp_path):
     """Training would fail once it needs the name, so it is refused before it begins."""
     interrupted(dataset, tmp_path, at=5, every=2)
     (tmp_path / "c" / "epoch-00008").mkdir()
@@ -190,7 +190,7 @@ def test_what_has_the_name_of_a_checkpoint_must_be_one(dataset, tmp_path):
     assert (tmp_path / "c" / "epoch-00008" / "mine").exists()
 
 
-def test_a_checkpoint_that_is_read_is_not_removed(dataset, tmp_path):
+def test_a_checkpoint_that_is_the_initial_model_is_not_removed(dataset, tmp_path):
     interrupted(dataset, tmp_path, at=5, every=2)
     first = complete_checkpoints(str(tmp_path / "c"))[-1]
     with pytest.raises(InputError, match="epoch-00004 is what is read, so it is not replaced"):
@@ -241,7 +241,7 @@ def test_two_trainings_with_the_same_checkpoints(dataset, undisturbed, tmp_path)
     train(dataset, model, settings, SERIAL, checkpoints=checkpoints, overwrite=True)
 
 
-def test_a_killed_training_holds_its_checkpoints_no_longer(dataset, undisturbed, tmp_path):
+def test_a_killed_training_does_not_lock_its_checkpoints(dataset, undisturbed, tmp_path):
     interrupted(dataset, tmp_path, at=5, every=2)
     (tmp_path / "c" / output_lock.NAME).write_text(marked_json(IN_USE, {"run_id": "killed"}))
     assert resumed(dataset, tmp_path, every=2)[0] == undisturbed

@@ -20,15 +20,15 @@ OVERFITTING = small_settings(
 
 
 class Stop(Exception):
-    """Ends a training from outside."""
+    """Interrupts a training."""
 
 
 def figures(*values):
-    """Figures of epochs from pairs of objective and held-out RMSE."""
+    """Return figures of epochs with these pairs of objective and held-out RMSE."""
     return [EpochFigures(n, value, 1.0, test, 0.1) for n, (value, test) in enumerate(values, 1)]
 
 
-def test_a_flat_objective_ends_it():
+def test_a_flat_objective_ends_training():
     history = figures((-1000.0, None), (-900.0, None), (-899.95, None))
     assert reason_to_stop(history, StopSettings(flat=1e-4)) is not None
     assert reason_to_stop(history, StopSettings(flat=1e-5)) is None
@@ -78,7 +78,7 @@ def trained_to(dataset, path, epochs):
 
 @pytest.mark.parametrize("every", [1, 2, 3, 100])
 def test_the_best_epochs_model_is_kept(dataset, history_of_all, tmp_path, every):
-    """At the end and across checkpoints: the bits of a training that ended there."""
+    """Across checkpoints as well, the model has the bits of a training that ended at that epoch."""
     best = best_epoch(history_of_all).epoch
     assert 1 < best < 30
     path = str(tmp_path / "m")
@@ -124,7 +124,7 @@ def test_a_resumed_training_stops_alike(dataset, history_of_all, tmp_path, at, p
     assert content(path) == content(undisturbed)
 
 
-def test_a_best_model_that_was_not_kept_is_told(dataset, tmp_path):
+def test_patience_is_refused_if_the_best_model_was_not_kept(dataset, tmp_path):
     directory, path = str(tmp_path / "c"), str(tmp_path / "m")
     fewer = small_settings(**{**OVERFITTING.to_json(), "epochs": 5})
     checkpoints = CheckpointSettings(directory=directory, every=2)
@@ -169,21 +169,21 @@ def test_a_callback_sees_every_epoch_and_saves_its_model(dataset, tmp_path):
     assert content(str(tmp_path / "second"))[:2] == content(str(tmp_path / "two"))[:2]
 
 
-def test_a_callback_ends_it(dataset, tmp_path):
-    told = []
+def test_a_true_answer_of_a_callback_ends_training(dataset, tmp_path):
+    seen = []
     manifest = train(
         dataset,
         str(tmp_path / "m"),
         small_settings(epochs=9),
         SERIAL,
-        callbacks=[lambda epoch: epoch.figures.epoch == 3, lambda epoch: told.append(epoch)],
+        callbacks=[lambda epoch: epoch.figures.epoch == 3, lambda epoch: seen.append(epoch)],
     )
     assert manifest.figures.epoch == 3
-    assert len(told) == 3
+    assert len(seen) == 3
 
 
 def test_epochs_trained_again_keep_the_best(dataset, history_of_all, tmp_path):
-    """Workers that are lost after the best epoch set training back to before it."""
+    """When workers are lost after the best epoch, training is rewound to before it."""
     best = best_epoch(history_of_all).epoch
     lost = []
 
@@ -199,7 +199,7 @@ def test_epochs_trained_again_keep_the_best(dataset, history_of_all, tmp_path):
     assert content(path)[0] == trained_to(dataset, str(tmp_path / "plain"), best)
 
 
-def test_fit_takes_them(tmp_path):
+def test_fit_takes_callbacks_and_stopping(tmp_path):
     source = write_csv(tmp_path / "r.csv", generated(30, 30, 300))
     model = ALS(rank=2, epochs=9).fit(source, callbacks=[lambda epoch: epoch.figures.epoch == 2])
     assert len(model.history) == 2
