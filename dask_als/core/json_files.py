@@ -13,7 +13,7 @@ from dask_als.core.storage import first_line, opened, reading
 from dask_als.errors import InputError
 
 MARK_KEYS = ("made_by", "kind", "files")
-"""Keys that mark a JSON file as ours: who made it, its kind, the files that belong to it."""
+"""What a manifest says beside its content: who made it, what it is, what belongs to it."""
 _NOT_CONTENT = {"format_version", *MARK_KEYS}
 
 
@@ -40,17 +40,17 @@ def read_json(path: str) -> Any:
         text = file.read(MOST_JSON_BYTES + 1)
     if len(text) > MOST_JSON_BYTES:
         raise InputError(f"{path} is damaged: longer than {MOST_JSON_BYTES:,} bytes")
-    return _from_json(path, text)
+    return parsed(path, text)
 
 
-def without_marks(value: Any) -> Any:
-    """Return what was read of a marked JSON file, without the keys that mark it as ours."""
-    if not isinstance(value, dict):
-        return value
-    return {key: entry for key, entry in value.items() if key not in MARK_KEYS}
+def parsed(path: str, text: bytes) -> Any:
+    """Return the value of a JSON text, which `path` holds.
 
-
-def _from_json(path: str, text: bytes) -> Any:
+    Raises
+    ------
+    InputError
+        If it is not JSON.
+    """
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -68,12 +68,17 @@ def write_manifest(path: str, value: dict[str, Any], *, format_version: int) -> 
 
 def write_with_checksum(path: str, value: dict[str, Any]) -> None:
     """Write a JSON object with a checksum of all of it."""
-    write_json(path, {**value, "checksum": _checksum(value)})
+    write_json(path, with_checksum(value))
+
+
+def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with a checksum of all of it."""
+    return {**value, "checksum": _checksum(value)}
 
 
 def has_its_checksum(value: dict[str, Any]) -> bool:
     """Tell whether `write_manifest` wrote an object, and nobody changed it since."""
-    rest = {key: entry for key, entry in value.items() if key != "checksum"}
+    rest = {key: its for key, its in value.items() if key != "checksum"}
     is_versioned = isinstance(value.get("format_version"), int)
     return is_versioned and value.get("checksum") == _checksum(rest)
 
@@ -86,7 +91,11 @@ def read_manifest(path: str, *, format_version: int) -> dict[str, Any]:
     InputError
         If it is missing, damaged, changed since, or of another format version.
     """
-    manifest = read_json(path)
+    return checked_manifest(path, read_json(path), format_version=format_version)
+
+
+def checked_manifest(path: str, manifest: Any, *, format_version: int) -> dict[str, Any]:
+    """Return the content of a manifest that `path` holds; see `read_manifest`."""
     if not isinstance(manifest, dict):
         raise InputError(f"{path} is damaged: not a JSON object")
     version = manifest.get("format_version")
@@ -129,4 +138,4 @@ def read_json_lines(path: str, *, crc32: int | None = None) -> list[Any]:
         If the file is missing or another one, or a line is not JSON.
     """
     content = content_of(path) if crc32 is None else content_with(path, crc32)
-    return [_from_json(path, line) for line in content.to_pybytes().splitlines()]
+    return [parsed(path, line) for line in content.to_pybytes().splitlines()]

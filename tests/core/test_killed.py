@@ -97,8 +97,8 @@ def made(tmp_path_factory):
     assert set(run(source, dict.fromkeys(COMMANDS, str(folder / "f"))).values()) == {0}
     # So that they are made again.
     shutil.rmtree(folder / "f" / "generated")
-    for name in ("dataset", "model", "recommendations"):
-        (folder / "f" / "o" / name / "step.json").unlink()
+    for note in ("dataset/step.json", "model/step.json", "recommendations.step.json"):
+        (folder / "f" / "o" / note).unlink()
     return folder / "f", source
 
 
