@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from dask_als.core.side import SIDES, Side, SideName
 from dask_als.settings.checks import require, require_choice, require_finite, require_whole
@@ -11,8 +11,8 @@ from dask_als.settings.checks import require, require_choice, require_finite, re
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64
 GIBBS_RANK = 32
-# The default of a whole number that depends on other settings and is there once they are made.
-BY_METHOD: Any = None
+# Default of rank and epochs: `TrainSettings` replaces it by a number that depends on the method.
+BY_METHOD = cast(int, None)
 
 
 @dataclass(frozen=True)
