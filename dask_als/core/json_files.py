@@ -13,7 +13,7 @@ from dask_als.core.storage import first_line, opened, reading
 from dask_als.errors import InputError
 
 MARK_KEYS = ("made_by", "kind", "files")
-"""What a manifest says beside its content: who made it, what it is, what belongs to it."""
+"""Keys that mark a JSON file as ours: who made it, its kind, the files that belong to it."""
 _NOT_CONTENT = {"format_version", *MARK_KEYS}
 
 
@@ -41,6 +41,13 @@ def read_json(path: str) -> Any:
     if len(text) > MOST_JSON_BYTES:
         raise InputError(f"{path} is damaged: longer than {MOST_JSON_BYTES:,} bytes")
     return parsed(path, text)
+
+
+def without_marks(value: Any) -> Any:
+    """Return what was read of a marked JSON file, without the keys that mark it as ours."""
+    if not isinstance(value, dict):
+        return value
+    return {key: entry for key, entry in value.items() if key not in MARK_KEYS}
 
 
 def parsed(path: str, text: bytes) -> Any:
@@ -78,7 +85,7 @@ def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
 
 def has_its_checksum(value: dict[str, Any]) -> bool:
     """Tell whether `write_manifest` wrote an object, and nobody changed it since."""
-    rest = {key: its for key, its in value.items() if key != "checksum"}
+    rest = {key: entry for key, entry in value.items() if key != "checksum"}
     is_versioned = isinstance(value.get("format_version"), int)
     return is_versioned and value.get("checksum") == _checksum(rest)
 
