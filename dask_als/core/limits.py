@@ -1,7 +1,7 @@
-"""What files that others made may not make us do, checked before their contents are read.
+"""Limits on files of other people, checked before their contents are read.
 
-They may not make us fetch what is elsewhere, read outside their own directory, or take memory out
-of proportion to their size and to what their manifest says.
+Such a file must not make us connect to other storage, read outside its own directory, or allocate
+memory out of proportion to its size and its manifest.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def _storage_of(path: str) -> tuple[str, str] | None:
 
 
 def check_inside(path: str, directory: str) -> None:
-    """Check that a local file of one of our directories is one, and lies in it.
+    """Check that a local path is a regular file inside a directory.
 
-    The directory itself may be a link, its files and folders may not lead out of it.
+    The directory itself may be a link; links in it must not lead out of it.
 
     Raises
     ------
@@ -81,17 +81,17 @@ def check_inside(path: str, directory: str) -> None:
 
 
 def read_text(file: IO[bytes], path: str, n_bytes: int) -> bytes:
-    """Read a text, compressed or not, unless it is much longer than its file.
+    """Read a text, compressed or not, of a length in proportion to its file.
 
     Parameters
     ----------
     n_bytes : int
-        Of the file as it is stored.
+        Size of the stored file.
 
     Raises
     ------
     InputError
-        If it is.
+        If the text is longer than 64 MiB and 50 times the file.
     """
     most = _SLACK_BYTES + _MOST_INFLATION_OF_TEXT * n_bytes
     text = file.read(most + 1)
@@ -102,26 +102,26 @@ def read_text(file: IO[bytes], path: str, n_bytes: int) -> bytes:
 
 @dataclass(frozen=True)
 class ParquetLimit:
-    """What a Parquet file may hold, judged by its manifest.
+    """The size that a Parquet file may have according to its manifest.
 
     Attributes
     ----------
     rows : int or None
-        How many it must have; None where nothing says so.
+        The exact number of rows; None if it is not known.
     bytes_a_row : int
-        Of the columns that are read, at most on average.
+        Most bytes per row of the columns that are read, on average.
     """
 
     rows: int | None
     bytes_a_row: int
 
     def check_rows(self, metadata: pq.FileMetaData, path: str, n_bytes: int) -> None:
-        """Check how many rows a file has by its own word.
+        """Check the number of rows in a file's metadata.
 
         Raises
         ------
         InputError
-            If they are others than they should be, or more than fit into its bytes.
+            If it differs from the manifest, or is too large for the size of the file.
         """
         if self.rows is not None and metadata.num_rows != self.rows:
             raise InputError(

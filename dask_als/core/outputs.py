@@ -1,15 +1,15 @@
-"""Outputs that are complete or not there: staged beside their path, and put there in one step.
+"""Outputs that are complete or absent: written beside their path, then moved there in one step.
 
 ::
 
     .NAME.0123456789abcdef.partial/     beside NAME; its name proves that it is ours
-      .lock                             held as long as its process lives
-      NAME                              what is being made; after the exchange, what was there
-      .replacing                        says that NAME may be what was there
-      .old                              what was there, where two names cannot be exchanged
+      .lock                             locked as long as its process lives
+      NAME                              the new output; after the exchange, the old one
+      .replacing                        exists once NAME may be the old output
+      .old                              the old output, where two names cannot be exchanged
 
-A process that is killed leaves the old or the new output at its path, and one such directory, which
-the next run for the same path finds, tells of and removes.
+A process that is killed leaves the old or the new output at its path, and one such directory. The
+next run for the same path logs and removes it.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ _LOCK, _REPLACING, _OLD = ".lock", ".replacing", ".old"
 def staged_directory(
     path: str, kind: Kind, *, overwrite: bool, inputs: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Give a new directory to write in, which becomes `path` if the block ends well.
+    """Yield a new directory to write into; it becomes `path` if the block succeeds.
 
     Parameters
     ----------
     path : str
         The directory to make.
     kind : Kind
-        What it will be.
+        The kind of output.
     overwrite : bool
-        Whether a directory of that kind that we made may be replaced; nothing else ever is.
+        Whether a directory of the same kind that dask-als made may be replaced; nothing else is.
     inputs : sequence of str, optional
-        Paths of what is read, which must not be in what is replaced.
+        Paths that are read; none may lie in the directory that is replaced.
 
     Yields
     ------
     str
-        A directory beside `path`; it is removed if the block raises. On local storage, what killed
-        runs left of the same `path` is removed, too. Object stores have no locks that tell whether
-        a run is still alive, so there it stays.
+        A directory beside `path`; it is removed if the block raises. On local storage, staging
+        directories of killed runs for the same `path` are removed, too. Object stores have no locks
+        that show whether a run is alive, so there they stay.
 
     Raises
     ------
     InputError
-        If `path` is there and may not be replaced, or cannot be written.
+        If `path` exists and may not be replaced, or cannot be written.
     JobError
         If the storage fails while the directory is made: no space left, or gone.
     """
@@ -90,14 +90,14 @@ def staged_directory(
 
 @contextmanager
 def staged_path(path: str, kind: FileKind | None = None) -> Iterator[str]:
-    """Give a path beside `path` to write a file or a directory to; see `staged_directory`.
+    """Yield a path to write a file or a directory to; see `staged_directory`.
 
     Parameters
     ----------
     path : str
         On local storage.
     kind : FileKind, optional
-        A file of ours of that kind is replaced; without one, nothing is.
+        An existing file of this kind is replaced; by default, nothing is.
     """
     settle(path)
     ownership.check_file(path, kind)
@@ -108,16 +108,16 @@ def staged_path(path: str, kind: FileKind | None = None) -> Iterator[str]:
 
 
 def replace_text(path: str, kind: FileKind, text: str) -> None:
-    """Write a text file, which `ownership` has marked, or replace one of ours of that kind.
+    """Write a text file that `ownership` has marked, or replace one of the same kind.
 
-    Who reads meanwhile sees the old one or the new one.
+    A concurrent reader sees the old file or the new one.
 
     Raises
     ------
     InputError
-        If something else is there, or it cannot be written.
+        If `path` holds something else, or cannot be written.
     JobError
-        If the storage fails meanwhile.
+        If the storage fails during the write.
     """
     if not isinstance(storage.file_system(path)[0], LocalFileSystem):
         ownership.check_file(path, kind)
@@ -135,12 +135,12 @@ def replace_json(path: str, kind: FileKind, value: dict[str, Any]) -> None:
 
 
 def check_file(path: str, kind: FileKind | None) -> None:
-    """Check that a file can be written, and may be, where that shows before it is.
+    """Check that a file can and may be written, as far as that shows in advance.
 
     Raises
     ------
     InputError
-        If it cannot, or may not.
+        If it cannot or may not be written.
     """
     ownership.check_file(path, kind)
     filesystem, inner = storage.file_system(path)
@@ -158,7 +158,7 @@ def check_directory(path: str, kind: Kind, *, overwrite: bool, inputs: Sequence[
     Raises
     ------
     InputError
-        If something is there that may not be replaced.
+        If `path` holds something that may not be replaced.
     """
     filesystem, inner = storage.file_system(path)
     is_local = isinstance(filesystem, LocalFileSystem)
@@ -175,7 +175,7 @@ def check_directory(path: str, kind: Kind, *, overwrite: bool, inputs: Sequence[
 
 
 def remove(path: str, kind: Kind) -> None:
-    """Remove a directory of ours, if it is there; at no moment is it there in part.
+    """Remove a directory of ours in one step, if it exists.
 
     Raises
     ------
@@ -197,9 +197,9 @@ def remove(path: str, kind: Kind) -> None:
 
 
 def settle(path: str) -> None:
-    """Remove what killed runs left of an output, and bring back what they had moved away.
+    """Remove staging directories of killed runs for an output; restore an old output they moved.
 
-    On local storage only, and only what a lock that nobody holds shows to be left.
+    On local storage only, and only directories whose lock nobody holds.
     """
     filesystem, inner = storage.file_system(path)
     if isinstance(filesystem, LocalFileSystem):
@@ -208,9 +208,9 @@ def settle(path: str) -> None:
 
 
 def settle_all(directory: str, is_wanted: Callable[[str], object]) -> None:
-    """Do what `settle` does for the outputs in a directory whose names are wanted.
+    """Settle all outputs of a directory whose names satisfy a predicate; see `settle`.
 
-    On object stores, where no lock tells whether their run is alive, the caller must know.
+    Object stores have no locks, so there the caller must know that no run is alive.
     """
     filesystem, inner = storage.file_system(directory)
     is_local = isinstance(filesystem, LocalFileSystem)
@@ -264,7 +264,7 @@ _FILE_KINDS = [kind for kind in vars(ownership).values() if isinstance(kind, Fil
 
 
 def _proven_files(path: str) -> list[str] | None:
-    """Return the files of what was replaced, whatever its kind; None if it is a file of ours."""
+    """Return the files of an old output of any kind; None if it is a single file."""
     if not os.path.isdir(path):
         for file_kind in _FILE_KINDS:
             with suppress(InputError):
@@ -286,7 +286,7 @@ def _seal(path: str, staging: str, kind: Kind) -> None:
 
 @contextmanager
 def _failures(path: str) -> Iterator[None]:
-    """Turn what the storage says while an output is made into a JobError."""
+    """Raise an error of the storage as a JobError that names the output."""
     try:
         yield
     except OSError as error:
@@ -297,7 +297,7 @@ def _failures(path: str) -> Iterator[None]:
 def _staged(
     path: str, check: Callable[[], None], files_there: Callable[[str], list[str] | None]
 ) -> Iterator[str]:
-    """Give a path in a staging directory; what is there at the end is moved to `path`.
+    """Yield a path in a staging directory; move the result to `path` at the end.
 
     Parameters
     ----------
@@ -335,7 +335,7 @@ def _placed(inner: str) -> tuple[str, str]:
 
 @contextmanager
 def _staging_beside(parent: str, name: str) -> Iterator[str]:
-    """Make a directory with a lock that is held for the block; then remove it, and what we made."""
+    """Make a staging directory and hold its lock for the block; then remove it with its content."""
     staging, lock = _made_with_lock(parent, name)
     try:
         with suppress(OSError):  # There are file systems without locks.
@@ -360,7 +360,7 @@ def _made_with_lock(parent: str, name: str) -> tuple[str, int]:
 
 
 def _end(staging: str) -> bool:
-    """Remove a staging directory that has nothing in it any more but our own notes."""
+    """Remove a staging directory that holds nothing but its lock and marker."""
     notes = [name for name in (_REPLACING, _LOCK) if os.path.lexists(os.path.join(staging, name))]
     others = set(os.listdir(staging)) - set(notes)
     if others:
@@ -383,7 +383,7 @@ def _file(path: str, kind: FileKind | None) -> None:
 def _put(
     staging: str, name: str, target: str, files_there: Callable[[str], list[str] | None]
 ) -> None:
-    """Move what was made to its path, in one step where the system can."""
+    """Move the new output to its path, in one step where the file system can."""
     made = os.path.join(staging, name)
     if not os.path.lexists(target):
         local_files.rename_to_nothing(made, target)
@@ -413,7 +413,7 @@ def _put(
 
 
 def _rename_both(made: str, target: str, old: str) -> None:
-    """Put what was made in place of what is there, where two names cannot be exchanged."""
+    """Replace the old output by the new one where two names cannot be exchanged."""
     os.rename(target, old)
     try:
         os.rename(made, target)
@@ -423,6 +423,6 @@ def _rename_both(made: str, target: str, old: str) -> None:
 
 
 def _discard(staging: str, name: str, files: list[str] | None) -> None:
-    """Remove the listed files of what was replaced; that it is not quite done does no harm."""
+    """Remove the listed files of the old output; what cannot be removed stays."""
     with suppress(OSError):
         local_files.remove_listed(os.path.join(staging, name), files)

@@ -25,7 +25,7 @@ _MANY = {list: "a list", Mapping: "a table"}
 
 
 class _Mistake(Exception):
-    """A value is not what its place takes; the mistake is noted."""
+    """A value has the wrong type; the mistake is recorded."""
 
 
 def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
@@ -43,7 +43,7 @@ def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
     Raises
     ------
     InputError
-        If anything in the table is wrong; it names all that is.
+        If anything in the table is wrong; the message names all mistakes.
     """
     reader = _Reader()
     try:
@@ -54,12 +54,12 @@ def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
 
 
 def from_manifest(kind: type[T], value: Any, path: str) -> T:
-    """Return a dataclass of what a manifest says, like `from_table`.
+    """Return a dataclass from the content of a manifest, like `from_table`.
 
     Raises
     ------
     InputError
-        If the manifest, at `path`, does not say it, or says something else as well.
+        If a key of the manifest at `path` is missing, unknown or of a wrong type.
     """
     try:
         if not isinstance(value, Mapping):
@@ -92,7 +92,7 @@ def to_table(settings: Any) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads values by their types, and collects what is wrong."""
+    """Reads values by their types and collects all mistakes."""
 
     def __init__(self) -> None:
         self.mistakes: list[str] = []
@@ -176,7 +176,7 @@ class _Reader:
 
 
 def _shown(value: object) -> str:
-    """Return a value as text, not all of what is long or deep."""
+    """Return a short representation of a value."""
     try:
         return reprlib.repr(value)
     except ValueError:

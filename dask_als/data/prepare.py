@@ -6,10 +6,7 @@ check (a task a partition, from the written files) → manifest.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -24,59 +21,34 @@ from dask_als.data import prepare_tasks as tasks
 from dask_als.data.dataset import (
     TEST_DIRECTORY,
     Dataset,
-    Partition,
-    SideTable,
     ratings_path,
     rejected_path,
 )
 from dask_als.data.partitioning import default_partitions
-from dask_als.data.prepare_tasks import (
+from dask_als.data.prepare_inputs import (
+    KnownRows,
+    Titles,
+    agreed_id_types,
+    columns_to_read,
+    find_titles,
+    has_types,
+)
+from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
+from dask_als.data.prepare_results import (
     BlockNumber,
     CheckedPart,
     CheckedSide,
     ChunkSummary,
     UserPart,
 )
-from dask_als.data.source import Source, TitleFile, check_titles, listed, open_source
-from dask_als.errors import InputError, JobError
+from dask_als.data.source import Source, TitleFile, listed, open_source
+from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
-# Told the stage, and how many of its tasks have ended, of how many.
+__all__ = ["KnownRows", "Progress", "Titles", "prepare"]
+
+# Called with the stage, the number of its tasks that have ended, and the number of all its tasks.
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class KnownRows:
-    """The rows of one side, decided elsewhere: ratings of other rows are left out.
-
-    Attributes
-    ----------
-    side : Side
-    rows : handle of pyarrow.Table
-        ``id``, ``count`` and, if known, ``title``, in the order of the indices.
-    id_type : pyarrow.DataType
-    has_titles : bool
-    """
-
-    side: Side
-    rows: Any
-    id_type: pa.DataType
-    has_titles: bool
-
-
-@dataclass(frozen=True)
-class Titles:
-    """A CSV file of item titles that the user names.
-
-    Attributes
-    ----------
-    path : str
-    column : str
-        The title's column; the item's is called as in the ratings.
-    """
-
-    path: str
-    column: str = "title"
 
 
 def prepare(
@@ -119,47 +91,18 @@ def prepare(
         If what was written is not what was read.
     """
     source = open_source(source_path)
-    columns = _columns_there(source, columns)
+    columns = columns_to_read(source, columns)
     if settings.test_fraction and settings.split == "latest" and columns.time is None:
         raise InputError(
             f"the split 'latest' needs a time column; {source_path} has {listed(source.columns)}"
         )
     title_file = None
     if known is None or known.side is not ITEMS:
-        title_file = _title_file(source, columns, titles)
+        title_file = find_titles(source, columns, titles)
     read = [*source.files, *([title_file.path] if title_file else [])]
     with staged_directory(path, DATASET, overwrite=overwrite, inputs=read) as staging:
         plan = _Plan(executor, progress, settings, columns, known, staging)
         return plan.run(source, title_file, path, titles)
-
-
-def _columns_there(source: Source, columns: Columns) -> Columns:
-    """Return the columns to read; raise InputError if one is missing."""
-    asked = columns.within(source.columns)
-    for file, its_columns in source.files.items():
-        for word, name in asked.names().items():
-            if name not in its_columns:
-                raise InputError(
-                    f"{file} has no column {name!r} for the {word}; it has "
-                    f"{listed(its_columns)}; name yours with --{word}-col"
-                )
-            if its_columns.count(name) > 1:
-                raise InputError(f"{file} has several columns {name!r}; rename all but one")
-    return asked
-
-
-def _title_file(source: Source, columns: Columns, titles: Titles | None) -> TitleFile | None:
-    """Return where the titles are: in the user's file, or in GroupLens' if it is one."""
-    if titles is not None:
-        file = TitleFile(storage.absolute(titles.path), None, columns.item, titles.column)
-        check_titles(file)
-        return file
-    if source.titles is not None:
-        with suppress(InputError):
-            file = TitleFile(*source.titles, columns.item, "title")
-            check_titles(file)
-            return file
-    return None
 
 
 class _Plan:
@@ -222,17 +165,17 @@ class _Plan:
             "duplicates": sum(part.n_merged for part in user_parts),
             "unknown": n_unknown,
         }
-        _check_nothing_lost(counts, users, items, tests)
+        check_nothing_lost(counts, users, items, tests)
         dataset = Dataset(
             path=storage.absolute(path),
-            users=_side_table(users, ranges[USERS], ranges[ITEMS][-1].stop, tests),
-            items=_side_table(items, ranges[ITEMS], ranges[USERS][-1].stop, []),
+            users=side_table(users, ranges[USERS], ranges[ITEMS][-1].stop, tests),
+            items=side_table(items, ranges[ITEMS], ranges[USERS][-1].stop, []),
             n_ratings=n_train,
             n_test=counts["test"],
             rating_mean=as_float(users.rating_sum) / n_train,
             rating_min=users.rating_min,
             rating_max=users.rating_max,
-            fingerprint=_fingerprint(users, items, tests),
+            fingerprint=fingerprint(users, items, tests),
             split=self.settings.split_json(),
             source={
                 "path": storage.absolute(source.path),
@@ -279,8 +222,8 @@ class _Plan:
             ]
             self.completed("read", handles)
             summaries.update(zip(numbers, self.executor.gather(handles), strict=True))
-            id_types = _agreed_id_types(summaries.values(), self.known)
-            numbers = [number for number, its in summaries.items() if not _has_types(its, id_types)]
+            id_types = agreed_id_types(summaries.values(), self.known)
+            numbers = [number for number, its in summaries.items() if not has_types(its, id_types)]
             attempt += 1
         return [chunks[number] for number in sorted(chunks)], [
             summaries[number] for number in sorted(summaries)
@@ -300,7 +243,7 @@ class _Plan:
         """Raise InputError if ids are not of the type that the known ones have."""
         if self.known is None:
             return
-        found = _agreed_id_types(summaries, self.known)[self.known.side.singular]
+        found = agreed_id_types(summaries, self.known)[self.known.side.singular]
         if found != self.known.id_type:
             raise InputError(
                 f"ids of {self.known.side.name} are {found} in these ratings, "
@@ -505,76 +448,3 @@ def _blocks(summaries: list[ChunkSummary]) -> list[BlockNumber]:
         for block, counts in enumerate(chunk.blocks)
         if counts.n_usable
     ]
-
-
-def _agreed_id_types(
-    summaries: Iterable[ChunkSummary], known: KnownRows | None
-) -> dict[str, pa.DataType]:
-    """Return one type for the ids of each side, by the side's word."""
-    agreed = {}
-    for side in SIDES:
-        kinds = frozenset(kind for chunk in summaries for kind in chunk.id_types[side.name])
-        if known is not None and side is known.side:
-            kinds |= {known.id_type}
-        if kinds:
-            agreed[side.singular] = tasks.common_id_type(kinds)
-    return agreed
-
-
-def _has_types(chunk: ChunkSummary, id_types: dict[str, pa.DataType]) -> bool:
-    return all(chunk.id_types[side.name] <= {id_types.get(side.singular)} for side in SIDES)
-
-
-def _side_table(
-    side: CheckedSide, ranges: list[range], n_columns: int, tests: list[CheckedPart]
-) -> SideTable:
-    partitions = [
-        Partition(rows.start, rows.stop, ratings, n_columns=n_columns, crc32=crc32)
-        for rows, ratings, crc32 in zip(ranges, side.part_ratings, side.part_crc32, strict=True)
-    ]
-    if tests:
-        partitions = [
-            replace(partition, test_ratings=test.n_ratings, test_crc32=test.crc32)
-            for partition, test in zip(partitions, tests, strict=True)
-        ]
-    return SideTable(side.digest, side.crc32, tuple(partitions))
-
-
-def _check_nothing_lost(
-    counts: dict[str, int], users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]
-) -> None:
-    """Compare what was written, twice, with what was read.
-
-    Raises
-    ------
-    JobError
-        If a rating is missing, or changed.
-    """
-    written = [
-        ("by user", sum(users.part_ratings), counts["train"]),
-        ("by item", sum(items.part_ratings), counts["train"]),
-        ("for testing", sum(part.n_ratings for part in tests), counts["test"]),
-        (
-            "in all",
-            sum(counts.values()) - counts["rows"],
-            counts["rows"],
-        ),
-    ]
-    for where, found, expected in written:
-        if found != expected:
-            raise JobError(f"{found:,} ratings were written {where}, {expected:,} were read")
-    if (users.rating_sum, users.checksum) != (items.rating_sum, items.checksum):
-        raise JobError("the ratings written by user and by item are not the same")
-
-
-def _fingerprint(users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]) -> str:
-    """Return a digest of ids and ratings in which neither partitions nor order show."""
-    content = [
-        users.digest,
-        items.digest,
-        sum(users.part_ratings),
-        users.checksum,
-        sum(part.n_ratings for part in tests),
-        sum(part.checksum for part in tests) % 2**64,
-    ]
-    return hashlib.sha256(repr(content).encode()).hexdigest()

@@ -1,8 +1,9 @@
-"""Checks of single values, which raise an error that names the setting."""
+"""Checks of single settings; the error names the setting, its value and what is allowed."""
 
 from __future__ import annotations
 
 import math
+from typing import get_args, get_type_hints
 
 from dask_als.errors import InputError
 
@@ -24,3 +25,11 @@ def require_finite(name: str, value: float, *, positive: bool = False) -> None:
     demand = "a positive number" if positive else "zero or a positive number"
     in_range = value > 0 if positive else value >= 0
     require(math.isfinite(value) and in_range, name, value, demand)
+
+
+def require_choice(settings: object, name: str) -> None:
+    """Raise InputError if a field does not hold one of the values of its `Literal` type."""
+    choices = get_args(get_type_hints(type(settings))[name])
+    value = getattr(settings, name)
+    *others, last = choices
+    require(value in choices, name, value, f"{', '.join(others)} or {last}")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from dask_als.settings.checks import require, require_whole
+from dask_als.settings.checks import require, require_choice, require_whole
 
 DEFAULT_TIME = "timestamp"
 MOST_PARTITIONS = 2**15 - 1
@@ -78,13 +78,8 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         in_range = math.isfinite(self.test_fraction) and 0 <= self.test_fraction < 1
         require(in_range, "test_fraction", self.test_fraction, "at least 0 and below 1")
-        require(self.split in ("random", "latest"), "split", self.split, "random or latest")
-        require(
-            self.duplicates in ("last", "mean", "sum", "error"),
-            "duplicates",
-            self.duplicates,
-            "last, mean, sum or error",
-        )
+        require_choice(self, "split")
+        require_choice(self, "duplicates")
         if self.partitions is not None:
             require_whole("partitions", self.partitions, least=1, most=MOST_PARTITIONS)
         require_whole("seed", self.seed, least=0)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from dask_als.core.side import SideName
-from dask_als.settings.checks import require, require_whole
+from dask_als.settings.checks import require, require_choice, require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,6 @@ class RecommendSettings:
     std: bool = False
 
     def __post_init__(self) -> None:
-        require(self.side in ("users", "items"), "side", self.side, "users or items")
+        require_choice(self, "side")
         require_whole("k", self.k, least=1)
         require_whole("rows_at_once", self.rows_at_once, least=1)

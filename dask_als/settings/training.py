@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from dask_als.core.side import SIDES, Side, SideName
-from dask_als.settings.checks import require, require_finite, require_whole
+from dask_als.settings.checks import require, require_choice, require_finite, require_whole
 
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64
 GIBBS_RANK = 32
-# The default of a whole number that depends on other settings and is there once they are made.
-BY_METHOD: Any = None
+# Default of rank and epochs: `TrainSettings` replaces it by a number that depends on the method.
+BY_METHOD = cast(int, None)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class TrainSettings:
     frequency_exponent: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.method in ("als", "gibbs"), "method", self.method, "als or gibbs")
+        require_choice(self, "method")
         require_whole("burn_in", self.burn_in, least=0)
         require_whole("samples", self.samples, least=1)
         sampled = self.method == "gibbs"
@@ -131,20 +131,8 @@ class TrainSettings:
                 own = getattr(self, f"{side.singular}_{name}")
                 if own is not None:
                     require_finite(f"{side.singular}_{name}", own)
-        require(
-            self.regularization_scaling in ("plain", "count"),
-            "regularization_scaling",
-            self.regularization_scaling,
-            "plain or count",
-        )
-        require(self.dtype in ("float32", "float64"), "dtype", self.dtype, "float32 or float64")
-        require(self.first in ("users", "items"), "first", self.first, "users or items")
-        require(
-            self.feedback in ("explicit", "implicit"),
-            "feedback",
-            self.feedback,
-            "explicit or implicit",
-        )
+        for name in ("regularization_scaling", "dtype", "first", "feedback"):
+            require_choice(self, name)
         require(
             self.feedback == "explicit" or self.method == "als",
             "feedback",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dask_als.settings.checks import require, require_finite, require_whole
+from dask_als.settings.checks import require, require_choice, require_finite, require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,8 @@ class TuneSettings:
         require_whole("seed", self.seed, least=0, most=2**32 - 1)
         if self.minutes is not None:
             require_finite("minutes", self.minutes, positive=True)
-        require(self.method in ("als", "gibbs", "any"), "method", self.method, "als, gibbs or any")
-        require(
-            self.feedback in ("explicit", "implicit"),
-            "feedback",
-            self.feedback,
-            "explicit or implicit",
-        )
+        require_choice(self, "method")
+        require_choice(self, "feedback")
         require(
             self.feedback == "explicit" or self.method != "gibbs",
             "method",

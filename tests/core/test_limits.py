@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -271,6 +273,33 @@ def test_titles_that_inflate_are_not_read(suffix, small_limits, tmp_path):
     member = "movies.csv" if suffix == "zip" else None
     with pytest.raises(InputError, match="holds a text of more than"):
         source.read_titles(TitleFile(str(path), member, "movieId", "title"))
+
+
+READ_TITLES = """
+import resource, sys
+from dask_als.data.source import TitleFile, read_titles
+from dask_als.errors import InputError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_titles(TitleFile(sys.argv[1], "movies.csv", "movieId", "title"))
+except InputError:
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def test_titles_that_inflate_take_bounded_memory(tmp_path):
+    path = tmp_path / "movies.zip"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("movies.csv", "w") as file,
+    ):
+        file.write(b"movieId,title\n1,")
+        for _ in range(600):
+            file.write(b"x" * (1 << 20))
+    command = [sys.executable, "-c", READ_TITLES, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # At most 64 MiB and 50 times the file's 0.6 MB, and a copy of it.
+    assert int(done.stdout) < 250
 
 
 def test_no_more_of_a_text_is_read_than_is_allowed(small_limits):

@@ -1,0 +1,76 @@
+"""What the manifest of a new dataset says, from the partitions as they were written."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from dask_als.data.dataset import Partition, SideTable
+from dask_als.data.prepare_results import CheckedPart, CheckedSide
+from dask_als.errors import JobError
+
+
+def side_table(
+    side: CheckedSide, ranges: list[range], n_columns: int, tests: list[CheckedPart]
+) -> SideTable:
+    """Return what the manifest holds of one side.
+
+    Parameters
+    ----------
+    ranges : list of range
+        The rows of each partition.
+    n_columns : int
+        Rows of the other side.
+    tests : list of CheckedPart
+        The partitions of held-out ratings; empty if there are none.
+    """
+    partitions = [
+        Partition(rows.start, rows.stop, ratings, n_columns=n_columns, crc32=crc32)
+        for rows, ratings, crc32 in zip(ranges, side.part_ratings, side.part_crc32, strict=True)
+    ]
+    if tests:
+        partitions = [
+            replace(partition, test_ratings=test.n_ratings, test_crc32=test.crc32)
+            for partition, test in zip(partitions, tests, strict=True)
+        ]
+    return SideTable(side.digest, side.crc32, tuple(partitions))
+
+
+def check_nothing_lost(
+    counts: dict[str, int], users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]
+) -> None:
+    """Compare what was written, twice, with what was read.
+
+    Raises
+    ------
+    JobError
+        If a rating is missing, or changed.
+    """
+    written = [
+        ("by user", sum(users.part_ratings), counts["train"]),
+        ("by item", sum(items.part_ratings), counts["train"]),
+        ("for testing", sum(part.n_ratings for part in tests), counts["test"]),
+        (
+            "in all",
+            sum(counts.values()) - counts["rows"],
+            counts["rows"],
+        ),
+    ]
+    for where, found, expected in written:
+        if found != expected:
+            raise JobError(f"{found:,} ratings were written {where}, {expected:,} were read")
+    if (users.rating_sum, users.checksum) != (items.rating_sum, items.checksum):
+        raise JobError("the ratings written by user and by item are not the same")
+
+
+def fingerprint(users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]) -> str:
+    """Return a digest of ids and ratings in which neither partitions nor order show."""
+    content = [
+        users.digest,
+        items.digest,
+        sum(users.part_ratings),
+        users.checksum,
+        sum(part.n_ratings for part in tests),
+        sum(part.checksum for part in tests) % 2**64,
+    ]
+    return hashlib.sha256(repr(content).encode()).hexdigest()
