@@ -15,6 +15,7 @@ from multiprocessing import resource_tracker, util
 from types import FrameType
 from typing import Any, NoReturn
 
+from dask_als.core.early_signals import end_at_once
 from dask_als.errors import INTERRUPTED_EXIT_CODE
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -82,11 +83,12 @@ def noticed() -> Iterator[None]:
 
 
 def _is_free(number: int) -> bool:
-    """Tell whether a signal does what it does in every Python program."""
+    """Return whether a signal has no handler but Python's, or the command line's early one."""
     handler = signal.getsignal(number)
     if number == signal.SIGINT:
-        # A shell lets commands in the background ignore it.
-        return handler in (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN)
+        # A shell starts commands in the background with SIGINT ignored.
+        free = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN, end_at_once)
+        return handler in free
     return handler is signal.SIG_DFL
 
 

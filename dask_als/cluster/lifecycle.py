@@ -1,4 +1,4 @@
-"""Local clusters that leave nothing behind, however they end: no process and no directory."""
+"""The life cycle of a local cluster: however it ends, no process and no directory is left."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _LOCK = ".lock"
 
 @contextmanager
 def local_cluster(start: Callable[[], SpecCluster]) -> Iterator[SpecCluster]:
-    """Start a local cluster for the block, and close it; kill its workers if it is interrupted.
+    """Start a local cluster for the block, and close it; kill its workers after an interrupt.
 
-    Nothing of theirs is needed then, and one that hangs would be waited for.
+    After an interrupt their results are of no use, and closing would wait for one that hangs.
     """
     others = set(active_children())
     started: Future[SpecCluster] = Future()
-    # In a thread, so that this one can be interrupted meanwhile.
+    # In another thread, so that the main thread can be interrupted meanwhile.
     starting = Thread(target=_start_into, args=(started, start), daemon=True)
     try:
         starting.start()
@@ -57,7 +57,7 @@ def _start_into(started: Future[SpecCluster], start: Callable[[], SpecCluster]) 
 
 @contextmanager
 def connection(client: Client) -> Iterator[Client]:
-    """Close a client after the block; without waiting for long if it is interrupted."""
+    """Close a client after the block; after an interrupt, wait for at most a second."""
     try:
         with _closed_if_uninterrupted(client):
             yield client
@@ -80,20 +80,32 @@ def _closed_if_uninterrupted(opened: Any) -> Iterator[Any]:
 
 
 def _end_at_once(starting: Thread, started: Future[SpecCluster], others: set[BaseProcess]) -> None:
-    """Kill the workers until the cluster, which may be half started, starts no more of them."""
-    for name in list(logging.Logger.manager.loggerDict):
-        if name.startswith("distributed."):  # They would complain of lost connections.
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-    _kill_while_alive(starting, others)
-    with suppress(BaseException):
-        cluster = started.result(timeout=0)
-        for nanny in cluster.workers.values():
-            if isinstance(nanny, Nanny):
-                start_no_more_workers(nanny)
-        closing = Thread(target=_close, args=(cluster,), daemon=True)
-        closing.start()
-        _kill_while_alive(closing, others)
-    _kill(others)
+    """Kill workers until the cluster, which may be half started, starts no more of them."""
+    with _dask_silenced():
+        _kill_while_alive(starting, others)
+        with suppress(BaseException):
+            cluster = started.result(timeout=0)
+            for nanny in cluster.workers.values():
+                if isinstance(nanny, Nanny):
+                    start_no_more_workers(nanny)
+            closing = Thread(target=_close, args=(cluster,), daemon=True)
+            closing.start()
+            _kill_while_alive(closing, others)
+        _kill(others)
+
+
+@contextmanager
+def _dask_silenced() -> Iterator[None]:
+    """Suppress Dask's messages about lost connections for the block."""
+    names = [name for name in logging.Logger.manager.loggerDict if name.startswith("distributed.")]
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _close(cluster: SpecCluster) -> None:
@@ -109,11 +121,11 @@ def _kill_while_alive(thread: Thread, others: set[BaseProcess]) -> None:
 
 
 def _kill(others: set[BaseProcess]) -> None:
-    """Kill workers, and wait until they can write no more."""
+    """Kill workers, and wait until they have ended."""
     ends = []
     for process in set(active_children()) - others:
         if process.name == NANNY_PROCESS_NAME:
-            with suppress(ValueError):  # It was closed meanwhile.
+            with suppress(ValueError):  # Another thread has closed it.
                 process.kill()
                 ends.append(process.sentinel)
     if ends:
@@ -122,16 +134,16 @@ def _kill(others: set[BaseProcess]) -> None:
 
 @contextmanager
 def directory_of_workers() -> Iterator[None]:
-    """Have Dask's local clusters write into a directory that is removed after the block.
+    """Let Dask's local clusters write into a temporary directory, removed after the block.
 
-    What killed runs left of theirs is removed, too: directories with a lock that nobody holds.
+    Directories that killed runs left are removed, too: those whose lock no process holds.
     """
     parent = dask.config.get("temporary-directory") or tempfile.gettempdir()
     _remove_abandoned(parent)
     directory = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
     try:
         with open(os.path.join(directory, _LOCK), "w") as lock:
-            with suppress(OSError):  # There are file systems without locks.
+            with suppress(OSError):  # Some file systems have no locks.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with dask.config.set({"temporary-directory": directory}):
                 yield

@@ -29,31 +29,31 @@ class ClusterSettings:
     workers : int
         Worker processes of a local cluster.
     threads : int or None
-        Threads of each of them; None shares out the machine's cores.
+        Threads of each worker; None divides the machine's cores among the workers.
     memory : str
-        Memory limit of each of them, as Dask writes it: ``4GiB``, ``auto``.
+        Memory limit of each worker, in Dask's notation: ``4GiB``, ``auto``.
     private : bool
-        Let no other user of this machine into a local cluster: certificates that exist as long as
-        it does (unless others are given), and a dashboard at an address that nobody can guess.
+        Exclude other users of this machine from a local cluster: by certificates that exist only
+        as long as the cluster (unless others are given), and by a secret path of the dashboard.
     dashboard : str
         Where a local cluster's dashboard listens; port 0 takes any free one.
     timeout : str
         How long to try to reach an address.
     logs : str
-        From which level on Dask's own log messages are shown.
+        The lowest level of Dask's own log messages that are shown.
     worker_timeout : float
         Seconds to wait for a worker when there is none.
     tls_ca, tls_cert, tls_key : str or None
-        PEM files: the authority that signed all certificates of the cluster, one of them, and its
-        key. With them nothing goes over the network unencrypted, and nobody without such a
-        certificate takes part.
+        PEM files: the authority that signed all certificates of the cluster, a certificate, and
+        the key of the certificate. With them all messages are encrypted, and the cluster accepts
+        only peers with a certificate of this authority.
     kubernetes : KubernetesSize
-        Of a cluster on Kubernetes, whose own workers, threads and memory count.
+        Size of a cluster on Kubernetes, in place of workers, threads and memory.
 
     Raises
     ------
     InputError
-        If the values do not go together.
+        If a value is invalid, or values contradict each other.
     """
 
     address: str = "local"
@@ -80,7 +80,10 @@ class ClusterSettings:
             raise InputError(
                 f"--worker-timeout is {self.worker_timeout}; it must be a number above 0"
             )
-        LocalSize(workers=self.workers, threads=self.threads)
+        try:
+            LocalSize(workers=self.workers, threads=self.threads)
+        except InputError as error:
+            raise InputError(f"--{error}") from None
         try:
             is_time = 0 < parse_timedelta(self.timeout) < math.inf
         except (ValueError, KeyError):
@@ -125,12 +128,12 @@ class ClusterSettings:
 
     @property
     def shape(self) -> Shape:
-        """What a local cluster will be like, as Dask understands threads and memory.
+        """The size of a local cluster, computed as Dask computes threads and memory.
 
         Raises
         ------
         InputError
-            If the memory limit cannot be understood.
+            If the memory limit cannot be parsed.
         """
         threads = self.threads or math.ceil(CPU_COUNT / self.workers)
         try:
@@ -143,7 +146,7 @@ class ClusterSettings:
 
 
 def _memory_limit(text: str, share: float) -> int:
-    """Return bytes of what Dask takes for a limit: ``auto``, a part of the machine's, a size."""
+    """Return a memory limit in bytes: ``auto``, a fraction of the machine's memory, or a size."""
     if text == "auto":
         return int(MEMORY_LIMIT * share)
     with suppress(ValueError):

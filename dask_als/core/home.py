@@ -1,17 +1,14 @@
-"""A home directory where the system knows none: Bokeh will not be imported without one."""
+"""A home directory for users without one: Bokeh cannot be imported without."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-_NONE = "/nonexistent"
-"""What Debian calls the home of users who have none."""
+_NO_HOME = "/nonexistent"
+"""The home directory that Debian gives to users who have none."""
 
 
 def ensure_home() -> None:
-    """Set HOME if it is not, and the user is none of the system's, as in many containers."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = _NONE
+    """Set HOME if it is not set and the system does not know the user, as in many containers."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = _NO_HOME

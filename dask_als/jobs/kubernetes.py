@@ -13,7 +13,7 @@ from kr8s.objects import APIObject, ConfigMap, NetworkPolicy, Pod
 
 from dask_als.errors import DaskALSError, InputError, JobError
 from dask_als.jobs.job_file import Job, job_from_toml
-from dask_als.jobs.kubernetes_status import Factors, JobStatus, judged
+from dask_als.jobs.kubernetes_status import JobState, JobStatus, judged
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, DaskJob, api_of, ask, create, delete
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
@@ -71,7 +71,7 @@ class Jobs:
             If it still runs, or has succeeded.
         """
         status = self.status(job_id)
-        if status.state in (Factors.WAITING, Factors.RUNNING, Factors.SUCCEEDED):
+        if status.state in (JobState.WAITING, JobState.RUNNING, JobState.SUCCEEDED):
             raise InputError(f"{job_id} is {status.state}; there is nothing to resume")
         record, number = self._record(job_id), status.attempt + 1
         size = job_from_toml(record.raw["data"]["job.toml"]).cluster.kubernetes
@@ -134,7 +134,7 @@ class Jobs:
                 if stamp > shown:
                     shown = stamp
                     yield line
-            if status.state not in (Factors.WAITING, Factors.RUNNING):
+            if status.state not in (JobState.WAITING, JobState.RUNNING):
                 return
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 

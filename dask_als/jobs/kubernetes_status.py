@@ -19,7 +19,7 @@ _TERMINATED = 128 + signal.SIGTERM
 _WAITING = "the Dask operator has not made the runner yet; if that stays so, is it installed?"
 
 
-class Factors(StrEnum):
+class JobState(StrEnum):
     """What can become of a job."""
 
     WAITING = "Waiting"
@@ -32,7 +32,7 @@ class Factors(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether it stays so; a lost job can be resumed."""
-        return self in (Factors.SUCCEEDED, Factors.FAILED, Factors.STOPPED)
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class JobStatus:
     Attributes
     ----------
     job_id : str
-    state : Factors
+    state : JobState
     submitted : str
         Time, ISO 8601, UTC.
     attempt : int
@@ -60,7 +60,7 @@ class JobStatus:
     """
 
     job_id: str
-    state: Factors
+    state: JobState
     submitted: str
     attempt: int
     runner: str = ""
@@ -93,19 +93,19 @@ def judged(record: Found, dask_jobs: list[Found], pods: list[Found]) -> JobStatu
         "attempt": number,
     }
     if STOPPED in notes:
-        return JobStatus(**base, state=Factors.STOPPED, message="stopped on request")
+        return JobStatus(**base, state=JobState.STOPPED, message="stopped on request")
     newest = next((job for job in dask_jobs if _attempt(job) == number), None)
     if newest is None:
         message = "it was never started, or its DaskJob was deleted"
-        return JobStatus(**base, state=Factors.LOST, message=message)
+        return JobStatus(**base, state=JobState.LOST, message=message)
     own = [pod for pod in pods if _attempt(pod) == number]
     runner = next((pod for pod in own if _component(pod) == "job-runner"), None)
     ready = sum(_component(pod) == "worker" and _is_ready(pod) for pod in own)
     base["workers"] = ready
     if runner is None:
         if (newest.get("status") or {}).get("jobRunnerPodName"):
-            return JobStatus(**base, state=Factors.LOST, message="its runner is gone")
-        return JobStatus(**base, state=Factors.WAITING, message=_WAITING)
+            return JobStatus(**base, state=JobState.LOST, message="its runner is gone")
+        return JobStatus(**base, state=JobState.WAITING, message=_WAITING)
     return JobStatus(**base, runner=runner["metadata"]["name"], **_of_runner(runner))
 
 
@@ -121,13 +121,13 @@ def _of_runner(pod: Found) -> Found:
         if not (is_leaving or was_terminated or status.get("reason") == "Evicted"):
             return _of_failure(ended)
     if is_leaving:
-        return {"state": Factors.LOST, "message": "its runner was deleted"}
+        return {"state": JobState.LOST, "message": "its runner was deleted"}
     if status.get("phase") == "Failed":
         reason = f"{status.get('reason', '')} {status.get('message', '')}".strip()
-        return {"state": Factors.LOST, "message": f"its runner was taken away: {reason}"}
+        return {"state": JobState.LOST, "message": f"its runner was taken away: {reason}"}
     if "running" in container:
-        return {"state": Factors.RUNNING}
-    return {"state": Factors.WAITING, "message": _why_it_waits(status, container)}
+        return {"state": JobState.RUNNING}
+    return {"state": JobState.WAITING, "message": _why_it_waits(status, container)}
 
 
 def _of_success(message: str) -> Found:
@@ -135,17 +135,17 @@ def _of_success(message: str) -> Found:
         result = json.loads(message)
     except ValueError:
         if len(message.encode()) >= _MOST_OF_A_MESSAGE:  # Kubernetes keeps the end of it
-            return {"state": Factors.SUCCEEDED, "exit_code": 0}
+            return {"state": JobState.SUCCEEDED, "exit_code": 0}
         said = "its runner ended well, but without a result"
-        return {"state": Factors.FAILED, "exit_code": 0, "message": said}
-    return {"state": Factors.SUCCEEDED, "exit_code": 0, "result": result}
+        return {"state": JobState.FAILED, "exit_code": 0, "message": said}
+    return {"state": JobState.SUCCEEDED, "exit_code": 0, "result": result}
 
 
 def _of_failure(ended: Found) -> Found:
     lines = [f"{ended['reason']}"] if ended.get("reason", "Error") != "Error" else []
     lines += [ended.get("message", "").strip()]
     code = ended["exitCode"]
-    return {"state": Factors.FAILED, "exit_code": code, "message": "\n".join(filter(None, lines))}
+    return {"state": JobState.FAILED, "exit_code": code, "message": "\n".join(filter(None, lines))}
 
 
 def _why_it_waits(status: Found, container: Found) -> str:

@@ -1,6 +1,7 @@
 """Signals end a run at once, whatever it is at, and nothing of it is left: real processes."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,8 @@ import pytest
 from support.data import generated, small_settings, write_csv
 
 from dask_als.cluster import lifecycle
+from dask_als.cluster.connect import connected
+from dask_als.cluster.settings import ClusterSettings
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.settings.data import PrepareSettings
@@ -316,3 +319,11 @@ def test_short_commands_that_are_interrupted(tmp_path, name):
         process.communicate()
         codes.add(process.returncode)
     assert codes <= {130, 0, 2}
+
+
+def test_an_interrupt_leaves_the_levels_of_loggers():
+    logger = logging.getLogger("distributed.some")
+    logger.setLevel(logging.ERROR)
+    with pytest.raises(KeyboardInterrupt), connected(ClusterSettings(dashboard="127.0.0.1:0")):
+        raise KeyboardInterrupt
+    assert logger.level == logging.ERROR

@@ -13,7 +13,7 @@ from dask_als.cli.commands.computing import cluster_settings
 from dask_als.cli.main import main
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import job_from_toml
-from dask_als.jobs.kubernetes_status import Factors, JobStatus
+from dask_als.jobs.kubernetes_status import JobState, JobStatus
 
 NOTEBOOK = Path(__file__).parents[2] / "jobs" / "notebook.toml"
 
@@ -112,7 +112,7 @@ class OneJob:
     def status(self, job_id):
         return JobStatus(
             job_id=job_id,
-            state=Factors.SUCCEEDED,
+            state=JobState.SUCCEEDED,
             submitted="2026-01-01T00:00:00Z",
             attempt=1,
             exit_code=0,

@@ -38,14 +38,14 @@ def waited_for(jobs: Jobs, job_id: str, *, as_json: bool = False) -> JobStatus:
 
     With JSON for the output, the log goes to standard error.
     """
-    from dask_als.jobs.kubernetes_status import Factors
+    from dask_als.jobs.kubernetes_status import JobState
 
     for resumptions in range(_RESUMPTIONS + 1):
         waiting = _Waiting()
         for line in jobs.followed(job_id, waiting.hear):
             say(line, err=as_json)
         status = jobs.status(job_id)
-        if status.state is not Factors.LOST or resumptions == _RESUMPTIONS:
+        if status.state is not JobState.LOST or resumptions == _RESUMPTIONS:
             break
         say(f"{job_id}: {status.message}; it is started again", err=True)
         jobs.resume(job_id)
@@ -59,9 +59,9 @@ class _Waiting:
         self._said = ""
 
     def hear(self, status: JobStatus) -> None:
-        from dask_als.jobs.kubernetes_status import Factors
+        from dask_als.jobs.kubernetes_status import JobState
 
-        if status.state is Factors.WAITING and status.message != self._said:
+        if status.state is JobState.WAITING and status.message != self._said:
             self._said = status.message
             say(f"{status.job_id} waits: {status.message}", err=True)
 
@@ -93,10 +93,10 @@ def end_as(status: JobStatus, *, as_json: bool = False) -> None:
     JobError
         If it did not succeed.
     """
-    from dask_als.jobs.kubernetes_status import Factors
+    from dask_als.jobs.kubernetes_status import JobState
 
     tell(status, as_json=as_json)
-    if status.state is not Factors.SUCCEEDED:
+    if status.state is not JobState.SUCCEEDED:
         error = JobError(f"{status.job_id} is {status.state}")
         error.exit_code = status.exit_code or JobError.exit_code
         raise error
