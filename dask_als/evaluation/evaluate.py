@@ -23,7 +23,7 @@ from dask_als.model.recommend import rated_by, typical_norm
 from dask_als.model.top_k import Candidates, candidates, top_k
 from dask_als.settings.evaluation import EvaluateSettings
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.solvers.base import SolvedSide
 from dask_als.solvers.objective import rmse
 from dask_als.training.train import Epoch, Training, zero_start
 

@@ -23,7 +23,7 @@ from dask_als.data.dataset import Dataset, Partition
 from dask_als.data.partitioning import default_partitions
 from dask_als.errors import InputError
 from dask_als.settings.training import CheckpointPolicy, StopSettings, TrainSettings
-from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide, held_out_error
+from dask_als.solvers.base import HalfEpoch, SolvedSide, held_out_error
 from dask_als.solvers.methods import method_of
 
 # A worker that has imported all, loaded the kernel and trained on next to nothing, and what the

@@ -35,15 +35,17 @@ from dask_als.model import sample_files
 from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
 from dask_als.planning.plan import check_fits
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
-from dask_als.solvers.half_epoch import (
+from dask_als.solvers.base import (
     HalfEpoch,
+    Method,
     SolvedPart,
     SolvedSide,
     add_predictions,
     chunk_of,
     error_of_average,
+    solve_side,
 )
-from dask_als.solvers.methods import Method, method_of, solve_side
+from dask_als.solvers.methods import method_of
 from dask_als.solvers.objective import rmse
 from dask_als.training.checkpoints import (
     best_path,

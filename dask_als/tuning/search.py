@@ -39,7 +39,7 @@ from dask_als.model.top_k import candidates, top_k
 from dask_als.planning.plan import USABLE, in_words, memory_of_a_worker
 from dask_als.settings.training import TrainSettings
 from dask_als.settings.tuning import TuneSettings
-from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.solvers.base import SolvedSide
 from dask_als.training.train import Epoch, Start, random_start
 from dask_als.tuning.folds import Fold, FoldTraining, split_into_folds
 
