@@ -18,7 +18,7 @@ from dask_als.model import files as model_files
 from dask_als.model.recommend import typical_norm
 from dask_als.model.top_k import Candidates, candidates
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.solvers.base import SolvedSide
 
 
 @dataclass(frozen=True)

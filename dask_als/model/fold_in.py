@@ -35,7 +35,7 @@ from dask_als.model import files as model_files
 from dask_als.model.files import ModelManifest, ModelSide
 from dask_als.model.training_data import dataset_of
 from dask_als.settings.data import Columns, PrepareSettings
-from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
+from dask_als.solvers.base import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import fold_in_method_of
 from dask_als.solvers.objective import NO_SUMS
 

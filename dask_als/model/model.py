@@ -27,7 +27,7 @@ from dask_als.model.rows import UNKNOWN, ModelRows, read_model_rows
 from dask_als.model.top_k import Seen, candidates, top_k
 from dask_als.model.training_data import dataset_of, recently_read_block
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
+from dask_als.solvers.base import HalfEpoch, SolvedSide
 from dask_als.solvers.methods import fold_in_method_of
 from dask_als.solvers.objective import NO_SUMS
 

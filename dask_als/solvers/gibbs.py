@@ -28,14 +28,14 @@ from dask_als.core.superaccumulator import as_float
 from dask_als.kernels.gibbs import draw_rows
 from dask_als.kernels.implicit import gram_of_side, grams_of_chunks
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers import half_epoch
-from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers import base
+from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.objective import rmse, sums_of
 
-# Rows that the prior of the factors' precision is worth.
+# The strength of the prior of the factors' precision, as a number of rows.
 PRIOR_ROWS = 3000.0
 
-# What the first half-epoch takes for the residual precision, which is drawn only after it.
+# The residual precision in the first half-epoch; the first draw comes after it.
 _FIRST_RESIDUAL_PRECISION = 1.0
 
 # Streams of random numbers, one a side; 0 and 1 are the rows', see `blocks.random_factors`.
@@ -45,7 +45,7 @@ _RESIDUAL_STREAM = 4
 
 @dataclass(frozen=True)
 class Prior:
-    """What the rows of a side are drawn from; itself a draw.
+    """The prior of the rows of a side; itself a draw.
 
     Attributes
     ----------
@@ -62,16 +62,16 @@ class Prior:
 
 @dataclass(frozen=True)
 class Moments:
-    """What a side's prior is drawn from, besides the sums that every method has.
+    """A partition's contribution to the draw of its side's prior, besides `SolvedPart.sums`.
 
     Attributes
     ----------
     grams : dict of int to ndarray of float64, shape (rank, rank)
         Of the factors, by chunk; see `grams_of_chunks`.
     n_ratings : int
-        0 for what training starts from, whose errors are not known.
+        0 for initial factors, whose errors are not known.
     residual_precision : float or None
-        The draw that was kept with what training starts from.
+        The draw that was recorded with the initial factors.
     """
 
     grams: dict[int, np.ndarray] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Gibbs:
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
-        """Wrap rows that training starts from."""
+        """Wrap initial factors."""
         rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
         sums = sums_of(Factors(state.bias * rated, state.factors), np.zeros(0), np.ones(len(rated)))
         return SolvedPart(state, rated, sums, (Moments(residual_precision=residual_precision),))
@@ -132,10 +132,10 @@ class Gibbs:
         return SolvedPart(state, block.counts > 0, sums, (moments,))
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
-        """Put a side together and draw what its next half-epoch is drawn from."""
-        joined = half_epoch.join_parts(parts)
-        moments: list[Moments] = [its for part in parts for its in part.moments]
-        grams = {n: gram for its in moments for n, gram in its.grams.items()}
+        """Join the partitions of a side and draw the prior of its next half-epoch."""
+        joined = base.join_parts(parts)
+        moments: list[Moments] = [moment for part in parts for moment in part.moments]
+        grams = {n: gram for moment in moments for n, gram in moment.grams.items()}
         n_rows = sum(int(part.rated.sum()) for part in parts)
         weight = self.settings.regularization(step.side).factor
         rng = self._generator(_PRIOR_STREAM, step)
@@ -158,10 +158,10 @@ class Gibbs:
     def _residual_precision(
         self, step: HalfEpoch, moments: list[Moments], squared_error: int
     ) -> float:
-        """Draw it given the errors; if they are not known, take what was kept, if anything."""
-        n_ratings = sum(its.n_ratings for its in moments)
+        """Draw it given the errors; without errors, use the recorded draw, if any."""
+        n_ratings = sum(moment.n_ratings for moment in moments)
         if n_ratings:
-            # A stream of its own: a draw that is kept takes no numbers when training goes on.
+            # A separate stream: on resuming, a recorded draw consumes no numbers.
             rng = self._generator(_RESIDUAL_STREAM, step)
             return _gamma(rng, n_ratings, as_float(squared_error))
         kept = moments[0].residual_precision
@@ -181,7 +181,7 @@ class Gibbs:
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
         """Return the exact sum of squared errors of the sample."""
-        return half_epoch.held_out_error(block, users, items, self.mean)
+        return base.held_out_error(block, users, items, self.mean)
 
 
 def _gamma(rng: np.random.Generator, n: int, squares: float) -> float:
@@ -208,7 +208,7 @@ def _normal_wishart(
     return total / (n + 1) + noise / math.sqrt(n + 1), np.einsum("ip,jp->ij", root, root)
 
 
-# These two stand in for LAPACK, whose bits depend on how many threads it may use.
+# Not LAPACK: the bits of these two depend neither on the BLAS library nor on its threads.
 
 
 def _cholesky(matrix: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ What is minimized, over ALL pairs of users and items (objective L is minus half 
 
     lambda Σ c (p - u·v)² + tau (Σ w_u^nu |u|² + Σ w_v^nu |v|²)
 
-with preferences p, confidences c and their sums w over a row's pairs; see `implicit_kernel`.
+with preferences p, confidences c and their sums w over a row's pairs; see `kernels.implicit`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dask_als.core.blocks import Block, Factors
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.kernels.implicit import gram_of_side, grams_of_chunks, solve_rows_implicit
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers import half_epoch
-from dask_als.solvers.half_epoch import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers import base
+from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.objective import Sums, objective
 
 
@@ -67,9 +67,9 @@ class ImplicitLeastSquares:
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
-        """Wrap rows that training starts from; their biases count for nothing."""
+        """Wrap initial factors; biases are set to zero."""
         without = Factors(np.zeros_like(state.bias), state.factors)
-        part = half_epoch.unsolved_part(without, rated)
+        part = base.unsolved_part(without, rated)
         return SolvedPart(part.state, part.rated, part.sums)
 
     def solve_part(
@@ -99,11 +99,11 @@ class ImplicitLeastSquares:
         )
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
-        """Put a side together, with its Gram matrix."""
-        side = half_epoch.join_parts(parts)
-        moments: list[PartMoments] = [its for part in parts for its in part.moments]
-        grams = {number: gram for its in moments for number, gram in its.grams.items()}
-        confidence = sum(its.confidence for its in moments)
+        """Join the partitions of a side and add its Gram matrix."""
+        side = base.join_parts(parts)
+        moments: list[PartMoments] = [moment for part in parts for moment in part.moments]
+        grams = {number: gram for moment in moments for number, gram in moment.grams.items()}
+        confidence = sum(moment.confidence for moment in moments)
         gram = gram_of_side(side.state.factors, grams)  # type: ignore[no-untyped-call]
         shared = SharedMoments(gram, confidence)
         return SolvedSide(side.state, side.sums, side.mean_bias, shared)
@@ -118,4 +118,4 @@ class ImplicitLeastSquares:
         """Return the exact sum of squared differences of held-out preferences, by user."""
         preferences = (block.ratings > 0).astype(block.ratings.dtype)
         of_preferences = Block(block.rows, block.indptr, block.indices, preferences)
-        return half_epoch.held_out_error(of_preferences, users, items, 0.0)
+        return base.held_out_error(of_preferences, users, items, 0.0)

@@ -18,15 +18,17 @@ from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.model.files import read_manifest
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.half_epoch import (
+from dask_als.solvers.base import (
     HalfEpoch,
+    Method,
     SolvedPart,
     SolvedSide,
     add_predictions,
     chunk_of,
     error_of_average,
+    solve_side,
 )
-from dask_als.solvers.methods import Method, method_of, solve_side
+from dask_als.solvers.methods import method_of
 from dask_als.solvers.objective import rmse
 from dask_als.training.pacing import batches, epochs_per_batch, one_ahead
 from dask_als.training.prediction_files import predictions_path, read_predictions

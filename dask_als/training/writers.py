@@ -21,7 +21,7 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import sample_files
 from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
-from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.solvers.base import SolvedSide
 from dask_als.training.prediction_files import write_predictions
 from dask_als.training.task_graph import Epoch, TaskGraph
 

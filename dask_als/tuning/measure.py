@@ -15,7 +15,7 @@ from dask_als.evaluation.ranking_metrics import measures
 from dask_als.model.recommend import rated_by, typical_norm
 from dask_als.model.top_k import candidates, top_k
 from dask_als.settings.tuning import TuneSettings
-from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.solvers.base import SolvedSide
 from dask_als.training.task_graph import Epoch
 from dask_als.tuning.folds import Fold
 

@@ -12,7 +12,7 @@ from dask_als.core.blocks import Factors
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.solvers.base import SolvedSide
 from dask_als.training.start import Start, random_start
 from dask_als.training.task_graph import Epoch
 from dask_als.tuning.folds import Fold, FoldTraining

@@ -14,7 +14,7 @@ from dask_als.core.blocks import (
     zero_factors,
 )
 from dask_als.core.side import ITEMS, USERS
-from dask_als.solvers.half_epoch import join_parts, unsolved_part
+from dask_als.solvers.base import join_parts, unsolved_part
 
 
 def test_a_block_is_the_ratings_by_row():

@@ -12,7 +12,8 @@ from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
-from dask_als.solvers.half_epoch import SolvedSide, solve_part
+from dask_als.solvers.base import SolvedSide
+from dask_als.solvers.least_squares import solve_part
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.training.train import train
 

@@ -16,9 +16,9 @@ from dask_als.model.files import read_manifest
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
+from dask_als.solvers.base import HalfEpoch, SolvedSide, solve_side
 from dask_als.solvers.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
-from dask_als.solvers.half_epoch import HalfEpoch, SolvedSide
-from dask_als.solvers.methods import method_of, solve_side
+from dask_als.solvers.methods import method_of
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.training.train import train
 

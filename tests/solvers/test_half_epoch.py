@@ -8,13 +8,8 @@ from support.made_blocks import block_with, state_of
 from dask_als.core.blocks import block_of
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.core.superaccumulator import as_float
-from dask_als.solvers.half_epoch import (
-    SolvedSide,
-    held_out_error,
-    join_parts,
-    solve_part,
-    unsolved_part,
-)
+from dask_als.solvers.base import SolvedSide, held_out_error, join_parts, unsolved_part
+from dask_als.solvers.least_squares import solve_part
 from dask_als.solvers.objective import NO_SUMS
 
 SETTINGS = small_settings(dtype="float64", residual_precision=0.5)

@@ -56,8 +56,22 @@ def test_the_objective_is_that_of_the_notebook(first):
     assert found == pytest.approx(expected, rel=1e-13)
 
 
-def test_rmse():
-    state, error, weights = random_rows(4)
-    assert rmse(sums_of(state, error, weights).squared_error, 20) == pytest.approx(
-        np.sqrt(error.sum() / 20)
+def test_rmse_of_errors_worked_out_by_hand():
+    errors = np.array([3.0, 1.0, -2.0, 1.0, 1.0])  # squares: 9 + 1 + 4 + 1 + 1 = 16
+    state = Factors(np.zeros(5), np.zeros((5, 2)))
+    squared_error = sums_of(state, errors**2, np.ones(5)).squared_error
+    assert rmse(squared_error, 4) == 2.0
+    assert rmse(squared_error, 16) == 1.0
+
+
+def test_objective_worked_out_by_hand():
+    users = Factors(np.array([1.0, -2.0]), np.array([[1.0, 0.0], [2.0, 1.0]]))
+    items = Factors(np.array([3.0]), np.array([[1.0, -1.0]]))
+    # Biases: 1 + 4 of users, 9 of items. Factors: 1 + 5 of users, 2 of items. Squared error: 6.
+    settings = small_settings(
+        residual_precision=2.0, bias_regularization=0.5, factor_regularization=0.25
     )
+    stale = sums_of(users, np.array([100.0, 100.0]), np.ones(2))
+    current = sums_of(items, np.array([6.0]), np.ones(1))
+    assert objective(stale, current, settings) == -0.5 * (2 * 6 + 0.5 * 14 + 0.25 * 8)
+    assert objective(stale, current, settings) == -10.5

@@ -22,7 +22,7 @@ from dask_als.jobs.job_file import read_job
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.training import TrainSettings
 from dask_als.settings.tuning import TuneSettings
-from dask_als.solvers.half_epoch import SolvedSide
+from dask_als.solvers.base import SolvedSide
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.tuning.folds import split_into_folds
 from dask_als.tuning.measure import Measure, ndcg_of_part

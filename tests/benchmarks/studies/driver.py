@@ -24,7 +24,7 @@ from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.blocks import Factors
 from dask_als.data.dataset import open_dataset
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.half_epoch import SolvedPart, SolvedSide, join_parts, unsolved_part
+from dask_als.solvers.base import SolvedPart, SolvedSide, join_parts, unsolved_part
 from dask_als.training.task_graph import TaskGraph
 from studies.clock import seconds_an_epoch
 

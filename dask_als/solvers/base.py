@@ -1,0 +1,171 @@
+"""What all methods share: the protocol of a method, and the parts and sides that it solves.
+
+In a half-epoch every partition of one side is solved while the other side is fixed. `solve_part`
+runs once per partition and `join_parts` joins the solved side, which workers fetch from each other
+as the fixed side of the next half-epoch. Methods travel with the tasks, so they hold settings only.
+What half-epochs need of each other is in `SolvedPart.moments`, which each partition contributes,
+and in `SolvedSide.shared`, which is computed from all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dask_als.core.blocks import Block, Factors, concatenated, predictions
+from dask_als.core.side import Side
+from dask_als.core.superaccumulator import as_float, exact_sum
+from dask_als.solvers.objective import NO_SUMS, Sums
+
+
+@dataclass(frozen=True)
+class HalfEpoch:
+    """A half-epoch; the initial factors have the number of the epoch before the first one.
+
+    Attributes
+    ----------
+    side : Side
+        The solved side.
+    epoch : int
+        From 1.
+    """
+
+    side: Side
+    epoch: int
+
+
+@dataclass(frozen=True)
+class SolvedPart:
+    """One partition's rows after a half-epoch.
+
+    Attributes
+    ----------
+    state : Factors
+    rated : ndarray of bool, shape (n_rows,)
+        Rows that have training ratings.
+    sums : Sums
+    moments : tuple
+        The partition's contributions to `SolvedSide.shared`, one object per partition.
+    """
+
+    state: Factors
+    rated: np.ndarray
+    sums: Sums
+    moments: tuple[Any, ...] = ()
+
+    def __sizeof__(self) -> int:
+        return self.state.__sizeof__() + self.rated.nbytes
+
+
+@dataclass(frozen=True)
+class SolvedSide:
+    """All rows of a side after a half-epoch; the fixed side of the next one.
+
+    Attributes
+    ----------
+    state : Factors
+        Rows without training ratings have the mean bias and zero factors.
+    sums : Sums
+        Over the rows with ratings.
+    mean_bias : float
+        Mean of the biases of the rows with ratings, which all other rows get.
+    shared : object
+        What the method computes from the moments for all partitions of the next half-epochs.
+    residual_precision : float or None
+        The precision of the ratings, if the method draws it.
+    """
+
+    state: Factors
+    sums: Sums
+    mean_bias: float
+    shared: Any = None
+    residual_precision: float | None = None
+
+    def __sizeof__(self) -> int:
+        return self.state.__sizeof__()
+
+
+class Method(Protocol):
+    """How a side is solved while the other is fixed."""
+
+    def start_part(
+        self,
+        state: Factors,
+        rated: np.ndarray | None = None,
+        residual_precision: float | None = None,
+    ) -> SolvedPart:
+        """Wrap initial factors; without `rated`, all rows count as rated."""
+        ...
+
+    def solve_part(
+        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+    ) -> SolvedPart:
+        """Solve the rows of a partition; `own` is the solved side before this half-epoch."""
+        ...
+
+    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+        """Join the partitions of a side, with what the next half-epochs share."""
+        ...
+
+    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+        """Return objective and training RMSE after an epoch; sides in the order of solving."""
+        ...
+
+    def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
+        """Return the exact sum of squared errors over held-out ratings, by user."""
+        ...
+
+
+def unsolved_part(state: Factors, rated: np.ndarray | None = None) -> SolvedPart:
+    """Wrap initial factors; without `rated`, all rows count as rated."""
+    rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
+    return SolvedPart(state, rated, NO_SUMS)
+
+
+def chunk_of(parts: list[SolvedPart]) -> SolvedPart:
+    """Concatenate consecutive partitions into one."""
+    return SolvedPart(
+        concatenated([part.state for part in parts]),
+        np.concatenate([part.rated for part in parts]),
+        sum((part.sums for part in parts), NO_SUMS),
+        tuple(moments for part in parts for moments in part.moments),
+    )
+
+
+def join_parts(parts: list[SolvedPart]) -> SolvedSide:
+    """Join the partitions of a side; rows without ratings get the mean bias."""
+    whole = chunk_of(parts)
+    state, rated = whole.state, whole.rated
+    mean_bias = as_float(exact_sum(state.bias[rated])) / max(1, int(rated.sum()))
+    if not rated.all():
+        bias = np.where(rated, state.bias, state.bias.dtype.type(mean_bias))
+        state = Factors(bias, state.factors)
+    return SolvedSide(state, whole.sums, mean_bias)
+
+
+def add_predictions(
+    block: Block, users: SolvedSide, items: SolvedSide, mean: float, before: np.ndarray | None
+) -> np.ndarray:
+    """Add the predictions of held-out ratings to the sum over earlier epochs, if any."""
+    predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
+    return predicted if before is None else before + predicted
+
+
+def error_of_average(block: Block, total: np.ndarray, n_epochs: int) -> int:
+    """Return the exact sum of squared errors of the predictions averaged over epochs."""
+    return exact_sum((block.ratings - total / n_epochs) ** 2)
+
+
+def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:
+    """Return the exact sum of squared errors over held-out ratings, by user."""
+    predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
+    return exact_sum((block.ratings - predicted) ** 2)
+
+
+def solve_side(
+    method: Method, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+) -> SolvedSide:
+    """Solve a side that is one partition."""
+    return method.join_parts(step, [method.solve_part(step, block, own, fixed)])

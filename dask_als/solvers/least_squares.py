@@ -1,0 +1,108 @@
+"""A half-epoch of biased alternating least squares.
+
+Source: Koren, Bell and Volinsky 2009, "Matrix factorization techniques for recommender systems".
+The bias is solved before the factors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_als.core.blocks import Block, Factors
+from dask_als.core.side import Side
+from dask_als.kernels.least_squares import solve_rows, solve_rows_plain
+from dask_als.settings.training import Regularization, TrainSettings
+from dask_als.solvers import base
+from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers.objective import objective, rmse, sums_of
+from dask_als.solvers.reference import reference_is_wanted
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Biased alternating least squares: every row is set to its best bias and factors."""
+
+    settings: TrainSettings
+    mean: float
+
+    def start_part(
+        self,
+        state: Factors,
+        rated: np.ndarray | None = None,
+        residual_precision: float | None = None,
+    ) -> SolvedPart:
+        """Wrap initial factors."""
+        return base.unsolved_part(state, rated)
+
+    def solve_part(
+        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+    ) -> SolvedPart:
+        """Solve the rows of a partition."""
+        return solve_part(step.side, block, own, fixed, self.mean, self.settings)
+
+    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+        """Join the partitions of a side; half-epochs share nothing else."""
+        return base.join_parts(parts)
+
+    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+        """Return objective and training RMSE, see `objective`."""
+        value = objective(first.sums, last.sums, self.settings)
+        return value, rmse(last.sums.squared_error, n_ratings)
+
+    def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
+        """Return the exact sum of squared errors."""
+        return base.held_out_error(block, users, items, self.mean)
+
+
+def solve_part(
+    side: Side,
+    block: Block,
+    own: SolvedSide,
+    fixed: SolvedSide,
+    mean: float,
+    settings: TrainSettings,
+) -> SolvedPart:
+    """Solve the rows of a partition.
+
+    Parameters
+    ----------
+    side : Side
+        The solved side, which may have a regularization of its own.
+    block : Block
+        The partition's ratings.
+    own : SolvedSide
+        The solved side before this half-epoch; the bias is solved with its factors.
+    fixed : SolvedSide
+    mean : float
+        The global mean, which is subtracted from the ratings.
+    settings : TrainSettings
+    """
+    regularization = settings.regularization(side)
+    weights = regularization_weights(block, regularization)
+    solve = solve_rows_plain if reference_is_wanted() else solve_rows
+    bias, factors, squared_error = solve(  # type: ignore[no-untyped-call]
+        block.indptr,
+        block.indices,
+        block.ratings,
+        own.state.factors[block.rows.start : block.rows.stop],
+        fixed.state.bias,
+        fixed.state.factors,
+        mean=mean,
+        bias_ridge=regularization.bias / settings.residual_precision * weights,
+        factor_ridge=regularization.factor / settings.residual_precision * weights,
+    )
+    state = Factors(bias, factors)
+    return SolvedPart(state, block.counts > 0, sums_of(state, squared_error, weights))
+
+
+def regularization_weights(block: Block, regularization: Regularization) -> np.ndarray:
+    """Return the factor of each row's regularization; float64, shape (n_rows,).
+
+    It is 1, or the row's number of ratings if regularization is scaled by count. A row without
+    ratings counts as one rating; its solution is 0.
+    """
+    if regularization.by_count:
+        return np.maximum(block.counts, 1).astype(np.float64)
+    return np.ones(len(block.rows))
