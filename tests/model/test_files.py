@@ -111,7 +111,7 @@ def test_a_manifest_that_was_edited(model, edit, reason):
         (lambda value: value.pop("figures"), "is damaged: figures is missing"),
         (
             lambda value: value["users"]["partitions"][2].update(stop=21),
-            "has 6 rows, there should be 7",
+            "it holds 6 rows instead of 7",
         ),
     ],
 )
