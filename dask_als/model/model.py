@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from dask_als.core.blocks import Block, Factors, predictions
+from dask_als.core.blocks import Factors, predictions
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import MODEL
@@ -20,51 +19,20 @@ from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.explain import contributions
-from dask_als.model.files import ModelManifest, ModelSide
+from dask_als.model.files import ModelManifest
+from dask_als.model.folded_in import FoldedIn
 from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.recommend import allowed_rows
-from dask_als.model.rows import UNKNOWN, ModelRows, read_model_rows
-from dask_als.model.top_k import Seen, candidates, top_k
-from dask_als.model.training_data import dataset_of, recently_read_block
+from dask_als.model.row_solver import RowSolver
+from dask_als.model.rows import UNKNOWN, ModelRows, read_model_rows, write_model_rows
+from dask_als.model.similarity import Measure, similarities
+from dask_als.model.top_k import best_rows
+from dask_als.model.training_data import dataset_of, rated_rows
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.base import HalfEpoch, SolvedSide
-from dask_als.solvers.methods import fold_in_method_of
-from dask_als.solvers.objective import NO_SUMS
 
-Measure = Literal["cosine", "inner-product"]
 if TYPE_CHECKING:
     Id = int | str | np.integer[Any]
     Ids = Id | Sequence[Any] | np.ndarray | pd.Series[Any] | pd.Index[Any]
-
-
-@dataclass(frozen=True)
-class FoldedIn:
-    """A user or an item that was not trained on, solved from its ratings.
-
-    Attributes
-    ----------
-    bias : float
-    factors : ndarray, shape (rank,)
-    rated : ndarray of int
-        Rows of the fixed side that it has ratings of.
-    """
-
-    model: ALSModel
-    side: Side
-    bias: float
-    factors: np.ndarray
-    rated: np.ndarray
-
-    @cached_property
-    def scores(self) -> np.ndarray:
-        """Predicted rating of every row of the fixed side."""
-        state = Factors(np.array([self.bias]), self.factors[None, :])
-        return self.model.scores(self.side, state, 0)
-
-    def recommend(self, k: int = 10) -> pd.DataFrame:
-        """Return the best of the other side that it has no rating of, like `ALSModel.recommend`."""
-        one = Factors(np.array([self.bias], self.factors.dtype), self.factors[None, :])
-        return self.model.best_for(self.side, one, k, without=self.rated)
 
 
 class ALSModel:
@@ -104,7 +72,6 @@ class ALSModel:
         self.items = items
         self.history = history
         self.dataset = dataset
-        self._fixed_sides: dict[Side, SolvedSide] = {}
 
     def __repr__(self) -> str:
         users, items = len(self.users.ids), len(self.items.ids)
@@ -139,29 +106,17 @@ class ALSModel:
             If something is at `path` already.
         """
         with staged_directory(path, MODEL, overwrite=overwrite) as staging:
-            users, items = (self._write_side(staging, side) for side in SIDES)
+            users, items = (
+                write_model_rows(staging, self.manifest.side(side), self.rows(side))
+                for side in SIDES
+            )
             crc32 = model_files.write_history(staging, self.history)
             manifest = replace(self.manifest, users=users, items=items, history_crc32=crc32)
             model_files.write_manifest(staging, replace(manifest, kept=None))
 
-    def _write_side(self, path: str, side: Side) -> ModelSide:
-        rows, about = self.rows(side), self.manifest.side(side)
-        table = pa.table({"id": pa.array(rows.ids), "count": rows.counts})
-        return about.written(
-            [
-                model_files.write_part(
-                    path,
-                    side,
-                    number,
-                    table.slice(part.start, len(part.rows)),
-                    rows.state[part.start : part.stop],
-                    None
-                    if rows.biases_of_samples is None
-                    else rows.biases_of_samples[part.start : part.stop],
-                )
-                for number, part in enumerate(about.partitions)
-            ]
-        )
+    @cached_property
+    def _solver(self) -> RowSolver:
+        return RowSolver(self.manifest, {side: self.rows(side) for side in SIDES})
 
     @property
     def settings(self) -> TrainSettings:
@@ -299,7 +254,8 @@ class ALSModel:
         allowed = allowed_rows(other.ids, side.other, include, exclude)
         state = own.with_unknown
         one = Factors(state.bias[[row]], state.factors[[row]])
-        found, scores = self._best_rows(side, one, k, without=without, allowed=allowed)
+        others, mean = other.state, self.manifest.global_mean
+        found, scores = best_rows(one, others, k, without=without, allowed=allowed, mean=mean)
         columns = {"score": scores}
         if std:
             pairs = {side: np.full(len(found), row), side.other: found}
@@ -308,28 +264,9 @@ class ALSModel:
 
     def best_for(self, side: Side, one: Factors, k: int, *, without: np.ndarray) -> pd.DataFrame:
         """Return the rows of the other side with the highest predicted ratings for one row."""
-        found, scores = self._best_rows(side, one, k, without=without)
+        others, mean = self.rows(side.other).state, self.manifest.global_mean
+        found, scores = best_rows(one, others, k, without=without, mean=mean)
         return self._ranked(side.other, found, score=scores)
-
-    def _best_rows(
-        self,
-        side: Side,
-        one: Factors,
-        k: int,
-        *,
-        without: np.ndarray,
-        allowed: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the best rows of the other side, and their predicted ratings."""
-        if k < 1:
-            raise InputError(f"k is {k}; it must be at least 1")
-        others = candidates(self.rows(side.other).state, allowed=allowed)
-        seen = Seen(np.array([0, len(without)]), without.astype(np.int32))
-        best = top_k(
-            one, others, min(k, len(others.rows)), seen=seen, mean=self.manifest.global_mean
-        )
-        found = best.rows[0] >= 0
-        return best.rows[0][found], best.scores[0][found]
 
     def rated_items(self, user: Any) -> pd.DataFrame:
         """Return a user's training ratings, the highest first: item_id, rating and title."""
@@ -403,7 +340,7 @@ class ALSModel:
             raise InputError("only a model of explicit ratings, trained by als, can be explained")
         row, target = self.users.row(user), self.items.row(item)
         rated, ratings = self._rated_rows(USERS, row)
-        solved = self._solved(USERS, rated, ratings, self.users.state[row : row + 1])
+        solved = self._solver.solve(USERS, rated, ratings, self.users.state[row : row + 1])
         bias = float(solved.bias[0])
         items, mean = self.items.state, self.manifest.global_mean
         regularization = self.settings.regularization(USERS)
@@ -419,10 +356,8 @@ class ALSModel:
             ITEMS, rated[order], rating=ratings[order], weight=weights[order], part=parts[order]
         )
         product = float(parts.sum())
-        described.attrs = {
-            "product": product,
-            "score": mean + bias + float(items.bias[target]) + product,
-        }
+        score = mean + bias + float(items.bias[target]) + product
+        described.attrs = {"product": product, "score": score}
         return described
 
     def fold_in(self, ratings: Mapping[Any, float]) -> FoldedIn:
@@ -453,30 +388,9 @@ class ALSModel:
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
         unknown = Factors(np.zeros(1, dtype), np.zeros((1, rank), dtype))
         order = np.argsort(rows)
-        solved = self._solved(side, rows[order], values[order], unknown)
+        solved = self._solver.solve(side, rows[order], values[order], unknown)
         bias = solved.bias[0] if len(rows) else self.rows(side).mean_bias
         return FoldedIn(self, side, float(bias), solved.factors[0], rows)
-
-    def _solved(self, side: Side, rated: np.ndarray, ratings: np.ndarray, own: Factors) -> Factors:
-        """Solve one row, from what it was before and its ratings, which ascend by row."""
-        block = Block(range(1), np.array([0, len(rated)], dtype=np.int64), rated, ratings)
-        method = fold_in_method_of(self.settings, self.manifest.global_mean)
-        return method.solve_part(
-            HalfEpoch(side, self.settings.epochs),
-            block,
-            SolvedSide(own, NO_SUMS, 0.0),
-            self._fixed_side(side.other),
-        ).state
-
-    def _fixed_side(self, side: Side) -> SolvedSide:
-        """Return a side with what the method shares of it, made when it is first asked for."""
-        if side not in self._fixed_sides:
-            method = fold_in_method_of(self.settings, self.manifest.global_mean)
-            rows = self.rows(side)
-            part = method.start_part(rows.state, rows.counts > 0)
-            step = HalfEpoch(side, self.settings.epochs)
-            self._fixed_sides[side] = method.join_parts(step, [part])
-        return self._fixed_sides[side]
 
     def scores(self, side: Side, state: Factors, row: int) -> np.ndarray:
         """Return the predicted rating of one row of a state and every row of the other side."""
@@ -504,14 +418,8 @@ class ALSModel:
         measure: Measure = "cosine",
     ) -> pd.DataFrame:
         """Return the rows of a side whose factors are most alike, as `similar_items`."""
-        rows = self.rows(side)
-        row = rows.row(identifier)
-        factors = rows.state.factors.astype(np.float64)
-        scores = factors @ factors[row]
-        if measure == "cosine":
-            norms = np.linalg.norm(factors, axis=1)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                scores = np.nan_to_num(scores / (norms * norms[row]), nan=-1.0)
+        rows, row = self.rows(side), self.rows(side).row(identifier)
+        scores = similarities(rows.state.factors, row, measure)
         without = rows.counts < least_ratings
         without[row] = True
         return self.best(side, scores, k, without=np.flatnonzero(without))
@@ -539,10 +447,4 @@ class ALSModel:
                 f"what {side.name} have rated is in {self.manifest.dataset['path']}, which is not "
                 "there; load the model with dataset=, or recommend with seen=True"
             )
-        partitions = self.dataset.table(side).partitions
-        number = int(np.searchsorted([part.start for part in partitions], row, side="right")) - 1
-        block = recently_read_block(
-            self.dataset.fingerprint, self.dataset.path, side, number, partitions[number]
-        )
-        its = slice(*block.indptr[row - block.rows.start : row - block.rows.start + 2])
-        return block.indices[its], block.ratings[its]
+        return rated_rows(self.dataset, side, row)

@@ -15,7 +15,7 @@ from dask_als.core.blocks import Factors, concatenated
 from dask_als.core.side import Side
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
-from dask_als.model.files import ModelManifest
+from dask_als.model.files import ModelManifest, ModelSide
 
 UNKNOWN = -1
 
@@ -115,4 +115,23 @@ def read_model_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows
         model_files.state_of(table),
         its.mean_bias,
         model_files.biases_of_samples(table) if manifest.knows_deviations else None,
+    )
+
+
+def write_model_rows(path: str, side: ModelSide, rows: ModelRows) -> ModelSide:
+    """Write the parts of one side of a model; return what its manifest says of the side."""
+    table = pa.table({"id": pa.array(rows.ids), "count": rows.counts})
+    biases = rows.biases_of_samples
+    return side.written(
+        [
+            model_files.write_part(
+                path,
+                rows.side,
+                number,
+                table.slice(part.start, len(part.rows)),
+                rows.state[part.start : part.stop],
+                None if biases is None else biases[part.start : part.stop],
+            )
+            for number, part in enumerate(side.partitions)
+        ]
     )

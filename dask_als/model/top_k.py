@@ -20,6 +20,7 @@ import numpy as np
 
 from dask_als.core.blocks import Factors
 from dask_als.core.jit import compiled
+from dask_als.errors import InputError
 from dask_als.model.blas_threads import one_blas_thread
 
 # Rows and candidates of a tile: its scores stay in the second cache.
@@ -349,3 +350,48 @@ def _rank(
             least_of_best = np.float64(sorted_scores[max(0, size - k)])
             complete[row] = least_of_best - np.float64(sorted_scores[0]) > margins[row]
     return complete
+
+
+def best_rows(
+    one: Factors,
+    others: Factors,
+    k: int,
+    *,
+    without: np.ndarray,
+    mean: float,
+    allowed: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the best rows of the other side for a single row.
+
+    Parameters
+    ----------
+    one : Factors
+        Of the one row.
+    others : Factors
+        Of the whole other side.
+    k : int
+    without : ndarray of int
+        Rows that are left out, such as those with a rating.
+    mean : float
+        The global mean, which is added to each score.
+    allowed : ndarray of bool, optional
+        Which rows may be among the best; all if it is not given.
+
+    Returns
+    -------
+    rows : ndarray of int32
+        At most k, the best first.
+    scores : ndarray
+
+    Raises
+    ------
+    InputError
+        If k is below 1.
+    """
+    if k < 1:
+        raise InputError(f"k is {k}; it must be at least 1")
+    laid_out = candidates(others, allowed=allowed)
+    seen = Seen(np.array([0, len(without)]), without.astype(np.int32))
+    best = top_k(one, laid_out, min(k, len(laid_out.rows)), seen=seen, mean=mean)
+    found = best.rows[0] >= 0
+    return best.rows[0][found], best.scores[0][found]

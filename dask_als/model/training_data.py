@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 
+import numpy as np
+
 from dask_als.core.blocks import Block
 from dask_als.core.limits import is_on_same_storage
 from dask_als.core.side import Side
@@ -54,3 +56,12 @@ def dataset_of(manifest: ModelManifest, model: str, path: str | None) -> Dataset
         f"{model} was not trained on {path}: their fingerprints differ; it was trained on "
         f"{manifest.dataset['path']}"
     )
+
+
+def rated_rows(dataset: Dataset, side: Side, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the other side that a row has training ratings of, and the ratings."""
+    partitions = dataset.table(side).partitions
+    number = int(np.searchsorted([part.start for part in partitions], row, side="right")) - 1
+    block = recently_read_block(dataset.fingerprint, dataset.path, side, number, partitions[number])
+    first, last = block.indptr[row - block.rows.start : row - block.rows.start + 2]
+    return block.indices[first:last], block.ratings[first:last]

@@ -1,0 +1,57 @@
+"""Solves single rows against the factors of a model, with the kernel of its training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dask_als.core.blocks import Block, Factors
+from dask_als.core.side import Side
+from dask_als.model.files import ModelManifest
+from dask_als.model.rows import ModelRows
+from dask_als.solvers.base import HalfEpoch, SolvedSide
+from dask_als.solvers.methods import fold_in_method_of
+from dask_als.solvers.objective import NO_SUMS
+
+
+class RowSolver:
+    """Solves rows of one side while the other side of a model is fixed.
+
+    Parameters
+    ----------
+    manifest : ModelManifest
+    rows : dict of Side to ModelRows
+        Both sides of the model.
+    """
+
+    def __init__(self, manifest: ModelManifest, rows: dict[Side, ModelRows]) -> None:
+        self._epochs = manifest.settings.epochs
+        self._method = fold_in_method_of(manifest.settings, manifest.global_mean)
+        self._rows = rows
+        self._fixed_sides: dict[Side, SolvedSide] = {}
+
+    def solve(self, side: Side, rated: np.ndarray, ratings: np.ndarray, own: Factors) -> Factors:
+        """Solve one row.
+
+        Parameters
+        ----------
+        side : Side
+            The side of the row.
+        rated : ndarray of int32, shape (n_ratings,)
+            Rows of the fixed side, ascending.
+        ratings : ndarray of float32, shape (n_ratings,)
+        own : Factors
+            The row before; its bias is solved with its old factors.
+        """
+        block = Block(range(1), np.array([0, len(rated)], dtype=np.int64), rated, ratings)
+        step = HalfEpoch(side, self._epochs)
+        fixed = self._fixed_side(side.other)
+        return self._method.solve_part(step, block, SolvedSide(own, NO_SUMS, 0.0), fixed).state
+
+    def _fixed_side(self, side: Side) -> SolvedSide:
+        """Return a side with what its rows share, computed once."""
+        if side not in self._fixed_sides:
+            rows = self._rows[side]
+            part = self._method.start_part(rows.state, rows.counts > 0)
+            step = HalfEpoch(side, self._epochs)
+            self._fixed_sides[side] = self._method.join_parts(step, [part])
+        return self._fixed_sides[side]
