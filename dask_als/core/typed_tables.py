@@ -118,7 +118,7 @@ class _Reader:
         values = {}
         for name, (its_kind, is_required, is_secret) in known.items():
             # Most values are plain and right: of a manifest's partitions there may be thousands.
-            if name in table and type(table[name]) is its_kind:
+            if name in table and _is_plain(table[name], its_kind):
                 values[name] = table[name]
                 continue
             try:
@@ -173,6 +173,11 @@ class _Reader:
         if type(value) is not kind:
             raise self.is_not(path, value, _IN_WORDS[kind])
         return value
+
+
+def _is_plain(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of its type as it is, which saves time over `_Reader.value`."""
+    return type(value) is kind and (kind is not int or -(2**63) < value < 2**63)
 
 
 def _shown(value: object) -> str:

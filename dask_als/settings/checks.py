@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import get_args, get_type_hints
 
 from dask_als.errors import InputError
@@ -29,7 +30,12 @@ def require_finite(name: str, value: float, *, positive: bool = False) -> None:
 
 def require_choice(settings: object, name: str) -> None:
     """Raise InputError if a field does not hold one of the values of its `Literal` type."""
-    choices = get_args(get_type_hints(type(settings))[name])
+    choices = _choices(type(settings), name)
     value = getattr(settings, name)
     *others, last = choices
     require(value in choices, name, value, f"{', '.join(others)} or {last}")
+
+
+@cache
+def _choices(settings: type, name: str) -> tuple[str, ...]:
+    return get_args(get_type_hints(settings)[name])

@@ -56,7 +56,7 @@ def test_lines_show_text_as_it_is(text):
 
 PRINTS = """
 import sys
-from dask_als import cli, outlets
+from dask_als.cli import outlets
 with outlets.lasting():
     for line in range(100_000):
         print(line)

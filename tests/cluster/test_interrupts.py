@@ -65,7 +65,7 @@ def test_what_a_broken_off_wait_leaves_behind_is_not_shown():
 
 
 INTERRUPTED_IN_EXEC = """
-from dask_als import interrupts
+from dask_als.cluster import interrupts
 try:
     exec("raise KeyboardInterrupt")
 except KeyboardInterrupt:

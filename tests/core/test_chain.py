@@ -353,7 +353,9 @@ def test_the_best_model_of_another_epoch_is_not_taken(root, tmp_path):
     shutil.rmtree(best)
     shutil.copytree(newest, best)
     found = outcome(lambda root: resumed(root, "c", patient_training, PATIENT), tmp_path)
-    assert re.search(r"best-0000\d is not the model of epoch \d; start anew", str(found))
+    assert re.search(
+        r"best-0000\d holds something else \(no model.json of a best model", str(found)
+    )
 
 
 def places_in(value):

@@ -2,17 +2,9 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+from support.compiling import compile_what_cannot_be_kept
 
 from dask_als.core import jit
-
-
-def compile_what_cannot_be_kept():
-    """Compile two functions without a file, for which numba finds no directory; call one."""
-    for _ in range(2):
-        made = {}
-        exec("def add_one(number):\n    return number + 1", made)
-        add_one = jit.compiled(made["add_one"])
-    return add_one(1)
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,7 @@ def test_the_version_is_the_same_everywhere():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f'__version__ = "{version}"' in (PACKAGE / "__init__.py").read_text()
     image = f"dask-als:{version}"
-    for path in ("k8s/README.md", "k8s/Dockerfile", "docs/kubernetes.md"):
+    for path in ("k8s/Dockerfile", "docs/kubernetes.md"):
         assert set(re.findall(r"dask-als:\d+\.\d+\.\d+", (ROOT / path).read_text())) == {image}
     assert image in (PACKAGE / "settings" / "cluster.py").read_text()
     assert version in (ROOT / "CHANGELOG.md").read_text()

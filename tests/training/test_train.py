@@ -18,6 +18,7 @@ from support.data import (
 from support.oracle import Oracle
 
 from dask_als.cluster.dask_executor import DaskExecutor
+from dask_als.core import table_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
@@ -285,7 +286,7 @@ def test_test_rmse_is_that_of_the_predictions(tmp_path, ratings):
     model = ALSModel.load(path)
     held_out = set()
     for number in range(3):
-        table = model_files.storage.read_parquet(f"{dataset.path}/test/part-{number:05d}.parquet")
+        table = table_files.read_parquet(f"{dataset.path}/test/part-{number:05d}.parquet")
         held_out |= {
             (model.users.ids[user], model.items.ids[item], rating)
             for user, item, rating in zip(*(c.to_pylist() for c in table.columns), strict=True)
