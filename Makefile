@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
-KERNEL := $(wildcard dask_als/kernels/*.py dask_als/core/jit.py)
+KERNEL := $(wildcard dask_als/kernels/*.py dask_als/kernels/*/*.py dask_als/core/jit.py)
 
 .PHONY: env demo test test-slow test-newest test-lowest test-kubernetes lint audit docs linkcheck clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
 
@@ -26,7 +26,7 @@ $(BIN)/python:
 
 $(VENV)/compiled: $(VENV)/installed-demo $(KERNEL)
 	@echo "Compiling the kernel for this processor, once"
-	@$(BIN)/python -c "import numpy; from dask_als.kernels.least_squares import _kernel; _kernel(numpy.dtype('float32'))"
+	@$(BIN)/python -c "import numpy; from dask_als.kernels.least_squares import kernel_of; kernel_of(numpy.dtype('float32'))"
 	@touch $@
 
 demo: $(VENV)/compiled

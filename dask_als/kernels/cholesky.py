@@ -1,15 +1,16 @@
-"""Cholesky factors of ridge systems: many of them side by side, or a large one alone.
+"""Cholesky factors of ridge systems: batched, or one large system at a time.
 
-Systems come as Gram matrices in the layout of `gram`, right-hand sides as the row below the
+Systems are Gram matrices in the layout of `gram`, with the right-hand side in the row below the
 matrix. The factor is U with UᵀU = matrix + ridge; its diagonal is stored as reciprocals.
 
-Side by side, a register holds one element of as many systems as it has lanes. U is stored in
-panels of PANEL columns, row after row, so that both operands of a tile's update are read in order.
-Alone, U overwrites the matrix, and a register holds neighbours in a row. Either way a system is
-factored by the same operations in the same order, and the result has the same bits.
+Batched, a register holds the same element of as many systems as it has lanes. `pack` transposes
+systems into this layout and `unpack` transposes the solutions back. U is stored in panels of PANEL
+columns, row after row, so that both operands of a tile's update are read in order. In a single
+solve, U overwrites the matrix, and a register holds neighbours in a row. Both variants factor a
+system by the same operations in the same order, so the results have the same bits.
 
-A system without a ridge may be singular. Where no more than rounding errors are left of a diagonal
-element, the reciprocal is zero, and so are that row of U and that unknown.
+Without a ridge a system may be singular. If only a rounding error is left of a diagonal element,
+the reciprocal is zero, and so are that row of U and that unknown.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from numba import njit
 
 from dask_als.kernels import simd
 from dask_als.kernels.gram import size_of, stride_of
-from dask_als.kernels.simd import REGISTER_BYTES, lanes
+from dask_als.kernels.simd.tile import REGISTER_BYTES, lanes
 
 PANEL = 4
 
-# Columns of a panel that are updated at a time: what leaves registers for the other operands.
+# Columns of a panel that are updated at a time: few enough to leave registers for the operands.
 _UPDATED = PANEL if REGISTER_BYTES == 64 else PANEL // 2
 
-# Rows and columns of registers in a tile of a matrix that is factored alone, for float32 and for
-# float64: what the processor can hold. Every matrix has whole ones.
+# Rows and columns of registers in a tile of a single solve, for float32 and float64: what fits the
+# processor. The order of every matrix is a multiple of a tile.
 _TILES = ((16, 1), (8, 2)) if REGISTER_BYTES == 64 else ((4, 2), (4, 2))
 _tile_rows = simd.constant_by_dtype(_TILES[0][0], _TILES[1][0])
 _tile_columns = simd.constant_by_dtype(_TILES[0][1], _TILES[1][1])
@@ -40,15 +41,15 @@ _jit = njit(nogil=True, error_model="numpy")
 
 
 def tile_width(dtype):
-    """Return how many numbers wide a tile is; a matrix has a multiple of this of columns."""
+    """Return the width of a tile in numbers; the columns of a matrix are a multiple of it."""
     return simd.lanes_of(dtype) * _TILES[0 if dtype == np.float32 else 1][1]
 
 
-# --- side by side ---
+# --- batched ---
 
 
 @_jit
-def interleave(matrices, columns, order, panels, x):
+def pack(matrices, columns, order, panels, x):
     """Set panels to the upper triangles of the matrices, x to the right-hand sides."""
     width = lanes(matrices)
     stride, size, span = stride_of(columns, width), size_of(columns, width), columns * PANEL * width
@@ -68,8 +69,8 @@ def interleave(matrices, columns, order, panels, x):
 
 
 @_jit
-def separate(x, columns, solutions):
-    """Write the interleaved solutions one after the other."""
+def unpack(x, columns, solutions):
+    """Write the packed solutions one after the other."""
     width = lanes(x)
     for column in range(0, columns, width):
         solved = simd.load_transposed(x + column * width, width, width, 1)
@@ -77,8 +78,8 @@ def separate(x, columns, solutions):
 
 
 @_jit
-def factor_side_by_side(panels, columns, order, ridge):
-    """Overwrite the interleaved matrices with their factors."""
+def factor_batch(panels, columns, order, ridge):
+    """Overwrite the packed matrices with their factors."""
     width = lanes(panels)
     step, span = PANEL * width, columns * PANEL * width
     for i in range(order):
@@ -108,7 +109,7 @@ def factor_side_by_side(panels, columns, order, ridge):
 
 
 @_jit
-def forward_side_by_side(panels, columns, order, x):
+def forward_batch(panels, columns, order, x):
     """Overwrite x with the solutions y of Uᵀy = x."""
     width = lanes(panels)
     step, span = PANEL * width, columns * PANEL * width
@@ -124,7 +125,7 @@ def forward_side_by_side(panels, columns, order, x):
 
 
 @_jit
-def backward_side_by_side(panels, columns, order, x):
+def backward_batch(panels, columns, order, x):
     """Overwrite x with the solutions y of Uy = x."""
     width = lanes(panels)
     step, span = PANEL * width, columns * PANEL * width
@@ -140,12 +141,12 @@ def backward_side_by_side(panels, columns, order, x):
             simd.store(x + p * width, simd.subtract_product_backward(rest, row, solved))
 
 
-# --- alone ---
+# --- single ---
 
 
 @_jit
-def factor_alone(u, columns, ridge, block):
-    """Overwrite the upper triangle of a matrix with its factor; block is scratch for a tile."""
+def factor_single(u, columns, ridge, block):
+    """Overwrite the upper triangle of a matrix with its factor; block is scratch memory."""
     rows, width = _tile_rows(u), _tile_columns(u) * lanes(u)
     stride = stride_of(columns, lanes(u))
     for i in range(columns):
@@ -171,7 +172,7 @@ def factor_alone(u, columns, ridge, block):
 
 @_jit
 def _factor_block(u, stride, block):
-    """Set block to the factor of a square of a tile's rows; behind it is the original diagonal."""
+    """Set block to the factor of a diagonal block; the original diagonal is stored behind it."""
     size = _tile_rows(u)
     for i in range(size):
         for j in range(i, size):
@@ -189,7 +190,7 @@ def _factor_block(u, stride, block):
 
 
 @_jit
-def forward_alone(u, columns, x):
+def forward_single(u, columns, x):
     """Overwrite x with the solution y of Uᵀy = x."""
     width = lanes(u)
     stride = stride_of(columns, width)
@@ -206,7 +207,7 @@ def forward_alone(u, columns, x):
 
 
 @_jit
-def backward_alone(u, columns, x):
+def backward_single(u, columns, x):
     """Overwrite x with the solution y of Uy = x."""
     width = lanes(u)
     stride = stride_of(columns, width)

@@ -24,16 +24,25 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import from_dtype, njit, types
+from numba import njit, types
 from numba.extending import register_jitable
 
 from dask_als.core.aligned import aligned_zeros
-from dask_als.kernels import cholesky, gram, simd
-from dask_als.kernels import least_squares as kernels
+from dask_als.kernels import batches, cholesky, simd
 from dask_als.kernels.cholesky import PANEL
+from dask_als.kernels.compilation import (
+    compile_kernel,
+    digest_of_sources,
+    number_type,
+    pointers,
+    read_only,
+    tuple_of,
+    writable,
+)
 from dask_als.kernels.gram import size_of, stride_of
-from dask_als.kernels.least_squares import Plan, compiled, digest_of_sources, given, result
-from dask_als.kernels.simd import lanes, pointer
+from dask_als.kernels.ratings import CSR_TYPES, Fixed, add_rated_rows, check_shapes, dot
+from dask_als.kernels.simd import lanes
+from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, round_up, sizes_type
 
 _jit = njit(nogil=True, error_model="numpy")
 
@@ -60,8 +69,8 @@ def draw_rows(
     indptr, indices, ratings : arrays of int64 (n + 1,), int32 (nnz,), float32 (nnz,)
         The block's ratings as CSR. Indices are rows of the fixed side; they are not checked.
     own_factors : array (n, rank)
-        The rows' factors before, on which the biases depend. Their dtype, float32 or float64, is
-        that of the fixed side, of the arithmetic and of the result.
+        The rows' old factors, on which the biases depend. Their dtype, float32 or float64, is also
+        the dtype of the fixed side, the arithmetic and the results.
     fixed_bias, fixed_factors : arrays (m,), (m, rank)
         The fixed side.
     noise : array (n, rank + 1)
@@ -87,106 +96,40 @@ def draw_rows(
     ValueError
         If the arrays' lengths do not fit together.
     """
-    dtype, (n, rank) = own_factors.dtype, own_factors.shape
-    block = indptr, indices, ratings, own_factors
-    prior = factor_mean, factor_precision
-    got = [array.shape for array in (*block, fixed_bias, fixed_factors, noise, *prior)]
-    nnz, m = (int(indptr[-1]),), (len(fixed_bias),)
-    wanted = [(n + 1,), nnz, nnz, (n, rank), m, (*m, rank), (n, rank + 1), (rank,), (rank, rank)]
-    if got != wanted:
-        raise ValueError(f"arrays have shapes {got}; for these rows and ratings pass {wanted}")
+    dtype, (n, rank), m = own_factors.dtype, own_factors.shape, len(fixed_bias)
+    csr = indptr, indices, ratings
+    check_shapes(
+        n,
+        csr,
+        (own_factors, (n, rank)),
+        (fixed_bias, (m,)),
+        (fixed_factors, (m, rank)),
+        (noise, (n, rank + 1)),
+        (factor_mean, (rank,)),
+        (factor_precision, (rank, rank)),
+    )
+    kernel = kernel_of(dtype)
     results = np.zeros(n, dtype), aligned_zeros((n, rank), dtype), np.zeros(n)
-    plan, kernel = Plan.of(rank, dtype).primal_alone(), _kernel(dtype)
     prior_matrix = factor_precision / residual_precision
     prior_target = (factor_precision * factor_mean).sum(axis=1) / residual_precision
-    kernel(
-        *block,
-        fixed_bias,
-        fixed_factors,
-        noise,
-        mean,
-        residual_precision,
-        bias_precision,
+    block = *csr, own_factors, noise, *results, int(indptr[-1])
+    fixed = fixed_bias, fixed_factors, float(mean)
+    prior = (
         np.pad(prior_matrix.astype(dtype), (0, _order(rank) - rank)),
         prior_target.astype(dtype),
-        *results,
-        plan,
-        plan.memory(dtype),
+        float(residual_precision),
+        float(bias_precision),
     )
+    sizes = Sizes.of(rank, dtype).primal_only()
+    kernel(n, block, fixed, prior, sizes, sizes.buffers(dtype))
     return results
 
 
 # --- compilation ---
 
 
-@cache
-def _kernel(dtype):
-    """Return the kernel for a dtype, compiled or from numba's cache on disk, as in `kernels`."""
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"factors are {dtype}; convert them to float32 or float64")
-    sources = digest_of_sources(simd, gram, cholesky, kernels)
-
-    def draw(
-        indptr,
-        indices,
-        ratings,
-        own,
-        fixed_bias,
-        fixed_factors,
-        noise,
-        mean,
-        residual_precision,
-        bias_precision,
-        prior_matrix,
-        prior_target,
-        bias,
-        factors,
-        error,
-        plan,
-        memory,
-    ):
-        sources  # noqa: B018 - as in `kernels`
-        block = _Block(
-            pointer(indptr),
-            pointer(indices),
-            pointer(ratings),
-            pointer(own),
-            pointer(noise),
-            pointer(bias),
-            pointer(factors),
-            pointer(error),
-            indptr[len(bias)],
-        )
-        fixed = _Fixed(pointer(fixed_bias), pointer(fixed_factors), mean)
-        drawn_from = _Prior(
-            pointer(prior_matrix), pointer(prior_target), residual_precision, bias_precision
-        )
-        _draw_block(len(bias), block, fixed, drawn_from, plan, kernels.pointers(memory))
-
-    number, double = from_dtype(dtype), types.float64
-    signature = types.void(
-        given(types.int64),
-        given(types.int32),
-        given(types.float32),
-        given(number, 2),
-        given(number),
-        given(number, 2),
-        given(number, 2),
-        double,
-        double,
-        double,
-        given(number, 2),
-        given(number),
-        result(number),
-        result(number, 2),
-        result(double),
-        *kernels.workspace(number),
-    )
-    return compiled(draw, f"draw_{dtype}", signature)
-
-
 class _Block(NamedTuple):
-    """Pointers to what belongs to the drawn rows."""
+    """Pointers to the arrays of the drawn rows."""
 
     indptr: Any
     indices: Any
@@ -199,16 +142,8 @@ class _Block(NamedTuple):
     n_ratings: int
 
 
-class _Fixed(NamedTuple):
-    """Pointers to the fixed side, and the global mean."""
-
-    bias: Any
-    factors: Any
-    mean: float
-
-
 class _Prior(NamedTuple):
-    """What rows are drawn from: Lambda / alpha, with zeros up to whole panels, and the rest."""
+    """The rows' prior: Lambda / alpha padded to whole panels, Lambda mu / alpha, alpha, gamma."""
 
     matrix: Any
     target: Any
@@ -216,50 +151,54 @@ class _Prior(NamedTuple):
     bias_precision: float
 
 
+class _Problem(NamedTuple):
+    """What the steps of `batches.solve_in_batches` read and write."""
+
+    block: _Block
+    fixed: Fixed
+    prior: _Prior
+
+
+@cache
+def kernel_of(dtype):
+    """Return the kernel for a dtype, compiled or from numba's cache on disk."""
+    number = number_type(dtype)
+    digest = digest_of_sources()
+
+    def draw(n, block, fixed, prior, sizes, buffers):
+        digest  # noqa: B018 - see `compile_kernel`
+        problem = _Problem(pointers(_Block, block), pointers(Fixed, fixed), pointers(_Prior, prior))
+        batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers))
+
+    double = types.float64
+    own, noise = read_only(number, 2), read_only(number, 2)
+    results = writable(number), writable(number, 2), writable(double)
+    block = tuple_of(*CSR_TYPES, own, noise, *results, types.int64)
+    fixed = tuple_of(read_only(number), read_only(number, 2), double)
+    prior = tuple_of(read_only(number, 2), read_only(number), double, double)
+    workspace = sizes_type(), buffers_type(number)
+    return compile_kernel(draw, "draw", dtype, types.int64, block, fixed, prior, *workspace)
+
+
 @register_jitable
 def _order(rank):
-    """Return how many rows of a matrix are factored."""
-    return -(-rank // PANEL) * PANEL
+    """Return the order of the matrices that are factored: whole panels."""
+    return round_up(rank, PANEL)
 
 
-# --- a block, row by row ---
-
-
-@_jit
-def _draw_block(n, block, fixed, prior, plan, memory):
-    """Form the system of every row; draw as many together as are factored side by side."""
-    size = size_of(plan.columns, lanes(memory.matrices))
-    waiting = np.zeros(plan.primal_lanes, np.int64)
-    filled = 0
-    for row in range(n):
-        if block.indptr[row + 1] == block.indptr[row]:
-            continue
-        _form(block, row, fixed, prior, plan, memory, memory.matrices + filled * size)
-        waiting[filled] = row
-        filled += 1
-        if filled == plan.primal_lanes:
-            _draw_rows(block, waiting, prior, plan, memory)
-            filled = 0
-    if filled > 0:
-        _draw_rows(block, waiting[:filled], prior, plan, memory)
+# --- the steps of a batch ---
 
 
 @_jit
-def _form(block, row, fixed, prior, plan, memory, matrix):
-    """Set the row's bias, its error so far, Σ(y - b)², and its matrix FᵀF with x below."""
-    gathered, columns, rank = kernels.gathered_rows(memory), plan.columns, plan.rank
+def _form(problem, row, sizes, buffers, matrix, columns, primal):
+    """Set the row's bias, the error Σ(y - b)², the matrix FᵀF and, below it, x."""
+    block, prior, rank = problem.block, problem.prior, sizes.rank
     stride = stride_of(columns, lanes(matrix))
-    start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
-    sums = 0.0, 0.0
-    for first in range(0, count, plan.chunk):
-        size = min(plan.chunk, count - first)
-        source = kernels.rated_rows(block, start + first, fixed, plan)
-        ahead = kernels.rated_rows_ahead(block, start + first, size, fixed, plan)
-        sums = gram.add_gram(gathered, size, columns, matrix, first == 0, source, sums, ahead)
-    total, total_square = sums
+    count = block.indptr[row + 1] - block.indptr[row]
+    total, total_square = add_rated_rows(block, row, problem.fixed, sizes, buffers, matrix)
     target = matrix + columns * stride
     sum_factors = target + stride
-    predicted = kernels.dot(sum_factors, block.own + row * rank, rank)
+    predicted = dot(sum_factors, block.own + row * rank, rank)
     n = count + prior.bias_precision / prior.residual_precision
     noise = block.noise[row * (rank + 1) + rank] / np.sqrt(prior.residual_precision * n)
     block.bias[row] = (total - predicted) / n + noise
@@ -271,40 +210,37 @@ def _form(block, row, fixed, prior, plan, memory, matrix):
 
 
 @_jit
-def _draw_rows(block, rows, prior, plan, memory):
+def _draw(problem, rows, sizes, buffers, matrices, columns, primal):
     """Draw the factors of rows from their systems and complete their squared errors."""
-    columns, rank, width = plan.columns, plan.rank, lanes(memory.matrices)
-    if plan.primal_lanes == 1:
-        _draw_alone(block, rows[0], prior, rank, memory, columns)
+    block, prior, rank, width = problem.block, problem.prior, sizes.rank, lanes(matrices)
+    if sizes.primal_lanes == 1:
+        _draw_single(block, rows[0], prior, rank, buffers, columns)
     else:
-        _draw_side_by_side(block, rows, prior, rank, memory, columns)
+        _draw_batch(block, rows, prior, rank, buffers, columns)
     for lane in range(len(rows)):
         start = lane * size_of(columns, width) + columns * stride_of(columns, width)
-        solution = memory.solutions + lane * columns
-        quadratic = memory.scratch[lane]
-        _finish(block, rows[lane], prior, rank, solution, memory.matrices + start, quadratic)
+        solution, quadratic = buffers.solutions + lane * columns, buffers.scratch[lane]
+        _finish(block, rows[lane], prior, rank, solution, matrices + start, quadratic)
 
 
 @_jit
-def _draw_side_by_side(block, rows, prior, rank, memory, columns):
-    width, size = lanes(memory.matrices), size_of(columns, lanes(memory.matrices))
-    order = _order(rank)
-    for i in range(len(rows) * size, width * size):  # lanes without a row: a zero matrix
-        memory.matrices[i] = 0
-    cholesky.interleave(memory.matrices, columns, order, memory.panels, memory.interleaved)
-    _add_prior(prior.matrix, order, memory.panels, columns)
-    cholesky.factor_side_by_side(memory.panels, columns, order, simd.zeros(memory.panels, 1, 1))
-    cholesky.forward_side_by_side(memory.panels, columns, order, memory.interleaved)
+def _draw_batch(block, rows, prior, rank, buffers, columns):
+    width, order = lanes(buffers.matrices), _order(rank)
+    batches.clear_unused(len(rows), buffers.matrices, columns)
+    cholesky.pack(buffers.matrices, columns, order, buffers.panels, buffers.packed)
+    _add_prior(prior.matrix, order, buffers.panels, columns)
+    cholesky.factor_batch(buffers.panels, columns, order, simd.zeros(buffers.panels, 1, 1))
+    cholesky.forward_batch(buffers.panels, columns, order, buffers.packed)
     for lane in range(len(rows)):
-        _add_noise(block, rows[lane], prior, rank, memory.interleaved + lane, width)
-    cholesky.backward_side_by_side(memory.panels, columns, order, memory.interleaved)
-    simd.store(memory.scratch, _quadratic_form(prior.matrix, order, memory.interleaved))
-    cholesky.separate(memory.interleaved, columns, memory.solutions)
+        _add_noise(block, rows[lane], prior, rank, buffers.packed + lane, width)
+    cholesky.backward_batch(buffers.panels, columns, order, buffers.packed)
+    simd.store(buffers.scratch, _quadratic_form(prior.matrix, order, buffers.packed))
+    cholesky.unpack(buffers.packed, columns, buffers.solutions)
 
 
 @_jit
 def _add_prior(prior, order, panels, columns):
-    """Add the prior's matrix to the upper triangles of all interleaved matrices."""
+    """Add the prior's matrix to the upper triangles of all packed matrices."""
     width = lanes(panels)
     for column in range(0, order, PANEL):
         panel = panels + column * columns * width
@@ -316,7 +252,7 @@ def _add_prior(prior, order, panels, columns):
 
 @_jit
 def _quadratic_form(prior, order, x):
-    """Return xᵀPx of all interleaved x, P the prior's matrix."""
+    """Return xᵀPx of all packed x, P the prior's matrix."""
     width = lanes(x)
     total = simd.zeros(x, 1, 1)
     for column in range(0, order, PANEL):
@@ -330,24 +266,24 @@ def _quadratic_form(prior, order, x):
 
 
 @_jit
-def _draw_alone(block, row, prior, rank, memory, columns):
-    right_side = memory.matrices + columns * stride_of(columns, lanes(memory.matrices))
-    stride = stride_of(columns, lanes(memory.matrices))
+def _draw_single(block, row, prior, rank, buffers, columns):
+    right_side = buffers.matrices + columns * stride_of(columns, lanes(buffers.matrices))
+    stride = stride_of(columns, lanes(buffers.matrices))
     order = _order(rank)
     for i in range(rank):
         for c in range(rank):
-            memory.matrices[i * stride + c] += prior.matrix[i * order + c]
+            buffers.matrices[i * stride + c] += prior.matrix[i * order + c]
     for c in range(columns):
-        memory.solutions[c] = right_side[c]
-    cholesky.factor_alone(memory.matrices, columns, 0, memory.scratch)
-    cholesky.forward_alone(memory.matrices, columns, memory.solutions)
-    _add_noise(block, row, prior, rank, memory.solutions, 1)
-    cholesky.backward_alone(memory.matrices, columns, memory.solutions)
+        buffers.solutions[c] = right_side[c]
+    cholesky.factor_single(buffers.matrices, columns, 0, buffers.scratch)
+    cholesky.forward_single(buffers.matrices, columns, buffers.solutions)
+    _add_noise(block, row, prior, rank, buffers.solutions, 1)
+    cholesky.backward_single(buffers.matrices, columns, buffers.solutions)
     quadratic = 0.0
     for i in range(rank):
-        product = kernels.dot(prior.matrix + i * order, memory.solutions, rank)
-        quadratic += product * memory.solutions[i]
-    memory.scratch[0] = quadratic
+        product = dot(prior.matrix + i * order, buffers.solutions, rank)
+        quadratic += product * buffers.solutions[i]
+    buffers.scratch[0] = quadratic
 
 
 @_jit
@@ -368,6 +304,9 @@ def _finish(block, row, prior, rank, solution, x, quadratic):
     factors = block.factors + row * rank
     for c in range(rank):
         factors[c] = solution[c]
-    from_prior = 2 * kernels.dot(prior.target, factors, rank) - quadratic
-    block.error[row] += from_prior - 2 * kernels.dot(factors, x, rank)
+    from_prior = 2 * dot(prior.target, factors, rank) - quadratic
+    block.error[row] += from_prior - 2 * dot(factors, x, rank)
     block.error[row] = max(0.0, block.error[row])
+
+
+batches.register_steps(_Problem, queue_with=batches.only_queue, form_with=_form, solve_with=_draw)

@@ -1,25 +1,24 @@
 """Gram matrices of gathered rows.
 
-Rows are gathered one behind the other, `columns` numbers each (their length rounded up to what
-`cholesky` works on, with zeros), and their weights apart from them. Below the last row of a Gram
-matrix are two rows of moments: the sums of the gathered rows times their weight, and of the rows as
-they are.
+Gathered rows are consecutive in a buffer, `columns` numbers each: their length rounded up to what
+`cholesky` works on, with zeros. Their weights are in a buffer of their own. Below the last row of a
+Gram matrix are two rows of moments: the weighted sum of the gathered rows, and their plain sum.
 
-A part of the matrix stays in registers while the rows stream by, and is added to the matrix when
-they are through: float32 needs sums to be short before they are summed. Such a pass computes
+A pass over the rows keeps a part of the matrix in registers and adds it to the matrix in memory at
+the end: float32 needs short sums. One pass computes either
 
-- the square on the diagonal that belongs to a register's columns, and these columns' moments, or
-- a tile of what is right of a square: some of its rows, and two or three registers of columns. Each
-  of a row's numbers that is loaded is then multiplied two or three times, so that loading, which
-  few processors do faster than multiplying, leaves room to bring rows to the cache.
+- the syrk of a diagonal tile (the square that belongs to one register's columns) together with
+  these columns' moments, or
+- a tile to the right of a diagonal tile: some of its rows by two or three registers of columns.
+  Each number that is loaded is then multiplied two or three times. Few processors load faster than
+  they multiply, so this leaves time to prefetch.
 
-A square on the diagonal is symmetric, so half of it is enough: x times x, times x rotated by one
-lane, and so on, up to half of its lanes. As rotating takes a processor as long as multiplying, only
-a few rotations are made, by distances that differ by all of these: of 16 lanes four suffice.
+A diagonal tile is symmetric, so half of it suffices: x times x, times x rotated by one lane, and so
+on, up to half of the lanes. A rotation takes as long as a multiplication, so only a few rotations
+are made, chosen so that their differences give every distance: four suffice for 16 lanes.
 
-The first pass also gathers the rows, which costs next to nothing beside its arithmetic. Rows lie
-anywhere in memory, so those that are gathered next are already brought to the cache, one after the
-other and evenly over all passes.
+The first pass also gathers the rows, which costs almost nothing beside its arithmetic. The rows are
+anywhere in memory, so the rows of the next call are prefetched, evenly over all passes.
 """
 
 from __future__ import annotations
@@ -30,35 +29,35 @@ from numba import njit, types
 from numba.extending import overload, register_jitable
 
 from dask_als.kernels import simd
-from dask_als.kernels.simd import REGISTER_BYTES, lanes
+from dask_als.kernels.simd.tile import REGISTER_BYTES, lanes
 
-# Rows of a tile, for float32 and float64: as many as a square has, if the processor can hold three
-# columns of registers.
+# Rows of a tile, for float32 and float64: as many as a diagonal tile has, unless three columns of
+# registers would not fit the processor.
 _tile_rows = simd.constant_by_dtype(
     *(min(REGISTER_BYTES // size, 8 if REGISTER_BYTES == 64 else 4) for size in (4, 8))
 )
 
-# So many rows earlier than it is used a row is gathered: what is just stored can't be loaded yet.
+# A row is gathered this many rows before it is used: a load must wait for a store just before it.
 LEAD = 8
 
-# To bring rows in the middle of a pass costs as much as a step or two.
+# The minimum number of steps between prefetches, each of which costs as much as a step or two.
 _LEAST_STEPS = 20
 
 _INLINE = {"nogil": True, "error_model": "numpy", "forceinline": True}
 _jit = njit(nogil=True, error_model="numpy")
-# What the passes are given would else go through memory: 6 % of the time at rank 64.
+# Without inlining, the arguments of a pass go through memory: 6 % of the time at rank 64.
 _inline = njit(**_INLINE)
 
 
 @register_jitable
 def stride_of(columns, lane_count):
-    """Return how many numbers a row of a matrix takes."""
+    """Return the distance in numbers between the rows of a matrix."""
     return columns + lane_count
 
 
 @register_jitable
 def size_of(columns, lane_count):
-    """Return how many numbers a matrix takes with its moments.
+    """Return the length in numbers of a matrix with its moments.
 
     The odd register keeps equal elements of successive matrices out of the same cache set.
     """
@@ -69,49 +68,43 @@ def size_of(columns, lane_count):
 
 
 class Gathered(NamedTuple):
-    """Pointers to gathered rows and to their weights: a buffer that fits the first-level cache."""
+    """Pointers to gathered rows and to their weights: buffers that fit the first-level cache."""
 
     rows: Any
     weights: Any
 
 
 def gather(source, i, place, weight, sums):
-    """Put row i of a source into its place in the buffer, and its weight; return new sums.
+    """Copy row i of a source to its place in the buffer, set its weight, return the new sums.
 
-    In numba code. A source is a named tuple, and each kind overloads this and `bring`.
+    For numba code only. A source is a named tuple; `register_source` implements this for its class.
     """
     raise NotImplementedError
 
 
-def bring(source, i):
-    """Have what `gather` reads for row i of a source brought to the cache; in numba code."""
+def prefetch(source, i):
+    """Prefetch what `gather` reads for row i of a source. For numba code only."""
     raise NotImplementedError
 
 
-def gathers(kind):
-    """Return a decorator: the function, of the same arguments, gathers from sources of a kind."""
+def register_source(kind, *, gather_with, prefetch_with):
+    """Implement `gather` and `prefetch` for a class of sources.
 
-    def register(function):
-        @overload(gather, jit_options=_INLINE)
-        def of_kind(source, i, place, weight, sums):
-            return function if getattr(source, "instance_class", None) is kind else None
+    Parameters
+    ----------
+    kind : type
+        A named tuple.
+    gather_with, prefetch_with : functions
+        With the arguments of `gather` and of `prefetch`.
+    """
 
-        return function
+    @overload(gather, jit_options=_INLINE)
+    def _gather_of_kind(source, i, place, weight, sums):
+        return gather_with if getattr(source, "instance_class", None) is kind else None
 
-    return register
-
-
-def brings(kind):
-    """Return a decorator: the function, of the same arguments, brings rows of sources of a kind."""
-
-    def register(function):
-        @overload(bring, jit_options=_INLINE)
-        def of_kind(source, i):
-            return function if getattr(source, "instance_class", None) is kind else None
-
-        return function
-
-    return register
+    @overload(prefetch, jit_options=_INLINE)
+    def _prefetch_of_kind(source, i):
+        return prefetch_with if getattr(source, "instance_class", None) is kind else None
 
 
 @overload(gather)
@@ -137,7 +130,7 @@ def copy_row(row, length, place):
 
 @_inline
 def copy_row_scaled(row, length, place, scale):
-    """Do what `copy_row` does, times the number that `scale` points to."""
+    """Copy a row as `copy_row` does, times the number at `scale`."""
     width = lanes(row)
     whole = length // width * width
     zero, scales = simd.zeros(row, 1, 1), simd.broadcast_tile(scale, 0, 1, 1)
@@ -149,8 +142,8 @@ def copy_row_scaled(row, length, place, scale):
 
 
 @_inline
-def bring_row(row, length):
-    """Have a row brought to the cache."""
+def prefetch_row(row, length):
+    """Prefetch a row."""
     line, c = simd.numbers_of_a_line(row), 0
     while c + 4 * line <= length:
         simd.prefetch(row + c)
@@ -165,7 +158,7 @@ def bring_row(row, length):
 
 @_jit
 def transpose(rows, count, stride, length, transposed, columns):
-    """Write gathered rows' transpose elsewhere: `length` rows of `count` numbers, then zeros."""
+    """Write the transpose of gathered rows: `length` rows of `count` numbers, padded with zeros."""
     width = lanes(rows)
     for c in range(0, length, width):
         for i in range(count, columns):
@@ -175,59 +168,81 @@ def transpose(rows, count, stride, length, transposed, columns):
             simd.store_tile(transposed + (c * columns + i), columns, turned)
 
 
-# --- rows that are gathered next ---
+# --- prefetching ---
 
 
 class Ahead(NamedTuple):
-    """The first rows of a source, which are gathered next: no more than the buffer has now."""
+    """The first rows of a source, to be prefetched: at most as many as are gathered now."""
 
     source: Any
     n_rows: int
 
 
 class _Pace(NamedTuple):
-    """How many rows are brought after how many steps, a step a row and pass; how many have been."""
+    """Prefetch `rows` rows every `steps` steps; a step is one row in one pass."""
 
     steps: int
     rows: int
-    brought: int
+    done: int  # rows prefetched so far
 
 
 @_inline
 def _pace(ahead, n_steps):
-    """Return the pace that spreads the rows ahead over all steps."""
+    """Return the pace that spreads the rows to prefetch over all steps."""
     n_rows = 1 if ahead is None else max(1, ahead.n_rows)
     rows = max(1, _LEAST_STEPS * n_rows // n_steps)
     return _Pace(max(1, rows * n_steps // n_rows), rows, 0)
 
 
 @_inline
-def _bring_next(ahead, pace):
-    """Bring the next rows ahead, if there are any left."""
+def _prefetch_next(ahead, pace):
+    """Prefetch the next rows, if any are left."""
     if ahead is None:
         return pace
-    end = min(pace.brought + pace.rows, ahead.n_rows)
-    for i in range(pace.brought, end):
-        bring(ahead.source, i)
+    end = min(pace.done + pace.rows, ahead.n_rows)
+    for i in range(pace.done, end):
+        prefetch(ahead.source, i)
     return _Pace(pace.steps, pace.rows, end)
 
 
 # --- the matrix ---
 
 
-@_inline
-def add_gram(gathered, count, columns, matrix, fresh, source=None, sums=None, ahead=None):
-    """Add the Gram matrix and moments of `count` rows to matrix, or overwrite a fresh one.
+class Update(NamedTuple):
+    """One update of a Gram matrix and its moments by gathered rows."""
 
-    The rows are first gathered from the source, unless it is None: then they are there already.
-    Returned are the sums after the last of them. What is below the diagonal means nothing.
+    gathered: Gathered
+    count: int  # type: ignore[assignment]  # rows; numba needs no tuple.count
+    columns: int  # of the matrix and of a row
+    matrix: Any
+    overwrite: bool  # instead of adding
+    ahead: Any  # the rows to prefetch meanwhile, or None
+
+
+@_inline
+def add_gram(update, source=None, sums=None):
+    """Update a Gram matrix and its moments; entries below the diagonal are undefined.
+
+    Parameters
+    ----------
+    update : Update
+    source : named tuple, optional
+        The source of the rows; without it, the buffer must hold them already.
+    sums : optional
+        The initial sums for `gather`.
+
+    Returns
+    -------
+    sums
+        After the last row.
     """
-    rows, pace = (gathered, count, columns), _pace(ahead, _n_passes(matrix, columns) * count)
-    sums, pace = _add_square(rows, 0, matrix, fresh, source, sums, ahead, pace)
+    matrix, columns = update.matrix, update.columns
+    pace = _pace(update.ahead, _n_passes(matrix, columns) * update.count)
+    sums, pace = _syrk_diagonal_tile(update, 0, source, sums, pace)
     for column in range(lanes(matrix), columns, lanes(matrix)):
-        _, pace = _add_square(rows, column, matrix, fresh, None, None, ahead, pace)
+        _, pace = _syrk_diagonal_tile(update, column, None, None, pace)
     for column in range(0, columns, lanes(matrix)):
-        pace = _add_right_of_square(rows, column, matrix, fresh, ahead, pace)
+        pace = _update_right(update, column, pace)
     return sums
 
 
@@ -241,16 +256,16 @@ def _n_passes(matrix, columns):
 
 
 @_inline
-def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
-    """Add the square on the diagonal from a column on, and the moments of its columns."""
-    gathered, count, columns = rows
-    start, weights = gathered
+def _syrk_diagonal_tile(update, column, source, sums, pace):
+    """Update the diagonal tile that starts at a column, and the moments of its columns."""
+    count, columns, matrix = update.count, update.columns, update.matrix
+    start, weights = update.gathered
     products = simd.zeros(matrix, 1, simd.n_distances(matrix))
     weighted, plain = simd.zeros(matrix, 1, 1), simd.zeros(matrix, 1, 1)
     for i in range(min(count, LEAD)):
         sums = gather(source, i, start + i * columns, weights + i, sums)
     for first in range(0, count, pace.steps):
-        pace = _bring_next(ahead, pace)
+        pace = _prefetch_next(update.ahead, pace)
         for i in range(first, min(first + pace.steps, count)):
             later = i + LEAD
             if source is not None and later < count:
@@ -258,53 +273,53 @@ def _add_square(rows, column, matrix, fresh, source, sums, ahead, pace):
             x = simd.load(start + (i * columns + column))
             products = simd.add_products_of_lanes(products, x)
             weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), x)
-            plain = simd.add(plain, x)  # not times 1: that would take a multiplier
-    stride, square = stride_of(columns, lanes(matrix)), simd.square_of_products(products)
-    _put(matrix + (column * stride + column), stride, square, fresh)
-    _put(matrix + (columns * stride + column), stride, weighted, fresh)
-    _put(matrix + ((columns + 1) * stride + column), stride, plain, fresh)
+            plain = simd.add(plain, x)  # not times 1: that would occupy a multiplier
+    stride, tile = stride_of(columns, lanes(matrix)), simd.square_of_products(products)
+    _put(matrix + (column * stride + column), stride, tile, update.overwrite)
+    _put(matrix + (columns * stride + column), stride, weighted, update.overwrite)
+    _put(matrix + ((columns + 1) * stride + column), stride, plain, update.overwrite)
     return sums, pace
 
 
 @_inline
-def _add_right_of_square(rows, square, matrix, fresh, ahead, pace):
-    """Add what is right of a square, in as few tiles as possible."""
-    _, _, columns = rows
+def _update_right(update, diagonal, pace):
+    """Update everything to the right of a diagonal tile, in as few tiles as possible."""
+    matrix, columns = update.matrix, update.columns
     width = lanes(matrix)
-    if columns - square == 2 * width:
+    if columns - diagonal == 2 * width:
         tile = simd.zeros(matrix, lanes(matrix), 1)
-        return _add_tile(tile, rows, square, square + width, matrix, fresh, ahead, pace)
-    for row in range(square, square + width, _tile_rows(matrix)):
-        column = square + width
+        return _update_tile(tile, update, diagonal, diagonal + width, pace)
+    for row in range(diagonal, diagonal + width, _tile_rows(matrix)):
+        column = diagonal + width
         while column < columns:
             if (columns - column) // width % 3 == 0:
                 tile = simd.zeros(matrix, _tile_rows(matrix), 3)
-                pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
+                pace = _update_tile(tile, update, row, column, pace)
                 column += 3 * width
             else:
                 tile = simd.zeros(matrix, _tile_rows(matrix), 2)
-                pace = _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace)
+                pace = _update_tile(tile, update, row, column, pace)
                 column += 2 * width
     return pace
 
 
 @_inline
-def _add_tile(tile, rows, row, column, matrix, fresh, ahead, pace):
-    """Add the tile that starts at a row and a column; it is given as zeros."""
-    gathered, count, columns = rows
+def _update_tile(tile, update, row, column, pace):
+    """Update the tile that starts at a row and a column; `tile` has its shape and is zero."""
+    count, columns, matrix = update.count, update.columns, update.matrix
     stride = stride_of(columns, lanes(matrix))
     for first in range(0, count, pace.steps):
-        pace = _bring_next(ahead, pace)
+        pace = _prefetch_next(update.ahead, pace)
         for i in range(first, min(first + pace.steps, count)):
-            x = gathered.rows + i * columns
+            x = update.gathered.rows + i * columns
             left, right = simd.broadcast_rows(tile, x + row), simd.load_columns(tile, x + column)
             tile = simd.add_product(tile, left, right)
-    _put(matrix + (row * stride + column), stride, tile, fresh)
+    _put(matrix + (row * stride + column), stride, tile, update.overwrite)
     return pace
 
 
 @_jit
-def _put(place, stride, tile, fresh):
-    if not fresh:
+def _put(place, stride, tile, overwrite):
+    if not overwrite:
         tile = simd.add(simd.load_like(tile, place, stride), tile)
     simd.store_tile(place, stride, tile)

@@ -27,14 +27,23 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import from_dtype, njit, types
+from numba import njit, types
 
 from dask_als.core.aligned import aligned_zeros
-from dask_als.kernels import cholesky, gram, simd
-from dask_als.kernels import least_squares as kernels
+from dask_als.kernels import batches, gram, simd
+from dask_als.kernels.compilation import (
+    compile_kernel,
+    digest_of_sources,
+    number_type,
+    pointers,
+    read_only,
+    tuple_of,
+    writable,
+)
 from dask_als.kernels.gram import size_of, stride_of
-from dask_als.kernels.least_squares import Plan, compiled, digest_of_sources, given, result
+from dask_als.kernels.ratings import CSR_TYPES, check_shapes, ratings_to_prefetch, row_buffer
 from dask_als.kernels.simd import lanes, pointer
+from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, sizes_type
 
 # A side's Gram matrix is the sum of those of so many rows each, in order, whatever the partitions.
 ROWS_A_CHUNK = 4096
@@ -79,30 +88,19 @@ def solve_rows_implicit(
         If the arrays' lengths do not fit together.
     """
     dtype, rank, n = fixed_factors.dtype, fixed_factors.shape[1], len(indptr) - 1
-    nnz = (int(indptr[-1]),)
-    got = [array.shape for array in (indices, ratings, fixed_gram)]
-    wanted = [nnz, nnz, (rank, rank)]
-    if got != wanted:
-        raise ValueError(f"arrays have shapes {got}; for these rows and ratings pass {wanted}")
+    csr = indptr, indices, ratings
+    check_shapes(n, csr, (fixed_gram, (rank, rank)))
+    kernel = kernel_of(dtype)
     factors, squared_error = aligned_zeros((n, rank), dtype), np.zeros(n)
     ridge, confidence = np.zeros(n), np.full(n, float(len(fixed_factors)))
-    plan, kernel = Plan.of(rank, dtype).primal_alone(), _kernel(dtype)
-    lane_count = simd.lanes_of(dtype)
-    shared = aligned_zeros((size_of(plan.columns, lane_count),), dtype)
-    rows = shared[: plan.columns * stride_of(plan.columns, lane_count)].reshape(plan.columns, -1)
-    rows[:rank, :rank] = fixed_gram
-    fixed = fixed_factors, shared, _Weights(alpha, factor_ridge, exponent)
-    results = ridge, confidence, factors, squared_error
-    kernel(indptr, indices, ratings, *fixed, *results, plan, plan.memory(dtype))
+    sizes, lane_count = Sizes.of(rank, dtype).primal_only(), simd.lanes_of(dtype)
+    shared = aligned_zeros((size_of(sizes.columns, lane_count),), dtype)
+    rows = shared[: sizes.columns * stride_of(sizes.columns, lane_count)]
+    rows.reshape(sizes.columns, -1)[:rank, :rank] = fixed_gram
+    block = *csr, ridge, confidence, factors, squared_error, int(indptr[-1])
+    fixed = fixed_factors, shared, float(alpha), float(factor_ridge), float(exponent)
+    kernel(n, block, fixed, sizes, sizes.buffers(dtype))
     return factors, squared_error, confidence
-
-
-class _Weights(NamedTuple):
-    """Of a rating, and of squared factors."""
-
-    alpha: float
-    factor_ridge: float
-    exponent: float
 
 
 # --- the Gram matrix of a side ---
@@ -154,13 +152,13 @@ def gram_of_side(factors, known):
 
 def _gram_of_chunk(factors):
     rank = factors.shape[1]
-    plan = Plan.of(rank, np.dtype(np.float64))
+    sizes = Sizes.of(rank, np.dtype(np.float64))
     lane_count = simd.lanes_of(np.dtype(np.float64))
-    stride = stride_of(plan.columns, lane_count)
-    rows = aligned_zeros((plan.chunk * plan.columns,), np.float64)
-    weights = aligned_zeros((plan.chunk,), np.float64)
-    matrix = aligned_zeros((size_of(plan.columns, lane_count),), np.float64)
-    _gram_kernel(factors.dtype)(factors, rows, weights, matrix, plan)
+    stride = stride_of(sizes.columns, lane_count)
+    rows = aligned_zeros((sizes.chunk * sizes.columns,), np.float64)
+    weights = aligned_zeros((sizes.chunk,), np.float64)
+    matrix = aligned_zeros((size_of(sizes.columns, lane_count),), np.float64)
+    gram_kernel_of(factors.dtype)(factors, rows, weights, matrix, sizes)
     upper = np.triu(matrix[: rank * stride].reshape(rank, stride)[:, :rank])
     return upper + np.triu(upper, 1).T
 
@@ -168,66 +166,8 @@ def _gram_of_chunk(factors):
 # --- compilation ---
 
 
-@cache
-def _kernel(dtype):
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"factors are {dtype}; convert them to float32 or float64")
-    sources = digest_of_sources(simd, gram, cholesky, kernels)
-
-    def solve(
-        indptr,
-        indices,
-        ratings,
-        fixed_factors,
-        shared,
-        weights,
-        ridge,
-        confidence,
-        factors,
-        error,
-        plan,
-        memory,
-    ):
-        sources  # noqa: B018 - as in `kernels`
-        block = _Block(
-            pointer(indptr),
-            pointer(indices),
-            pointer(ratings),
-            pointer(ridge),
-            pointer(confidence),
-            pointer(factors),
-            pointer(error),
-            indptr[len(error)],
-        )
-        fixed = _Fixed(pointer(fixed_factors), pointer(shared), weights)
-        _solve_block(len(error), block, fixed, plan, kernels.pointers(memory))
-
-    number, double = from_dtype(dtype), types.float64
-    block = given(types.int64), given(types.int32), given(types.float32)
-    weights = types.NamedUniTuple(double, len(_Weights._fields), _Weights)
-    fixed = given(number, 2), given(number), weights
-    results = result(double), result(double), result(number, 2), result(double)
-    signature = types.void(*block, *fixed, *results, *kernels.workspace(number))
-    return compiled(solve, f"solve_implicit_{dtype}", signature)
-
-
-@cache
-def _gram_kernel(dtype):
-    sources = digest_of_sources(simd, gram, kernels)
-
-    def add_rows(factors, rows, weights, matrix, plan):
-        sources  # noqa: B018
-        gathered = gram.Gathered(pointer(rows), pointer(weights))
-        _add_rows(factors, gathered, pointer(matrix), plan)
-
-    number, double = from_dtype(dtype), result(types.float64)
-    plan, _ = kernels.workspace(number)
-    signature = types.void(given(number, 2), double, double, double, plan)
-    return compiled(add_rows, f"add_rows_{dtype}", signature)
-
-
 class _Block(NamedTuple):
-    """Pointers to what belongs to the solved rows."""
+    """Pointers to the arrays of the solved rows."""
 
     indptr: Any
     indices: Any
@@ -240,11 +180,54 @@ class _Block(NamedTuple):
 
 
 class _Fixed(NamedTuple):
-    """Pointers to the fixed side's factors and Gram matrix, and the weights."""
+    """Pointers to the fixed side's factors and Gram matrix, and the regularization."""
 
     factors: Any
     gram: Any
-    weights: _Weights
+    alpha: float
+    factor_ridge: float
+    exponent: float
+
+
+class _Problem(NamedTuple):
+    """What the steps of `batches.solve_in_batches` read and write."""
+
+    block: _Block
+    fixed: _Fixed
+
+
+@cache
+def kernel_of(dtype):
+    """Return the kernel for a dtype, compiled or from numba's cache on disk."""
+    number = number_type(dtype)
+    digest = digest_of_sources()
+
+    def solve(n, block, fixed, sizes, buffers):
+        digest  # noqa: B018 - see `compile_kernel`
+        problem = _Problem(pointers(_Block, block), pointers(_Fixed, fixed))
+        batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers))
+
+    double = types.float64
+    results = writable(double), writable(double), writable(number, 2), writable(double)
+    block = tuple_of(*CSR_TYPES, *results, types.int64)
+    fixed = tuple_of(read_only(number, 2), read_only(number), double, double, double)
+    workspace = sizes_type(), buffers_type(number)
+    return compile_kernel(solve, "solve_implicit", dtype, types.int64, block, fixed, *workspace)
+
+
+@cache
+def gram_kernel_of(dtype):
+    """Return the kernel for the Gram matrix of rows of a dtype, compiled or from the cache."""
+    number, output = number_type(dtype), writable(types.float64)
+    digest = digest_of_sources()
+
+    def add_rows(factors, rows, weights, matrix, sizes):
+        digest  # noqa: B018 - see `compile_kernel`
+        gathered = gram.Gathered(pointer(rows), pointer(weights))
+        _add_rows(factors, gathered, pointer(matrix), sizes)
+
+    arguments = read_only(number, 2), output, output, output, sizes_type()
+    return compile_kernel(add_rows, "add_rows", dtype, *arguments)
 
 
 # --- weighted rows ---
@@ -261,16 +244,15 @@ class _Weighted(NamedTuple):
 
 
 @_jit
-def _weighted_rows(block, position, fixed, plan):
+def _weighted_rows(block, position, fixed, sizes):
     """Return the rows of the ratings from a position on, as a source for `gram`.
 
     Their sums are Σ alpha |r| and Σ c p.
     """
     indices, ratings = block.indices + position, block.ratings + position
-    return _Weighted(indices, ratings, fixed.factors, fixed.weights.alpha, plan.rank)
+    return _Weighted(indices, ratings, fixed.factors, fixed.alpha, sizes.rank)
 
 
-@gram.gathers(_Weighted)
 def _gather_weighted(source, i, place, weight, sums):
     rating = source.ratings[i]
     added = source.alpha * abs(rating)
@@ -283,62 +265,54 @@ def _gather_weighted(source, i, place, weight, sums):
     return sums[0] + added, sums[1] + wanted
 
 
-@gram.brings(_Weighted)
-def _bring_weighted(source, i):
+def _prefetch_weighted(source, i):
     row = source.factors + np.int64(source.indices[i]) * source.rank
-    gram.bring_row(row, source.rank)
+    gram.prefetch_row(row, source.rank)
 
 
-# --- a block, row by row ---
+gram.register_source(_Weighted, gather_with=_gather_weighted, prefetch_with=_prefetch_weighted)
 
 
-@_jit
-def _solve_block(n, block, fixed, plan, memory):
-    """Form the system of every row; solve as many together as are factored side by side."""
-    size = size_of(plan.columns, lanes(memory.matrices))
-    waiting = np.zeros(plan.primal_lanes, np.int64)
-    filled = 0
-    for row in range(n):
-        if block.indptr[row + 1] == block.indptr[row]:
-            continue
-        _form(block, row, fixed, plan, memory, memory.matrices + filled * size)
-        waiting[filled] = row
-        filled += 1
-        if filled == plan.primal_lanes:
-            kernels.solve_primal(block, waiting, plan, memory, memory.matrices)
-            filled = 0
-    if filled > 0:
-        kernels.solve_primal(block, waiting[:filled], plan, memory, memory.matrices)
+# --- the steps of a batch ---
 
 
 @_jit
-def _form(block, row, fixed, plan, memory, matrix):
-    """Set the row's matrix with the right-hand side below, its ridge, and Σ c p as its error."""
-    gathered, columns = kernels.gathered_rows(memory), plan.columns
+def _form(problem, row, sizes, buffers, matrix, columns, primal):
+    """Set the row's matrix with the right-hand side below, the ridge, and Σ c p as the error."""
+    block, fixed, gathered = problem.block, problem.fixed, row_buffer(buffers)
     width = lanes(matrix)
     stride = stride_of(columns, width)
     for i in range(0, (columns + 2) * stride, width):
         simd.store(matrix + i, simd.load(fixed.gram + i))
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     sums = block.confidence[row], 0.0
-    for first in range(0, count, plan.chunk):
-        size = min(plan.chunk, count - first)
-        source = _weighted_rows(block, start + first, fixed, plan)
-        coming, n_coming = kernels.ratings_ahead(block, start + first, size, plan)
-        ahead = gram.Ahead(_weighted_rows(block, coming, fixed, plan), n_coming)
-        sums = gram.add_gram(gathered, size, columns, matrix, False, source, sums, ahead)
+    for first in range(0, count, sizes.chunk):
+        size = min(sizes.chunk, count - first)
+        source = _weighted_rows(block, start + first, fixed, sizes)
+        position, n_ahead = ratings_to_prefetch(block, start + first, size, sizes)
+        ahead = gram.Ahead(_weighted_rows(block, position, fixed, sizes), n_ahead)
+        update = gram.Update(gathered, size, columns, matrix, False, ahead)
+        sums = gram.add_gram(update, source, sums)
     block.confidence[row], block.error[row] = sums
-    growth = block.confidence[row] ** fixed.weights.exponent
-    block.factor_ridge[row] = fixed.weights.factor_ridge * growth
+    growth = block.confidence[row] ** fixed.exponent
+    block.factor_ridge[row] = fixed.factor_ridge * growth
 
 
 @_jit
-def _add_rows(factors, gathered, matrix, plan):
+def _solve(problem, rows, sizes, buffers, matrices, columns, primal):
+    batches.solve_primal(problem.block, rows, sizes, buffers, matrices)
+
+
+@_jit
+def _add_rows(factors, gathered, matrix, sizes):
     """Set matrix to the Gram matrix of rows."""
     n, rank = factors.shape
-    for first in range(0, n, plan.chunk):
-        size = min(plan.chunk, n - first)
+    for first in range(0, n, sizes.chunk):
+        size = min(sizes.chunk, n - first)
         for i in range(size):
             for c in range(rank):
-                gathered.rows[i * plan.columns + c] = factors[first + i, c]
-        gram.add_gram(gathered, size, plan.columns, matrix, first == 0)
+                gathered.rows[i * sizes.columns + c] = factors[first + i, c]
+        gram.add_gram(gram.Update(gathered, size, sizes.columns, matrix, first == 0, None))
+
+
+batches.register_steps(_Problem, queue_with=batches.only_queue, form_with=_form, solve_with=_solve)

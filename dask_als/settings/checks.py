@@ -30,7 +30,8 @@ def require_finite(name: str, value: float, *, positive: bool = False) -> None:
 
 def require_choice(settings: object, name: str) -> None:
     """Raise InputError if a field does not hold one of the values of its `Literal` type."""
-    choices = _choices(type(settings), name)
+    kind: type = type(settings)
+    choices = _choices(kind, name)
     value = getattr(settings, name)
     *others, last = choices
     require(value in choices, name, value, f"{', '.join(others)} or {last}")

@@ -1,4 +1,4 @@
-"""Gram matrices against NumPy's, and how often rows are gathered and brought to the cache."""
+"""Gram matrices against NumPy's, and how often rows are gathered and prefetched."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from numba import njit
 
 from dask_als.core.aligned import aligned_zeros
 from dask_als.kernels import cholesky, gram, simd
-from dask_als.kernels.simd import pointer
+from dask_als.kernels.simd.memory import pointer
 
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
 
 
 @njit
-def add_gram(rows, weights, columns, matrix, fresh):
+def add_gram(rows, weights, columns, matrix, overwrite):
     gathered = gram.Gathered(pointer(rows), pointer(weights))
-    gram.add_gram(gathered, len(rows), columns, pointer(matrix), fresh)
+    gram.add_gram(gram.Update(gathered, len(rows), columns, pointer(matrix), overwrite, None))
 
 
 def gathered(count, columns, dtype, seed=0):
@@ -59,17 +59,16 @@ def test_matrix_and_moments(dtype, n_tiles, count):
     np.testing.assert_allclose(matrix[columns:], moments, atol=tolerance * count)
 
 
-class Noted(NamedTuple):
-    """A source that notes down when which of its rows is gathered, and is brought."""
+class Counted(NamedTuple):
+    """A source that counts how often each row is gathered and prefetched."""
 
     rows: Any
     weights: Any
     columns: int
     gathered: Any
-    brought: Any
+    prefetched: Any
 
 
-@gram.gathers(Noted)
 def _gather(source, i, place, weight, sums):
     for c in range(source.columns):
         place[c] = source.rows[i * source.columns + c]
@@ -78,31 +77,36 @@ def _gather(source, i, place, weight, sums):
     return sums + 1
 
 
-@gram.brings(Noted)
-def _bring(source, i):
-    source.brought[i] += 1
+def _prefetch(source, i):
+    source.prefetched[i] += 1
+
+
+gram.register_source(Counted, gather_with=_gather, prefetch_with=_prefetch)
 
 
 @njit
-def add_gram_of_source(rows, weights, buffer, columns, matrix, gathered, brought, n_ahead):
-    source = Noted(pointer(rows), pointer(weights), columns, pointer(gathered), pointer(brought))
+def add_gram_of_source(rows, weights, buffer, columns, matrix, gathered, prefetched, n_ahead):
+    source = Counted(
+        pointer(rows), pointer(weights), columns, pointer(gathered), pointer(prefetched)
+    )
     room = gram.Gathered(pointer(buffer[0]), pointer(buffer[1]))
     ahead = gram.Ahead(source, n_ahead)
-    return gram.add_gram(room, len(rows), columns, pointer(matrix), True, source, 0, ahead)
+    update = gram.Update(room, len(rows), columns, pointer(matrix), True, ahead)
+    return gram.add_gram(update, source, 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("count", "n_ahead"), [(1, 1), (3, 3), (8, 0), (9, 2), (50, 50)])
-def test_every_row_is_gathered_once_and_every_row_ahead_brought_once(dtype, count, n_ahead):
+def test_every_row_is_gathered_once_and_every_row_ahead_prefetched_once(dtype, count, n_ahead):
     columns = 2 * cholesky.tile_width(dtype)
     rows, buffer = gathered(count, columns, dtype), gathered(count, columns, dtype, seed=1)
     room, matrix = memory(columns, dtype)
-    n_gathered, n_brought = np.zeros(count, np.int64), np.zeros(60, np.int64)
-    sums = add_gram_of_source(*rows, buffer, columns, room, n_gathered, n_brought, n_ahead)
+    n_gathered, n_prefetched = np.zeros(count, np.int64), np.zeros(60, np.int64)
+    sums = add_gram_of_source(*rows, buffer, columns, room, n_gathered, n_prefetched, n_ahead)
     assert sums == count
     assert (n_gathered == 1).all()
-    assert n_brought[:n_ahead].tolist() == [1] * n_ahead
-    assert not n_brought[n_ahead:].any()
+    assert n_prefetched[:n_ahead].tolist() == [1] * n_ahead
+    assert not n_prefetched[n_ahead:].any()
     for got, wanted in zip(buffer, rows, strict=True):
         np.testing.assert_array_equal(got, wanted)
     wanted_room, wanted = memory(columns, dtype)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kernel_problems import mixed_counts
 
-from dask_als.kernels import least_squares as kernels
+from dask_als.kernels import workspace
 from dask_als.kernels.implicit import (
     ROWS_A_CHUNK,
     gram_of_side,
@@ -127,12 +127,12 @@ def test_bits_do_not_depend_on_the_block(dtype, rank):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_systems_alone_have_the_bits_of_systems_side_by_side(dtype, monkeypatch):
+def test_single_solves_have_the_bits_of_batched_ones(dtype, monkeypatch):
     given_problem = problem(mixed_counts(33), 33, dtype)
-    side_by_side = given_problem.solved()
-    monkeypatch.setattr(kernels, "SIDE_BY_SIDE_RANK", 0)
-    for alone, together in zip(given_problem.solved(), side_by_side, strict=True):
-        assert alone.tobytes() == together.tobytes()
+    batched = given_problem.solved()
+    monkeypatch.setattr(workspace, "BATCHED_RANK", 0)
+    for single, together in zip(given_problem.solved(), batched, strict=True):
+        assert single.tobytes() == together.tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

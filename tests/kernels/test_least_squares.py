@@ -19,8 +19,9 @@ from llvmlite.binding import get_host_cpu_features
 from support.kernel_problems import digest, mixed_counts, problem
 
 import dask_als
-from dask_als.kernels import least_squares as kernels
-from dask_als.kernels.least_squares import solve_rows_plain
+from dask_als.kernels import workspace
+from dask_als.kernels.least_squares import kernel_of, solve_rows_plain
+from dask_als.kernels.workspace import Sizes
 
 RANKS = [1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 64, 100, 128, 129, 257, 512]
 DTYPES = [np.float32, np.float64]
@@ -110,18 +111,18 @@ def test_bits_do_not_depend_on_the_block(dtype, data):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", [3, 17, 64, 100])
-def test_systems_alone_have_the_bits_of_systems_side_by_side(dtype, rank, monkeypatch):
+def test_single_solves_have_the_bits_of_batched_ones(dtype, rank, monkeypatch):
     given_problem = problem(np.arange(rank // 2 + 1, rank // 2 + 40), rank, dtype)
-    side_by_side = given_problem.solved()
-    monkeypatch.setattr(kernels, "SIDE_BY_SIDE_RANK", 0)
-    assert_same_bits(given_problem.solved(), side_by_side)
+    batched = given_problem.solved()
+    monkeypatch.setattr(workspace, "BATCHED_RANK", 0)
+    assert_same_bits(given_problem.solved(), batched)
 
 
 @pytest.mark.parametrize("rank", [24, 64, 200])
 def test_dual_form_agrees_with_primal(rank, monkeypatch):
     given_problem = problem(np.arange(1, rank // 2 + 1), rank)
     dual = given_problem.solved()
-    monkeypatch.setattr(kernels, "DUAL_RANK", rank + 1)
+    monkeypatch.setattr(workspace, "DUAL_RANK", rank + 1)
     assert_close(dual, given_problem.solved(), 1e-9)
 
 
@@ -181,14 +182,14 @@ def test_a_row_with_infinite_ratings_harms_no_other(dtype, rank):
 @pytest.mark.parametrize("rank", [5, 40, 64, 170])
 def test_what_was_in_memory_before_means_nothing(dtype, rank, monkeypatch):
     small = problem(mixed_counts(rank), rank, dtype)
-    expected, memory_of = small.solved(), kernels.Plan.memory
+    expected, buffers_of = small.solved(), Sizes.buffers
 
-    def filled(plan, dtype):
-        memory = memory_of(plan, dtype)
-        memory.matrices.fill(np.nan)
-        return memory
+    def filled(sizes, dtype):
+        buffers = buffers_of(sizes, dtype)
+        buffers.matrices.fill(np.nan)
+        return buffers
 
-    monkeypatch.setattr(kernels.Plan, "memory", filled)
+    monkeypatch.setattr(Sizes, "buffers", filled)
     assert_same_bits(small.solved(), expected)
 
 
@@ -198,7 +199,7 @@ def test_read_only_arrays_compile_nothing_new():
         if isinstance(array, np.ndarray):
             array.setflags(write=False)
     given_problem.solved()
-    assert len(kernels._kernel(np.dtype(np.float32)).signatures) == 1
+    assert len(kernel_of(np.dtype(np.float32)).signatures) == 1
 
 
 def test_integer_factors_are_refused():
@@ -228,11 +229,11 @@ def test_lengths_that_do_not_fit_are_refused():
 REPORT = """
 import json, sys, numpy as np
 sys.path[:0] = json.loads(sys.argv[1])
-from dask_als.kernels.least_squares import _kernel
+from dask_als.kernels.least_squares import kernel_of
 from support.kernel_problems import digest
 dtypes = [np.dtype(name) for name in sys.argv[2:]]
 digests = {dtype.name: digest(dtype) for dtype in dtypes}
-stats = [_kernel(dtype).stats for dtype in dtypes]
+stats = [kernel_of(dtype).stats for dtype in dtypes]
 hits = sum(sum(s.cache_hits.values()) for s in stats)
 misses = sum(sum(s.cache_misses.values()) for s in stats)
 print(json.dumps({"digests": digests, "hits": hits, "misses": misses}))

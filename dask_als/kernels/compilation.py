@@ -1,0 +1,110 @@
+"""Compile kernels for one signature and keep them in numba's cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numba import from_dtype, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from dask_als.core import jit
+
+
+def compile_kernel(function, name, dtype, *arguments):
+    """Compile a kernel for its only signature, or load it from numba's cache on disk.
+
+    Parameters
+    ----------
+    function : function
+        Its closure must hold `digest_of_sources()`: numba's cache compares the bytecode and the
+        closure of the function itself, but not the functions that it calls.
+    name : str
+        The kernel's name in the cache. The dtype is appended, so that processes which compile for
+        different dtypes at the same time do not overwrite each other's files.
+    dtype : numpy.dtype
+    *arguments : numba types
+
+    Returns
+    -------
+    numba dispatcher
+        It never compiles again: the types from `read_only` accept unaligned arrays, too.
+    """
+    function.__qualname__ = f"{name}_{dtype}"
+    kernel = jit.compiled(function)
+    kernel.compile(types.void(*arguments))
+    kernel.disable_compile()
+    return kernel
+
+
+def number_type(dtype):
+    """Return numba's type of a floating-point dtype.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is neither float32 nor float64.
+    """
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"factors are {dtype}; convert them to float32 or float64")
+    return from_dtype(dtype)
+
+
+def read_only(number, ndim=1):
+    """Return numba's type of an input array, C-contiguous."""
+    return types.Array(number, ndim, "C", readonly=True, aligned=False)
+
+
+def writable(number, ndim=1):
+    """Return numba's type of an output array, C-contiguous."""
+    return types.Array(number, ndim, "C")
+
+
+def tuple_of(*kinds):
+    """Return numba's type of a tuple."""
+    return types.BaseTuple.from_types(kinds)
+
+
+@intrinsic
+def pointers(_typing, kind, values):
+    """Return a named tuple of some kind: pointers in place of arrays, other values unchanged."""
+    fields = [types.CPointer(v.dtype) if isinstance(v, types.Array) else v for v in values]
+    result = types.BaseTuple.from_types(fields, kind.instance_class)
+
+    def emit(context, builder, _signature, args):
+        unpacked = cgutils.unpack_tuple(builder, args[1], len(values))
+        fields = [
+            context.make_array(of)(context, builder, value).data
+            if isinstance(of, types.Array)
+            else value
+            for of, value in zip(values, unpacked, strict=True)
+        ]
+        return context.make_tuple(builder, result, fields)
+
+    return result(kind, values), emit
+
+
+# --- the cache's key ---
+
+
+_FOLDER = Path(__file__).parent
+
+
+@cache
+def digest_of_sources(folder: Path = _FOLDER) -> str:
+    """Return a digest of all that kernels are compiled from: a folder's modules and `core.jit`.
+
+    Returns
+    -------
+    str
+        It changes if a module is added, removed, renamed, moved or edited.
+    """
+    digest = hashlib.sha256(Path(jit.__file__).read_bytes())
+    for module in sorted(folder.rglob("*.py")):
+        content = module.read_bytes()
+        digest.update(f"{module.relative_to(folder).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()

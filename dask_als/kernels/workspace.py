@@ -1,0 +1,107 @@
+"""The sizes and the memory that a kernel works with."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import register_jitable
+
+from dask_als.core.aligned import aligned_zeros
+from dask_als.kernels import cholesky, simd
+from dask_als.kernels.compilation import writable
+from dask_als.kernels.gram import size_of
+
+# The largest systems solved in batches: a batch of larger ones would not fit the cache.
+BATCHED_RANK = 128
+
+# The smallest rank at which the dual form pays.
+DUAL_RANK = 24
+
+# Limit of the buffer of gathered rows: the first-level cache of many processors is no larger.
+_GATHERED_BYTES = 32 * 1024
+
+
+class Sizes(NamedTuple):
+    """Sizes that follow from the rank and the dtype.
+
+    Queue q holds dual systems of (q + 1) * width columns; the last queue holds the primal ones.
+    """
+
+    rank: int
+    columns: int  # of a primal system: the rank rounded up to whole tiles
+    chunk: int  # maximum number of rows gathered at a time in the primal form
+    dual_limit: int  # maximum number of ratings of a row in the dual form
+    width: int  # numbers in a row of a tile
+    queues: int
+    primal_lanes: int  # primal systems in a batch; 1: single solves
+
+    @classmethod
+    def of(cls, rank, dtype):
+        """Return the sizes for a rank and a dtype."""
+        width = cholesky.tile_width(dtype)
+        dual_limit = min(rank // 2, BATCHED_RANK) if rank >= DUAL_RANK else 0
+        return cls(
+            rank=rank,
+            columns=round_up(rank, width),
+            chunk=max(16, min(128, _GATHERED_BYTES // np.dtype(dtype).itemsize // (rank + 16))),
+            dual_limit=dual_limit,
+            width=width,
+            queues=round_up(dual_limit, width) // width + 1,
+            primal_lanes=simd.lanes_of(dtype) if rank <= BATCHED_RANK else 1,
+        )
+
+    def primal_only(self):
+        """Return the sizes for a kernel that solves every row in the primal form."""
+        return self._replace(dual_limit=0, queues=1)
+
+    def buffers(self, dtype):
+        """Allocate the memory of one call."""
+        lane_count = simd.lanes_of(dtype)
+        dual = [(queue + 1) * self.width for queue in range(self.queues - 1)]
+        batched = dual + [self.columns] * (self.primal_lanes > 1)
+        batched_max, dual_max = max(batched, default=0), max(dual, default=0)
+
+        matrices = lane_count * sum(size_of(columns, lane_count) for columns in dual)
+        matrices += self.primal_lanes * size_of(self.columns, lane_count)
+        rows = max(self.chunk, dual_max)
+        return Buffers(
+            gathered=aligned_zeros((rows * self.columns,), dtype),
+            weights=aligned_zeros((rows,), dtype),
+            transposed=aligned_zeros((round_up(self.rank, lane_count) * dual_max,), dtype),
+            matrices=aligned_zeros((matrices,), dtype),
+            panels=aligned_zeros((batched_max**2 * lane_count,), dtype),
+            packed=aligned_zeros((batched_max * lane_count,), dtype),
+            solutions=aligned_zeros((max(self.columns, batched_max * lane_count),), dtype),
+            scratch=aligned_zeros((16 * 17,), dtype),
+        )
+
+
+class Buffers(NamedTuple):
+    """The memory of one call: arrays in Python, pointers inside the kernel."""
+
+    gathered: Any  # rows of the fixed side
+    weights: Any  # of the gathered rows
+    transposed: Any  # the gathered rows of a dual system
+    matrices: Any  # systems that wait in the queues
+    panels: Any  # a batch of packed matrices
+    packed: Any  # a batch of packed right-hand sides
+    solutions: Any
+    scratch: Any
+
+
+@register_jitable
+def round_up(number, multiple):
+    """Round an integer up to a multiple of another."""
+    return -(-number // multiple) * multiple
+
+
+def sizes_type():
+    """Return numba's type of `Sizes`."""
+    return types.NamedUniTuple(types.int64, len(Sizes._fields), Sizes)
+
+
+def buffers_type(number):
+    """Return numba's type of `Buffers`, as arrays."""
+    return types.NamedUniTuple(writable(number), len(Buffers._fields), Buffers)
