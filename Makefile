@@ -32,8 +32,9 @@ $(VENV)/compiled: $(VENV)/installed-demo $(KERNEL)
 demo: $(VENV)/compiled
 	$(BIN)/dask-als demo
 
+# Two processes; a fixed seed of hashes, as both have to collect the same tests in the same order.
 test: env
-	$(BIN)/python -m pytest
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow -rP
