@@ -69,6 +69,8 @@ def command_for(kind, made, out):
             made / "dataset",
             "--out",
             out / "r",
+            "-k",
+            100,  # so that writing takes a while
             *TWO,
         ],
         "run": [*DASK_ALS, "run", made / "job.toml", "--set", f"output={out}", *LOCAL],
@@ -126,7 +128,7 @@ def wait_for_moment(moment, process, temporary, out):
     elif moment == "start of the cluster":
         wait_until(process, lambda: os.listdir(temporary))
     elif moment == "writing":
-        wait_until(process, lambda: list(out.glob(".r.*/part*")))
+        wait_until(process, lambda: list(out.glob(".r.*/r/part*")))
     else:
         while "epoch" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()
