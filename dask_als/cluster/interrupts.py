@@ -66,9 +66,7 @@ def noticed() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # A wait that is broken off leaves something behind that asyncio would complain of.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        silence_abandoned_waits()
         terminated = error.number if isinstance(error, Terminated) else None
         raise
     finally:
@@ -80,6 +78,12 @@ def noticed() -> Iterator[None]:
         _received.__init__()  # type: ignore[misc]
         if terminated is not None:
             signal.raise_signal(terminated)
+
+
+def silence_abandoned_waits() -> None:
+    """Keep asyncio from complaining of tasks and coroutines that nobody waits for any more."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 def _is_free(number: int) -> bool:

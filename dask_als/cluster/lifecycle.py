@@ -21,6 +21,7 @@ from typing import Any
 import dask
 from distributed import Client, Nanny, SpecCluster
 
+from dask_als.cluster import interrupts
 from dask_als.dask_internals import NANNY_PROCESS_NAME, start_no_more_workers
 
 _SECONDS_TO_CLOSE = 1.0
@@ -74,6 +75,8 @@ def _closed_if_uninterrupted(opened: Any) -> Iterator[Any]:
     except KeyboardInterrupt:
         raise
     except BaseException:
+        # Before closing, which ends the waits.
+        interrupts.silence_abandoned_waits()
         opened.close()
         raise
     opened.close()

@@ -17,6 +17,7 @@ import dask
 import psutil
 import pytest
 from support.data import content, generated, small_settings, write_csv
+from support.killed_training import train_on
 
 from dask_als.cluster.connect import connected
 from dask_als.cluster.dask_executor import DaskExecutor
@@ -252,17 +253,6 @@ def test_long_runs_are_flat(tmp_path):
         assert after - before < 16 << 20
 
 
-def train_on(dataset, model, checkpoints, epochs):
-    """Train, resuming; runs in a process of its own."""
-    train(
-        dataset,
-        model,
-        small_settings(epochs=epochs),
-        SERIAL,
-        checkpoints=CheckpointSettings(directory=checkpoints, every=1, resume=True),
-    )
-
-
 @pytest.mark.slow
 def test_fifty_kills_while_checkpoints_are_written(tmp_path, dataset, undisturbed):
     """Whatever is half-written, --resume continues, and never goes back."""
@@ -299,7 +289,7 @@ def test_fifty_kills_while_checkpoints_are_written(tmp_path, dataset, undisturbe
     assert len(half_written) > kills // 5
     assert content(model) == undisturbed(epochs)
     assert names_in(tmp_path) == ["c", "m"]
-    assert all(re.fullmatch(r"epoch-\d+", name) for name in names_in(checkpoints))
+    assert all(re.fullmatch(r"epoch-\d+|\.in-use", name) for name in names_in(checkpoints))
 
 
 def is_newer_than(newest, checkpoints):
@@ -427,7 +417,9 @@ def test_workers_then_the_driver_then_the_scheduler(tmp_path, processes, dataset
         driver = processes.driver(*command)
     kill_at_random(scheduler)
     assert driver.wait(timeout=SOON) == 3
-    assert driver.err.read_text() == (
+    *left, last = driver.err.read_text().splitlines(keepends=True)
+    assert all(line.endswith("is removed, which a killed run left\n") for line in left)
+    assert last == (
         f"dask-als: the scheduler at {processes.address} is gone; {how_to_go_on(tmp_path)}"
     )
     assert names_in(tmp_path) == ["c", "logs"]
