@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> int:
     except BaseException as error:
         if "--debug" in arguments:
             click.echo(printable_lines(traceback.format_exc()), err=True)
-        code, message = _last_words(error)
+        code, message = _last_words(_signal_behind(error) or error)
         if message:
             with suppress(OSError):  # The terminal may be gone.
                 click.echo(f"dask-als: {printable(' '.join(message.split()))}", err=True)
@@ -72,9 +72,14 @@ def _run(arguments: list[str]) -> int:
 
 
 def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """Return what a signal raised, if that is what an error comes from."""
-    cause = error.__cause__ if isinstance(error, click.Abort) else error
-    return cause if isinstance(cause, KeyboardInterrupt) else None
+    """Return what a signal raised, if that is where an error comes from.
+
+    click makes an `Abort` of it, and Python a RuntimeError where a class is being made.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause
 
 
 @contextmanager
