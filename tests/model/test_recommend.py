@@ -1,5 +1,4 @@
 import sys
-from pathlib import Path
 
 import dask.dataframe as dd
 import duckdb
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from distributed import Client, LocalCluster
 from support.data import generated, small_settings, write_csv
+from support.process_memory import forget_peak, resident
 
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import json_files, parquet_manifest
@@ -241,17 +241,6 @@ def test_nothing_may_be_recommended(data, tmp_path):
     with pytest.raises(InputError, match="none of the 40 items may be recommended"):
         recommend(model, dataset, str(tmp_path / "out"), SERIAL, RecommendSettings(), include=[-1])
     assert not (tmp_path / "out").exists()
-
-
-def resident(what):
-    """VmRSS, what this process holds, or VmHWM, the most it held, in bytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0]) * 1024
-
-
-def forget_peak():
-    """Let VmHWM start again from what is held now."""
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 @pytest.mark.slow
