@@ -61,11 +61,12 @@ def _run(arguments: list[str]) -> int:
     except BaseException as error:
         if "--debug" in arguments:
             click.echo(printable_lines(traceback.format_exc()), err=True)
-        code, message = _last_words(_signal_behind(error) or error)
+        interrupt = _signal_behind(error)
+        code, message = _last_words(interrupt or error)
         if message:
             with suppress(OSError):  # The terminal may be gone.
                 click.echo(f"dask-als: {printable(' '.join(message.split()))}", err=True)
-        if _signal_behind(error):
+        if interrupt:
             interrupts.end_process(code)
         return code
     return 0
@@ -109,10 +110,11 @@ def _last_words(error: BaseException) -> tuple[int, str]:
             return _USAGE, error.format_message()
         case DaskALSError():
             return error.exit_code, str(error)
-        case KeyboardInterrupt() | click.Abort():
-            ended = _signal_behind(error) or KeyboardInterrupt()
-            word = interrupts.word_for(ended)
-            return interrupts.exit_code(ended), f"{word}; nothing was left half-written"
+        case KeyboardInterrupt():
+            word = interrupts.word_for(error)
+            return interrupts.exit_code(error), f"{word}; nothing was left half-written"
+        case click.Abort():  # Of a question that nobody answers.
+            return _last_words(KeyboardInterrupt())
         case _:
             return 1, f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 

@@ -5,12 +5,13 @@ Two processes of the same build give the same bits; of others, nobody knows.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from dask_als.core.sources import digest_of_modules
 
 _PACKAGES = ("dask-als", "dask", "distributed", "llvmlite", "numba", "numpy", "pyarrow")
 _SOURCES = "sources of dask-als"
@@ -26,7 +27,7 @@ def build_of_this_process() -> dict[str, str]:
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         **{name: _version(name) for name in _PACKAGES},
-        _SOURCES: _digest_of_sources(),
+        _SOURCES: digest_of_modules(Path(__file__).parents[1]),
         "processor": platform.machine(),
         # Which numba takes from the processor, or from NUMBA_CPU_FEATURES.
         _FUSED: "yes" if "+fma" in features else "no",
@@ -47,13 +48,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not at all"
-
-
-def _digest_of_sources() -> str:
-    folder = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ from typing import Any
 
 from dask import annotate
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed.comm import CommClosedError
 
 from dask_als.cluster import interrupts
 from dask_als.cluster.private import GuardedCluster
@@ -36,6 +37,8 @@ from dask_als.monitor.watcher import watched
 _SECONDS_BETWEEN_CHECKS = 2.0
 _SECONDS_UNTIL_STALLED = 10.0
 _SECONDS_BETWEEN_BATCHES = 0.01
+# A connection may close while an answer is on its way; tasks of ours open none.
+_SCHEDULER_LOST = (CancelledError, asyncio.CancelledError, ClosedClientError, CommClosedError)
 
 
 class _Handle:
@@ -199,7 +202,7 @@ class DaskExecutor:
             yield
         except KilledWorker as error:
             raise WorkersLostError(f"workers died, one after another, under {error.task}") from None
-        except (CancelledError, asyncio.CancelledError, ClosedClientError) as error:
+        except _SCHEDULER_LOST as error:
             raise ClusterLostError(f"the scheduler at {self._address} is gone") from error
 
 

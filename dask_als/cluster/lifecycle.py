@@ -22,12 +22,14 @@ import dask
 from distributed import Client, Nanny, SpecCluster
 
 from dask_als.cluster import interrupts
+from dask_als.core.ownership import PROJECT
 from dask_als.dask_internals import NANNY_PROCESS_NAME, start_no_more_workers
 
 _SECONDS_TO_CLOSE = 1.0
 _SECONDS_BETWEEN_KILLS = 0.02
 _PREFIX = "dask-als-workers-"
 _LOCK = ".lock"
+_MARK = f"{PROJECT}: directory of workers\n"
 
 
 @contextmanager
@@ -139,13 +141,16 @@ def _kill(others: set[BaseProcess]) -> None:
 def directory_of_workers() -> Iterator[None]:
     """Let Dask's local clusters write into a temporary directory, removed after the block.
 
-    Directories that killed runs left are removed, too: those whose lock no process holds.
+    Directories that killed runs left are removed, too: those that bear our mark in a lock which no
+    process holds.
     """
     parent = dask.config.get("temporary-directory") or tempfile.gettempdir()
     _remove_abandoned(parent)
     directory = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
     try:
         with open(os.path.join(directory, _LOCK), "w") as lock:
+            lock.write(_MARK)
+            lock.flush()
             with suppress(OSError):  # Some file systems have no locks.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with dask.config.set({"temporary-directory": directory}):
@@ -159,6 +164,8 @@ def _remove_abandoned(parent: str) -> None:
         with suppress(OSError):
             if directory.is_symlink() or directory.stat().st_uid != os.getuid():
                 continue
-            with open(directory / _LOCK, "r+") as lock:
+            opened = os.open(directory / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            with open(opened, "r+b") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory, ignore_errors=True)
+                if lock.read() == _MARK.encode():
+                    shutil.rmtree(directory, ignore_errors=True)

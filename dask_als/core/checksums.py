@@ -47,7 +47,7 @@ class SummedFile:
         self._file.flush()
 
 
-def crc32(path: str) -> int:
+def crc32_of(path: str) -> int:
     """Return the CRC-32 of a file.
 
     Raises
@@ -81,7 +81,7 @@ def check_crc32(path: str, crc32: int) -> None:
     InputError
         If the file is missing or another one.
     """
-    if crc32_of_file(path) != crc32:
+    if crc32_of(path) != crc32:
         raise not_the_file(path)
 
 
@@ -94,8 +94,6 @@ def has_changed(path: str, crc32: int) -> bool:
     return False
 
 
-# Another name: a parameter of the same name hides it elsewhere.
-crc32_of_file = crc32
 # Of files that this process has read whole: what they were like then.
 _CHECKED: dict[tuple[str, int], list[Any]] = {}
 

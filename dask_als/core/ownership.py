@@ -283,14 +283,6 @@ def listed_files(path: str, kind: Kind) -> list[str]:
     return [*(name for name in files if name != kind.manifest), kind.manifest]
 
 
-def is_ours(path: str, kind: Kind) -> bool:
-    """Tell whether a directory is one that we made, of a kind, with nothing else in it."""
-    with suppress(InputError):
-        files_of(path, kind)
-        return True
-    return False
-
-
 def _plain(names: Any) -> list[str]:
     """Return names of files below a directory; none that leads out of it."""
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)

@@ -292,7 +292,7 @@ def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> 
 
 def check_part(path: str, side: Side, rows: range) -> CheckedPart:
     """Read a written partition again and sum it up."""
-    crc32 = checksums.crc32(path)
+    crc32 = checksums.crc32_of(path)
     table = table_files.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32)
     user, item, rating = (table[name].to_numpy() for name in RATINGS_SCHEMA.names)
     row = user if side is USERS else item
@@ -335,7 +335,7 @@ def finish_side(
     table_files.write_parquet(path, table, row_group_size=1 << 16)
     return CheckedSide(
         digest=_digest(ids["id"].combine_chunks()),
-        crc32=checksums.crc32(path),
+        crc32=checksums.crc32_of(path),
         part_ratings=tuple(part.n_ratings for part in parts),
         part_crc32=tuple(part.crc32 for part in parts),
         rating_sum=sum(part.rating_sum for part in parts),

@@ -409,8 +409,7 @@ def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
 
 def _evaluate_figures(job: Job) -> dict[str, Any]:
     """Return the figures that are asked for first; the file has the others."""
-    value = json_files.read_json(job.evaluation)
-    content = {key: its for key, its in value.items() if key not in json_files.MARK_KEYS}
+    content = json_files.without_marks(json_files.read_json(job.evaluation))
     found = from_manifest(Evaluation, content, job.evaluation)
     rmse = {name: errors.rmse for name, errors in found.errors.items()}
     ndcg = {name: ranking.ndcg for name, ranking in found.ranking.items()}

@@ -12,6 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from dask_als.core import jit
+from dask_als.core.sources import digest_of_modules
 
 
 def compile_kernel(function, name, dtype, *arguments):
@@ -102,9 +103,5 @@ def digest_of_sources(folder: Path = _FOLDER) -> str:
     str
         It changes if a module is added, removed, renamed, moved or edited.
     """
-    digest = hashlib.sha256(Path(jit.__file__).read_bytes())
-    for module in sorted(folder.rglob("*.py")):
-        content = module.read_bytes()
-        digest.update(f"{module.relative_to(folder).as_posix()} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
+    own = hashlib.sha256(Path(jit.__file__).read_bytes()).hexdigest()
+    return f"{own} {digest_of_modules(folder)}"

@@ -26,7 +26,7 @@ from dask_als.model.recommend import allowed_rows
 from dask_als.model.row_solver import RowSolver
 from dask_als.model.rows import UNKNOWN, ModelRows, read_model_rows, write_model_rows
 from dask_als.model.similarity import Measure, similarities
-from dask_als.model.top_k import best_rows
+from dask_als.model.top_k import best_rows, check_k
 from dask_als.model.training_data import dataset_of, rated_rows
 from dask_als.settings.training import TrainSettings
 
@@ -400,8 +400,7 @@ class ALSModel:
 
     def best(self, side: Side, scores: np.ndarray, k: int, *, without: np.ndarray) -> pd.DataFrame:
         """Return the rows with the highest scores; of equal scores, the first rows."""
-        if k < 1:
-            raise InputError(f"k is {k}; it must be at least 1")
+        check_k(k)
         scores = scores.astype(np.float64)
         scores[without] = -np.inf
         allowed = len(scores) - len(np.unique(without))
@@ -418,7 +417,8 @@ class ALSModel:
         measure: Measure = "cosine",
     ) -> pd.DataFrame:
         """Return the rows of a side whose factors are most alike, as `similar_items`."""
-        rows, row = self.rows(side), self.rows(side).row(identifier)
+        rows = self.rows(side)
+        row = rows.row(identifier)
         scores = similarities(rows.state.factors, row, measure)
         without = rows.counts < least_ratings
         without[row] = True

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dask_als.core import checksums, json_files, ownership, storage, table_files
+from dask_als.core import checksums, json_files, storage, table_files
 from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.typed_tables import from_manifest
@@ -90,17 +90,12 @@ def _part_path(sample: str, side: Side, number: int) -> str:
     return storage.part_of(sample, side.name, storage.part_name(number, "arrow"))
 
 
-def write_manifest(sample: str, manifest: SampleManifest) -> int:
-    """Write the manifest of a sample whose parts are written; return the file's CRC-32.
-
-    The manifest is sealed here: sealed again with the same files, it keeps its bytes and CRC-32.
-    """
+def write_manifest(sample: str, manifest: SampleManifest) -> None:
+    """Write the manifest of a sample whose parts are written."""
     value: dict[str, Any] = {side.name: asdict(its) for side, its in manifest.sides.items()}
     value["residual_precision"] = manifest.residual_precision
     path = storage.join(sample, MANIFEST)
     json_files.write_manifest(path, value, format_version=FORMAT_VERSION)
-    ownership.seal(sample, ownership.SAMPLE)
-    return checksums.crc32(path)
 
 
 def read_manifest(sample: str, *, crc32: int | None = None) -> SampleManifest:

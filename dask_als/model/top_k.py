@@ -388,10 +388,15 @@ def best_rows(
     InputError
         If k is below 1.
     """
-    if k < 1:
-        raise InputError(f"k is {k}; it must be at least 1")
+    check_k(k)
     laid_out = candidates(others, allowed=allowed)
     seen = Seen(np.array([0, len(without)]), without.astype(np.int32))
     best = top_k(one, laid_out, min(k, len(laid_out.rows)), seen=seen, mean=mean)
     found = best.rows[0] >= 0
     return best.rows[0][found], best.scores[0][found]
+
+
+def check_k(k: int) -> None:
+    """Raise InputError unless k, the length of a list, is at least 1."""
+    if k < 1:
+        raise InputError(f"k is {k}; it must be at least 1")

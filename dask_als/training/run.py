@@ -298,5 +298,5 @@ class _Attempt:
         with staged_directory(path, SAMPLE, overwrite=True) as staging:
             self._writer.write_sample(epoch, staging)
         # Not earlier: the marks of our outputs are added to the manifest at the end of the block.
-        crc32 = checksums.crc32(storage.join(path, sample_files.MANIFEST))
+        crc32 = checksums.crc32_of(storage.join(path, sample_files.MANIFEST))
         self._progress.samples[epoch.figures.epoch] = crc32

@@ -77,14 +77,8 @@ class ModelWriter:
         manifest = self._manifest(epoch.figures, written, kept=kept)
         return _completed(directory, manifest, history)
 
-    def write_sample(self, epoch: Epoch, directory: str) -> int:
-        """Write the sample that an epoch has drawn.
-
-        Returns
-        -------
-        int
-            The CRC-32 of the sample's manifest.
-        """
+    def write_sample(self, epoch: Epoch, directory: str) -> None:
+        """Write the sample that an epoch has drawn."""
         written = self._write_parts(epoch, partial(_write_sample_part, directory))
         assert written.residual_precision is not None, "a method that samples draws it"
         sides = {
@@ -92,7 +86,7 @@ class ModelWriter:
             for side in SIDES
         }
         manifest = sample_files.SampleManifest(sides, written.residual_precision)
-        return sample_files.write_manifest(directory, manifest)
+        sample_files.write_manifest(directory, manifest)
 
     def write_average(
         self,

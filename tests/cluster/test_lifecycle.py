@@ -281,10 +281,14 @@ def test_no_worker_outlives_a_run_that_is_killed(tmp_path, made):
 
 
 def test_directories_of_others_stay(tmp_path):
-    unlocked, strange, target = (tmp_path / f"{lifecycle._PREFIX}{name}" for name in "abc")
-    for directory in (unlocked, strange):
+    unlocked, strange, unmarked, linked, target = (
+        tmp_path / f"{lifecycle._PREFIX}{name}" for name in "abcde"
+    )
+    for directory in (unlocked, strange, unmarked, linked):
         directory.mkdir()
-    (unlocked / ".lock").touch()
+    (unlocked / ".lock").write_text(lifecycle._MARK)
+    (unmarked / ".lock").touch()
+    (linked / ".lock").symlink_to(unlocked / ".lock")
     (strange / "something").touch()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / ".lock").touch()
@@ -292,6 +296,8 @@ def test_directories_of_others_stay(tmp_path):
     lifecycle._remove_abandoned(tmp_path)
     assert not unlocked.exists()
     assert (strange / "something").exists()
+    assert (unmarked / ".lock").exists()
+    assert (linked / ".lock").is_symlink()
     assert (tmp_path / "elsewhere" / ".lock").exists()
 
 

@@ -196,7 +196,7 @@ def test_ratings_are_counted_before_they_are_read(made):
          (("user", "int32"), ("item", "int32"), ("rating", "float32"))}
     )  # fmt: skip
     pq.write_table(many, path)
-    part = type(partition)(**{**partition.__dict__, "crc32": checksums.crc32(str(path))})
+    part = type(partition)(**{**partition.__dict__, "crc32": checksums.crc32_of(str(path))})
     with pytest.raises(InputError, match=f"1,000 rows instead of {part.ratings}"):
         read_block(dataset.path, USERS, 0, part)
 

@@ -310,8 +310,9 @@ def test_a_kind_is_replaced_by_its_own_kind_alone(dataset_and_source):
     train(open_dataset(str(dataset)), str(model), small_settings(), SERIAL)
     with pytest.raises(InputError, match=r"m holds something else \(no manifest.json of a dataset"):
         prepare(source, str(model), SERIAL, overwrite=True)
-    assert ownership.is_ours(str(model), ownership.MODEL)
-    assert not ownership.is_ours(str(model), ownership.CHECKPOINT)
+    assert ownership.files_of(str(model), ownership.MODEL)
+    with pytest.raises(InputError):
+        ownership.files_of(str(model), ownership.CHECKPOINT)
 
 
 def test_outputs_of_the_release_before_are_ours(dataset_and_source):

@@ -142,7 +142,7 @@ def test_parquet_comes_back(parquet):
     assert table_files.read_parquet(path).equals(TABLE)
     assert table_files.read_parquet(path, ["b", "a"]).column_names == ["b", "a"]
     assert pq.ParquetFile(path).num_row_groups == 10
-    checksum = checksums.crc32(path)
+    checksum = checksums.crc32_of(path)
     assert table_files.read_parquet(path, crc32=checksum).equals(TABLE)
     with pytest.raises(InputError, match="its CRC-32 differs"):
         table_files.read_parquet(path, crc32=checksum ^ 1)
@@ -151,7 +151,7 @@ def test_parquet_comes_back(parquet):
 def test_tables_are_written_one_after_the_other(tmp_path):
     path = str(tmp_path / "a.parquet")
     tables = (TABLE.slice(n, 1) for n in range(5))
-    assert table_files.write_parquet_tables(path, tables, TABLE.schema) == checksums.crc32(path)
+    assert table_files.write_parquet_tables(path, tables, TABLE.schema) == checksums.crc32_of(path)
     assert table_files.read_parquet(path).equals(TABLE.slice(0, 5))
     table_files.write_parquet_tables(path, iter([]), TABLE.schema)
     assert table_files.read_parquet(path).schema == TABLE.schema
@@ -160,17 +160,17 @@ def test_tables_are_written_one_after_the_other(tmp_path):
 @pytest.mark.parametrize("rows", [range(1000), range(250, 251), range(99, 301), range(990, 1000)])
 def test_a_range_of_rows(parquet, rows):
     table = table_files.read_parquet_rows(
-        str(parquet), rows, ["a"], crc32=checksums.crc32(str(parquet))
+        str(parquet), rows, ["a"], crc32=checksums.crc32_of(str(parquet))
     )
     assert table.to_pydict() == {"a": list(rows)}
 
 
 def test_parquet_that_is_not_there(tmp_path, parquet):
     missing = str(tmp_path / "b.parquet")
-    checksum = checksums.crc32(str(parquet))
+    checksum = checksums.crc32_of(str(parquet))
     for read in (
         lambda: table_files.read_parquet(missing),
-        lambda: checksums.crc32(missing),
+        lambda: checksums.crc32_of(missing),
         lambda: table_files.read_parquet_rows(missing, range(3), ["a"], crc32=0),
     ):
         with pytest.raises(InputError, match=r"b.parquet is missing"):
@@ -188,7 +188,7 @@ def test_parquet_that_is_not_there(tmp_path, parquet):
 
 def test_every_flipped_bit_is_found(parquet):
     """By the CRC-32, wherever it is: in a page, its header or the footer."""
-    checksum = checksums.crc32(str(parquet))
+    checksum = checksums.crc32_of(str(parquet))
     content = parquet.read_bytes()
     for place in range(0, len(content), 97):
         changed = bytearray(content)
@@ -204,7 +204,8 @@ def test_a_flipped_bit_in_a_page_is_found_without_a_checksum_of_the_file(parquet
     content[metadata.data_page_offset + metadata.total_compressed_size // 2] ^= 4
     parquet.write_bytes(content)
     # As if it had been changed before it was summed up.
-    rows = partial(table_files.read_parquet_rows, str(parquet), crc32=checksums.crc32(str(parquet)))
+    checksum = checksums.crc32_of(str(parquet))
+    rows = partial(table_files.read_parquet_rows, str(parquet), crc32=checksum)
     assert rows(range(100), ["b"]).num_rows == 100
     for read in (
         lambda: table_files.read_parquet(str(parquet)),
@@ -216,7 +217,7 @@ def test_a_flipped_bit_in_a_page_is_found_without_a_checksum_of_the_file(parquet
 
 @pytest.mark.parametrize("n_bytes", [0, 3, 100, 5000, -1])
 def test_truncated_parquet(parquet, n_bytes):
-    checksum = checksums.crc32(str(parquet))
+    checksum = checksums.crc32_of(str(parquet))
     parquet.write_bytes(parquet.read_bytes()[:n_bytes])
     for read in (
         lambda: table_files.read_parquet(str(parquet)),

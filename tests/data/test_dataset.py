@@ -245,7 +245,7 @@ def hostile(made, directory, number, table):
     side = ITEMS if directory == "by_item" else USERS
     partition = made.table(side).partitions[number]
     name = "test_crc32" if directory == "test" else "crc32"
-    return side, replace(partition, **{name: checksums.crc32(path)})
+    return side, replace(partition, **{name: checksums.crc32_of(path)})
 
 
 def with_column(name, change):
