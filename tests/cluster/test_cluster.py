@@ -260,6 +260,18 @@ def test_the_scheduler_is_lost(lonely, how):
     closing.join()
 
 
+def test_the_scheduler_is_lost_while_it_answers(lonely):
+    cluster, client = lonely
+    executor = DaskExecutor(client)
+
+    async def hang_up(comm, **_):
+        comm.abort()
+
+    cluster.scheduler.handlers["gather"] = hang_up
+    with pytest.raises(ClusterLostError, match=f"the scheduler at {client.scheduler.address} is g"):
+        executor.gather([executor.submit(int, 1, key="number-0")])
+
+
 def test_workers_are_told(client):
     assert DaskExecutor(client).workers == set(client.nthreads())
 
