@@ -261,7 +261,8 @@ class _Lines:
             malformed.append((len(runs), f"{wrong}: {_shown(text[position:line_stop])}"))
             position = line_stop
         if malformed:
-            counts = np.cumsum([0, *(self._n_records(run) for run in runs)])
+            complete = _compiled(record + rb"(?:[\r\n]++|\Z)")
+            counts = np.cumsum([0, *(_n_matches(complete, run) for run in runs)])
             malformed = [(int(counts[n]) + i, why) for i, (n, why) in enumerate(malformed)]
         return b"".join(runs), malformed, position
 
@@ -270,11 +271,10 @@ class _Lines:
         n_columns = len(re.findall(rb"%b%b" % (self.delimiter, self.field), record)) + 1
         return f"{n_columns} columns instead of {self.n_columns}"
 
-    def _n_records(self, run: bytes) -> int:
-        """Count well-formed records."""
-        if b'"' in run:
-            run = re.sub(rb'"(?:[^"]|"")*+"', b"x", run)
-        return len(re.findall(rb"[^\r\n]++", run))
+
+def _n_matches(record: re.Pattern[bytes], run: bytes) -> int:
+    """Count the records in well-formed text."""
+    return sum(1 for match in record.finditer(run.lstrip(b"\r\n")) if match.group())
 
 
 def _shown(record: bytes) -> str:

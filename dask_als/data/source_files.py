@@ -17,6 +17,7 @@ from dask_als.errors import InputError
 PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".tsv")
 KNOWN_TEXT = (*_CSV, *SUFFIXES)
+_ABOUT = ("readme", "license")
 _OTHER_TEXT = (".psv", ".dat", ".data", ".json", ".jsonl", ".ndjson")
 _NULL_IN_HIVE = "__HIVE_DEFAULT_PARTITION__"
 STANDARD_INPUT = "-"
@@ -70,11 +71,11 @@ def data_among(names: list[str]) -> list[str]:
     CSV, Parquet and compressed files; files with other suffixes of data; text files and files
     without suffix, as Spark's part-00000.
     """
-    visible = [name for name in names if not base_name(name).startswith(("_", "."))]
+    names = [n for n in names if not base_name(n).lower().startswith(("_", ".", *_ABOUT))]
     for suffixes in ((*KNOWN_TEXT, *PARQUET), _OTHER_TEXT):
-        if found := [name for name in visible if name.lower().endswith(suffixes)]:
+        if found := [name for name in names if name.lower().endswith(suffixes)]:
             return found
-    return [n for n in visible if n.lower().endswith(".txt") or "." not in base_name(n)]
+    return [n for n in names if n.lower().endswith(".txt") or "." not in base_name(n)]
 
 
 def _by_number(name: str) -> list[Any]:
