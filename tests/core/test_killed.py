@@ -59,7 +59,7 @@ def write(name, source, folder):
         try:
             generate.write_ratings(
                 generate.GenerateSettings(n_users=9, n_items=9, n_ratings=30), path)
-        except ValueError:  # It is there already.
+        except ValueError:  # It exists already.
             assert os.path.isdir(path)
 source, folders = sys.argv[1], json.loads(sys.argv[2])
 codes = {}
