@@ -230,7 +230,7 @@ class TestBadInput:
     def test_an_existing_output(self, tmp_path, source, run):
         assert run("prepare", source, tmp_path / "d")[0] == 0
         manifest = (tmp_path / "d" / "manifest.json").read_bytes()
-        complains(run("prepare", source, tmp_path / "d"), "is there already.*--overwrite")
+        complains(run("prepare", source, tmp_path / "d"), "exists already.*--overwrite")
         assert (tmp_path / "d" / "manifest.json").read_bytes() == manifest
         assert run("prepare", source, tmp_path / "d", "--overwrite")[0] == 0
 
