@@ -174,13 +174,13 @@ class PrepareSettings:
     Attributes
     ----------
     test_fraction : float
-        Share of the ratings held out, 0 (none) to below 1.
+        Fraction of the ratings that is held out: at least 0 (none) and below 1.
     split : {"random", "latest"}
-        Held out by a hash of ids and seed, or each user's last ratings by time.
+        Hold out ratings chosen by a hash of ids and seed, or each user's latest ratings.
     duplicates : {"last", "mean", "sum", "error"}
-        What becomes of several ratings of one item by one user.
+        How several ratings of one item by one user are combined.
     partitions : int or None
-        Partitions of each side; None chooses by the number of ratings.
+        Number of partitions of each side; None chooses it by the number of ratings.
     seed : int
         Seed of the random split.
 

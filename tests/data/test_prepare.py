@@ -564,7 +564,7 @@ def test_titles_of_items_that_are_words(tmp_path):
 def test_an_output_that_is_there(plain, tmp_path):
     first = made(plain)
     before = Path(first.path, "manifest.json").read_bytes()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         made(plain, partitions=3)
     with pytest.raises(InputError, match="no column 'u'"):
         prepare(str(plain), first.path, SERIAL, columns=Columns(user="u"), overwrite=True)

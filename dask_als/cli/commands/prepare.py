@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--events",
     is_flag=True,
-    help="Each row is an event, not a rating; a pair's rating counts them.",
+    help="Rows are events without a rating; the rating of a pair is its number of events.",
 )
 @click.option("--titles", help="Text file of item titles.  [default: that of MovieLens, beside]")
 @click.option("--title-col", default="title", help="Column of titles in that file.")
@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     PrepareSettings,
     "duplicates",
     type=click.Choice(["last", "mean", "sum", "error"]),
-    help="What becomes of several ratings of one pair; with --events, sum unless given.",
+    help="How to merge several ratings of one pair; with --events, the default is sum.",
 )
 @click.option(
-    "--partitions", type=int, help="Of each side.  [default: one for 1 to 2 million ratings]"
+    "--partitions",
+    type=int,
+    help="Partitions of each side.  [default: one per 1 to 2 million ratings]",
 )
 @setting(PrepareSettings, "seed", help="Seed of the random split.")
 @overwrite_option
@@ -105,7 +107,7 @@ def _is_default(option: str) -> bool:
 
 
 def dataset_json(dataset: Dataset) -> dict[str, Any]:
-    """Return where a dataset is, its size, and what became of the rows of its source."""
+    """Return the path and size of a dataset, and the counts of source rows by outcome."""
     return {
         "dataset": dataset.path,
         "users": dataset.users.n_rows,
@@ -116,13 +118,13 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
 
 
 def say_dataset(screen: Screen, dataset: Dataset) -> None:
-    """Say what became of the rows of a source."""
+    """Print the counts of source rows by outcome."""
     counts = dataset.source
     if "found" in counts:
         screen.say(f"found in {counts['path']}: {counts['found']}")
     screen.say(
         f"{counts['rows']:,} rows of {dataset.users.n_rows:,} users and {dataset.items.n_rows:,} "
-        f"items: {counts['train']:,} to train on, {counts['test']:,} held out, "
+        f"items: {counts['train']:,} for training, {counts['test']:,} held out, "
         f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected"
     )
     if "untimed" in counts:
