@@ -90,8 +90,8 @@ class Form:
     def columns(self, *, is_told):
         by = NAMES if self.header else range(4)
         form = {"delimiter": self.delimiter, "header": self.header} if is_told else {}
-        if is_told and self.comments:
-            form["comment"] = "#"
+        if is_told:
+            form["comment"] = "#" if self.comments else ""
         encoding = None if self.encoding == "utf-8" else self.encoding
         user, item, rating, time = list(by)[:4]
         return Columns(
@@ -130,6 +130,8 @@ def files(draw):
     """Draw a form, and records that it can hold, in files."""
     form = draw(forms())
     users, texts = USERS, TEXTS
+    if form.comments:
+        users = users.filter(lambda id_: not id_.startswith("#"))
     if form.delimiter in ("::", " "):  # These have no quotes that span lines.
         users = users.filter(lambda id_: id_.isalnum())
         texts = st.sampled_from(["fine", "a", "é"])
