@@ -1,4 +1,4 @@
-"""A trace: where the time of each half-epoch went, as JSON lines."""
+"""A trace: the times of each half-epoch, as JSON lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dask_als.errors import JobError
 
 @contextmanager
 def traced(path: str) -> Iterator[Callable[[HalfEpochTimes], None]]:
-    """Write a trace for the block; its first line says what it is.
+    """Write a trace during the block; its first line is the marker.
 
     Yields
     ------
@@ -27,10 +27,10 @@ def traced(path: str) -> Iterator[Callable[[HalfEpochTimes], None]]:
     InputError
         If the file cannot be written, or something else is there.
     JobError
-        If the storage fails meanwhile.
+        If the storage fails during the block.
     """
     outputs.check_file(path, TRACE)
-    # From here on the file is ours, so lines can be added while they come.
+    # From here on the file is ours, so lines can be appended.
     outputs.replace_text(path, TRACE, marked_text(TRACE, ""))
     try:
         with storage.opened(path, "a") as file:
@@ -44,6 +44,6 @@ def traced(path: str) -> Iterator[Callable[[HalfEpochTimes], None]]:
 def _line(half: HalfEpochTimes) -> dict[str, Any]:
     values = half.to_json()
     for partition in values["partitions"]:
-        # From the start to the end of the half-epoch: waiting for a thread, and for the others.
+        # The rest of the half-epoch: it waits for a thread, and then for the other partitions.
         partition["overhead"] = half.seconds - partition["solving"] - partition["waiting"]
     return values
