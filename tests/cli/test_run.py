@@ -48,7 +48,7 @@ def test_what_it_says(folder):
     code, out, err = run(folder)
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert "prepare: not made yet" in lines
+    assert "prepare: no output yet" in lines
     assert [line for line in lines if line.startswith("epoch    3/3  objective")]
     assert any(line.startswith("prepare: users 40, items ") for line in lines)
     evaluated = [line for line in lines if line.startswith("evaluate: ratings ")]
