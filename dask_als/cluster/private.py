@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from distributed import Nanny, Scheduler, Security, Worker
 from distributed.deploy.spec import SpecCluster
 
+from dask_als.cluster import parent
 from dask_als.core.executor import Shape
 from dask_als.dask_internals import serve_only_below
 
@@ -137,6 +138,7 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
                 # Without it, a worker without a host listens on all interfaces.
                 "dashboard_address": "127.0.0.1:0",
                 "silence_logs": silence_logs,
+                "preload": [parent.PRELOAD],
             },
         }
         self._path = path

@@ -26,6 +26,8 @@ _DELIMITERS = (",", "\t", ";", "|")
 _HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*([^\r\n]*)([\r\n]?)")
 _NUMBER_TYPES = {"user": pa.int64(), "item": pa.int64(), "rating": pa.float64(), "time": pa.int64()}
 _MOST_SHOWN = 200
+# More would only slow down the parser: each block has a buffer for each column.
+_MOST_COLUMNS = 10_000
 
 Malformed = tuple[int, str]
 """A record that cannot be parsed: its number in the text, from 0, and the reason."""
@@ -81,6 +83,10 @@ def read_format(start: bytes, path: str, *, is_all: bool) -> CsvFormat:
         names = next(csv.reader(io.StringIO(text), delimiter=delimiter))
     except csv.Error as error:
         raise InputError(f"{path} has a header that cannot be read: {error}") from None
+    if len(names) > _MOST_COLUMNS:
+        raise InputError(
+            f"{path} has a header of {len(names):,} columns; at most {_MOST_COLUMNS:,} are read"
+        )
     return CsvFormat(tuple(name.strip() for name in names), delimiter, header.end())
 
 

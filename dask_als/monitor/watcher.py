@@ -103,6 +103,6 @@ class _Teller(threading.Thread):
             if answer["progress"] and not last:
                 self._listener.progress(Progress(**answer["progress"]))
         except Exception:
-            # Say, a trace on a full disk: no reason to lose the model.
-            _LOG.exception("half-epochs are told no longer")
+            # A listener that fails must not cost the model.
+            _LOG.exception("the listener of this training failed; it gets no more events")
             self._listener = Listener()
