@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.data import small_settings
@@ -70,7 +71,8 @@ def test_csv_is_what_the_folder_holds(trained, exact, tmp_path, ending):
     path = tmp_path / f"best.csv{ending}"
     written(trained, path)
     assert os.listdir(tmp_path) == [path.name]
-    content = pl.read_csv(path, schema_overrides={"item_id": pl.String})
+    with pa.input_stream(path, compression="detect") as file:
+        content = pl.read_csv(file.read(), schema_overrides={"item_id": pl.String})
     assert content.columns == exact.column_names
     assert content["item_id"].to_list() == exact.column("item_id").to_pylist()
     assert content["rank"].to_list() == exact.column("rank").to_pylist()
