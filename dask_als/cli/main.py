@@ -29,6 +29,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "recommend",
+    "export",
     "similar",
     "explain",
     "fold-in",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.argument("dataset")
-@click.option("--out", metavar="DIR", help="Directory to write, as Parquet.")
+@click.option(
+    "--out",
+    metavar="DIR|FILE",
+    help="Directory of Parquet to write, or a file: .csv or .jsonl, also with .gz, .bz2, .zst.",
+)
 @click.option("--to", metavar="ID", help="Print recommendations for this user or item only.")
 @click.option(
     "--to-file", metavar="FILE", help="Recommend only to the ids in this file, one per line."
@@ -81,6 +86,7 @@ def recommend(
     \b
     Example:
         dask-als recommend MODEL DATASET --out DIR -k 10
+        dask-als recommend MODEL DATASET --out best.csv
         dask-als recommend MODEL DATASET --to 307
     """
     from dask_als.cli import console
@@ -88,6 +94,11 @@ def recommend(
     from dask_als.data.dataset import open_dataset
     from dask_als.model.model import ALSModel
     from dask_als.model.recommend import recommend as run
+    from dask_als.model.recommendation_text import (
+        check_text_path,
+        text_format,
+        text_of_recommendations,
+    )
 
     settings = settings_of(RecommendSettings, options)
     if (out is None) == (to is None):
@@ -104,11 +115,18 @@ def recommend(
     assert out is not None
     only = _ids(loaded.rows(side), to_file)
     screen = console.Screen(stderr=as_json)
-    with computing(screen, options) as executor, console.counting(screen, "tasks") as progress:
+    is_text = text_format(out) is not None
+    if is_text:
+        check_text_path(out, overwrite=overwrite)
+    with (
+        computing(screen, options) as executor,
+        console.counting(screen, "tasks") as progress,
+        text_of_recommendations(out) if is_text else nullcontext(out) as directory,
+    ):
         made = run(
             model,
             open_dataset(dataset),
-            out,
+            directory,
             executor,
             settings,
             only=only,
