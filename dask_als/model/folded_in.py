@@ -11,6 +11,7 @@ import pandas as pd
 
 from dask_als.core.blocks import Factors
 from dask_als.core.side import Side
+from dask_als.model.lists import recommended_to_one
 
 if TYPE_CHECKING:
     from dask_als.model.model import ALSModel
@@ -37,10 +38,12 @@ class FoldedIn:
     @cached_property
     def scores(self) -> np.ndarray:
         """Predicted rating of every row of the fixed side."""
-        state = Factors(np.array([self.bias]), self.factors[None, :])
-        return self.model.scores(self.side, state, 0)
+        return self.model.scores(self.side, self._state)
 
     def recommend(self, k: int = 10) -> pd.DataFrame:
         """Return the best unrated rows of the other side, like `ALSModel.recommend`."""
-        one = Factors(np.array([self.bias], self.factors.dtype), self.factors[None, :])
-        return self.model.best_for(self.side, one, k, without=self.rated)
+        return recommended_to_one(self.model, self.side, self._state, k, without=self.rated)
+
+    @property
+    def _state(self) -> Factors:
+        return Factors(np.array([self.bias], self.factors.dtype), self.factors[None, :])
