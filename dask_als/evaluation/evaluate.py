@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from dask_als.model import files as model_files
 from dask_als.model.recommend import rated_by
 from dask_als.model.top_k import top_k
 from dask_als.settings.evaluation import EvaluateSettings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,9 @@ def evaluation_of(
     sums: PartSums, calibration: Calibration | None, n_items: int, settings: EvaluateSettings
 ) -> Evaluation:
     """Return the results that sums over all partitions lead to."""
+    if not sums.n_relevant:
+        least = f" of at least {settings.relevant_from:g}" if settings.relevant_from else ""
+        _LOG.warning("there is no held-out rating%s, so there are no ranked lists", least)
     return Evaluation(
         settings=settings,
         n_test=sums.n_test,

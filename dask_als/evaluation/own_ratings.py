@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,21 +20,20 @@ from dask_als.core import storage
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.executor import Executor, SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
+from dask_als.core.wording import option_words
 from dask_als.data.dataset import Dataset, Partition, read_block
 from dask_als.data.frames import columns_of_table, table_of, write_table
 from dask_als.data.prepare import prepare
 from dask_als.evaluation.evaluate import evaluation_of, relevant_ratings, summed
 from dask_als.evaluation.results import Evaluation
 from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of
+from dask_als.model.model import ALSModel
 from dask_als.model.rows import UNKNOWN
 from dask_als.model.scores import scores_of_pairs
 from dask_als.model.top_k import Candidates, candidates, top_k
 from dask_als.model.training_data import seen_by
 from dask_als.settings.data import Columns
 from dask_als.settings.evaluation import EvaluateSettings
-
-if TYPE_CHECKING:
-    from dask_als.model.model import ALSModel
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,6 +78,66 @@ def evaluate_in_memory(
         return evaluate_on(model, test, executor, settings)
 
 
+def evaluate_file(
+    model: str,
+    ratings: str,
+    executor: Executor,
+    settings: EvaluateSettings,
+    *,
+    scratch: str,
+    columns: Columns = Columns(),
+    dataset: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Measure a model on the ratings in a file.
+
+    Parameters
+    ----------
+    model : str
+        A model directory that all workers can read.
+    ratings : str
+        A source that `prepare` reads.
+    scratch : str
+        A directory for the prepared ratings that all workers can read and write.
+    columns : Columns, optional
+        Of `ratings`.
+    dataset : str, optional
+        The dataset that the model was trained on, if the model does not find it.
+    progress : callable, optional
+        Called with the number of partitions that are done, and of all partitions.
+
+    Raises
+    ------
+    InputError
+        If model, dataset or ratings cannot be used.
+    """
+    loaded = executor.submit(
+        _load,
+        storage.absolute(model),
+        dataset and storage.absolute(dataset),
+        key="model-to-evaluate",
+    )
+    executor.gather([executor.submit(_check, loaded, key="check-model")])
+    path = storage.join(scratch, "dataset")
+    test = prepare(ratings, path, executor, columns=columns)
+    n_rejected = test.source["rejected"]
+    if n_rejected:
+        _LOG.warning("%s: %s rows are not usable and were left out", ratings, f"{n_rejected:,}")
+    return evaluate_on(loaded, test, executor, settings, progress=progress)
+
+
+def _load(model: str, dataset: str | None) -> ALSModel:
+    with option_words():
+        loaded = ALSModel.load(model, dataset)
+    # Every worker can read the dataset where it is.
+    loaded.owns_dataset = False
+    return loaded
+
+
+def _check(model: ALSModel) -> None:
+    """Raise the error of a model that cannot be loaded before ratings are read."""
+
+
 def evaluate_on(
     model: Any,
     test: Dataset,
@@ -110,12 +169,15 @@ def evaluate_on(
         for number, partition in enumerate(test.users.partitions)
     ]
     sums = summed(executor.as_completed(parts), len(parts), progress)
-    (n_items,) = executor.gather([executor.submit(_n_items, known, key="n-items")])
+    ((n_items, has_lists),) = executor.gather([executor.submit(_size, known, key="size")])
+    if not has_lists:
+        _LOG.warning("the training ratings are not found, so there are no ranked lists")
     return evaluation_of(sums, None, n_items, settings)
 
 
-def _n_items(known: _OnModel) -> int:
-    return len(known.model.items.ids)
+def _size(known: _OnModel) -> tuple[int, bool]:
+    """Return the number of items, and whether items can be ranked."""
+    return len(known.model.items.ids), bool(known.lists)
 
 
 def _on_model(model: ALSModel, test: Dataset) -> _OnModel:
@@ -127,8 +189,6 @@ def _on_model(model: ALSModel, test: Dataset) -> _OnModel:
         counts = model.items.counts.astype(np.float64)
         popularity = Factors(counts, np.zeros((len(counts), model.items.state.factors.shape[1])))
         lists = {"model": candidates(model.items.state), "most popular": candidates(popularity)}
-    else:
-        _LOG.warning("the training ratings are not found, so there are no ranked lists")
     mean = model.manifest.global_mean if model.settings.center else None
     if model.dataset is not None:
         mean = model.dataset.rating_mean

@@ -16,7 +16,7 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
 
 if TYPE_CHECKING:
-    from dask_als.model.model import ALSModel
+    from dask_als.model.in_memory import InMemoryModel
 
 
 def contributions(
@@ -48,7 +48,7 @@ def contributions(
     return weights, weights * residuals
 
 
-def explained(model: ALSModel, user: Any, item: Any) -> pd.DataFrame:
+def explained(model: InMemoryModel, user: Any, item: Any) -> pd.DataFrame:
     """Return how much each of a user's ratings contributes; see `ALSModel.explain`."""
     if model.settings.feedback != "explicit" or model.settings.method != "als":
         raise InputError("only a model of explicit ratings, trained by als, can be explained")

@@ -12,9 +12,10 @@ import pandas as pd
 from dask_als.core.blocks import Factors
 from dask_als.core.side import Side
 from dask_als.model.lists import recommended_to_one
+from dask_als.model.scores import scores_of_all
 
 if TYPE_CHECKING:
-    from dask_als.model.model import ALSModel
+    from dask_als.model.in_memory import InMemoryModel
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class FoldedIn:
         Rows of the fixed side that it has rated.
     """
 
-    model: ALSModel
+    model: InMemoryModel
     side: Side
     bias: float
     factors: np.ndarray
@@ -38,7 +39,11 @@ class FoldedIn:
     @cached_property
     def scores(self) -> np.ndarray:
         """Predicted rating of every row of the fixed side."""
-        return self.model.scores(self.side, self._state)
+        return scores_of_all(
+            self._state,
+            self.model.rows(self.side.other).state,
+            mean=self.model.manifest.global_mean,
+        )
 
     def recommend(self, k: int = 10) -> pd.DataFrame:
         """Return the best unrated rows of the other side, like `ALSModel.recommend`."""

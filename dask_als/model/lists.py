@@ -19,11 +19,11 @@ from dask_als.model.top_k import Best, Seen, candidates, check_k, top_k
 from dask_als.model.training_data import seen_by
 
 if TYPE_CHECKING:
-    from dask_als.model.model import ALSModel
+    from dask_als.model.in_memory import InMemoryModel
 
 
 def recommended(
-    model: ALSModel,
+    model: InMemoryModel,
     side: Side,
     identifier: Any,
     k: int,
@@ -63,7 +63,7 @@ def recommended(
 
 
 def recommended_to_one(
-    model: ALSModel, side: Side, one: Factors, k: int, *, without: np.ndarray
+    model: InMemoryModel, side: Side, one: Factors, k: int, *, without: np.ndarray
 ) -> pd.DataFrame:
     """Return the best for a row that is not in the model.
 
@@ -84,7 +84,7 @@ def recommended_to_one(
 
 
 def _best(
-    model: ALSModel,
+    model: InMemoryModel,
     side: Side,
     searching: Factors,
     k: int,
@@ -97,14 +97,20 @@ def _best(
 
 
 def most_similar(
-    model: ALSModel, side: Side, identifier: Any, k: int, *, least_ratings: int, measure: Measure
+    model: InMemoryModel,
+    side: Side,
+    identifier: Any,
+    k: int,
+    *,
+    least_ratings: int,
+    measure: Measure,
 ) -> pd.DataFrame:
     """Return the rows of a side whose factors are most similar; see `ALSModel.similar`."""
     k, rows = check_k(k), model.rows(side)
     row = rows.row(identifier)
     if not rows.counts[row]:
         raise InputError(
-            f"{side.singular} {identifier!r} has no training rating, so its factors say nothing "
+            f"{side.singular} {rows.ids[row]} has no training rating, so its factors say nothing "
             f"about similar {side.name}"
         )
     scores = similarities(rows.state.factors, row, measure)

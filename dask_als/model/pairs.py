@@ -13,11 +13,11 @@ from dask_als.model.rows import UNKNOWN
 from dask_als.model.scores import scores_of_pairs
 
 if TYPE_CHECKING:
-    from dask_als.model.model import ALSModel
+    from dask_als.model.in_memory import InMemoryModel
 
 
 def predicted_pairs(
-    model: ALSModel, pairs: pa.Table, *, clip: bool = False, unknown: Unknown = "ignore"
+    model: InMemoryModel, pairs: pa.Table, *, clip: bool = False, unknown: Unknown = "ignore"
 ) -> pa.Table:
     """Predict the ratings of pairs.
 

@@ -16,10 +16,10 @@ from dask_als.model.rows import write_model_rows
 from dask_als.model.training_data import OWN_DATASET, copy_dataset, reference_to
 
 if TYPE_CHECKING:
-    from dask_als.model.model import ALSModel
+    from dask_als.model.in_memory import InMemoryModel
 
 
-def save_model(model: ALSModel, path: str, *, overwrite: bool, ratings: bool) -> None:
+def save_model(model: InMemoryModel, path: str, *, overwrite: bool, ratings: bool) -> None:
     """Write a model directory; see `ALSModel.save`."""
     with staged_directory(path, MODEL, overwrite=overwrite) as staging:
         users, items = (
@@ -48,7 +48,7 @@ def save_model(model: ALSModel, path: str, *, overwrite: bool, ratings: bool) ->
         )
 
 
-def _copy(model: ALSModel, staging: str, path: str) -> dict[str, str]:
+def _copy(model: InMemoryModel, staging: str, path: str) -> dict[str, str]:
     """Copy the dataset into a model directory; return the entry in the manifest."""
     assert model.dataset is not None, "there is one to copy"
     copy = storage.join(staging, OWN_DATASET)

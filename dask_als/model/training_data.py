@@ -19,7 +19,7 @@ from dask_als.core.limits import is_on_same_storage
 from dask_als.core.side import Side
 from dask_als.data.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
 from dask_als.errors import InputError
-from dask_als.model.files import ModelManifest
+from dask_als.model.files import ModelManifest, read_manifest
 from dask_als.model.top_k import Seen
 
 OWN_DATASET = "ratings"
@@ -71,6 +71,24 @@ def dataset_of(manifest: ModelManifest, model: str, path: str | None) -> Dataset
     return None
 
 
+def found_dataset(model: str) -> Dataset:
+    """Open the dataset that a model directory was trained on.
+
+    Raises
+    ------
+    InputError
+        If there is no model, or its dataset is not found.
+    """
+    manifest = read_manifest(model)
+    dataset = dataset_of(manifest, model, None)
+    if dataset is None:
+        raise InputError(
+            f"{model} was trained on {manifest.dataset['path']}, which is not there or has "
+            "changed; name the dataset"
+        )
+    return dataset
+
+
 def _places(manifest: ModelManifest, model: str) -> Iterator[str]:
     """Yield the paths where the dataset of a model may be."""
     yield storage.join(model, OWN_DATASET)
@@ -99,10 +117,15 @@ def reference_to(dataset: Dataset, model: str) -> dict[str, str]:
         The directory where the model will be, not where it is written.
     """
     reference = {"path": dataset.path, "fingerprint": dataset.fingerprint}
-    beside = storage.absolute(model).rpartition("/")[0]
-    if beside.startswith("/") and dataset.path.startswith("/"):
-        reference["relative"] = os.path.relpath(dataset.path, beside)
-    return reference
+    return with_relative_path(reference, model)
+
+
+def with_relative_path(reference: dict[str, str], model: str) -> dict[str, str]:
+    """Add the path relative to the parent of a model directory, if both are local."""
+    path, parent = reference["path"], storage.absolute(model).rpartition("/")[0]
+    if not (path.startswith("/") and parent.startswith("/")):
+        return reference
+    return {**reference, "relative": os.path.relpath(path, parent)}
 
 
 def copy_dataset(dataset: Dataset, target: str) -> None:

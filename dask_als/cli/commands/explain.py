@@ -14,14 +14,14 @@ from dask_als.cli.commands.options import debug_option, json_option
 @click.argument("user")
 @click.argument("item")
 @click.option("-k", "k", default=10, type=click.IntRange(1), help="How many ratings to show.")
-@click.option("--dataset", metavar="DIR", help="The dataset, if it was moved since training.")
+@click.option("--dataset", metavar="DIR", help="The training data, if the MODEL does not find it.")
 @json_option
 @debug_option
 def explain(model: str, user: str, item: str, k: int, dataset: str | None, as_json: bool) -> None:
     r"""Show which ratings of a USER a MODEL's prediction for an ITEM comes from.
 
-    A rating's part is what it adds to the prediction, in units of a rating: its weight, which says
-    how alike the two items are to this user, times what mean and biases leave of it.
+    A rating's part is what it adds to the prediction, in units of a rating: its weight, which is
+    the similarity of the two items to this user, times the rating without mean and biases.
 
     \b
     Example:

@@ -31,7 +31,7 @@ from dask_als.core.side import side_named
     type=click.IntRange(0),
     help="Leave out those with fewer training ratings.",
 )
-@click.option("--dataset", metavar="DIR", help="Where titles are, if it was moved since training.")
+@click.option("--dataset", metavar="DIR", help="Where titles are, if the MODEL does not find it.")
 @json_option
 @debug_option
 def similar(
@@ -44,7 +44,7 @@ def similar(
     dataset: str | None,
     as_json: bool,
 ) -> None:
-    r"""Find the items of a MODEL that are most like the item ID, or users like a user.
+    r"""Find the items of a MODEL that are most similar to the item ID, or users similar to a user.
 
     \b
     Example:
@@ -54,10 +54,10 @@ def similar(
     from dask_als.model.model import ALSModel
 
     loaded = ALSModel.load(model, dataset)
-    its_side = side_named(side)  # type: ignore[arg-type]
-    one = loaded.rows(its_side).parse(identifier)
+    own_side = side_named(side)  # type: ignore[arg-type]
+    one = loaded.rows(own_side).parse(identifier)
     frame = loaded.similar(
-        its_side,
+        own_side,
         one,
         k,
         least_ratings=least_ratings,
@@ -67,4 +67,4 @@ def similar(
         click.echo(frame.to_json(orient="records", indent=2))
         return
     name = loaded.name_of(one) if side == "items" else f"user {one}"
-    console.Screen().print(console.table_of(frame, f"Most like {name}"))
+    console.Screen().print(console.table_of(frame, f"Most similar to {name}"))
