@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_als.core import storage
-from dask_als.data.source import listed
+from dask_als.data.source_files import listed
 from dask_als.errors import InputError
 from dask_als.settings.data import DEFAULT_TIME, Columns
 
