@@ -7,7 +7,16 @@ u·v is a sum with one term for each rating: (v A⁻¹ f_n) y_n. Hu, Koren and V
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import pandas as pd
+
+from dask_als.core.side import ITEMS, USERS
+from dask_als.errors import InputError
+
+if TYPE_CHECKING:
+    from dask_als.model.in_memory import InMemoryModel
 
 
 def contributions(
@@ -37,3 +46,30 @@ def contributions(
     # Least squares also solves a singular A, which only a ridge of 0 allows.
     weights = rated @ np.linalg.lstsq(matrix, target.astype(np.float64), rcond=None)[0]
     return weights, weights * residuals
+
+
+def explained(model: InMemoryModel, user: Any, item: Any) -> pd.DataFrame:
+    """Return how much each of a user's ratings contributes; see `ALSModel.explain`."""
+    if model.settings.feedback != "explicit" or model.settings.method != "als":
+        raise InputError("only a model of explicit ratings, trained by als, can be explained")
+    row, target = model.users.row(user), model.items.row(item)
+    rated, ratings = model.rated_rows(USERS, row)
+    solved = model.solver.solve(USERS, rated, ratings, model.users.state[row : row + 1])
+    bias = float(solved.bias[0])
+    items, mean = model.items.state, model.manifest.global_mean
+    regularization = model.settings.regularization(USERS)
+    weight = max(1, len(rated)) if regularization.by_count else 1
+    weights, parts = contributions(
+        items.factors[rated],
+        ratings.astype(np.float64) - mean - bias - items.bias[rated],
+        items.factors[target],
+        ridge=regularization.factor * weight / model.settings.residual_precision,
+    )
+    order = np.lexsort((rated, -np.abs(parts)))
+    frame = model.described(
+        ITEMS, rated[order], rating=ratings[order], weight=weights[order], part=parts[order]
+    )
+    product = float(parts.sum())
+    score = mean + bias + float(items.bias[target]) + product
+    frame.attrs = {"product": product, "score": score}
+    return frame
