@@ -420,6 +420,7 @@ def test_marginal_moments(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(MOVIELENS is None, reason="needs ../shared/data/ml-latest-small")
 def test_the_defaults_beat_least_squares(tmp_path, capsys):
     errors, seconds = [], []

@@ -4,6 +4,7 @@
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import assert_type
 
@@ -21,6 +22,7 @@ from dask_als import (
     PrepareSettings,
     StopSettings,
     TrainSettings,
+    UnknownIdWarning,
 )
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import SerialExecutor
@@ -85,6 +87,12 @@ def use(model: ALSModel, folder: str) -> None:
     assert_type(model.predict(3, 4), float)
     assert_type(model.predict([3, 4], [4, 5]), NDArray[np.float64])
     assert_type(model.predict(np.array([3, 4]), pd.Series([4, 5])), NDArray[np.float64])
+    pairs = pd.DataFrame({"reader": [3, 4], "book": [4, 5]})
+    columns = Columns(user="reader", item="book", rating=None)
+    assert_type(model.predict_frame(pairs, columns=columns, clip=True), pd.DataFrame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnknownIdWarning)
+        assert_type(model.predict(99, 4, unknown="ignore"), float)
     assert_type(model.recommend(user=3, k=2, seen=True), pd.DataFrame)
     assert_type(model.recommend_to(ITEMS, 4, k=2, seen=True, exclude=[1]), pd.DataFrame)
     assert_type(model.rated_items(3), pd.DataFrame)
