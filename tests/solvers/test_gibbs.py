@@ -277,8 +277,8 @@ def as_drawn(sides):
     """Return alpha and both sides, as `tiny_from_the_prior`."""
     return sides[ITEMS].residual_precision, [
         (
-            s.state.bias,
-            s.state.factors,
+            s.solution.bias,
+            s.solution.factors,
             s.shared.bias_precision,
             s.shared.factor_mean,
             s.shared.factor_precision,
@@ -306,7 +306,7 @@ def after_an_epoch(method, epoch, sides, rated):
 
 def predictions_of(sides):
     """Return what is predicted for all pairs."""
-    u, v = sides[USERS].state, sides[ITEMS].state
+    u, v = sides[USERS].solution, sides[ITEMS].solution
     return 3.0 + u.bias[:, None] + v.bias + u.factors @ v.factors.T
 
 
