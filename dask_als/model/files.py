@@ -7,6 +7,8 @@
       users/part-00000.parquet …     id, count, bias, factors (fixed-size list of rank floats),
                                      of an average of samples also bias_of_samples
       items/part-00000.parquet …     the same
+      new_users.parquet              of a compact model: the prior of new rows
+      new_items.parquet              the same
       history.jsonl                  one object per epoch
 """
 
@@ -49,11 +51,14 @@ class ModelSide:
         The bias of rows without training ratings, and of unknown ids.
     partitions : tuple of Partition
         The part files' rows, training ratings and CRC-32.
+    new_rows_crc32 : int or None
+        Of a compact model, CRC-32 of the prior of new rows.
     """
 
     digest: str
     mean_bias: float
     partitions: tuple[Partition, ...]
+    new_rows_crc32: int | None = None
 
     @property
     def n_rows(self) -> int:
@@ -77,10 +82,33 @@ class KeptFiles:
     samples : tuple of int or None
         Of the manifests of the samples that were kept so far, in their order; None of one that an
         earlier release wrote.
+    reduction : int or None
+        Of the manifest of the newest reduction of samples, if there is one. The samples before it
+        may be gone.
     """
 
     predictions: tuple[int, ...] = ()
     samples: tuple[int | None, ...] = ()
+    reduction: int | None = None
+
+
+@dataclass(frozen=True)
+class Compact:
+    """What model.json says of samples that were cut down to one rank.
+
+    Attributes
+    ----------
+    rank : int
+    samples : int
+        How many were cut down.
+    distance : float
+        An upper bound on the root mean square, over all pairs, of the difference between a
+        prediction and the mean of those of the samples.
+    """
+
+    rank: int
+    samples: int
+    distance: float
 
 
 @dataclass(frozen=True)
@@ -107,6 +135,8 @@ class ModelManifest:
         CRC-32 of the figures of all epochs; None if it is not known.
     kept : KeptFiles or None
         Of a checkpoint, what training needs besides the model to resume; None if it is not known.
+    compact : Compact or None
+        Of a compact model.
     """
 
     settings: TrainSettings
@@ -121,10 +151,13 @@ class ModelManifest:
     residual_precision: float | None = None
     history_crc32: int | None = None
     kept: KeptFiles | None = None
+    compact: Compact | None = None
 
     @property
     def rank(self) -> int:
-        """Length of a factor vector of the model: a sample's, times the samples."""
+        """Length of a factor vector of the model."""
+        if self.compact is not None:
+            return self.compact.rank
         return self.settings.rank * self.samples
 
     @property
@@ -143,6 +176,10 @@ class ModelManifest:
             for side in SIDES
             for number, part in enumerate(self.side(side).partitions)
         }
+        for side in SIDES:
+            crc32 = self.side(side).new_rows_crc32
+            if crc32 is not None:
+                found[new_rows_path(model, side)] = crc32
         if self.history_crc32 is not None:
             found[storage.join(model, HISTORY)] = self.history_crc32
         return found
@@ -155,6 +192,11 @@ class ModelManifest:
 def part_path(model: str, side: Side, number: int) -> str:
     """Return the path of one part of a model."""
     return storage.part_of(model, side.name, storage.part_name(number))
+
+
+def new_rows_path(model: str, side: Side) -> str:
+    """Return the path of the prior of new rows of a compact model."""
+    return storage.part_of(model, f"new_{side.name}.parquet")
 
 
 def write_part(
@@ -428,7 +470,7 @@ def check_has_samples(manifest: ModelManifest, model: str) -> float:
     if not manifest.knows_deviations or manifest.residual_precision is None:
         raise InputError(
             f"{model} is not an average of samples of both sides, so it knows no standard "
-            "deviations; train one with --method gibbs"
+            "deviations; train one with --method gibbs --keep-samples"
         )
     return manifest.residual_precision
 

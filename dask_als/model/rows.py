@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,8 @@ from dask_als.core.side import Side
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.files import ModelManifest, ModelSide
+from dask_als.model.new_row_files import read_new_rows, write_new_rows
+from dask_als.solvers.new_rows import NewRowPrior
 
 UNKNOWN = -1
 
@@ -37,6 +39,8 @@ class ModelRows:
         The bias of an unknown id.
     biases_of_samples : ndarray, shape (n_rows, n_samples), or None
         Of an average of samples.
+    new_rows : NewRowPrior or None
+        Of a compact model, the prior of new rows of this side.
     """
 
     side: Side
@@ -45,6 +49,7 @@ class ModelRows:
     state: Factors
     mean_bias: float
     biases_of_samples: np.ndarray | None = None
+    new_rows: NewRowPrior | None = None
 
     def rows(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Return the row of each id, -1 for unknown ones."""
@@ -115,6 +120,7 @@ def read_model_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows
         model_files.state_of(table),
         its.mean_bias,
         model_files.biases_of_samples(table) if manifest.knows_deviations else None,
+        read_new_rows(path, manifest, side),
     )
 
 
@@ -122,6 +128,8 @@ def write_model_rows(path: str, side: ModelSide, rows: ModelRows) -> ModelSide:
     """Write the parts of one side of a model; return what its manifest says of the side."""
     table = pa.table({"id": pa.array(rows.ids), "count": rows.counts})
     biases = rows.biases_of_samples
+    if rows.new_rows is not None:
+        side = replace(side, new_rows_crc32=write_new_rows(path, rows.side, rows.new_rows))
     return side.written(
         [
             model_files.write_part(

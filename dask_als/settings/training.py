@@ -68,6 +68,10 @@ class TrainSettings:
         here holds for folding in, and for the baselines of an evaluation.
     burn_in, samples : int
         With gibbs, the first epochs, which are not kept, and those after them, which are.
+    model_rank : int
+        With gibbs, the rank of the model, to which the samples are cut down; None makes it `rank`.
+    keep_samples : bool
+        With gibbs, write the factors of all samples instead: for standard deviations.
     feedback : {"explicit", "implicit"}
         Whether the numbers are ratings, or say how sure a preference is (counts of events, say).
         Implicit feedback has no mean and no biases.
@@ -101,6 +105,8 @@ class TrainSettings:
     method: Literal["als", "gibbs"] = "als"
     burn_in: int = 15
     samples: int = 40
+    model_rank: int | None = None
+    keep_samples: bool = False
     feedback: Literal["explicit", "implicit"] = "explicit"
     confidence: float = 1.0
     frequency_exponent: float = 0.0
@@ -121,6 +127,10 @@ class TrainSettings:
                 require_finite("factor_regularization", weight, positive=True)
             scaling = self.regularization_scaling
             require(scaling == "plain", "regularization_scaling", scaling, "plain with gibbs")
+        if self.model_rank is not None:
+            require_whole("model_rank", self.model_rank, least=1)
+            demand = "left out with keep-samples, whose model has the factors of all samples"
+            require(not self.keep_samples, "model_rank", self.model_rank, demand)
         require_whole("rank", self.rank, least=1)
         require_whole("epochs", self.epochs, least=1)
         require_whole("seed", self.seed, least=0)
@@ -156,6 +166,13 @@ class TrainSettings:
     def n_kept(self) -> int:
         """How many epochs' models the one that is written is made of."""
         return self.samples if self.method == "gibbs" else 1
+
+    @property
+    def reduced_rank(self) -> int | None:
+        """The rank to which samples are cut down; None if they are not."""
+        if self.method != "gibbs" or self.keep_samples:
+            return None
+        return self.model_rank or self.rank
 
     def keeps(self, epoch: int) -> bool:
         """Return whether the model after an epoch is kept, for the average at the end."""

@@ -170,7 +170,19 @@ train_options = together(
         help="Best factors, or an average over samples of them.",
     ),
     setting(TrainSettings, "burn_in", help="With gibbs: first epochs, not kept."),
-    setting(TrainSettings, "samples", help="With gibbs: epochs that are kept."),
+    setting(TrainSettings, "samples", help="With gibbs: epochs that are averaged."),
+    setting(
+        TrainSettings,
+        "model_rank",
+        type=int,
+        help="With gibbs: rank of the model, the average.  [default: rank]",
+    ),
+    setting(
+        TrainSettings,
+        "keep_samples",
+        is_flag=True,
+        help="With gibbs: a model of all samples, for standard deviations.",
+    ),
     setting(
         TrainSettings,
         "feedback",
