@@ -1,12 +1,12 @@
-"""Serve recommendations from a vector index, and compare them with the exact ones.
+"""Recommend with a vector index and compare with the exact recommendations.
 
     dask-als recommend MODEL DATASET --out EXACT -k 10 --seen
     python jobs/vector_index.py MODEL EXACT
 
-The score of a user and an item is a mean, the user's bias, the item's bias and the product of their
-factors. For one user, mean and own bias are the same for all items. So with the item's bias as one
-more dimension, and a 1 in that place of the user, the items with the largest inner products are the
-best ones: what an index of vectors searches for. Needs polars and usearch, nothing of dask-als.
+The score of a user and an item is the sum of the mean, both biases and the inner product of the
+factors. The mean and the bias of the user are the same for all items. Append the bias of each item
+to its factors, and a 1 to those of the user: the items with the largest inner products then have
+the highest scores. Needs polars and usearch, but not dask-als.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from usearch.index import Index
 
 
 def main(model: str, exact: str) -> None:
-    """Print how much of the exact lists the index finds."""
+    """Print the recall of the index: the share of the exact lists that it finds."""
     users, items = (pl.read_parquet(f"{model}/{side}/*.parquet") for side in ("users", "items"))
     index = index_of(items)
     best = pl.read_parquet(f"{exact}/*.parquet").group_by("user_id").agg("item_id")
@@ -29,8 +29,8 @@ def main(model: str, exact: str) -> None:
     k = json.loads(manifest)["settings"]["k"]
     found = items["id"].to_numpy()[index.search(queries_of(both), k).keys]
     shared = [
-        len(set(mine) & set(its)) / len(its)
-        for mine, its in zip(found.tolist(), both["item_id"].to_list(), strict=True)
+        len(set(approximate) & set(best)) / len(best)
+        for approximate, best in zip(found.tolist(), both["item_id"].to_list(), strict=True)
     ]
     print(f"{np.mean(shared):.1%} of the best {k} of {len(shared):,} users found by the index")
 
@@ -44,7 +44,7 @@ def index_of(items: pl.DataFrame) -> Index:
 
 
 def queries_of(users: pl.DataFrame) -> np.ndarray:
-    """Return what to search for: a vector for each user."""
+    """Return the query vector of each user."""
     return np.column_stack([users["factors"].to_numpy(), np.ones(users.height, np.float32)])
 
 

@@ -14,16 +14,16 @@ MOST_PARTITIONS = 2**15 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The source's names for what a rating is made of.
+    """The names of the source's columns.
 
     Attributes
     ----------
     user, item : str
         Columns of the ids.
     rating : str or None
-        Column of the number; None counts every row as an event, a rating of 1.
+        Column of the rating; None counts every row as an event, a rating of 1.
     time : str or None
-        Column of the time; None takes ``timestamp``, if it is there.
+        Column of the time; None means ``timestamp``, if the source has that.
     """
 
     user: str = "userId"
@@ -36,12 +36,12 @@ class Columns:
         require(len(set(names.values())) == len(names), "columns", list(names.values()), "distinct")
 
     def names(self) -> dict[str, str]:
-        """Return our word -> the source's word, for the columns that are there."""
+        """Return the source's name of each column that is set, by our name."""
         words = {"user": self.user, "item": self.item, "rating": self.rating, "time": self.time}
         return {word: name for word, name in words.items() if name is not None}
 
     def within(self, there: tuple[str, ...]) -> Columns:
-        """Return the same columns for a source that has these; the time may be found there."""
+        """Return the same columns, with the default time if the source has that column."""
         found = DEFAULT_TIME if DEFAULT_TIME in there else None
         return replace(self, time=self.time or found)
 
@@ -53,13 +53,13 @@ class PrepareSettings:
     Attributes
     ----------
     test_fraction : float
-        Share of the ratings held out, 0 (none) to below 1.
+        Fraction of the ratings that is held out: at least 0 (none) and below 1.
     split : {"random", "latest"}
-        Held out by a hash of ids and seed, or each user's last ratings by time.
+        Hold out ratings chosen by a hash of ids and seed, or each user's latest ratings.
     duplicates : {"last", "mean", "sum", "error"}
-        What becomes of several ratings of one item by one user.
+        How several ratings of one item by one user are combined.
     partitions : int or None
-        Partitions of each side; None chooses by the number of ratings.
+        Number of partitions of each side; None chooses it by the number of ratings.
     seed : int
         Seed of the random split.
 

@@ -1,4 +1,4 @@
-"""Settings of what a model is used for: evaluation and recommendations."""
+"""Settings of evaluation and recommendations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dask_als.settings.checks import require, require_choice, require_whole
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """What a model is measured by.
+    """How a model is evaluated.
 
     Attributes
     ----------
     k : int
         Length of the ranked lists.
     relevant_from : float or None
-        The least held-out rating that makes an item relevant to its user; None is any.
+        The least held-out rating that makes an item relevant to a user; None means any rating.
 
     Raises
     ------
@@ -38,20 +38,20 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendSettings:
-    """What is recommended to whom.
+    """Which recommendations are made.
 
     Attributes
     ----------
     side : {"users", "items"}
-        Who gets recommendations, of the other side.
+        The side that gets recommendations of the other side.
     k : int
-        How many, at most.
+        The maximum number of recommendations per row.
     seen : bool
-        Whether what has a training rating may be among them.
+        Whether to include pairs that have a training rating.
     rows_at_once : int
-        The most rows that a task searches for; its memory grows with them.
+        The maximum number of rows per task; a task's memory grows with it.
     std : bool
-        Whether the standard deviation of each rating is given, too; of a model of samples.
+        Whether to add the standard deviation of each rating; needs a model of samples.
 
     Raises
     ------

@@ -564,7 +564,7 @@ def test_titles_of_items_that_are_words(tmp_path):
 def test_an_output_that_is_there(plain, tmp_path):
     first = made(plain)
     before = Path(first.path, "manifest.json").read_bytes()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         made(plain, partitions=3)
     with pytest.raises(InputError, match="no column 'u'"):
         prepare(str(plain), first.path, SERIAL, columns=Columns(user="u"), overwrite=True)
@@ -660,7 +660,7 @@ def changes_a_rating(columns):
 @pytest.mark.parametrize(
     ("stage", "change", "message"),
     [
-        ("to-users", loses_a_rating, "ratings were written in all, 3,000 were read"),
+        ("to-users", loses_a_rating, "ratings were written in total, 3,000 were read"),
         ("to-items", loses_a_rating, "ratings were written by item"),
         ("to-items", changes_a_rating, "by user and by item are not the same"),
     ],

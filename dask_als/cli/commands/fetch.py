@@ -33,6 +33,6 @@ def fetch(name: str, to: str, base_url: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(fetched), indent=2))
         return
-    checked = f"MD5 {fetched.md5}" if fetched.md5 else "no checksum is published; the zip is whole"
+    checked = f"MD5 {fetched.md5}" if fetched.md5 else "no published checksum; the zip is intact"
     say(f"{fetched.path} ({checked})")
     say(f"next: dask-als prepare {fetched.path} DATASET --test-fraction 0.1")

@@ -32,19 +32,24 @@ if TYPE_CHECKING:
 @click.option(
     "--events",
     is_flag=True,
-    help="Each row is an event, not a rating; a pair's rating counts them.",
+    help="Rows are events without a rating; the rating of a pair is its number of events.",
 )
-@click.option("--titles", help="CSV file of item titles.  [default: GroupLens' movies.csv beside]")
-@click.option("--title-col", default="title", help="Its column of titles.")
+@click.option(
+    "--titles",
+    help="CSV file of item titles.  [default: movies.csv beside the ratings, if there is one]",
+)
+@click.option("--title-col", default="title", help="Column of the titles in that file.")
 @split_options
 @setting(
     PrepareSettings,
     "duplicates",
     type=click.Choice(["last", "mean", "sum", "error"]),
-    help="What becomes of several ratings of one pair; with --events, sum unless given.",
+    help="How to merge several ratings of one pair; with --events, the default is sum.",
 )
 @click.option(
-    "--partitions", type=int, help="Of each side.  [default: one for 1 to 2 million ratings]"
+    "--partitions",
+    type=int,
+    help="Partitions of each side.  [default: one per 1 to 2 million ratings]",
 )
 @setting(PrepareSettings, "seed", help="Seed of the random split.")
 @overwrite_option
@@ -60,7 +65,7 @@ def prepare(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Make a DATASET of SOURCE: CSV (.csv, .gz, .zip) or Parquet; a file, a folder or a glob.
+    r"""Make a DATASET from SOURCE: CSV (.csv, .gz, .zip) or Parquet; a file, a folder or a glob.
 
     \b
     Example:
@@ -99,7 +104,7 @@ def _is_default(option: str) -> bool:
 
 
 def dataset_json(dataset: Dataset) -> dict[str, Any]:
-    """Return where a dataset is, its size, and what became of the rows of its source."""
+    """Return the path and size of a dataset, and the counts of source rows by outcome."""
     return {
         "dataset": dataset.path,
         "users": dataset.users.n_rows,
@@ -110,11 +115,11 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
 
 
 def say_dataset(screen: Screen, dataset: Dataset) -> None:
-    """Say what became of the rows of a source."""
+    """Print the counts of source rows by outcome."""
     counts = dataset.source
     screen.say(
         f"{counts['rows']:,} rows of {dataset.users.n_rows:,} users and {dataset.items.n_rows:,} "
-        f"items: {counts['train']:,} to train on, {counts['test']:,} held out, "
+        f"items: {counts['train']:,} for training, {counts['test']:,} held out, "
         f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected"
     )
     if counts["rejected"]:

@@ -29,32 +29,38 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--out", metavar="DIR", help="Directory to write, as Parquet.")
-@click.option("--to", metavar="ID", help="Recommend to this one alone, and print it.")
-@click.option("--to-file", metavar="FILE", help="Recommend to these alone: an id a line.")
+@click.option("--to", metavar="ID", help="Print recommendations for this user or item only.")
+@click.option(
+    "--to-file", metavar="FILE", help="Recommend only to the ids in this file, one per line."
+)
 @setting(
     RecommendSettings,
     "side",
     "--for",
     type=click.Choice(["users", "items"]),
-    help="Who gets recommendations, of the other side.",
+    help="Side that gets recommendations of the other side.",
 )
-@setting(RecommendSettings, "k", "-k", help="How many.")
+@setting(RecommendSettings, "k", "-k", help="Length of each list.")
 @setting(
     RecommendSettings,
     "seen",
     "--seen/--no-seen",
-    help="Whether what has a training rating may be among them.",
+    help="Whether lists may contain pairs with a training rating.",
 )
-@click.option("--include", metavar="FILE", help="Recommend these alone: an id a line.")
-@click.option("--exclude", metavar="FILE", help="Do not recommend these: an id a line.")
+@click.option(
+    "--include", metavar="FILE", help="Recommend only the ids in this file, one per line."
+)
+@click.option(
+    "--exclude", metavar="FILE", help="Do not recommend the ids in this file, one per line."
+)
 @setting(
     RecommendSettings,
     "std",
     "--std",
     is_flag=True,
-    help="Give the standard deviation of each rating, too; of a model trained by gibbs.",
+    help="Add the standard deviation of each rating; needs a model trained by gibbs.",
 )
-@setting(RecommendSettings, "rows_at_once", help="Rows of a task: fewer need less memory.")
+@setting(RecommendSettings, "rows_at_once", help="Rows per task; fewer rows need less memory.")
 @overwrite_option
 @json_option
 @cluster_options
@@ -70,7 +76,7 @@ def recommend(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Recommend what a MODEL predicts the highest ratings for, by default unrated items to users.
+    r"""Recommend the pairs with the highest ratings of a MODEL; by default unrated items to users.
 
     \b
     Example:
@@ -85,7 +91,7 @@ def recommend(
 
     settings = settings_of(RecommendSettings, options)
     if (out is None) == (to is None):
-        raise InputError("give either --out DIR, or --to ID for one alone")
+        raise InputError("give either --out DIR, or --to ID for a single user or item")
     loaded = ALSModel.load(model, dataset)
     side = side_named(settings.side)
     lists: dict[str, Any] = {
@@ -142,13 +148,13 @@ def _print_one(
 
 
 def _ids(rows: ModelRows, path: str | None) -> list[Any] | None:
-    """Read ids, one a line."""
+    """Read ids from a file, one per line."""
     if path is None:
         return None
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # Not UTF-8, or no path.
+    except ValueError as error:  # Not UTF-8, or not a valid path.
         raise InputError(f"{path} cannot be read: {error}") from None
     return [rows.parse(line.strip()) for line in lines if line.strip()]

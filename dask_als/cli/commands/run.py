@@ -17,7 +17,7 @@ from dask_als.cli.commands.options import cluster_option, connection_options, wa
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value of the job file."
 )
-@click.option("--run-id", help="Name of this run in result.json.  [default: a random one]")
+@click.option("--run-id", help="Name of this run in result.json.  [default: a random name]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @watch_options
 @cluster_option
@@ -31,7 +31,7 @@ def run(
     trace: str | None,
     **options: Any,
 ) -> None:
-    r"""Run the steps of a job file; skip what is made already, go on with what was broken off.
+    r"""Run the steps of a job file; skip steps that are up to date, resume interrupted training.
 
     \b
     Example:
