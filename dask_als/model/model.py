@@ -18,7 +18,7 @@ from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
-from dask_als.model.explain import contributions
+from dask_als.model.explain import check_explainable, explained
 from dask_als.model.files import ModelManifest
 from dask_als.model.folded_in import FoldedIn
 from dask_als.model.predictive_variance import standard_deviations
@@ -328,36 +328,37 @@ class ALSModel:
             Columns ``item_id``, ``rating``, ``weight`` (how alike the two items are to this user),
             ``part`` (of the prediction, in units of a rating) and, if known, ``title``. The sum of
             all parts, by which the prediction differs from the biases alone, is in
-            ``attrs["product"]``, the prediction in ``attrs["score"]``.
+            ``attrs["product"]``, the prediction in ``attrs["score"]``. In a compact model of gibbs,
+            the product also has what is expected of any user.
 
         Raises
         ------
         InputError
-            If user or item is unknown, the dataset is no longer there, or the model is not one of
-            biased least squares, whose equations this follows from.
+            If user or item is unknown, the dataset is no longer there, or the predictions of the
+            model are not linear in ratings.
         """
-        if self.settings.feedback != "explicit" or self.settings.method != "als":
-            raise InputError("only a model of explicit ratings, trained by als, can be explained")
+        check_explainable(self.manifest)
         row, target = self.users.row(user), self.items.row(item)
         rated, ratings = self._rated_rows(USERS, row)
         solved = self._solver.solve(USERS, rated, ratings, self.users.state[row : row + 1])
-        bias = float(solved.bias[0])
-        items, mean = self.items.state, self.manifest.global_mean
-        regularization = self.settings.regularization(USERS)
-        weight = max(1, len(rated)) if regularization.by_count else 1
-        weights, parts = contributions(
-            items.factors[rated],
-            ratings.astype(np.float64) - mean - bias - items.bias[rated],
-            items.factors[target],
-            ridge=regularization.factor * weight / self.settings.residual_precision,
+        found = explained(
+            self.manifest,
+            self.users.new_rows,
+            float(solved.bias[0]),
+            self.items.state,
+            rated,
+            ratings,
+            target,
         )
-        order = np.lexsort((rated, -np.abs(parts)))
+        order = np.lexsort((rated, -np.abs(found.parts)))
         described = self._described(
-            ITEMS, rated[order], rating=ratings[order], weight=weights[order], part=parts[order]
+            ITEMS,
+            rated[order],
+            rating=ratings[order],
+            weight=found.weights[order],
+            part=found.parts[order],
         )
-        product = float(parts.sum())
-        score = mean + bias + float(items.bias[target]) + product
-        described.attrs = {"product": product, "score": score}
+        described.attrs = {"product": found.product, "score": found.score}
         return described
 
     def fold_in(self, ratings: Mapping[Any, float]) -> FoldedIn:

@@ -14,8 +14,8 @@ from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, REDUCTION, SAMPLE, K
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model.files import HISTORY, MANIFEST, read_history, read_manifest
+from dask_als.settings.reduction import Schedule
 from dask_als.settings.training import TrainSettings
-from dask_als.training.reduction import Schedule
 
 _NAMES = {
     re.compile(r"epoch-[0-9]{5,}"): CHECKPOINT,

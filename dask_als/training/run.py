@@ -17,6 +17,7 @@ from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError, WorkersLostError
 from dask_als.model import sample_files
 from dask_als.model.files import MANIFEST, KeptFiles, ModelManifest, read_manifest
+from dask_als.settings.reduction import Schedule
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training import reduction_files
 from dask_als.training.callbacks import Callback, TrainedEpoch
@@ -34,7 +35,7 @@ from dask_als.training.checkpoints import (
     sample_path,
 )
 from dask_als.training.early_stopping import best_epoch, reason_to_stop
-from dask_als.training.reduction import Reducer, Schedule, Stack
+from dask_als.training.reduction import Reducer, Stack
 from dask_als.training.start import Start, start_from_model
 from dask_als.training.task_graph import Epoch, TaskGraph
 from dask_als.training.writers import ModelWriter
