@@ -202,12 +202,11 @@ def _ways_out(
 
 def _writing_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:
     """Return what the tasks hold that write the model."""
-    rank, copies = settings.reduced_rank or settings.rank, _WRITE_COPIES
+    columns, copies = (settings.reduced_rank or settings.rank) + 1, _WRITE_COPIES
     if settings.keep_samples and settings.n_kept > 1:
-        rank, copies = settings.n_kept * rank, _AVERAGE_COPIES
-    return copies * _most(
-        dataset, shape, lambda part: len(part.rows) * (rank + 1) * itemsize(settings)
-    )
+        columns, copies = settings.n_kept * columns, _AVERAGE_COPIES
+    row = copies * columns * itemsize(settings)
+    return _most(dataset, shape, lambda part: len(part.rows) * row)
 
 
 def _block_bytes(dataset: Dataset, shape: Shape) -> int:
