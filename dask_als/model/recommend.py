@@ -244,7 +244,10 @@ def layout_of(out: str) -> Kind:
 
 
 def allowed_rows(
-    ids: pd.Index[Any], side: Side, include: Sequence[Any] | None, exclude: Sequence[Any]
+    ids: pd.Index[Any],
+    side: Side,
+    include: Sequence[Any] | pd.Index[Any] | None,
+    exclude: Sequence[Any] | pd.Index[Any],
 ) -> np.ndarray | None:
     """Return whether each row may be recommended; None if all may.
 
@@ -253,7 +256,7 @@ def allowed_rows(
     InputError
         If none may.
     """
-    if include is None and not exclude:
+    if include is None and not len(exclude):
         return None
     allowed = np.ones(len(ids), bool) if include is None else ids.isin(pd.Index(include))
     allowed &= ~ids.isin(pd.Index(exclude))
