@@ -24,6 +24,25 @@ _LEAST = 1e-7
 
 
 @dataclass(frozen=True)
+class Compact:
+    """What model.json says of samples that were cut down to one rank.
+
+    Attributes
+    ----------
+    rank : int
+    samples : int
+        How many were cut down.
+    distance : float
+        An upper bound on the root mean square, over all pairs, of the difference between a
+        prediction and the mean of those of the samples.
+    """
+
+    rank: int
+    samples: int
+    distance: float
+
+
+@dataclass(frozen=True)
 class Truncation:
     """How to get from stacked factors to those of lower rank.
 

@@ -29,6 +29,7 @@ from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
+from dask_als.model.compact import Compact
 from dask_als.settings.training import TrainSettings
 
 FORMAT_VERSION = 1
@@ -90,25 +91,6 @@ class KeptFiles:
     predictions: tuple[int, ...] = ()
     samples: tuple[int | None, ...] = ()
     reduction: int | None = None
-
-
-@dataclass(frozen=True)
-class Compact:
-    """What model.json says of samples that were cut down to one rank.
-
-    Attributes
-    ----------
-    rank : int
-    samples : int
-        How many were cut down.
-    distance : float
-        An upper bound on the root mean square, over all pairs, of the difference between a
-        prediction and the mean of those of the samples.
-    """
-
-    rank: int
-    samples: int
-    distance: float
 
 
 @dataclass(frozen=True)
@@ -256,18 +238,6 @@ def write_dataset_part(
     """Write the part for one partition of a dataset; see `write_part`."""
     table = ids.read(rows, ["id", "count"])
     return write_part(model, side, number, table, state, bias_of_samples)
-
-
-def average_of_samples(samples: list[Factors]) -> Factors:
-    """Return the state whose predictions are the mean of the predictions of all samples.
-
-    The mean of u·v over S samples is one product of vectors that are S times as long: those of the
-    samples, concatenated and divided by the root of S.
-    """
-    bias = np.mean([state.bias for state in samples], axis=0, dtype=np.float64)
-    factors = np.concatenate([state.factors for state in samples], axis=1)
-    dtype = factors.dtype
-    return Factors(bias.astype(dtype), factors / dtype.type(np.sqrt(len(samples))))
 
 
 def write_manifest(directory: str, manifest: ModelManifest) -> None:
@@ -452,22 +422,6 @@ def _read_rows(model: str, side: Side, rows: range, columns: Sequence[str]) -> p
 def columns_of(manifest: ModelManifest) -> Sequence[str]:
     """Return the columns of a model's parts."""
     return (*_COLUMNS, _BIAS_OF_SAMPLES) if manifest.knows_deviations else _COLUMNS
-
-
-def check_has_samples(manifest: ModelManifest, model: str) -> float:
-    """Check that a model is an average of samples, and return its residual precision.
-
-    Raises
-    ------
-    InputError
-        If it is not one, and so has no standard deviations.
-    """
-    if not manifest.knows_deviations or manifest.residual_precision is None:
-        raise InputError(
-            f"{model} is not an average of samples of both sides, so it knows no standard "
-            "deviations; train one with --method gibbs --keep-samples"
-        )
-    return manifest.residual_precision
 
 
 def check_same_ids(manifest: ModelManifest, dataset: Dataset, model: str) -> None:

@@ -20,7 +20,7 @@ from dask_als.core.side import SIDES, Side
 from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.errors import InputError
 from dask_als.model import sample_files
-from dask_als.model.files import Compact
+from dask_als.model.compact import Compact
 from dask_als.model.sample_files import SampleManifest
 from dask_als.settings.reduction import Schedule
 from dask_als.training import reduction_files, stacks

@@ -330,7 +330,7 @@ def _write_average_part(
     samples: list[tuple[str, int]],
 ) -> int:
     drawn = [sample_files.read_part(sample, side, number, crc32) for sample, crc32 in samples]
-    factors = model_files.average_of_samples(drawn)
+    factors = sample_files.average_of_samples(drawn)
     bias_of_samples = np.stack([sample.bias for sample in drawn], axis=1)
     return model_files.write_dataset_part(
         model, ids, side, number, partition.rows, factors, bias_of_samples
