@@ -35,7 +35,14 @@ from dask_als.settings.training import CheckpointPolicy, CheckpointSettings, Sto
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
-GIBBS = {"method": "gibbs", "rank": 3, "burn_in": 2, "samples": 4, "epochs": None}
+GIBBS = {
+    "method": "gibbs",
+    "rank": 3,
+    "burn_in": 2,
+    "samples": 4,
+    "epochs": None,
+    "keep_samples": True,
+}
 PATIENT = StopSettings(patience=50)
 
 
