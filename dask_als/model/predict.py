@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from dask_als.core import storage
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_path
-from dask_als.core.side import SIDES
+from dask_als.core.side import SIDES, Side
 from dask_als.data.clean import clean
 from dask_als.data.prepare_inputs import columns_to_read
 from dask_als.data.source import Chunk, open_source, read_blocks
@@ -138,8 +138,8 @@ def _predict_chunk(
     model: ALSModel, chunk: Chunk, columns: Columns, clip: bool
 ) -> tuple[pa.Table, Predicted]:
     """Return the predictions of a chunk of pairs, and counts."""
-    types = {side.singular: _id_type(model.rows(side).ids) for side in SIDES}
-    as_text = frozenset(name for name, kind in types.items() if kind == pa.string())
+    types = {side: _id_type(model.rows(side).ids) for side in SIDES}
+    as_text = frozenset(side.singular for side in SIDES if types[side] == pa.string())
     tables, counts = [], Predicted()
     for raw in read_blocks(chunk, columns, as_text):
         cleaned = clean(raw, chunk.path, types)
@@ -159,10 +159,10 @@ def _predict_chunk(
     ), counts
 
 
-def _schema(types: dict[str, pa.DataType]) -> pa.Schema:
+def _schema(types: dict[Side, pa.DataType]) -> pa.Schema:
     return pa.schema(
         [
-            *((f"{side.singular}_id", types[side.singular]) for side in SIDES),
+            *((f"{side.singular}_id", types[side]) for side in SIDES),
             ("prediction", pa.float64()),
             *((f"{side.singular}_known", pa.bool_()) for side in SIDES),
         ]

@@ -124,7 +124,7 @@ def test_the_command(root, model, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--cluster", "serial"])
     assert end.value.code == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "out.csv exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

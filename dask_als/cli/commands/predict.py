@@ -41,7 +41,7 @@ def predict(
 
     \b
     Example:
-        dask-als predict MODEL PAIRS --out predictions.parquet
+        dask-als predict MODEL pairs.csv --out predictions.parquet
     """
     from dask_als.cli import console
     from dask_als.model.predict import predict as run
