@@ -31,6 +31,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "recommend",
+    "export",
     "similar",
     "explain",
     "fold-in",

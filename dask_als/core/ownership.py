@@ -125,6 +125,7 @@ RECOMMENDATIONS = Kind(
     _PART,
     before=OLD_RECOMMENDATIONS,
 )
+VECTOR_INDEX = Kind("vector index", "index.json", frozenset({"recall"}), r"$^")
 
 JOB_RESULT = FileKind(
     "job result", "json", _has_keys_in_all("run_id", "job", "path", "status", "steps", "dask_als")

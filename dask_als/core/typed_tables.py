@@ -147,8 +147,9 @@ class _Reader:
         if get_origin(kind) in (Union, types.UnionType):
             if value is None or value == "":
                 return None
-            (kind,) = (one for one in arguments if one is not type(None))
-            return self.value(kind, value, path)
+            kinds = [one for one in arguments if one is not type(None)]
+            fitting = [one for one in kinds if type(value) is one]
+            return self.value((fitting or kinds)[0], value, path)
         if get_origin(kind) is Literal:
             if value not in arguments:
                 raise self.is_not(path, value, " or ".join(arguments))

@@ -7,6 +7,7 @@ items → check (one per partition, from the written files) → manifest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +33,8 @@ from dask_als.data.prepare_inputs import (
     columns_to_read,
     find_titles,
     has_types,
+    ranges_to_reread,
+    titles_json,
 )
 from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
 from dask_als.data.prepare_results import (
@@ -41,7 +44,10 @@ from dask_als.data.prepare_results import (
     ChunkSummary,
     UserPart,
 )
-from dask_als.data.source import Source, TitleFile, listed, open_source
+from dask_als.data.source import Source, open_source
+from dask_als.data.source_files import is_stream, listed
+from dask_als.data.standard_input import as_file
+from dask_als.data.titles import TitleFile
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
@@ -68,7 +74,8 @@ def prepare(
     Parameters
     ----------
     source_path : str
-        CSV (plain, .gz, .zip) or Parquet: a file, a folder or a glob.
+        Delimited text, JSON lines or Parquet: a file, a folder or a glob; text may be compressed.
+        ``-`` is standard input.
     path : str
         The dataset to make.
     executor : Executor
@@ -90,11 +97,35 @@ def prepare(
     JobError
         If the written ratings differ from those read.
     """
-    source = open_source(source_path)
-    columns = columns_to_read(source, columns)
+    with as_file(source_path, path) as readable:
+        source = open_source(readable, columns)
+        return _prepare(
+            replace(source, path=source_path),
+            path,
+            executor,
+            columns_to_read(source, columns),
+            settings,
+            titles,
+            known,
+            overwrite,
+            progress,
+        )
+
+
+def _prepare(
+    source: Source,
+    path: str,
+    executor: Executor,
+    columns: Columns,
+    settings: PrepareSettings,
+    titles: Titles | None,
+    known: KnownRows | None,
+    overwrite: bool,
+    progress: Progress,
+) -> Dataset:
     if settings.test_fraction and settings.split == "latest" and columns.time is None:
         raise InputError(
-            f"the split 'latest' needs a time column; {source_path} has {listed(source.columns)}"
+            f"the split 'latest' needs a time column; {source.path} has {listed(source.columns)}"
         )
     title_file = None
     if known is None or known.side is not ITEMS:
@@ -166,6 +197,9 @@ class _Plan:
             "unknown": n_unknown,
         }
         check_nothing_lost(counts, users, items, tests)
+        found: dict[str, Any] = {"found": source.findings} if source.findings else {}
+        if n_untimed := sum(chunk.n_untimed for chunk in summaries):
+            found["untimed"] = n_untimed
         dataset = Dataset(
             path=storage.absolute(path),
             users=side_table(users, ranges[USERS], ranges[ITEMS][-1].stop, tests),
@@ -178,10 +212,11 @@ class _Plan:
             fingerprint=fingerprint(users, items, tests),
             split=self.settings.split_json(),
             source={
-                "path": storage.absolute(source.path),
-                "columns": self.columns.names(),
+                "path": source.path if is_stream(source.path) else storage.absolute(source.path),
+                "columns": self.columns.to_json(),
                 "kept": self.settings.duplicates,
-                "titles": given and {"path": storage.absolute(given.path), "column": given.column},
+                "titles": given and titles_json(given),
+                **found,
                 **counts,
             },
             has_titles=titles is not None or (self.known is not None and self.known.has_titles),
@@ -201,17 +236,21 @@ class _Plan:
         chunks: dict[int, Any] = {}
         summaries: dict[int, ChunkSummary] = {}
         id_types: dict[Side, pa.DataType] = {}
-        numbers = list(range(len(source.chunks)))
+        if self.columns.id_type == "text":
+            id_types = dict.fromkeys(SIDES, pa.string())
+        parts = list(source.chunks)
+        numbers = list(range(len(parts)))
         attempt = 0
         while numbers:
             for number in numbers:
                 chunks[number] = self.executor.submit(
                     tasks.read_chunk,
-                    source.chunks[number],
+                    parts[number],
                     number,
                     self.columns,
                     id_types,
                     self.work,
+                    self.settings.rejects_without_time,
                     key=f"read-source-{number}-{attempt}",
                 )
             handles = [
@@ -223,8 +262,11 @@ class _Plan:
             self.completed("read", handles)
             summaries.update(zip(numbers, self.executor.gather(handles), strict=True))
             id_types = agreed_id_types(summaries.values(), self.known)
+            changed = ranges_to_reread(parts, summaries)
+            for number, part in changed.items():
+                parts[number] = part
             numbers = [
-                number for number, chunk in summaries.items() if not has_types(chunk, id_types)
+                n for n in summaries if n in changed or not has_types(summaries[n], id_types)
             ]
             attempt += 1
         return [chunks[number] for number in sorted(chunks)], [

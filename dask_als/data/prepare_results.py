@@ -15,10 +15,11 @@ BlockNumber = tuple[int, int]
 
 @dataclass(frozen=True)
 class BlockCounts:
-    """Number of rows of a block of the source, and of rejected rows among them."""
+    """Number of rows of a block, of rejected rows, and of usable rows without time."""
 
     n_rows: int
     n_rejected: int
+    n_untimed: int = 0
 
     @property
     def n_usable(self) -> int:
@@ -35,10 +36,13 @@ class ChunkSummary:
     blocks : tuple of BlockCounts
     id_types : dict of Side to frozenset of DataType
         The types of the ids in the chunk's blocks.
+    span : (int, int) or None
+        Of a range of a text file: where its first record starts, and its last one ends.
     """
 
     blocks: tuple[BlockCounts, ...]
     id_types: dict[Side, frozenset[pa.DataType]]
+    span: tuple[int, int] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -49,6 +53,11 @@ class ChunkSummary:
     def n_rejected(self) -> int:
         """Number of rejected rows."""
         return sum(block.n_rejected for block in self.blocks)
+
+    @property
+    def n_untimed(self) -> int:
+        """Number of usable rows without time."""
+        return sum(block.n_untimed for block in self.blocks)
 
 
 @dataclass(frozen=True)

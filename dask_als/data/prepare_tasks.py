@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from dask_als.core import checksums, storage, table_files
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import exact_sum
-from dask_als.data.clean import REJECTED_SCHEMA, WHOLE_NUMBER, clean
+from dask_als.data.clean import REJECTED_SCHEMA, clean
 from dask_als.data.dataset import RATINGS_SCHEMA, TEST_DIRECTORY, ratings_path, rows_path
+from dask_als.data.id_values import WHOLE_NUMBER
 from dask_als.data.partitioning import balanced_ranges, starts
 from dask_als.data.prepare_results import (
     BlockCounts,
@@ -29,8 +30,9 @@ from dask_als.data.prepare_results import (
     ReadChunk,
     UserPart,
 )
-from dask_als.data.source import Chunk, TitleFile, read_blocks, read_titles
+from dask_als.data.source import Chunk, read_blocks
 from dask_als.data.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
+from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
@@ -61,7 +63,12 @@ def _path_of(work: str, what: str, block: BlockNumber, suffix: str) -> str:
 
 
 def read_chunk(
-    chunk: Chunk, number: int, columns: Columns, id_types: dict[Side, pa.DataType], work: str
+    chunk: Chunk,
+    number: int,
+    columns: Columns,
+    id_types: dict[Side, pa.DataType],
+    work: str,
+    needs_time: bool = False,
 ) -> ReadChunk:
     """Read a chunk of the source; write the usable and the rejected rows of each block.
 
@@ -74,9 +81,10 @@ def read_chunk(
     ids: dict[Side, list[pa.Table]] = {side: [] for side in SIDES}
     counts: list[BlockCounts] = []
     n_rows = 0
+    span = None
     for raw in read_blocks(chunk, columns, as_text):
         block = (number, len(counts))
-        cleaned = clean(raw, chunk.path, id_types)
+        cleaned = clean(raw, chunk.path, id_types, columns, needs_time=needs_time)
         rejected = cleaned.rejected
         if rejected.num_rows:
             row = pc.add(rejected["row"], n_rows + 1)
@@ -88,8 +96,9 @@ def read_chunk(
             table_files.write_batches(usable_path(work, block), [batch], batch.schema)
             for side in SIDES:
                 ids[side].append(_counted(batch.column(side.singular)))
-        counts.append(BlockCounts(raw.n_rows, rejected.num_rows))
+        counts.append(BlockCounts(raw.n_rows, rejected.num_rows, cleaned.n_untimed))
         n_rows += raw.n_rows
+        span = raw.span
     kinds = {
         side: frozenset(table.schema.field("id").type for table in tables)
         for side, tables in ids.items()
@@ -98,7 +107,7 @@ def read_chunk(
         side: merged_ids(tables) if len(kinds[side]) == 1 else pa.table({})
         for side, tables in ids.items()
     }
-    return ReadChunk(ChunkSummary(tuple(counts), kinds), merged)
+    return ReadChunk(ChunkSummary(tuple(counts), kinds, span), merged)
 
 
 def _encoded(usable: pa.Table) -> pa.RecordBatch:
@@ -345,7 +354,7 @@ def finish_side(
 
 def _titles_of(ids: pa.ChunkedArray, titles: pa.Table) -> pa.Array:
     """Return the first title of each id, null if it has none."""
-    key_of = _whole_number if pa.types.is_integer(ids.type) else str.strip
+    key_of = _whole_number if pa.types.is_integer(ids.type) else str
     by_id: dict[str | int | None, str] = {}
     for key, title in zip(titles["id"].to_pylist(), titles["title"].to_pylist(), strict=True):
         if key and title:

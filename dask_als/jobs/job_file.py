@@ -53,17 +53,20 @@ class SourceSettings:
     Attributes
     ----------
     path : str
-        A file, a folder or a glob of CSV or Parquet.
+        A file, a folder or a glob of text or Parquet.
     titles : str or None
-        A CSV file of item titles. None uses the file of GroupLens beside the ratings, if any.
-    title_column : str
-        The column of the titles in that file.
+        A text file of item titles; None takes that of MovieLens beside the ratings, if any.
+    title_column : str or int
+        The column of titles.
+    title_id_column : str or int or None
+        The column of item ids in that file; None takes the same name as in the ratings.
     columns : Columns
     """
 
     path: str
     titles: str | None = None
-    title_column: str = "title"
+    title_column: str | int = "title"
+    title_id_column: str | int | None = None
     columns: Columns = Columns()
 
 

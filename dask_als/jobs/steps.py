@@ -33,7 +33,7 @@ from dask_als.data.source import open_source
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import evaluate
 from dask_als.evaluation.results import Evaluation
-from dask_als.jobs.job_file import Job
+from dask_als.jobs.job_file import Job, SourceSettings
 from dask_als.jobs.result import JobResult, StepResult, in_a_line
 from dask_als.model import files as model_files
 from dask_als.model import recommend
@@ -323,7 +323,7 @@ def _steps(job: Job) -> dict[str, _Step]:
 
 
 def _prepare_inputs(job: Job) -> dict[str, Any]:
-    source = open_source(job.source.path)
+    source = open_source(job.source.path, job.source.columns)
     files = {*source.files, *([source.titles[0]] if source.titles else [])}
     if job.source.titles is not None:
         files.add(job.source.titles)
@@ -340,10 +340,16 @@ def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
             executor,
             columns=source.columns,
             settings=job.prepare,
-            titles=None if source.titles is None else Titles(source.titles, source.title_column),
+            titles=_titles_of(source),
             overwrite=True,
             progress=progress,
         )
+
+
+def _titles_of(source: SourceSettings) -> Titles | None:
+    if source.titles is None:
+        return None
+    return Titles(source.titles, source.title_column, source.title_id_column)
 
 
 def _prepare_figures(job: Job) -> dict[str, Any]:

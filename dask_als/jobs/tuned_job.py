@@ -43,6 +43,7 @@ def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:
             path=source["path"],
             titles=titles.get("path"),
             title_column=titles.get("column", "title"),
+            title_id_column=titles.get("id_column"),
             columns=Columns(**{"rating": None, **source["columns"]}),
         ),
         prepare=PrepareSettings(duplicates=source["kept"], **split),

@@ -85,7 +85,7 @@ def predict(
         The file to write, ``.csv`` or ``.parquet``: user_id, item_id, prediction, user_known,
         item_known.
     columns : Columns, optional
-        The names of the columns of users and items.
+        The columns of users and items, and the form of a text file.
     clip : bool, optional
         Whether predictions are clipped to the range of the training ratings.
     progress : callable, optional
@@ -98,9 +98,9 @@ def predict(
         or has another suffix.
     """
     open_writer = _writer_for(out)
-    source = open_source(pairs)
-    wanted = columns_to_read(source, replace(columns, rating=None, time=None))
-    wanted = replace(wanted, time=None)
+    wanted = replace(columns, rating=None, time=None, no_time=True)
+    source = open_source(pairs, wanted)
+    wanted = columns_to_read(source, wanted)
     with staged_path(out) as staging, open_writer(staging) as write:
         loaded = executor.submit(_load, storage.absolute(model), key="model-for-pairs")
         waiting: deque[Any] = deque()
@@ -139,10 +139,10 @@ def _predict_chunk(
 ) -> tuple[pa.Table, Predicted]:
     """Return the predictions of a chunk of pairs, and counts."""
     types = {side: _id_type(model.rows(side).ids) for side in SIDES}
-    as_text = frozenset(side.singular for side in SIDES if types[side] == pa.string())
+    as_text = frozenset(side.singular for side, kind in types.items() if kind == pa.string())
     tables, counts = [], Predicted()
     for raw in read_blocks(chunk, columns, as_text):
-        cleaned = clean(raw, chunk.path, types)
+        cleaned = clean(raw, chunk.path, types, columns)
         rejected = cleaned.rejected.column("reason")
         table = predicted_pairs(model, cleaned.usable, clip=clip)
         known = pc.and_(table.column("user_known"), table.column("item_known"))

@@ -108,12 +108,42 @@ watch_options = together(
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 column_options = together(
-    setting(Columns, "user", "--user-col", help="Column of the users in the source."),
-    setting(Columns, "item", "--item-col", help="Column of the items."),
-    setting(Columns, "rating", "--rating-col", help="Column of the ratings."),
-    click.option(
-        "--time-col", "time", help="Column of the times.  [default: timestamp, if there is one]"
+    setting(Columns, "user", "--user-col", help="Column of users: its name, or position from 0."),
+    setting(Columns, "item", "--item-col", help="Column of items."),
+    setting(Columns, "rating", "--rating-col", help="Column of ratings."),
+    click.option("--time-col", "time", help="Column of times.  [default: timestamp, if present]"),
+    setting(Columns, "no_time", is_flag=True, help="Read no times."),
+    setting(
+        Columns,
+        "time_format",
+        metavar="FORMAT",
+        help="seconds, milliseconds, iso, or a pattern like dd/mm/yyyy.  [default: numbers or iso]",
     ),
+    setting(
+        Columns,
+        "id_type",
+        type=click.Choice(["text", "int"]),
+        help="What ids are.  [default: int if all of a column are, without leading zeros]",
+    ),
+    setting(
+        Columns,
+        "delimiter",
+        help="Of text files: any characters, tab, or space.  [default: found]",
+    ),
+    setting(
+        Columns,
+        "header",
+        "--header/--no-header",
+        help="Whether text files start with the names of the columns.  [default: found]",
+    ),
+    setting(
+        Columns,
+        "comment",
+        metavar="START",
+        help="Skip lines that start so.  [default: # or %, before the first record]",
+    ),
+    setting(Columns, "decimal", type=click.Choice([".", ","]), help="Decimal mark of text files."),
+    setting(Columns, "encoding", help="Encoding of text files.  [default: utf-8]"),
 )
 split_options = together(
     setting(PrepareSettings, "test_fraction", help="Share of the ratings to hold out."),

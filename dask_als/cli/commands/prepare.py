@@ -34,11 +34,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Rows are events without a rating; the rating of a pair is its number of events.",
 )
-@click.option(
-    "--titles",
-    help="CSV file of item titles.  [default: movies.csv beside the ratings, if there is one]",
-)
-@click.option("--title-col", default="title", help="Column of the titles in that file.")
+@click.option("--titles", help="Text file of item titles.  [default: that of MovieLens, beside]")
+@click.option("--title-col", default="title", help="Column of titles in that file.")
+@click.option("--title-id-col", help="Column of item ids in that file.  [default: --item-col]")
 @split_options
 @setting(
     PrepareSettings,
@@ -61,15 +59,20 @@ def prepare(
     events: bool,
     titles: str | None,
     title_col: str,
+    title_id_col: str | None,
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Make a DATASET from SOURCE: CSV (.csv, .gz, .zip) or Parquet; a file, a folder or a glob.
+    r"""Make a DATASET from SOURCE: delimited text, JSON lines or Parquet.
+
+    SOURCE is a file, a folder, a glob, or - for standard input. Text may be compressed.
 
     \b
     Example:
         dask-als prepare ml-latest-small.zip DATASET --test-fraction 0.1
+        dask-als prepare u1.base DATASET
+        zcat log.gz | dask-als prepare - DATASET --no-header --user-col 0 --item-col 1 --events
     """
     from dask_als.cli import console
     from dask_als.data.prepare import Titles
@@ -89,7 +92,7 @@ def prepare(
             executor,
             columns=columns,
             settings=settings,
-            titles=None if titles is None else Titles(titles, title_col),
+            titles=None if titles is None else Titles(titles, title_col, title_id_col),
             overwrite=overwrite,
             progress=progress,
         )
@@ -117,10 +120,17 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
 def say_dataset(screen: Screen, dataset: Dataset) -> None:
     """Print the counts of source rows by outcome."""
     counts = dataset.source
+    if "found" in counts:
+        screen.say(f"found in {counts['path']}: {counts['found']}")
     screen.say(
         f"{counts['rows']:,} rows of {dataset.users.n_rows:,} users and {dataset.items.n_rows:,} "
         f"items: {counts['train']:,} for training, {counts['test']:,} held out, "
         f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected"
     )
+    if "untimed" in counts:
+        screen.say(
+            f"{counts['untimed']:,} ratings without a readable time count as the oldest; give "
+            "--time-format, or --no-time"
+        )
     if counts["rejected"]:
         screen.say(f"rejected rows, with reasons: {dataset.path}/rejected.parquet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.argument("dataset", required=False)
-@click.option("--out", metavar="DIR", help="Directory to write, as Parquet.")
+@click.option(
+    "--out",
+    metavar="DIR|FILE",
+    help="Directory of Parquet to write, or a file: .csv or .jsonl, also with .gz, .bz2, .zst.",
+)
 @click.option("--to", metavar="ID", help="Print recommendations for this user or item only.")
 @click.option(
     "--to-file", metavar="FILE", help="Recommend only to the ids in this file, one per line."
@@ -84,12 +89,18 @@ def recommend(
     \b
     Example:
         dask-als recommend MODEL DATASET --out DIR -k 10
+        dask-als recommend MODEL DATASET --out best.csv
         dask-als recommend MODEL DATASET --to 307
     """
     from dask_als.cli import console
     from dask_als.core.side import side_named
     from dask_als.model.model import ALSModel
     from dask_als.model.recommend import recommend as run
+    from dask_als.model.recommendation_text import (
+        check_text_path,
+        text_format,
+        text_of_recommendations,
+    )
 
     settings = settings_of(RecommendSettings, options)
     if (out is None) == (to is None):
@@ -106,11 +117,18 @@ def recommend(
     assert out is not None
     only = _ids(loaded.rows(side), to_file)
     screen = console.Screen(stderr=as_json)
-    with computing(screen, options) as executor, console.counting(screen, "tasks") as progress:
+    is_text = text_format(out) is not None
+    if is_text:
+        check_text_path(out, overwrite=overwrite)
+    with (
+        computing(screen, options) as executor,
+        console.counting(screen, "tasks") as progress,
+        text_of_recommendations(out) if is_text else nullcontext(out) as directory,
+    ):
         made = run(
             model,
             loaded.training_data(side),
-            out,
+            directory,
             executor,
             settings,
             only=only,
