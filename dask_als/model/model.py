@@ -166,7 +166,7 @@ class ALSModel(InMemoryModel):
         InputError
             If a column is missing, or an id is missing or of another type.
         """
-        wanted = replace(columns, rating=None, time=None)
+        wanted = replace(columns, rating=None, time=None, no_time=True)
         table = table_of(pairs, wanted)
         frame = predicted_pairs(self, table, clip=clip, unknown=unknown).to_pandas()
         if isinstance(pairs, pd.DataFrame):
