@@ -28,6 +28,8 @@ from dask_als.tuning.search import Tuning
 class Screen(Console):
     """A terminal without markup and highlighting; control characters are made visible.
 
+    Outside a terminal, tables are as wide as their contents.
+
     Parameters
     ----------
     **options
@@ -36,6 +38,8 @@ class Screen(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, markup=False, emoji=False, highlight=False)
+        if not self.is_terminal and "width" not in options:
+            self.width = _UNLIMITED_WIDTH
 
     def render_str(self, text: str, **style: Any) -> Text:
         """Convert a string to printable text: a line, or the title or a cell of a table."""
@@ -47,6 +51,7 @@ class Screen(Console):
 
 
 STAGES = ("read", "shuffle", "by user", "by item", "check")
+_UNLIMITED_WIDTH = 1 << 20
 
 
 def described(figures: EpochFigures) -> str:
@@ -172,7 +177,8 @@ def table_of(frame: pd.DataFrame, title: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", min_width=cell_len(title))
     for name in frame.columns:
         is_number = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(str(name), justify="right" if is_number else "left")
+        # In a narrow terminal, long values continue on the next line of their cell.
+        table.add_column(str(name), justify="right" if is_number else "left", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     return table

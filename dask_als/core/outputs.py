@@ -107,6 +107,22 @@ def staged_path(path: str, kind: FileKind | None = None) -> Iterator[str]:
         yield staging
 
 
+@contextmanager
+def staged_path_with_scratch(path: str, kind: FileKind | None = None) -> Iterator[tuple[str, str]]:
+    """Yield a path to write a file to, and a directory for intermediate files beside it.
+
+    The directory is removed at the end; after a kill, the next run for `path` removes it. See
+    `staged_path`.
+    """
+    with staged_path(path, kind) as staging:
+        scratch = local_files.doomed_name(staging)
+        os.mkdir(scratch)
+        try:
+            yield staging, scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
 def replace_text(path: str, kind: FileKind, text: str) -> None:
     """Write a text file that `ownership` has marked, or replace one of the same kind.
 

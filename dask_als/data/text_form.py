@@ -25,6 +25,8 @@ _LINE = re.compile(rb"([^\r\n]*)([\r\n]?)")
 _SAMPLE_BYTES = 1 << 16
 _SAMPLE_RECORDS = 20
 _MOST_SHOWN = 200
+# More would only slow down the parser: each block has a buffer for each column.
+_MOST_COLUMNS = 10_000
 _MISSING = ("", "na", "null", r"\n", "none")
 
 
@@ -146,6 +148,10 @@ def find_format(start: bytes, path: str, columns: Columns, *, is_all: bool) -> C
         fields = next(_records(text, delimiter))
     except csv.Error as error:
         raise InputError(f"{path} has a header that cannot be read: {error}") from None
+    if len(fields) > _MOST_COLUMNS:
+        raise InputError(
+            f"{path} has a header of {len(fields):,} columns; at most {_MOST_COLUMNS:,} are read"
+        )
     shown = line.decode(encoding or "utf-8", errors="replace")[:_MOST_SHOWN]
     _check_comments(leading, len(fields), delimiter, path)
     fields = [field.strip() for field in fields]

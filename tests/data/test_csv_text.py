@@ -196,6 +196,7 @@ def test_the_header(start, names, delimiter, rest):
         (b"\xef\xbb\xbf", True, "f.csv is empty"),
         ("a,b\n".encode("utf-16"), True, "f.csv is not CSV text in UTF-8"),
         (b"a,b", False, "f.csv has a first line of more than 3 bytes"),
+        (b"," * 10_000 + b"\n", True, "f.csv has a header of 10,001 columns; at most 10,000 are"),
         (b'"' + b"a" * 200_000 + b'",b\n', True, "f.csv has a header that cannot be read"),
     ],
 )

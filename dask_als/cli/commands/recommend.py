@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dask_als.cli.commands import saying
 from dask_als.cli.commands.computing import computing
 from dask_als.cli.commands.options import (
     cluster_options,
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.argument("dataset")
-@click.option("--out", metavar="DIR", help="Directory to write, as Parquet.")
+@click.argument("dataset", required=False)
+@click.option(
+    "--out",
+    metavar="DIR|FILE",
+    help="Directory of Parquet to write, or a file: .csv or .jsonl, also with .gz, .bz2, .zst.",
+)
 @click.option("--to", metavar="ID", help="Print recommendations for this user or item only.")
 @click.option(
     "--to-file", metavar="FILE", help="Recommend only to the ids in this file, one per line."
@@ -66,7 +72,7 @@ if TYPE_CHECKING:
 @cluster_options
 def recommend(
     model: str,
-    dataset: str,
+    dataset: str | None,
     out: str | None,
     to: str | None,
     to_file: str | None,
@@ -78,16 +84,23 @@ def recommend(
 ) -> None:
     r"""Recommend the pairs with the highest ratings of a MODEL; by default unrated items to users.
 
+    Without DATASET, the one that the MODEL was trained on is used, if it is found.
+
     \b
     Example:
         dask-als recommend MODEL DATASET --out DIR -k 10
+        dask-als recommend MODEL DATASET --out best.csv
         dask-als recommend MODEL DATASET --to 307
     """
     from dask_als.cli import console
     from dask_als.core.side import side_named
-    from dask_als.data.dataset import open_dataset
     from dask_als.model.model import ALSModel
     from dask_als.model.recommend import recommend as run
+    from dask_als.model.recommendation_text import (
+        check_text_path,
+        text_format,
+        text_of_recommendations,
+    )
 
     settings = settings_of(RecommendSettings, options)
     if (out is None) == (to is None):
@@ -104,11 +117,18 @@ def recommend(
     assert out is not None
     only = _ids(loaded.rows(side), to_file)
     screen = console.Screen(stderr=as_json)
-    with computing(screen, options) as executor, console.counting(screen, "tasks") as progress:
+    is_text = text_format(out) is not None
+    if is_text:
+        check_text_path(out, overwrite=overwrite)
+    with (
+        computing(screen, options) as executor,
+        console.counting(screen, "tasks") as progress,
+        text_of_recommendations(out) if is_text else nullcontext(out) as directory,
+    ):
         made = run(
             model,
-            open_dataset(dataset),
-            out,
+            loaded.training_data(side),
+            directory,
             executor,
             settings,
             only=only,
@@ -135,11 +155,24 @@ def _print_one(
 ) -> None:
     from dask_als.cli import console
     from dask_als.core.side import side_named
+    from dask_als.model.rows import UNKNOWN
 
     side = side_named(settings.side)
     identifier = model.rows(side).parse(to)
+    if model.rows(side).rows([identifier])[0] == UNKNOWN:
+        saying.say(
+            f"{side.singular} {identifier!r} is not in the model; it gets the overall best "
+            f"{side.other.name}",
+            err=True,
+        )
     frame = model.recommend_to(
-        side, identifier, settings.k, seen=settings.seen, std=settings.std, **lists
+        side,
+        identifier,
+        settings.k,
+        seen=settings.seen,
+        std=settings.std,
+        unknown="ignore",
+        **lists,
     )
     if as_json:
         click.echo(frame.to_json(orient="records", indent=2))
