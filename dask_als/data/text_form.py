@@ -101,7 +101,8 @@ class CsvFormat:
             "a header" if self.has_header else "no header",
         ]
         if self.n_comments:
-            facts.append(f"{self.n_comments} comment lines before")
+            lines = "line" if self.n_comments == 1 else "lines"
+            facts.append(f"{self.n_comments} comment {lines} before")
         if self.encoding:
             facts.append(self.encoding)
         return ", ".join(facts)
