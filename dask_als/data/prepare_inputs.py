@@ -84,6 +84,7 @@ def _missing(source: Source, file: str, field: str, name: str) -> InputError:
     if text_format is None or text_format.is_plain:
         return InputError(f"{said}; {advice}")
     line = text_format.first_line
+    advice += ", or give --delimiter, if another one separates columns"
     if len(present) == 1:
         advice = "give the delimiter, as --delimiter tab"
     elif not text_format.has_header:
