@@ -297,6 +297,8 @@ def _fold_in_part(
         SolvedSide(own, NO_SUMS, trained.mean_bias),
         trained.fixed,
     )
-    bias = np.where(solved.rated, solved.state.bias, own.bias.dtype.type(trained.mean_bias))
-    checksum = model_files.write_part(out, side, number, ids, Factors(bias, solved.state.factors))
+    bias = np.where(solved.rated, solved.solution.bias, own.bias.dtype.type(trained.mean_bias))
+    checksum = model_files.write_part(
+        out, side, number, ids, Factors(bias, solved.solution.factors)
+    )
     return int((rows >= 0).sum()), checksum

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, USERS, Side
@@ -66,7 +67,7 @@ class ALSModel(InMemoryModel):
     @overload
     def predict(
         self, users: Ids, items: Ids, *, std: Literal[False] = False, unknown: Unknown = "warn"
-    ) -> np.ndarray: ...
+    ) -> NDArray[np.float64]: ...
     @overload
     def predict(  # type: ignore[overload-overlap]
         self, users: Id, items: Id, *, std: Literal[True], unknown: Unknown = "warn"
@@ -74,11 +75,16 @@ class ALSModel(InMemoryModel):
     @overload
     def predict(
         self, users: Ids, items: Ids, *, std: Literal[True], unknown: Unknown = "warn"
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
     @python_words()
     def predict(
         self, users: Ids, items: Ids, *, std: bool = False, unknown: Unknown = "warn"
-    ) -> float | np.ndarray | tuple[float, float] | tuple[np.ndarray, np.ndarray]:
+    ) -> (
+        float
+        | NDArray[np.float64]
+        | tuple[float, float]
+        | tuple[NDArray[np.float64], NDArray[np.float64]]
+    ):
         """Predict ratings.
 
         An unknown user or item has the mean bias and no factors. Ids must be of the type that the
@@ -160,7 +166,7 @@ class ALSModel(InMemoryModel):
         InputError
             If a column is missing, or an id is missing or of another type.
         """
-        wanted = replace(columns, rating=None, time=None)
+        wanted = replace(columns, rating=None, time=None, no_time=True)
         table = table_of(pairs, wanted)
         frame = predicted_pairs(self, table, clip=clip, unknown=unknown).to_pandas()
         if isinstance(pairs, pd.DataFrame):

@@ -51,7 +51,7 @@ class RowSolver:
         block = Block(range(1), np.array([0, len(rated)], dtype=np.int64), rated, ratings)
         step = HalfEpoch(side, self._epochs)
         fixed = self._fixed_side(side.other)
-        return self._method.solve_part(step, block, SolvedSide(own, NO_SUMS, 0.0), fixed).state
+        return self._method.solve_part(step, block, SolvedSide(own, NO_SUMS, 0.0), fixed).solution
 
     def _fixed_side(self, side: Side) -> SolvedSide:
         """Return a side with the sums that all its rows share; they are computed once."""

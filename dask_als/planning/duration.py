@@ -44,21 +44,10 @@ _TASKS_A_THREAD = 3
 
 
 def tasks_per_epoch(dataset: Dataset, shape: Shape) -> int:
-    """Return the tasks of an epoch: solve and join both sides, predict, and the figures."""
-    solves = sum(n_partitions(dataset, side) for side in SIDES)
-    joins = sum(_tasks_of_a_join(n_partitions(dataset, side), dataset, shape) for side in SIDES)
-    return solves + joins + n_test_blocks(dataset) + 1
-
-
-def _tasks_of_a_join(n_partitions: int, dataset: Dataset, shape: Shape) -> int:
-    """Return the tasks that join a side: a chunk from each home, and a replica on each home."""
-    homes = Placement.on(map(str, range(shape.workers)), most_partitions(dataset))
-    if n_partitions == 1:
-        return 0
-    if homes.n_homes == 1:
-        return 1
-    parts = homes.by_home([None] * n_partitions)
-    return homes.n_homes + sum(len(own) > 1 for _, own in parts)
+    """Return the number of tasks that training submits for an epoch."""
+    placement = Placement.on(map(str, range(shape.workers)), most_partitions(dataset))
+    partitions = (n_partitions(dataset, side) for side in SIDES)
+    return placement.tasks_per_epoch(partitions, n_test_blocks(dataset))
 
 
 def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> float:

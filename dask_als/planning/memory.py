@@ -21,6 +21,7 @@ from dask_als.planning.sizes import (
     prediction_task_bytes,
 )
 from dask_als.settings.training import StopSettings, TrainSettings
+from dask_als.solvers.methods import kernel_bytes
 
 # Measured: a worker that has loaded all modules and the kernel and trained on tiny data, and the
 # memory that allocators keep for each thread after it has read and written.
@@ -99,7 +100,7 @@ def memory_of_a_worker(
     first = side_named(settings.first)
     copies = {side: 1 + (n_partitions(dataset, side) > 1) for side in SIDES}
 
-    solving = _working_threads(dataset, shape) * _kernel_bytes(settings)
+    solving = _working_threads(dataset, shape) * kernel_bytes(settings)
     if settings.method == "gibbs":
         drawing = _DRAW_COPIES * (settings.rank + 1) * itemsize(settings)
         solving += _most(dataset, shape, lambda part: len(part.rows) * drawing)
@@ -227,13 +228,6 @@ def _prediction_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -
         * dataset.n_test
         // min(shape.workers, n_test_blocks(dataset) or 1)
     )
-
-
-def _kernel_bytes(settings: TrainSettings) -> int:
-    """Return what the kernel works in: systems of a register's lanes, twice, and gathered rows."""
-    together = 64 // itemsize(settings) if settings.rank <= 128 else 1
-    side = settings.rank + 32
-    return (2 * together + 2) * side * side * itemsize(settings)
 
 
 def _most(dataset: Dataset, shape: Shape, bytes_of: Callable[[Partition], int]) -> int:

@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from dask_als.core.side import SIDES, Side, SideName
-from dask_als.settings.checks import require, require_choice, require_finite, require_whole
+from dask_als.settings.checks import (
+    plain_numbers,
+    require,
+    require_choice,
+    require_finite,
+    require_whole,
+)
 
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64
@@ -113,6 +119,7 @@ class TrainSettings:
     frequency_exponent: float = 0.0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         require_choice(self, "method")
         require_whole("burn_in", self.burn_in, least=0)
         require_whole("samples", self.samples, least=1)
@@ -262,6 +269,7 @@ class StopSettings:
     patience: int | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.flat is not None:
             require_finite("stop_when_flat", self.flat, positive=True)
         if self.patience is not None:

@@ -99,36 +99,36 @@ class NewRows:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap rows of the fixed side."""
-        return base.unsolved_part(state, rated)
+        return base.unsolved_part(initial, rated)
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Join the fixed side, as the kernel needs it to solve z."""
         side = base.join_parts(parts)
-        prior, factors = self.priors[step.side.other], side.state.factors
+        prior, factors = self.priors[step.side.other], side.solution.factors
         with_bias = np.ones((len(factors), factors.shape[1] + 1))
         with_bias[:, 1:] = factors
-        offset = side.state.bias + _product(with_bias, prior.mean[:, None])[:, 0]
+        offset = side.solution.bias + _product(with_bias, prior.mean[:, None])[:, 0]
         whitened = _product(with_bias, prior.root)
-        state = Factors(offset.astype(factors.dtype), whitened.astype(factors.dtype))
-        return SolvedSide(state, side.sums, side.mean_bias)
+        solution = Factors(offset.astype(factors.dtype), whitened.astype(factors.dtype))
+        return SolvedSide(solution, side.sums, side.mean_bias)
 
     def solve_part(
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
     ) -> SolvedPart:
         """Solve the rows of a block; rows without ratings get zeros, as from the kernels."""
-        whitened = fixed.state.factors
+        whitened = fixed.solution.factors
         n, dtype = len(block.rows), whitened.dtype
         _, solved, _ = solve_rows(  # type: ignore[no-untyped-call]
             block.indptr,
             block.indices,
             block.ratings,
             np.zeros((n, whitened.shape[1]), dtype),
-            fixed.state.bias,
+            fixed.solution.bias,
             whitened,
             mean=self.mean,
             # The first factor is the bias; that of the kernel stays 0.

@@ -310,14 +310,14 @@ def _write_model_part(
     partition: Partition,
     solved: SolvedSide,
 ) -> int:
-    factors = solved.state[partition.start : partition.stop]
+    factors = solved.solution[partition.start : partition.stop]
     return model_files.write_dataset_part(model, ids[side], side, number, partition.rows, factors)
 
 
 def _write_sample_part(
     sample: str, side: Side, number: int, partition: Partition, solved: SolvedSide
 ) -> int:
-    factors = solved.state[partition.start : partition.stop]
+    factors = solved.solution[partition.start : partition.stop]
     return sample_files.write_part(sample, side, number, factors)
 
 

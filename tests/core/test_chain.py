@@ -27,7 +27,7 @@ from dask_als.jobs.steps import run_job
 from dask_als.model import recommend
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
-from dask_als.model.training_data import recently_read_block
+from dask_als.model.training_data import found_dataset, recently_read_block
 from dask_als.report.data import measure_errors
 from dask_als.settings import reduction
 from dask_als.settings.data import PrepareSettings
@@ -81,12 +81,13 @@ def root(tmp_path_factory):
     )
     train(dataset, str(root / "m"), small_settings(), SERIAL)
     train(dataset, str(root / "g"), small_settings(**GIBBS, keep_samples=True), SERIAL)
-    train(*compact_training(root, "s"))
+    train(*compact_training(root, "k"))
     train_until(5, *patient_training(root), checkpoints=checkpoints(root / "c"), stopping=PATIENT)
     train_until(5, *gibbs_training(root), checkpoints=checkpoints(root / "gc"))
-    train_until(5, *compact_training(root), checkpoints=checkpoints(root / "sc"))
-    assert list((root / "sc").glob("reduction-*"))
+    train_until(5, *compact_training(root), checkpoints=checkpoints(root / "kc"))
+    assert list((root / "kc").glob("reduction-*"))
     fold_in(str(root / "r.csv"), str(root / "m"), str(root / "f"), SERIAL, USERS)
+    ALSModel.load(str(root / "m")).save(str(root / "s"))
     run(job(root))
     return root
 
@@ -166,6 +167,11 @@ def evaluated(root, model):
     ).to_json()
 
 
+def evaluated_alone(root, model):
+    path = str(root / model)
+    return evaluate(path, found_dataset(path), SERIAL, EvaluateSettings(k=3)).to_json()
+
+
 def trained(root, initial=None):
     dataset = open_dataset(str(root / "d"))
     initial = None if initial is None else str(root / initial)
@@ -207,15 +213,16 @@ READERS = {
         lambda root: evaluated(root, "g"),
         lambda root: recommended(root, "g", std=True),
     ],
-    "s": [
-        lambda root: read_model(root, "s"),
-        lambda root: evaluated(root, "s"),
-        lambda root: folded(root, "s"),
+    "k": [
+        lambda root: read_model(root, "k"),
+        lambda root: evaluated(root, "k"),
+        lambda root: folded(root, "k"),
     ],
-    "sc": [lambda root: resumed(root, "sc", compact_training)],
+    "kc": [lambda root: resumed(root, "kc", compact_training)],
     "c": [lambda root: resumed(root, "c", patient_training, PATIENT)],
     "gc": [lambda root: resumed(root, "gc", gibbs_training)],
     "f": [lambda root: read_model(root, "f")],
+    "s": [lambda root: read_model(root, "s"), lambda root: evaluated_alone(root, "s")],
     "o": [job_again],
 }
 
@@ -377,7 +384,7 @@ def test_the_sample_of_another_epoch_is_not_averaged(root, tmp_path):
 
 def test_the_reduction_of_another_training_is_not_taken(root, tmp_path):
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
-    (mine,) = (tmp_path / "sc").glob("reduction-*")
+    (mine,) = (tmp_path / "kc").glob("reduction-*")
     settings = small_settings(**GIBBS, seed=1)
     train_until(
         5,
@@ -386,7 +393,7 @@ def test_the_reduction_of_another_training_is_not_taken(root, tmp_path):
     )
     shutil.rmtree(mine)
     shutil.copytree(tmp_path / "other" / mine.name, mine)
-    found = outcome(lambda root: resumed(root, "sc", compact_training), tmp_path)
+    found = outcome(lambda root: resumed(root, "kc", compact_training), tmp_path)
     assert "reduction.json is damaged, or not the file that belongs there" in str(found)
 
 

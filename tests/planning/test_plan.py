@@ -343,6 +343,7 @@ def test_samples_take_time():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("partitions", "keep_samples"), [(1, True), (4, True), (4, False)])
 def test_time_and_room_of_a_training_by_samples(tmp_path, partitions, keep_samples):
     ratings = str(tmp_path / "ratings")
@@ -516,6 +517,7 @@ def processor_seconds(pid):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers, monkeypatch):

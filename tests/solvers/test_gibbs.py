@@ -282,8 +282,8 @@ def as_drawn(sides):
     """Return alpha and both sides, as `tiny_from_the_prior`."""
     return sides[ITEMS].residual_precision, [
         (
-            s.state.bias,
-            s.state.factors,
+            s.solution.bias,
+            s.solution.factors,
             s.shared.bias_precision,
             s.shared.factor_mean,
             s.shared.factor_precision,
@@ -311,7 +311,7 @@ def after_an_epoch(method, epoch, sides, rated):
 
 def predictions_of(sides):
     """Return what is predicted for all pairs."""
-    u, v = sides[USERS].state, sides[ITEMS].state
+    u, v = sides[USERS].solution, sides[ITEMS].solution
     return 3.0 + u.bias[:, None] + v.bias + u.factors @ v.factors.T
 
 
@@ -425,6 +425,7 @@ def test_marginal_moments(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(MOVIELENS is None, reason="needs ../shared/data/ml-latest-small")
 def test_the_defaults_beat_least_squares(tmp_path, capsys):
     errors, seconds = [], []
