@@ -166,7 +166,7 @@ class ALSModel(InMemoryModel):
         InputError
             If a column is missing, or an id is missing or of another type.
         """
-        wanted = replace(columns, rating=None, time=None)
+        wanted = replace(columns, rating=None, time=None, no_time=True)
         table = table_of(pairs, wanted)
         frame = predicted_pairs(self, table, clip=clip, unknown=unknown).to_pandas()
         if isinstance(pairs, pd.DataFrame):
@@ -348,13 +348,14 @@ class ALSModel(InMemoryModel):
             Columns ``item_id``, ``rating``, ``weight`` (the similarity of the two items to this
             user), ``part`` (of the prediction, in units of a rating) and, if known, ``title``. The
             sum of all parts, by which the prediction differs from the biases alone, is in
-            ``attrs["product"]``, the prediction in ``attrs["score"]``.
+            ``attrs["product"]``, the prediction in ``attrs["score"]``. In a compact model of
+            gibbs, the product includes what the prior of a new user predicts.
 
         Raises
         ------
         InputError
-            If user or item is unknown, the dataset is not found, or the model was not trained by
-            als on explicit ratings, whose equations this follows from.
+            If user or item is unknown, the dataset is not found, or the predictions of the model
+            are not linear in a user's ratings.
         """
         return explained(self, user, item)
 

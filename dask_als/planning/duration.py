@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dask_als.cluster.placement import Placement
 from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, Side
 from dask_als.data.dataset import Dataset
 from dask_als.data.partitioning import default_partitions
+from dask_als.planning import reduction
 from dask_als.planning.calibration import CALIBRATION_BYTES, Speed, row_flops
 from dask_als.planning.sizes import (
     factors_bytes,
@@ -86,9 +89,19 @@ def training_seconds(
     model = overhead + settings.n_kept * state / _WRITTEN_A_SECOND
     if settings.method != "gibbs":
         return epochs + model
-    a_sample = state / _SAMPLE_WRITTEN_A_SECOND + state / _SAMPLE_READ_A_SECOND
-    samples = settings.n_kept * (overhead + a_sample)
-    return epochs + samples + model
+    samples = settings.samples * (overhead + state / _SAMPLE_WRITTEN_A_SECOND)
+    if settings.reduced_rank is None:
+        return epochs + samples + settings.samples * state / _SAMPLE_READ_A_SECOND + model
+    rows = state / factors_bytes(1, settings)
+    a_reduction = (
+        reduction.seconds(dataset, settings, shape)
+        + reduction.bytes_read(rows, settings) / _SAMPLE_READ_A_SECOND
+        # Its stages follow one another: maxima, Gram matrices, decomposition, products.
+        + 4 * overhead
+    )
+    compact = rows * factors_bytes(1, replace(settings, rank=settings.reduced_rank))
+    reductions = reduction.n_reductions(settings) * a_reduction
+    return epochs + samples + reductions + compact / _WRITTEN_A_SECOND
 
 
 def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> int:

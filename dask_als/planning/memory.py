@@ -10,6 +10,7 @@ from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, side_named
 from dask_als.data.dataset import Dataset, Partition
 from dask_als.errors import InputError
+from dask_als.planning.reduction import task_bytes
 from dask_als.planning.sizes import (
     busy_threads,
     factors_bytes,
@@ -108,8 +109,10 @@ def memory_of_a_worker(
     reading = _most(dataset, shape, lambda part: part.ratings * _READ_BYTES_A_RATING)
     start = settings.rank * _START_BYTES_A_FACTOR
     starting = _most(dataset, shape, lambda part: len(part.rows) * start)
-    kept = settings.n_kept
-    writing = _most(dataset, shape, lambda part: kept * factors_bytes(len(part.rows), settings))
+    writing = _writing_bytes(dataset, settings, shape)
+    reducing = 0
+    if settings.reduced_rank is not None:
+        reducing = _most(dataset, shape, lambda part: task_bytes(len(part.rows), settings))
     last = first.other
     solved = max(
         copies[first] * state[first] + (copies[last] - 1) * state[last],
@@ -120,7 +123,9 @@ def memory_of_a_worker(
         ("reading", both, max(reading, starting)),
         ("epochs", both + best + solved, solving),
         ("epochs", both + best + int(share * state[first]), testing),
-        ("writing", both + best, (_WRITE_COPIES if kept == 1 else _AVERAGE_COPIES) * writing),
+        # The next epochs are solved while the samples of this one are reduced.
+        ("epochs", both + best + solved, reducing),
+        ("writing", both + best, writing),
     ]
     phase, states, temporaries = max(moments, key=lambda moment: moment[1] + moment[2])
     return Memory(
@@ -194,6 +199,15 @@ def _ways_out(
     ):
         ways.append("no --patience")
     return ", or ".join(ways)
+
+
+def _writing_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:
+    """Return what the tasks hold that write the model."""
+    columns, copies = (settings.reduced_rank or settings.rank) + 1, _WRITE_COPIES
+    if settings.keep_samples and settings.n_kept > 1:
+        columns, copies = settings.n_kept * columns, _AVERAGE_COPIES
+    row = copies * columns * itemsize(settings)
+    return _most(dataset, shape, lambda part: len(part.rows) * row)
 
 
 def _block_bytes(dataset: Dataset, shape: Shape) -> int:

@@ -87,8 +87,8 @@ class SolvedSide:
         return self.solution.__sizeof__()
 
 
-class Method(Protocol):
-    """How a side is solved while the other is fixed."""
+class RowMethod(Protocol):
+    """How rows of a side are solved while the other is fixed."""
 
     def start_part(
         self,
@@ -108,6 +108,10 @@ class Method(Protocol):
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Join the partitions of a side and compute `SolvedSide.shared`."""
         ...
+
+
+class Method(RowMethod, Protocol):
+    """How a side is trained."""
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
         """Return objective and training RMSE of an epoch, from the sides in order of solving."""

@@ -61,8 +61,8 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
         raise InputError(
             f"{model} is an average of samples; start from the model of a single epoch"
         )
-    if manifest.settings.rank != settings.rank:
+    if manifest.rank != settings.rank:
         raise InputError(
-            f"{model} has rank {manifest.settings.rank}, the settings say {settings.rank}; "
-            f"give --rank {manifest.settings.rank}"
+            f"{model} has rank {manifest.rank}, the settings say {settings.rank}; "
+            f"give --rank {manifest.rank}"
         )

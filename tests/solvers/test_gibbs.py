@@ -23,7 +23,12 @@ from dask_als.solvers.objective import NO_SUMS
 from dask_als.training.train import train
 
 SETTINGS = small_settings(
-    method="gibbs", epochs=None, burn_in=2, samples=3, factor_regularization=12.0
+    method="gibbs",
+    epochs=None,
+    burn_in=2,
+    samples=3,
+    factor_regularization=12.0,
+    keep_samples=True,
 )
 
 
