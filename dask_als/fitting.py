@@ -130,7 +130,7 @@ def dataset_of_ratings(
         storage.make_directory(source)
         columns = write_ratings(ratings, source, cluster.client, columns, ids)
     if cluster.is_given:
-        check_files(cluster.client, list(open_source(source).files))
+        check_files(cluster.client, list(open_source(source, columns).files))
     path = storage.join(scratch, "dataset")
     dataset = prepare(source, path, cluster.executor, columns=columns, settings=settings)
     _warn_of_rejected_rows(dataset)

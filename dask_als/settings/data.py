@@ -89,6 +89,7 @@ class Columns:
             object.__setattr__(self, "delimiter", delimiter)
         if self.encoding is not None:
             try:
+                "".encode(self.encoding)
                 name = codecs.lookup(self.encoding).name
             except LookupError:
                 name = ""
