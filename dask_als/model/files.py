@@ -27,6 +27,7 @@ from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
+from dask_als.model.initial import InitialModel
 from dask_als.settings.training import TrainSettings
 
 FORMAT_VERSION = 1
@@ -107,6 +108,8 @@ class ModelManifest:
         CRC-32 of the figures of all epochs; None if it is not known.
     kept : KeptFiles or None
         Of a checkpoint, what training needs besides the model to resume; None if it is not known.
+    initial : InitialModel or None
+        The model that training started from; None if there was none.
     """
 
     settings: TrainSettings
@@ -121,6 +124,7 @@ class ModelManifest:
     residual_precision: float | None = None
     history_crc32: int | None = None
     kept: KeptFiles | None = None
+    initial: InitialModel | None = None
 
     @property
     def rank(self) -> int:
