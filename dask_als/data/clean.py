@@ -1,4 +1,4 @@
-"""Which rows of a source are usable ratings, and why the others are not."""
+"""Separate the usable ratings of a source from rows that are rejected with a reason."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dask_als.core.side import SIDES, Side
 from dask_als.data.source import Raw
 from dask_als.errors import InputError
 
@@ -24,7 +25,6 @@ REJECTED_SCHEMA = pa.schema(
     ]
 )
 
-_ID_WORDS = ("user", "item")
 WHOLE_NUMBER = r"^(-?[0-9]+)(\.0*)?$"
 _DATE = r"^[0-9]{4}-?[0-9]{2}"
 _BEYOND_MICROSECONDS = r"(\.[0-9]{6})[0-9]+"
@@ -34,41 +34,43 @@ _MOST_SHOWN = 200
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Rows of a source, told apart.
+    """The usable and the rejected rows of a block.
 
     Attributes
     ----------
     usable : pyarrow.Table
-        user and item (int64, uint64 or string), rating (float32), time (float64) if there is one.
+        user and item (int64, uint64 or string), rating (float32) and, if read, time (float64).
     rejected : pyarrow.Table
-        The others, with `REJECTED_SCHEMA`; ``row`` counts within the block, from 0.
+        The rejected rows, with `REJECTED_SCHEMA`; ``row`` counts from 0 within the block.
     """
 
     usable: pa.Table
     rejected: pa.Table
 
 
-def clean(raw: Raw, file: str, id_types: dict[str, pa.DataType]) -> Cleaned:
-    """Tell usable rows from others.
+def clean(raw: Raw, file: str, id_types: dict[Side, pa.DataType]) -> Cleaned:
+    """Separate usable rows from rejected ones.
 
     Parameters
     ----------
     raw : Raw
     file : str
-        Where the rows come from, for the rejected ones.
-    id_types : dict of str to DataType
-        For ``user`` or ``item``, the type that ids take if they can; without one they are whole
-        numbers if all usable ones of the block are, else text.
+        The source of the rows, recorded with rejected rows.
+    id_types : dict of Side to DataType
+        The wanted type of the ids of a side. Without one, ids are whole numbers if all usable ids
+        of the block are, else text.
 
     Raises
     ------
     InputError
-        If a column is of a type that cannot be what it should be.
+        If the type of a column cannot be used.
     """
     columns = {word: _plain(raw.table.column(word)) for word in raw.table.column_names}
-    ids = {word: _readable_ids(columns[word]) for word in _ID_WORDS}
-    # The first reason that applies is the one that is kept.
-    reasons = [(_is_null(ids[word]), f"{word} id is missing or unreadable") for word in _ID_WORDS]
+    ids = {side.singular: _readable_ids(columns[side.singular]) for side in SIDES}
+    # The first reason that applies is recorded.
+    reasons = [
+        (_is_null(array), f"{word} id is missing or unreadable") for word, array in ids.items()
+    ]
     if "rating" in columns:
         with np.errstate(over="ignore"):
             rating = _numbers(columns["rating"], "ratings").astype(np.float32)
@@ -76,7 +78,7 @@ def clean(raw: Raw, file: str, id_types: dict[str, pa.DataType]) -> Cleaned:
             (_is_null(columns["rating"]), "rating is missing"),
             (~np.isfinite(rating), "rating is not a finite number"),
         ]
-    else:  # an event
+    else:  # Every row is an event.
         rating = np.ones(raw.table.num_rows, np.float32)
     values = {**ids, "rating": pa.array(rating)}
     if "time" in columns:
@@ -89,9 +91,10 @@ def clean(raw: Raw, file: str, id_types: dict[str, pa.DataType]) -> Cleaned:
     bad = np.flatnonzero(is_bad)
     if len(bad):
         usable = usable.filter(pa.array(~is_bad))
-    for place, word in enumerate(_ID_WORDS):
-        array = _typed_ids(usable[word].combine_chunks(), raw.is_text, id_types.get(word))
-        usable = usable.set_column(place, word, array)
+    for position, side in enumerate(SIDES):
+        array = usable[side.singular].combine_chunks()
+        array = _typed_ids(array, raw.is_text, id_types.get(side))
+        usable = usable.set_column(position, side.singular, array)
     first_reasons = [next(text for applies, text in reasons if applies[row]) for row in bad]
     rejected = _rejected(columns, bad, raw.numbers[bad], first_reasons, file)
     rejected = pa.concat_tables([rejected, _malformed(raw, file)]).sort_by("row")
@@ -99,7 +102,7 @@ def clean(raw: Raw, file: str, id_types: dict[str, pa.DataType]) -> Cleaned:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array, text of any Arrow type as string or binary."""
+    """Return a column as one array, with plain string or binary for all types of text."""
     array = column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -119,7 +122,7 @@ def _is_null(array: pa.Array) -> np.ndarray:
 
 
 def _text(array: pa.Array) -> pa.Array:
-    """Return values as trimmed text; null where there is none or it is not UTF-8."""
+    """Return values as trimmed text, null for empty text and for bytes that are not UTF-8."""
     try:
         text = array.cast(pa.string())
     except pa.ArrowInvalid:
@@ -136,7 +139,7 @@ def _decoded(value: bytes | None) -> str | None:
 
 
 def _readable_ids(array: pa.Array) -> pa.Array:
-    """Return ids as text or whole numbers, null where a row has none."""
+    """Return ids as text or whole numbers, null for a missing or unreadable id."""
     if _is_text(array):
         return _text(array)
     if pa.types.is_integer(array.type):
@@ -151,10 +154,9 @@ def _readable_ids(array: pa.Array) -> pa.Array:
 
 
 def _typed_ids(array: pa.Array, is_text: bool, wanted: pa.DataType | None) -> pa.Array:
-    """Return ids as the type that is wanted; where they cannot be, or none is, as what they are.
+    """Return ids as the wanted type, if there is one and they can be.
 
-    Each id says by itself whether it is a whole number, so that it does not matter which ones
-    come in one block.
+    Whether an id is a whole number depends on the id alone, not on the other ids of its block.
     """
     if pa.types.is_string(array.type) and is_text and wanted != pa.string():
         is_whole = pc.all(pc.match_substring_regex(array, WHOLE_NUMBER)).as_py() is not False
@@ -172,7 +174,7 @@ def _typed_ids(array: pa.Array, is_text: bool, wanted: pa.DataType | None) -> pa
 
 
 def _as_whole(array: pa.Array, otherwise: pa.Array) -> pa.Array:
-    """Return an array as int64, else as uint64, else another one."""
+    """Return an array as int64, else as uint64, else `otherwise`."""
     for kind in (pa.int64(), pa.uint64()):
         try:
             return array.cast(kind)
@@ -182,7 +184,7 @@ def _as_whole(array: pa.Array, otherwise: pa.Array) -> pa.Array:
 
 
 def _numbers(array: pa.Array, what: str) -> np.ndarray:
-    """Return values as float64, NaN where they are not numbers."""
+    """Return values as float64, NaN for values that are not numbers."""
     if not _is_text(array):
         try:
             return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -196,7 +198,7 @@ def _numbers(array: pa.Array, what: str) -> np.ndarray:
 
 
 def _number(text: str | None) -> float:
-    """Parse a number as Arrow does; NaN if it is none."""
+    """Parse a number as Arrow does; NaN if the text is not a number."""
     try:
         return float(text) if text and text.isascii() and "_" not in text else np.nan
     except ValueError:
@@ -204,9 +206,9 @@ def _number(text: str | None) -> float:
 
 
 def _times(array: pa.Array) -> np.ndarray:
-    """Return times as float64 that order as the times do, NaN where there is none.
+    """Return times as float64 in the order of the times, NaN for missing ones.
 
-    Numbers stay as they are; dates become microseconds since 1970.
+    Numbers are kept; dates become microseconds since 1970.
     """
     if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
@@ -217,8 +219,8 @@ def _times(array: pa.Array) -> np.ndarray:
 
 
 def _microseconds(text: pa.Array) -> np.ndarray:
-    """Return dates as microseconds since 1970, NaN where a text is no ISO 8601 date."""
-    # Else pandas takes "now" for a date, and nanoseconds in one make it refuse others in year 9999.
+    """Return dates as microseconds since 1970, NaN for text that is not an ISO 8601 date."""
+    # pandas takes "now" for a date; and if one date has nanoseconds, it refuses dates of year 9999.
     is_date = pc.match_substring_regex(text, _DATE)
     text = pc.if_else(is_date, text, pa.scalar(None, pa.string()))
     text = pc.replace_substring_regex(text, pattern=_BEYOND_MICROSECONDS, replacement=r"\1")
@@ -242,7 +244,10 @@ def _rejected(
         {
             "file": [_text_of_path(file)] * len(bad),
             "row": numbers,
-            **{word: shown.get(word, [None] * len(bad)) for word in (*_ID_WORDS, "rating", "time")},
+            **{
+                word: shown.get(word, [None] * len(bad))
+                for word in ("user", "item", "rating", "time")
+            },
             "reason": reasons,
         },
         schema=REJECTED_SCHEMA,
@@ -257,7 +262,7 @@ def _shown(value: object) -> str | None:
 
 
 def _text_of_path(path: str) -> str:
-    """Return a path as UTF-8 holds it: bytes of a file's name that are no text are written out."""
+    """Return a path as valid UTF-8: undecodable bytes of a file name are escaped."""
     return path.encode(errors="backslashreplace").decode()
 
 

@@ -1,7 +1,7 @@
-"""CSV text cut into columns, whatever is in it.
+"""Parse CSV text.
 
-A record is a line. Quotes may hold delimiters, but no line ends: so text can be cut at any line
-end, and where it is cut does not change what it says. Line ends may be LF, CRLF or CR, and mixed.
+A record is a line. Quoted fields may contain delimiters, but no line ends: so text can be cut at
+any line end without changing its records. Line ends may be LF, CRLF or CR, and mixed.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _NUMBER_TYPES = {"user": pa.int64(), "item": pa.int64(), "rating": pa.float64(),
 _MOST_SHOWN = 200
 
 Malformed = tuple[int, str]
-"""A record that cannot be cut into columns: its number in the text, from 0, and what is wrong."""
+"""A record that cannot be parsed: its number in the text, from 0, and the reason."""
 
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How the lines of a CSV file are cut.
+    """The format of a CSV file.
 
     Attributes
     ----------
     names : tuple of str
-        The columns, from the header.
+        The names of the columns, from the header.
     delimiter : str
     header_bytes : int
-        Where the text after the header starts.
+        Offset of the first byte after the header.
     """
 
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ def read_format(start: bytes, path: str, *, is_all: bool) -> CsvFormat:
     Raises
     ------
     InputError
-        If there is no header that can be read.
+        If the header cannot be read.
     """
     header = _HEADER.match(start)
     assert header is not None, "the pattern matches any text"
@@ -87,25 +87,25 @@ def read_format(start: bytes, path: str, *, is_all: bool) -> CsvFormat:
 def parse(
     text: bytes, csv_format: CsvFormat, columns: dict[str, str], as_text: frozenset[str]
 ) -> tuple[pa.Table, list[Malformed]]:
-    """Cut lines into columns.
+    """Parse lines.
 
-    User, item, rating and time become numbers if all of them are, else all columns are bytes.
+    Columns are numbers if all values of user, item, rating and time are numbers, else bytes.
 
     Parameters
     ----------
     text : bytes
         Lines without the header.
     columns : dict of str to str
-        Our word -> the header's name, of the columns to read.
+        Field of a rating -> column name, for the columns to read.
     as_text : frozenset of str
-        Words of columns that stay bytes in any case.
+        Fields whose columns are always bytes.
 
     Returns
     -------
     pyarrow.Table
-        The records that are well-formed, columns named by our words.
+        The well-formed records, with columns named by the fields of a rating.
     list of (int, str)
-        The others.
+        The malformed records.
     """
     if b'"' not in text:
         with suppress(pa.ArrowInvalid):
@@ -119,8 +119,8 @@ def parse(
 def _parse_numbers(
     text: bytes, csv_format: CsvFormat, columns: dict[str, str], as_text: frozenset[str]
 ) -> pa.Table:
-    """Parse text in which all is as it should be; raise ArrowInvalid if it is not."""
-    # A single letter is searched for much faster than two.
+    """Parse text without any unusable value; raise ArrowInvalid if there is one."""
+    # Searching for one byte is much faster than searching for two.
     if any(letter in text and b"0" + letter in text for letter in (b"x", b"X")):
         raise pa.ArrowInvalid("Arrow would take hexadecimal numbers for ids")
     types = {word: kind for word, kind in _NUMBER_TYPES.items() if word not in as_text}
@@ -139,7 +139,7 @@ def _float32(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _parse_as(
     text: bytes, csv_format: CsvFormat, columns: dict[str, str], types: dict[str, pa.DataType]
 ) -> pa.Table:
-    """Parse columns as the types given, else as bytes; raise ArrowInvalid at the first failure."""
+    """Parse columns as these types, by default bytes; raise ArrowInvalid at the first failure."""
     column_types = {name: types.get(word, pa.binary()) for word, name in columns.items()}
     if not re.search(rb"[^\r\n]", text):
         return pa.table({word: pa.array([], column_types[name]) for word, name in columns.items()})
@@ -161,13 +161,13 @@ def _parse_as(
 
 
 def _without_malformed(text: bytes, csv_format: CsvFormat) -> tuple[bytes, list[Malformed]]:
-    """Return the well-formed lines, and what is wrong with the others."""
+    """Return the well-formed lines, and the malformed ones with reasons."""
     wellformed = _wellformed_lines(csv_format.delimiter, len(csv_format.names))
     runs, starts, reasons = [], [], []
     position = 0
     while True:
         run = wellformed.match(text, position)
-        assert run is not None, "the pattern matches nothing at all, too"
+        assert run is not None, "the pattern also matches the empty text"
         runs.append(run.group())
         if run.end() == len(text):
             break
@@ -180,7 +180,7 @@ def _without_malformed(text: bytes, csv_format: CsvFormat) -> tuple[bytes, list[
 
 
 def _record_starts(text: bytes) -> np.ndarray:
-    """Return where the lines start that are not empty."""
+    """Return the offsets of the non-empty lines."""
     letters = np.frombuffer(text, np.uint8)
     is_text = (letters != ord("\n")) & (letters != ord("\r"))
     return np.flatnonzero(is_text & np.append(True, ~is_text[:-1]))
@@ -188,7 +188,7 @@ def _record_starts(text: bytes) -> np.ndarray:
 
 @lru_cache
 def _field(delimiter: str) -> bytes:
-    """Return a pattern of a field: in quotes, doubled ones within, or without any at its start."""
+    """Return a pattern of a field: quoted, with doubled quotes in it, or not quoted."""
     return rb'(?:[^"\r\n%b][^\r\n%b]*+|"(?:[^"\r\n]|"")*+"|)' % (
         (re.escape(delimiter.encode()),) * 2
     )
@@ -196,7 +196,7 @@ def _field(delimiter: str) -> bytes:
 
 @lru_cache
 def _wellformed_lines(delimiter: str, n_columns: int) -> re.Pattern[bytes]:
-    """Return a pattern of as many lines as follow each other with the right columns."""
+    """Return a pattern of the longest run of lines with the right number of columns."""
     field, escaped = _field(delimiter), re.escape(delimiter.encode())
     line = rb"%b(?:%b%b){%d}" % (field, escaped, field, n_columns - 1)
     return re.compile(rb"[\r\n]*(?:%b(?:[\r\n]+|\Z))*+" % line)

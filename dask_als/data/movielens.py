@@ -1,4 +1,4 @@
-"""Downloads GroupLens' archives of MovieLens ratings, checked, ready for `prepare`."""
+"""Download and verify GroupLens' archives of MovieLens ratings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Fetched:
     ----------
     path : str
     md5 : str or None
-        The checksum that is published beside it and that it has; None if none is published.
+        The verified checksum; None if GroupLens publishes none.
     """
 
     path: str
@@ -40,25 +40,25 @@ class Fetched:
 def fetch(
     name: str, directory: str, *, base_url: str = GROUPLENS, progress: object = False
 ) -> Fetched:
-    """Download an archive, unless it is there already.
+    """Download an archive, unless it exists already.
 
     Parameters
     ----------
     name : str
         One of `NAMES`.
     directory : str
-        Where ``NAME.zip`` is put.
+        Where to write ``NAME.zip``.
     base_url : str, optional
-        Where ``NAME.zip`` and ``NAME.zip.md5`` are.
+        Address of ``NAME.zip`` and ``NAME.zip.md5``.
     progress : optional
-        What pooch takes as a progress bar: an object with the interface of tqdm.
+        A progress bar for pooch: an object with the interface of tqdm.
 
     Raises
     ------
     InputError
-        If the name is not known.
+        If the name is unknown.
     JobError
-        If the archive cannot be had, or is not what its checksum says.
+        If the download fails, or the archive does not match its checksum.
     """
     if name not in NAMES:
         raise InputError(f"{name!r} cannot be fetched; choose one of {', '.join(NAMES)}")
@@ -80,13 +80,13 @@ def fetch(
             )
         damaged = _damaged_member(staging)
         if damaged is not None:
-            raise JobError(f"{url} was damaged ({damaged}) and is not kept; fetch it again")
+            raise JobError(f"{url} was damaged ({damaged}) and was discarded; fetch it again")
     return Fetched(path, md5)
 
 
 @contextmanager
 def _fetching(url: str) -> Iterator[None]:
-    """Turn what goes wrong with a download into a JobError."""
+    """Convert errors of a download to JobError."""
     try:
         yield
     except requests.ConnectionError:
@@ -96,7 +96,7 @@ def _fetching(url: str) -> Iterator[None]:
 
 
 def _published_md5(url: str) -> str | None:
-    """Return the checksum at an address; None where none is published."""
+    """Return the checksum published at an address; None if there is none."""
     answer = requests.get(url, timeout=_SECONDS_TO_WAIT)
     if answer.status_code == requests.codes.not_found:
         return None
@@ -108,21 +108,20 @@ def _published_md5(url: str) -> str | None:
 
 
 def _damaged_member(path: str) -> str | None:
-    """Return what is damaged in a zip archive: a member, or all of it; None if it is whole."""
+    """Return the first damaged member of a zip archive; None if all are intact."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip()
     except zipfile.BadZipFile:
-        return "no archive"
+        return "not a zip archive"
 
 
 def _check_same(path: str, md5: str | None) -> None:
-    """Check that the archive that is there is the one to fetch, as far as can be told."""
+    """Raise InputError unless the existing file is the archive to fetch."""
     is_same = os.path.isfile(path) and (
         _damaged_member(path) is None if md5 is None else pooch.file_hash(path, alg="md5") == md5
     )
     if not is_same:
         raise InputError(
-            f"{path} is there and is not the archive to fetch; move it away, or choose another "
-            "folder"
+            f"{path} exists and is not the archive to fetch; move it away, or choose another folder"
         )

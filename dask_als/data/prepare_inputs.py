@@ -1,4 +1,4 @@
-"""What `prepare` decides about its inputs: columns, titles, known rows, types of ids."""
+"""Decide how `prepare` reads its inputs: columns, titles, known rows, types of ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dask_als.settings.data import Columns
 
 @dataclass(frozen=True)
 class KnownRows:
-    """The rows of one side, decided elsewhere: ratings of other rows are left out.
+    """The rows of one side, fixed in advance: ratings of other rows are left out.
 
     Attributes
     ----------
@@ -39,13 +39,13 @@ class KnownRows:
 
 @dataclass(frozen=True)
 class Titles:
-    """A CSV file of item titles that the user names.
+    """A CSV file of item titles.
 
     Attributes
     ----------
     path : str
     column : str
-        The title's column; the item's is called as in the ratings.
+        The column of titles. The column of items has the same name as in the ratings.
     """
 
     path: str
@@ -53,22 +53,22 @@ class Titles:
 
 
 def columns_to_read(source: Source, columns: Columns) -> Columns:
-    """Return the columns to read; raise InputError if one is missing."""
+    """Return the columns to read; raise InputError if one is missing or ambiguous."""
     asked = columns.within(source.columns)
-    for file, its_columns in source.files.items():
+    for file, present in source.files.items():
         for word, name in asked.names().items():
-            if name not in its_columns:
+            if name not in present:
                 raise InputError(
                     f"{file} has no column {name!r} for the {word}; it has "
-                    f"{listed(its_columns)}; name yours with --{word}-col"
+                    f"{listed(present)}; name yours with --{word}-col"
                 )
-            if its_columns.count(name) > 1:
+            if present.count(name) > 1:
                 raise InputError(f"{file} has several columns {name!r}; rename all but one")
     return asked
 
 
 def find_titles(source: Source, columns: Columns, titles: Titles | None) -> TitleFile | None:
-    """Return where the titles are: in the user's file, or in GroupLens' if it is one."""
+    """Return the file of titles: the one given, else the one in GroupLens' layout, if any."""
     if titles is not None:
         file = TitleFile(storage.absolute(titles.path), None, columns.item, titles.column)
         check_titles(file)
@@ -83,18 +83,18 @@ def find_titles(source: Source, columns: Columns, titles: Titles | None) -> Titl
 
 def agreed_id_types(
     summaries: Iterable[ChunkSummary], known: KnownRows | None
-) -> dict[str, pa.DataType]:
-    """Return one type for the ids of each side, by the side's word."""
+) -> dict[Side, pa.DataType]:
+    """Return the common type of the ids of each side."""
     agreed = {}
     for side in SIDES:
-        kinds = frozenset(kind for chunk in summaries for kind in chunk.id_types[side.name])
+        kinds = frozenset(kind for chunk in summaries for kind in chunk.id_types[side])
         if known is not None and side is known.side:
             kinds |= {known.id_type}
         if kinds:
-            agreed[side.singular] = common_id_type(kinds)
+            agreed[side] = common_id_type(kinds)
     return agreed
 
 
-def has_types(chunk: ChunkSummary, id_types: dict[str, pa.DataType]) -> bool:
-    """Tell whether all ids of a chunk have the types that were agreed on."""
-    return all(chunk.id_types[side.name] <= {id_types.get(side.singular)} for side in SIDES)
+def has_types(chunk: ChunkSummary, id_types: dict[Side, pa.DataType]) -> bool:
+    """Return whether all ids of a chunk have the common types."""
+    return all(chunk.id_types[side] <= {id_types.get(side)} for side in SIDES)

@@ -1,7 +1,7 @@
-"""The user's files, cut into chunks that a worker reads by itself, as raw columns.
+"""Read the files of a source as raw columns, in chunks that workers read independently.
 
-CSV is cut at line ends, Parquet at row groups; compressed CSV is one chunk, read in blocks. Nothing
-is judged here: what is usable is for `dask_als.data.clean` to say.
+CSV is cut at line ends, Parquet at row groups. Compressed CSV is one chunk, read block by block.
+`dask_als.data.clean` decides which rows are usable.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ _READ_ERRORS = (
 
 @dataclass(frozen=True)
 class Raw:
-    """Some records of a source as they are, renamed to user, item, rating, time.
+    """A block of records as read, with columns renamed to user, item, rating, time.
 
     Attributes
     ----------
     table : pyarrow.Table
-        Columns of whatever type; text columns of CSV are binary.
+        Columns of any type; text columns of CSV are binary.
     malformed : list of (int, str)
-        Records that could not be cut into columns: number within the block, and what is wrong.
+        Records that could not be parsed: number within the block, and the reason.
     is_text : bool
-        Whether values are text of anything, as in CSV, so that ids may be numbers.
+        Whether the source is text, as CSV is, so that ids may be numbers.
     """
 
     table: pa.Table
@@ -66,18 +66,18 @@ class Raw:
 
     @property
     def n_rows(self) -> int:
-        """All records, malformed ones included."""
+        """Number of records, including malformed ones."""
         return self.table.num_rows + len(self.malformed)
 
     @property
     def numbers(self) -> np.ndarray:
-        """The number of each row of the table within the block, from 0, malformed ones counted."""
+        """The number of each row within the block, from 0, counting malformed records."""
         return np.delete(np.arange(self.n_rows), [number for number, _ in self.malformed])
 
 
 @dataclass(frozen=True)
 class CsvRange:
-    """The lines that start within a range of bytes of a plain CSV file."""
+    """The lines of an uncompressed CSV file that start within a range of bytes."""
 
     path: str
     format: CsvFormat
@@ -112,7 +112,7 @@ class CsvStream:
     format: CsvFormat
 
     def blocks(self, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
-        """Read the lines, a block at a time."""
+        """Read the lines block by block."""
         with _opened_text(self.path, self.member) as file:
             file.read(self.format.header_bytes)
             rest = b""
@@ -129,20 +129,20 @@ class CsvStream:
 
 @dataclass(frozen=True)
 class ParquetGroups:
-    """Some row groups of a Parquet file."""
+    """Row groups of a Parquet file."""
 
     path: str
     groups: tuple[int, ...]
 
     def blocks(self, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
-        """Read the rows, a block at a time."""
+        """Read the rows block by block."""
         names = columns.names()
         with storage.opened(self.path) as file:
             batches = pq.ParquetFile(file).iter_batches(
                 _ROWS_A_BLOCK,
                 row_groups=list(self.groups),
                 columns=list(names.values()),
-                use_threads=False,  # No thread of Arrow's may hold a file when Python ends.
+                use_threads=False,  # Arrow's threads must not hold a file when Python exits.
             )
             for batch in batches:
                 table = pa.Table.from_batches([batch]).select(list(names.values()))
@@ -154,7 +154,7 @@ Chunk = CsvRange | CsvStream | ParquetGroups
 
 @dataclass(frozen=True)
 class TitleFile:
-    """A CSV file of item titles (or a member of a zip archive), and its columns."""
+    """A CSV file of item titles, or such a member of a zip archive, and its columns."""
 
     path: str
     member: str | None
@@ -164,7 +164,7 @@ class TitleFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where ratings come from.
+    """A source of ratings.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ class Source:
     files : dict of str to tuple of str
         The columns of each file.
     titles : tuple of (str, str or None), optional
-        Path and archive member of titles that lie beside the ratings, as GroupLens puts them.
+        Path and archive member of the titles in GroupLens' layout.
     """
 
     path: str
@@ -191,32 +191,32 @@ class Source:
 
 
 def open_source(path: str) -> Source:
-    """Find out what a source holds: a file, a folder or a glob of CSV or Parquet.
+    """Open a source: a file, a folder or a glob of CSV or Parquet.
 
     Raises
     ------
     InputError
-        If nothing is there, or something that cannot be read.
+        If there is no such source, or it cannot be read.
     """
     files = [(name, _member_of_zip(name)) for name in _files_of(path)]
     chunks: list[Chunk] = []
     columns: dict[str, tuple[str, ...]] = {}
     for file, member in files:
         with _reading(file):
-            columns[file], its_chunks = _inspect(file, member)
-        chunks += its_chunks
+            columns[file], chunks_of_file = _inspect(file, member)
+        chunks += chunks_of_file
     titles = _titles_beside(*files[0]) if len(files) == 1 else None
     return Source(path, tuple(chunks), columns, titles)
 
 
 def read_blocks(chunk: Chunk, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
-    """Read a chunk, a block at a time.
+    """Read a chunk block by block.
 
     Parameters
     ----------
     columns : Columns
     as_text : frozenset of str
-        Words of columns that CSV text leaves as bytes, even if all of a block are numbers.
+        Fields whose values in CSV stay bytes, even if all values of a block are numbers.
 
     Raises
     ------
@@ -228,12 +228,12 @@ def read_blocks(chunk: Chunk, columns: Columns, as_text: frozenset[str]) -> Iter
 
 
 def check_titles(titles: TitleFile) -> None:
-    """Check that there is a file of titles with its two columns.
+    """Check that a file of titles exists and has its two columns.
 
     Raises
     ------
     InputError
-        If there is not.
+        If not.
     """
     if not storage.exists(titles.path):
         raise InputError(f"there is no file of titles at {titles.path}")
@@ -245,7 +245,7 @@ def check_titles(titles: TitleFile) -> None:
 
 
 def read_titles(titles: TitleFile) -> pa.Table:
-    """Read the titles of items; lines that are malformed are left out.
+    """Read the titles of items; malformed lines are skipped.
 
     Returns
     -------
@@ -263,14 +263,14 @@ def read_titles(titles: TitleFile) -> pa.Table:
 
 
 def listed(names: tuple[str, ...], most: int = 20) -> str:
-    """Return names as a person wants to read them in an error."""
+    """Return names for an error message."""
     shown = [name[:80] for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Turn what goes wrong while a file is read into an InputError that names it."""
+    """Convert errors of reading a file to an InputError that names the file."""
     try:
         yield
     except DaskALSError:
@@ -285,7 +285,7 @@ def _raw(text: bytes, csv_format: CsvFormat, columns: Columns, as_text: frozense
 
 
 def _behind_line_end(file: IO[bytes], position: int, path: str) -> int:
-    """Return where the line starts that follows the first line end at or after a position."""
+    """Return the start of the line after the first line end at or after a position."""
     file.seek(position)
     passed = 0
     while data := file.read(_SCAN_BYTES):
@@ -304,11 +304,11 @@ def _check_line(n_bytes: int, path: str) -> None:
 
 
 def _files_of(path: str) -> list[str]:
-    """Return the files to read; of a folder in GroupLens' layout only the one of ratings."""
+    """Return the files to read; in GroupLens' layout, only the file of ratings."""
     filesystem, inner = storage.file_system(path)
     if filesystem.isfile(inner):
         if not inner.lower().endswith(_CSV + _PARQUET):
-            raise InputError(f"{path} is no .csv, .tsv, .gz, .zip or .parquet file")
+            raise InputError(f"{path} is not a .csv, .tsv, .gz, .zip or .parquet file")
         return [storage.on_every_process(filesystem, inner)]
     if filesystem.isdir(inner):
         found = filesystem.find(inner)
@@ -346,7 +346,7 @@ def _by_number(name: str) -> list[Any]:
 
 
 def _member_of_zip(path: str) -> str | None:
-    """Return the file of ratings within a zip archive; None if the path is not one."""
+    """Return the file of ratings in a zip archive; None if the path is not a zip archive."""
     if not path.lower().endswith(".zip"):
         return None
     names = _names_in_zip(path)
@@ -370,7 +370,7 @@ def _names_in_zip(path: str) -> list[str]:
 
 
 def _titles_beside(path: str, member: str | None) -> tuple[str, str | None] | None:
-    """Return GroupLens' titles, if they lie beside its ratings."""
+    """Return the titles in GroupLens' layout, if any."""
     if _base(member or path) != _GROUPLENS_RATINGS:
         return None
     titles = _beside(member or path, _GROUPLENS_TITLES)
@@ -397,7 +397,7 @@ def _inspect(path: str, member: str | None) -> tuple[tuple[str, ...], list[Chunk
 
 
 def _grouped(rows: list[int]) -> list[tuple[int, ...]]:
-    """Put consecutive row groups together until they hold about a block's rows."""
+    """Group consecutive row groups into about one block of rows each."""
     groups: list[tuple[int, ...]] = []
     held = 0
     for number, n_rows in enumerate(rows):

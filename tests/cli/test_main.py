@@ -270,7 +270,7 @@ class TestBadInput:
     def test_duplicates_that_are_an_error(self, tmp_path, run):
         source = write_csv(tmp_path / "r.csv", [(1, 7, 3), (1, 7, 4), (2, 7, 1)])
         result = run("prepare", source, tmp_path / "d", "--duplicates", "error")
-        complains(result, "1 ratings are of a pair.*user 1 and item 7")
+        complains(result, "1 ratings repeat a pair.*user 1 and item 7")
         assert not (tmp_path / "d").exists()
 
     def test_an_unknown_option(self, tmp_path, run):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dask_als.core.side import USERS
 from dask_als.data.clean import REJECTED_SCHEMA, clean
 from dask_als.data.source import Raw
 from dask_als.errors import InputError
@@ -142,11 +143,11 @@ def test_a_rejected_row_does_not_make_text_of_ids():
     ],
 )
 def test_ids_of_a_type_that_is_wanted(values, wanted, expected):
-    assert of_csv("user", values, id_types={"user": wanted}) == (expected, [])
+    assert of_csv("user", values, id_types={USERS: wanted}) == (expected, [])
 
 
 def test_whole_numbers_become_text_where_it_is_wanted():
-    assert cleaned(user=[7], id_types={"user": pa.string()}).usable["user"].to_pylist() == ["7"]
+    assert cleaned(user=[7], id_types={USERS: pa.string()}).usable["user"].to_pylist() == ["7"]
 
 
 @pytest.mark.parametrize(

@@ -269,9 +269,9 @@ def with_column(name, change):
          "not all within range"),
         (with_column("item", lambda v: [pa.array([-1, *v[1:]], pa.int32())]),
          "not all within range"),
-        (with_column("user", lambda v: [pa.array(v + 1)]), "is not the partition it should be"),
-        (with_column("user", lambda v: [pa.array(v - 1)]), "is not the partition it should be"),
-        (with_column("user", lambda v: [pa.array(v[::-1])]), "is not the partition it should be"),
+        (with_column("user", lambda v: [pa.array(v + 1)]), "is not the expected partition"),
+        (with_column("user", lambda v: [pa.array(v - 1)]), "is not the expected partition"),
+        (with_column("user", lambda v: [pa.array(v[::-1])]), "is not the expected partition"),
     ],
 )  # fmt: skip
 def test_a_part_that_kernels_must_not_see(made, change, message):

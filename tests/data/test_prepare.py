@@ -660,7 +660,7 @@ def changes_a_rating(columns):
 @pytest.mark.parametrize(
     ("stage", "change", "message"),
     [
-        ("to-users", loses_a_rating, "ratings were written in all, 3,000 were read"),
+        ("to-users", loses_a_rating, "ratings were written in total, 3,000 were read"),
         ("to-items", loses_a_rating, "ratings were written by item"),
         ("to-items", changes_a_rating, "by user and by item are not the same"),
     ],

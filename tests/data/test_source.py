@@ -287,7 +287,7 @@ def test_on_other_file_systems():
     ("name", "content", "message"),
     [
         (None, None, "there is no file or folder at"),
-        ("x.txt", csv_of(1), "x.txt is no .csv, .tsv, .gz, .zip or .parquet file"),
+        ("x.txt", csv_of(1), "x.txt is not a .csv, .tsv, .gz, .zip or .parquet file"),
         ("x.csv", b"", "x.csv is empty"),
         ("x.csv.gz", csv_of(1), "x.csv.gz cannot be read: Not a gzipped file"),
         ("x.zip", b"PK\x03\x04 no", "x.zip cannot be read: File is not a zip file"),
