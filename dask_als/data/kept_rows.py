@@ -16,27 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from dask_als.core import storage, table_files
+from dask_als.core import table_files
 from dask_als.core.side import SIDES, USERS
-from dask_als.data.dataset import Dataset, Growth, Partition, ratings_path, read_ratings_table
+from dask_als.data.dataset import (
+    Dataset,
+    Growth,
+    kept_path,
+    ratings_path,
+    read_block,
+    read_test_block,
+)
 from dask_als.data.one_rating import RatingColumns, pair_keys
-from dask_als.data.source import Raw
+from dask_als.data.source import Chunk, Raw
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
-
-KEPT_DIRECTORY = "kept"
-Kept = Literal["times", "repeated", "left-out"]
-
-
-def kept_path(dataset: str, what: Kept, number: int) -> str:
-    """Return the path of a file of rows that a dataset keeps."""
-    return storage.join(dataset, KEPT_DIRECTORY, f"{what}-{number:05d}.arrow")
-
 
 def write_times(dataset: str, number: int, *times: np.ndarray) -> int:
     """Write the times of a partition's ratings, training before held-out; return the CRC-32."""
@@ -66,7 +63,7 @@ def write_repeated(
     return write_kept(dataset, "repeated", number, pa.table(columns))
 
 
-def write_kept(dataset: str, what: Kept, number: int, table: pa.Table) -> int | None:
+def write_kept(dataset: str, what: str, number: int, table: pa.Table) -> int | None:
     """Write rows that a dataset keeps, if there are any; return the CRC-32."""
     if not table.num_rows:
         return None
@@ -107,8 +104,7 @@ class PreparedRows:
         yield Raw(pa.table({word: rows[word] for word in columns.names()}), [], is_text=False)
 
     def _rows(self, growth: Growth) -> dict[str, np.ndarray]:
-        partition = self.dataset.users.partitions[self.number]
-        rows = self._prepared(partition, growth)
+        rows = self._prepared(growth)
         crc32 = growth.repeated[self.number]
         if crc32 is None:
             return rows
@@ -125,27 +121,28 @@ class PreparedRows:
             name: np.concatenate([values[single], repeated[name]]) for name, values in rows.items()
         }
 
-    def _prepared(self, partition: Partition, growth: Growth) -> dict[str, np.ndarray]:
+    def _prepared(self, growth: Growth) -> dict[str, np.ndarray]:
         """Read the prepared ratings and their times."""
-        tables = [read_ratings_table(self.dataset.path, USERS, self.number, partition)]
+        partition = self.dataset.users.partitions[self.number]
+        blocks = [read_block(self.dataset.path, USERS, self.number, partition)]
         if self.dataset.split is not None:
-            tables.append(read_ratings_table(self.dataset.path, None, self.number, partition))
-        n_rows = [table.num_rows for table in tables]
-        table = pa.concat_tables(tables)
-        rows = {name: table[name].to_numpy() for name in table.column_names}
-        if growth.has_times:
+            blocks.append(read_test_block(self.dataset.path, self.number, partition))
+        rows = {
+            "user": np.concatenate([block.row_of_rating for block in blocks]),
+            "item": np.concatenate([block.indices for block in blocks]),
+            "rating": np.concatenate([block.ratings for block in blocks]),
+        }
+        n_train, n_rows = len(blocks[0].ratings), len(rows["rating"])
+        if growth.times:
             path = kept_path(self.dataset.path, "times", self.number)
             times = table_files.read_arrow(path, crc32=growth.times[self.number])
             rows["time"] = times["time"].to_numpy()
-            if len(rows["time"]) != sum(n_rows):
-                raise InputError(
-                    f"{path} is damaged: it has {len(rows['time']):,} times, not {sum(n_rows):,}"
-                )
+            if len(rows["time"]) != n_rows:
+                raise InputError(f"{path} is damaged: it does not have {n_rows:,} times")
         if self.held_out is None:
             return rows
-        start = n_rows[0] if self.held_out else 0
-        stop = sum(n_rows) if self.held_out else n_rows[0]
-        return {name: values[start:stop] for name, values in rows.items()}
+        wanted = slice(n_train, None) if self.held_out else slice(n_train)
+        return {name: values[wanted] for name, values in rows.items()}
 
 
 @dataclass(frozen=True)
@@ -167,15 +164,12 @@ class LeftOutRows:
         yield Raw(table.select(list(columns.names())), [], is_text=False)
 
 
-StoredChunk = PreparedRows | LeftOutRows
-
-
-def stored_chunks(dataset: Dataset) -> tuple[list[StoredChunk], list[StoredChunk]]:
+def stored_chunks(dataset: Dataset) -> tuple[list[Chunk], list[Chunk]]:
     """Return the chunks that hold all usable rows of a dataset: training, and its own test."""
     growth = _growth_of(dataset)
     numbers = range(len(dataset.users.partitions))
-    left_out = [
-        LeftOutRows(kept_path(dataset.path, "left-out", number), crc32)
+    left_out: list[Chunk] = [
+        LeftOutRows(kept_path(dataset.path, "left_out", number), crc32)
         for number, crc32 in enumerate(growth.left_out)
         if crc32 is not None
     ]
@@ -185,7 +179,7 @@ def stored_chunks(dataset: Dataset) -> tuple[list[StoredChunk], list[StoredChunk
         [PreparedRows(dataset, number, held_out) for number in numbers]
         for held_out in (False, True)
     )
-    return [*train, *left_out], list(test)
+    return [*train, *left_out], [*test]
 
 
 def _growth_of(dataset: Dataset) -> Growth:

@@ -14,9 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from dask_als.core.executor import Executor, reduce_by_tree
-from dask_als.core.side import SIDES, USERS, Side
+from dask_als.core.side import ITEMS, SIDES, USERS, Side
+from dask_als.data import prepare_tasks as tasks
 from dask_als.data.kept_rows import write_kept
 from dask_als.data.one_rating import RatingColumns, pair_keys
+from dask_als.data.prepare_results import BlockNumber
+from dask_als.errors import InputError
 
 Progress = Callable[[int, int], None]
 
@@ -71,9 +74,142 @@ class Counts:
         return self.users if side is USERS else self.items
 
 
+@dataclass(frozen=True)
+class ToFilter:
+    """The training rows that are filtered, shuffled to partitions of users.
+
+    Attributes
+    ----------
+    bounds : Bounds
+    work : str
+        The directory of the shuffled rows.
+    blocks : tuple of BlockNumber
+    ranges : tuple of range
+        The users of each partition.
+    dataset : str
+        Where rows that are left out are kept.
+    """
+
+    bounds: Bounds
+    work: str
+    blocks: tuple[BlockNumber, ...]
+    ranges: tuple[range, ...]
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What a filter leaves.
+
+    Attributes
+    ----------
+    core : dict of Side to handle of pyarrow.Table
+        The ids that training rows may have, with the count of their distinct pairs.
+    ids : dict of Side to handle of pyarrow.Table
+        Those and the ids of a test source.
+    left_out : tuple of int or None
+        CRC-32 of the rows that are left out, for each partition; None if it has none.
+    n_rows, n_users, n_items : int
+        Rows, users and items that are left out.
+    rounds : int
+    """
+
+    core: dict[Side, Any]
+    ids: dict[Side, Any]
+    left_out: tuple[int | None, ...]
+    n_rows: int
+    n_users: int
+    n_items: int
+    rounds: int
+
+    def described(self) -> dict[str, int]:
+        """Return what the manifest records beside the number of rows."""
+        return {
+            "filtered_users": self.n_users,
+            "filtered_items": self.n_items,
+            "filter_rounds": self.rounds,
+        }
+
+
+def leave_out(
+    executor: Executor,
+    rows: ToFilter,
+    ids: dict[Side, Any],
+    test_ids: dict[Side, Any] | None,
+    progress: Progress,
+) -> Filtered:
+    """Find the users and items with enough ratings, and keep the rows of the others.
+
+    Parameters
+    ----------
+    ids : dict of Side to handle of pyarrow.Table
+        All ids of training rows.
+    test_ids : dict of Side to handle of pyarrow.Table or None
+        All ids of a test source.
+
+    Raises
+    ------
+    InputError
+        If nothing is left.
+    """
+    numbers = range(len(rows.ranges))
+    pairs = [
+        executor.submit(_read_pairs, rows, number, key=f"read-pairs-{number}")
+        for number in numbers
+    ]
+    n_rows = executor.submit(n_rows_of, ids[ITEMS], key="count-items-0")
+    counts, rounds = core_counts(executor, rows.bounds, n_rows, pairs, progress=progress)
+    left = [
+        executor.submit(n_left, counts, side, key=f"count-left-{side.name}-0") for side in SIDES
+    ]
+    users, items = executor.gather(left)
+    if not users[0]:
+        raise InputError(
+            f"no user with {rows.bounds.users:,} ratings of items with {rows.bounds.items:,} "
+            "ratings is left; use smaller --least-user-ratings and --least-item-ratings"
+        )
+    written = [
+        executor.submit(_write_left_out, rows, number, ids, counts, key=f"write-left-out-{number}")
+        for number in numbers
+    ]
+    core = {
+        side: executor.submit(ids_left, ids[side], counts, side, key=f"ids-left-{side.name}-0")
+        for side in SIDES
+    }
+    with_test = core if test_ids is None else {
+        side: executor.submit(
+            tasks.merged_ids, [core[side], test_ids[side]], key=f"merge-test-ids-{side.name}-0"
+        )
+        for side in SIDES
+    }
+    kept = executor.gather(written)
+    return Filtered(
+        core,
+        with_test,
+        tuple(crc32 for _, crc32 in kept),
+        sum(n_rows for n_rows, _ in kept),
+        users[1],
+        items[1],
+        rounds,
+    )
+
+
+def _read_pairs(rows: ToFilter, number: int) -> PartPairs:
+    return distinct_pairs(
+        tasks.read_user_rows(rows.work, rows.blocks, number), rows.ranges[number]
+    )
+
+
+def _write_left_out(
+    rows: ToFilter, number: int, ids: dict[Side, pa.Table], counts: Counts
+) -> tuple[int, int | None]:
+    read = tasks.read_user_rows(rows.work, rows.blocks, number)
+    return write_left_out(read, ids, counts, rows.dataset, number)
+
+
 def core_counts(
     executor: Executor, bounds: Bounds, n_items: Any, pairs: list[Any], *, progress: Progress
-) -> Any:
+) -> tuple[Any, int]:
     """Drop users and items with too few ratings until all that are left have enough.
 
     Parameters
@@ -88,6 +224,8 @@ def core_counts(
     -------
     handle of Counts
         Of all users.
+    int
+        The number of rounds.
     """
     total, n_dropped, rounds = None, 1, 0
     while n_dropped:
@@ -103,7 +241,7 @@ def core_counts(
         (n_dropped,) = executor.gather([dropped])
         rounds += 1
     progress(rounds, rounds)
-    return total
+    return total, rounds
 
 
 def distinct_pairs(rows: RatingColumns, its: range) -> PartPairs:
@@ -136,6 +274,12 @@ def items_to_drop(counts: Counts, bounds: Bounds) -> int:
     return int(((counts.items > 0) & (counts.items < bounds.items)).sum())
 
 
+def n_left(counts: Counts, side: Side) -> tuple[int, int]:
+    """Return how many rows of a side are left, and how many are not."""
+    is_left = counts.of(side) > 0
+    return int(is_left.sum()), int((~is_left).sum())
+
+
 def n_rows_of(ids: pa.Table) -> int:
     """Return how many ids there are."""
     return int(ids.num_rows)
@@ -149,20 +293,22 @@ def ids_left(ids: pa.Table, counts: Counts, side: Side) -> pa.Table:
 
 
 def write_left_out(
-    rows: RatingColumns, ids: dict[str, pa.Table], counts: Counts, dataset: str, number: int
-) -> int | None:
+    rows: RatingColumns, ids: dict[Side, pa.Table], counts: Counts, dataset: str, number: int
+) -> tuple[int, int | None]:
     """Write the rows of a partition of which the user or the item is dropped.
 
     Returns
     -------
+    int
+        The number of these rows.
     int or None
-        The file's CRC-32; None if there are no such rows.
+        The file's CRC-32; None if there are none.
     """
     is_out = np.logical_or.reduce([counts.of(side)[rows[side.singular]] == 0 for side in SIDES])
     out = {name: values[is_out] for name, values in rows.items()}
     order = np.argsort(pair_keys(out), kind="stable")
     columns = {name: pa.array(values[order]) for name, values in out.items()}
     for side in SIDES:
-        all_ids = ids[side.name]["id"].combine_chunks()
+        all_ids = ids[side]["id"].combine_chunks()
         columns[side.singular] = all_ids.take(columns[side.singular])
-    return write_kept(dataset, "left-out", number, pa.table(columns))
+    return len(order), write_kept(dataset, "left_out", number, pa.table(columns))

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from dask_als.core import storage
 from dask_als.core.side import SIDES, Side
+from dask_als.data.dataset import Appended, Dataset
 from dask_als.data.prepare_results import ChunkSummary
 from dask_als.data.prepare_tasks import common_id_type
-from dask_als.data.source import Source, TitleFile, check_titles, listed
+from dask_als.data.source import Chunk, Source, TitleFile, check_titles, listed
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
 
@@ -50,6 +51,71 @@ class Titles:
 
     path: str
     column: str = "title"
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """The ratings that a dataset is made of.
+
+    Attributes
+    ----------
+    name : str
+        The source, for errors.
+    columns : Columns
+        The names of the columns of what is not stored.
+    train, test : tuple of Chunk
+        In their order; those of `test` are held out.
+    n_stored : (int, int)
+        How many of the first training and test chunks are stored rows of `before`.
+    described : dict
+        What the manifest records about the source.
+    titles : TitleFile or None
+    test_name : str or None
+        The test source, for errors.
+    before : Dataset or None
+        The dataset that the ratings are appended to.
+    appended : Appended or None
+        What is appended to it.
+    """
+
+    name: str
+    columns: Columns
+    train: tuple[Chunk, ...]
+    described: dict[str, Any]
+    titles: TitleFile | None
+    test: tuple[Chunk, ...] = ()
+    test_name: str | None = None
+    n_stored: tuple[int, int] = (0, 0)
+    before: Dataset | None = None
+    appended: Appended | None = None
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """All chunks."""
+        return (*self.train, *self.test)
+
+    @property
+    def train_numbers(self) -> range:
+        """The numbers of the training chunks."""
+        return range(len(self.train))
+
+    @property
+    def test_numbers(self) -> range:
+        """The numbers of the test chunks."""
+        return range(len(self.train), len(self.chunks))
+
+    @property
+    def stored_numbers(self) -> tuple[int, ...]:
+        """The numbers of the chunks of stored rows."""
+        train, test = self.n_stored
+        return (*range(train), *range(len(self.train), len(self.train) + test))
+
+    def columns_of(self, number: int) -> Columns:
+        """Return the names of the columns of a chunk."""
+        if number not in self.stored_numbers:
+            return self.columns
+        time = None if self.columns.time is None else "time"
+        return Columns(user="user", item="item", rating="rating", time=time)
 
 
 def columns_to_read(source: Source, columns: Columns) -> Columns:
@@ -98,3 +164,28 @@ def agreed_id_types(
 def has_types(chunk: ChunkSummary, id_types: dict[Side, pa.DataType]) -> bool:
     """Return whether all ids of a chunk have the common types."""
     return all(chunk.id_types[side] <= {id_types.get(side)} for side in SIDES)
+
+
+def check_types_of_appended(found: dict[Side, pa.DataType], ratings: Ratings) -> None:
+    """Check that appended ratings leave the ids of a dataset as they are.
+
+    Parameters
+    ----------
+    found : dict of Side to DataType
+        The type that can hold all ids.
+
+    Raises
+    ------
+    InputError
+        If ids that were read as whole numbers would become text: they may have been written in
+        another way in their source.
+    """
+    before = ratings.before
+    assert before is not None, "ratings are appended"
+    for side, kind in found.items():
+        its = before.rows_file(side).read(range(1), ["id"]).schema.field("id").type
+        if pa.types.is_integer(its) and not pa.types.is_integer(kind):
+            raise InputError(
+                f"{side.singular} ids are whole numbers in {before.path}, but not all of them are "
+                f"in {ratings.name}; prepare all ratings anew in one go"
+            )

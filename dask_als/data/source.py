@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import fsspec
 import numpy as np
@@ -149,7 +149,17 @@ class ParquetGroups:
                 yield Raw(table.rename_columns(list(names)), [], is_text=False)
 
 
-Chunk = CsvRange | CsvStream | ParquetGroups
+class Chunk(Protocol):
+    """A part of a source that a worker reads by itself."""
+
+    @property
+    def path(self) -> str:
+        """Its file."""
+        ...
+
+    def blocks(self, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
+        """Read it, a block at a time."""
+        ...
 
 
 @dataclass(frozen=True)
