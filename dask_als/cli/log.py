@@ -62,9 +62,7 @@ class TextLog:
     def training(self, n_epochs: int) -> Iterator[Listener]:
         """Show epochs and half-epochs."""
         with console.training(self._screen, n_epochs) as listener:
-            yield replace(
-                listener, started_from=self._started_from, half_epoch=self._half_epoch
-            )
+            yield replace(listener, started_from=self._started_from, half_epoch=self._half_epoch)
 
     def _started_from(self, initial: InitialModel) -> None:
         self.say(f"start    {initial.path}: {described_start(initial)}")

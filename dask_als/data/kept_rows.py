@@ -35,6 +35,7 @@ from dask_als.data.source import Chunk, Raw
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
 
+
 def write_times(dataset: str, number: int, *times: np.ndarray) -> int:
     """Write the times of a partition's ratings, training before held-out; return the CRC-32."""
     table = pa.table({"time": np.concatenate(times)})
@@ -97,9 +98,7 @@ class PreparedRows:
         """Read the rows."""
         rows = self._rows(_growth_of(self.dataset))
         for side in SIDES:
-            ids = self.dataset.rows_file(side).read(
-                range(self.dataset.table(side).n_rows), ["id"]
-            )
+            ids = self.dataset.rows_file(side).read(range(self.dataset.table(side).n_rows), ["id"])
             rows[side.singular] = ids["id"].combine_chunks().take(pa.array(rows[side.singular]))
         yield Raw(pa.table({word: rows[word] for word in columns.names()}), [], is_text=False)
 

@@ -154,8 +154,7 @@ def leave_out(
     """
     numbers = range(len(rows.ranges))
     pairs = [
-        executor.submit(_read_pairs, rows, number, key=f"read-pairs-{number}")
-        for number in numbers
+        executor.submit(_read_pairs, rows, number, key=f"read-pairs-{number}") for number in numbers
     ]
     n_rows = executor.submit(n_rows_of, ids[ITEMS], key="count-items-0")
     counts, rounds = core_counts(executor, rows.bounds, n_rows, pairs, progress=progress)
@@ -176,12 +175,16 @@ def leave_out(
         side: executor.submit(ids_left, ids[side], counts, side, key=f"ids-left-{side.name}-0")
         for side in SIDES
     }
-    with_test = core if test_ids is None else {
-        side: executor.submit(
-            tasks.merged_ids, [core[side], test_ids[side]], key=f"merge-test-ids-{side.name}-0"
-        )
-        for side in SIDES
-    }
+    with_test = (
+        core
+        if test_ids is None
+        else {
+            side: executor.submit(
+                tasks.merged_ids, [core[side], test_ids[side]], key=f"merge-test-ids-{side.name}-0"
+            )
+            for side in SIDES
+        }
+    )
     kept = executor.gather(written)
     return Filtered(
         core,
@@ -195,9 +198,7 @@ def leave_out(
 
 
 def _read_pairs(rows: ToFilter, number: int) -> PartPairs:
-    return distinct_pairs(
-        tasks.read_user_rows(rows.work, rows.blocks, number), rows.ranges[number]
-    )
+    return distinct_pairs(tasks.read_user_rows(rows.work, rows.blocks, number), rows.ranges[number])
 
 
 def _write_left_out(

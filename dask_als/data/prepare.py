@@ -160,13 +160,12 @@ def append(
         stored, stored_test = stored_chunks(before)
         test_chunks = () if test_source is None else test_source.chunks
         described = {
-            name: before.source[name] for name in ("path", "columns", "titles", "test_path")
+            name: before.source[name]
+            for name in ("path", "columns", "titles", "test_path")
             if name in before.source
         }
         if titles is not None:
-            described["titles"] = {
-                "path": storage.absolute(titles.path), "column": titles.column
-            }
+            described["titles"] = {"path": storage.absolute(titles.path), "column": titles.column}
         ratings = Ratings(
             source.path,
             columns,
@@ -232,8 +231,7 @@ def _with_test(settings: PrepareSettings, test: str | None) -> PrepareSettings:
         return settings
     if settings.holds_out and settings.split != "own":
         raise InputError(
-            f"--test is {test}, so nothing else is held out; "
-            "leave out --test-fraction and --split"
+            f"--test is {test}, so nothing else is held out; leave out --test-fraction and --split"
         )
     return replace(settings, split="own")
 

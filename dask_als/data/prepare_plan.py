@@ -29,6 +29,7 @@ from dask_als.data.prepare_inputs import (
     check_types_of_appended,
 )
 from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
+from dask_als.data.prepare_reading import ReadSource, read_source
 from dask_als.data.prepare_results import (
     CheckedPart,
     CheckedSide,
@@ -38,12 +39,12 @@ from dask_als.data.prepare_results import (
     UserPart,
     largest_time,
 )
-from dask_als.data.prepare_reading import ReadSource, read_source
 from dask_als.data.progress import Progress, completed
 from dask_als.data.split import first_test_time
 from dask_als.data.user_partitions import write_user_part
 from dask_als.errors import InputError
 from dask_als.settings.data import PrepareSettings
+
 
 class Plan:
     """Submits the stages one after another; holds what they share."""
@@ -397,7 +398,12 @@ class Plan:
                 )
                 for number, rows in enumerate(ranges[USERS])
             ]
-        completed(self.executor, self.progress, "check", [*parts[USERS], *parts[ITEMS], *tests, *sides, *cold])
+        completed(
+            self.executor,
+            self.progress,
+            "check",
+            [*parts[USERS], *parts[ITEMS], *tests, *sides, *cold],
+        )
         users, items = self.executor.gather(sides)
         n_cold = sum(self.executor.gather(cold)) if cold else None
         return users, items, self.executor.gather(tests), n_cold

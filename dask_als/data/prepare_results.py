@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from dask_als.core.side import Side
+from dask_als.settings.data import PrepareSettings
 
 BlockNumber = tuple[int, int]
 """A block of the source: the number of its chunk, and its number within the chunk."""

@@ -231,7 +231,8 @@ def _read_shuffled(paths: list[str], number: int) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def write_ratings(path: str, columns: dict[str, np.ndarray]) -> None:
+def write_ratings(path: str, columns: RatingColumns) -> None:
+    """Write the ratings of a partition, without times."""
     ratings = {name: columns[name] for name in RATINGS_SCHEMA.names}
     table_files.write_parquet(path, pa.table(ratings, schema=RATINGS_SCHEMA))
 
