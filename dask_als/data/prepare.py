@@ -210,6 +210,12 @@ def growth_of(dataset: Dataset) -> Growth:
     return dataset.growth
 
 
+def columns_of(dataset: Dataset) -> Columns:
+    """Return the names of the columns of the source that a dataset was prepared from."""
+    recorded: Mapping[str, str] = dataset.source["columns"]
+    return Columns(**{"rating": None, **recorded})
+
+
 def states_of(source: Source) -> dict[str, Any]:
     """Return what changes once a file of a source is changed, for each file."""
     return {storage.absolute(file): storage.state_of_file(file) for file in sorted(source.files)}
@@ -274,11 +280,10 @@ def _columns_of_appended(
     columns: Columns | None,
 ) -> Columns:
     """Return the columns to read of a source that is appended."""
-    recorded: Mapping[str, str] = before.source["columns"]
-    if columns is None:
-        columns = Columns(**{"rating": None, **recorded})
+    recorded = columns_of(before)
+    columns = recorded if columns is None else columns
     if growth.times and columns.time is None:
-        columns = replace(columns, time=recorded.get("time"))
+        columns = replace(columns, time=recorded.time)
     found = columns_to_read(source, columns)
     if not growth.times:
         found = replace(found, time=None)

@@ -13,6 +13,7 @@ from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float
 from dask_als.data import prepare_tasks as tasks
+from dask_als.data import user_partitions
 from dask_als.data.dataset import (
     TEST_DIRECTORY,
     Dataset,
@@ -41,7 +42,6 @@ from dask_als.data.prepare_results import (
 )
 from dask_als.data.progress import Progress, completed
 from dask_als.data.split import first_test_time
-from dask_als.data.user_partitions import write_user_part
 from dask_als.errors import InputError
 from dask_als.settings.data import PrepareSettings
 
@@ -290,7 +290,7 @@ class Plan:
             }
         handles = [
             self.executor.submit(
-                write_user_part,
+                user_partitions.write_user_part,
                 number,
                 blocks,
                 hashes,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,12 +14,14 @@ from dask_als.cli.commands.computing import computing
 from dask_als.cli.commands.options import (
     cluster_options,
     column_options,
+    filter_options,
     json_option,
     overwrite_option,
     setting,
     settings_of,
     split_options,
 )
+from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
 if TYPE_CHECKING:
@@ -36,7 +40,9 @@ if TYPE_CHECKING:
 )
 @click.option("--titles", help="CSV file of item titles.  [default: GroupLens' movies.csv beside]")
 @click.option("--title-col", default="title", help="Its column of titles.")
+@click.option("--test", metavar="SOURCE", help="Hold out the ratings of this source.")
 @split_options
+@filter_options
 @setting(
     PrepareSettings,
     "duplicates",
@@ -47,6 +53,12 @@ if TYPE_CHECKING:
     "--partitions", type=int, help="Of each side.  [default: one for 1 to 2 million ratings]"
 )
 @setting(PrepareSettings, "seed", help="Seed of the random split.")
+@click.option(
+    "--append",
+    "appends",
+    is_flag=True,
+    help="Append to DATASET, by the settings that it was prepared with.",
+)
 @overwrite_option
 @json_option
 @cluster_options
@@ -56,6 +68,8 @@ def prepare(
     events: bool,
     titles: str | None,
     title_col: str,
+    test: str | None,
+    appends: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -65,33 +79,64 @@ def prepare(
     \b
     Example:
         dask-als prepare ml-latest-small.zip DATASET --test-fraction 0.1
+        dask-als prepare --append new-ratings.csv DATASET
     """
     from dask_als.cli import console
+    from dask_als.data import prepare as preparing
     from dask_als.data.prepare import Titles
-    from dask_als.data.prepare import prepare as run
 
     if events:
         options["rating"] = None
         if _is_default("duplicates"):
             options["duplicates"] = "sum"
-    columns = settings_of(Columns, options)
-    settings = settings_of(PrepareSettings, options)
+    if appends:
+        if overwrite:
+            raise InputError("--append replaces the dataset by a larger one; leave out --overwrite")
+        run = partial(preparing.append, **_settings_to_append(dataset, events, options))
+    else:
+        run = partial(
+            preparing.prepare,
+            columns=settings_of(Columns, options),
+            settings=settings_of(PrepareSettings, options),
+            overwrite=overwrite,
+        )
     screen = console.Screen(stderr=as_json)
     with computing(screen, options) as executor, console.preparing(screen) as progress:
         made = run(
             source,
             dataset,
             executor,
-            columns=columns,
-            settings=settings,
             titles=None if titles is None else Titles(titles, title_col),
-            overwrite=overwrite,
+            test=test,
             progress=progress,
         )
     if as_json:
         click.echo(json.dumps(dataset_json(made), indent=2))
         return
     say_dataset(screen, made)
+
+
+def _settings_to_append(path: str, events: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the dataset's columns and settings, but for the options that were given."""
+    from dask_als.data.dataset import open_dataset
+    from dask_als.data.prepare import columns_of, growth_of
+
+    dataset = open_dataset(path)
+    found = {"columns": columns_of(dataset), "settings": growth_of(dataset).settings}
+    for name, its in found.items():
+        given = {
+            field.name: options.pop(field.name)
+            for field in dataclasses.fields(its)
+            if field.name in options
+        }
+        is_event = {"rating", "duplicates"} if events else set()
+        changes = {
+            field: value
+            for field, value in given.items()
+            if field in is_event or not _is_default(field)
+        }
+        found[name] = dataclasses.replace(its, **changes)
+    return found
 
 
 def _is_default(option: str) -> bool:
@@ -117,5 +162,15 @@ def say_dataset(screen: Screen, dataset: Dataset) -> None:
         f"items: {counts['train']:,} to train on, {counts['test']:,} held out, "
         f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected"
     )
+    if "filtered" in counts:
+        screen.say(
+            f"left out: {counts['filtered']:,} rows of {counts['filtered_users']:,} users and "
+            f"{counts['filtered_items']:,} items with too few ratings, "
+            f"in {counts['filter_rounds']} rounds"
+        )
+    if counts.get("cold"):
+        screen.say(
+            f"{counts['cold']:,} of those held out are of users or items without training ratings"
+        )
     if counts["rejected"]:
         screen.say(f"rejected rows, with reasons: {dataset.path}/rejected.parquet")
