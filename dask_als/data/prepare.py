@@ -5,7 +5,6 @@ The stages are in `dask_als.data.prepare_plan`, their tasks in `dask_als.data.pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -90,7 +89,7 @@ def prepare(
         {
             "path": storage.absolute(source.path),
             "columns": columns.names(),
-            "titles": titles and {"path": storage.absolute(titles.path), "column": titles.column},
+            "titles": titles and _described_titles(titles),
             **({} if test is None else {"test_path": storage.absolute(test)}),
         },
         title_file,
@@ -142,51 +141,74 @@ def append(
     JobError
         If the written ratings differ from those read.
     """
-    before = open_dataset(path)
-    with exclusive(storage.join(before.path, MANIFEST), "appended to"):
+    manifest_file = storage.join(open_dataset(path).path, MANIFEST)
+    with exclusive(manifest_file, "appended to"):
         # Not earlier: another run may have replaced it meanwhile.
         before = open_dataset(path)
-        manifest = checksums.sha256(storage.join(before.path, MANIFEST))
-        growth = growth_of(before)
-        settings = _settings_of_appended(before, growth, settings)
+        manifest = checksums.sha256(manifest_file)
+        settings = _settings_of_appended(before, settings)
         source = open_source(source_path)
-        test_source = None if test is None else open_source(test)
-        if test is not None and settings.split != "own":
-            raise InputError(
-                f"--test is {test}, but {path} was prepared without --test; leave it out"
-            )
-        columns = _columns_of_appended(before, growth, source, test_source, columns)
+        test_source = _test_of_appended(before, settings, test)
+        columns = _columns_of_appended(before, source, test_source, columns)
         title_file = find_titles(source, columns, titles)
-        stored, stored_test = stored_chunks(before)
-        test_chunks = () if test_source is None else test_source.chunks
-        described = {
-            name: before.source[name]
-            for name in ("path", "columns", "titles", "test_path")
-            if name in before.source
-        }
-        if titles is not None:
-            described["titles"] = {"path": storage.absolute(titles.path), "column": titles.column}
-        ratings = Ratings(
-            source.path,
-            columns,
-            (*stored, *source.chunks),
-            described,
-            title_file,
-            (*stored_test, *test_chunks),
-            test,
-            (len(stored), len(stored_test)),
-            before,
-            Appended(storage.absolute(source.path), states_of(source), before.fingerprint),
-        )
+        ratings = _with_stored(before, source, test_source, columns, title_file, titles)
         read = _files_of(source, test_source, title_file)
         with staged_directory(path, DATASET, overwrite=True, inputs=read) as staging:
             dataset = Plan(executor, progress, settings, ratings, None, staging).run(path)
-            if checksums.sha256(storage.join(before.path, MANIFEST)) != manifest:
+            if checksums.sha256(manifest_file) != manifest:
                 raise JobError(
                     f"{path} was changed by another run meanwhile, so nothing was appended; "
                     "run this again"
                 )
     return dataset
+
+
+def _with_stored(
+    before: Dataset,
+    source: Source,
+    test: Source | None,
+    columns: Columns,
+    title_file: TitleFile | None,
+    titles: Titles | None,
+) -> Ratings:
+    """Return the ratings that a dataset was made of, and after them those of sources."""
+    stored, stored_test = stored_chunks(before)
+    described: dict[str, Any] = {
+        name: before.source[name]
+        for name in ("path", "columns", "titles", "test_path")
+        if name in before.source
+    }
+    if titles is not None:
+        described["titles"] = _described_titles(titles)
+    return Ratings(
+        source.path,
+        columns,
+        (*stored, *source.chunks),
+        described,
+        title_file,
+        (*stored_test, *(() if test is None else test.chunks)),
+        None if test is None else test.path,
+        (len(stored), len(stored_test)),
+        before,
+        Appended(storage.absolute(source.path), states_of(source), before.fingerprint),
+    )
+
+
+def _described_titles(titles: Titles) -> dict[str, str]:
+    return {"path": storage.absolute(titles.path), "column": titles.column}
+
+
+def _test_of_appended(
+    before: Dataset, settings: PrepareSettings, test: str | None
+) -> Source | None:
+    """Open a test source that is appended, if the dataset has one of its own."""
+    if test is None:
+        return None
+    if settings.split != "own":
+        raise InputError(
+            f"--test is {test}, but {before.path} was prepared without --test; leave it out"
+        )
+    return open_source(test)
 
 
 def growth_of(dataset: Dataset) -> Growth:
@@ -198,21 +220,17 @@ def growth_of(dataset: Dataset) -> Growth:
         If it does not.
     """
     if dataset.growth is None:
-        what = (
-            "it belongs to a model that was folded in"
-            if dataset.source.get("unknown")
-            else "it was made by an earlier release, or for folding in, and lacks times and "
-            "repeated ratings"
-        )
         raise InputError(
-            f"{dataset.path} cannot be appended to: {what}; prepare all ratings anew in one go"
+            f"{dataset.path} cannot be appended to: it was made by an earlier release or by "
+            "fold-in, without the times and repeated ratings that this takes; "
+            "prepare all ratings anew in one go"
         )
     return dataset.growth
 
 
 def columns_of(dataset: Dataset) -> Columns:
     """Return the names of the columns of the source that a dataset was prepared from."""
-    recorded: Mapping[str, str] = dataset.source["columns"]
+    recorded: dict[str, Any] = dataset.source["columns"]
     return Columns(**{"rating": None, **recorded})
 
 
@@ -273,13 +291,10 @@ def _check_columns(source: Source, columns: Columns) -> None:
 
 
 def _columns_of_appended(
-    before: Dataset,
-    growth: Growth,
-    source: Source,
-    test: Source | None,
-    columns: Columns | None,
+    before: Dataset, source: Source, test: Source | None, columns: Columns | None
 ) -> Columns:
     """Return the columns to read of a source that is appended."""
+    growth = growth_of(before)
     recorded = columns_of(before)
     columns = recorded if columns is None else columns
     if growth.times and columns.time is None:
@@ -292,11 +307,9 @@ def _columns_of_appended(
     return found
 
 
-def _settings_of_appended(
-    before: Dataset, growth: Growth, settings: PrepareSettings | None
-) -> PrepareSettings:
+def _settings_of_appended(before: Dataset, settings: PrepareSettings | None) -> PrepareSettings:
     """Return the settings of a dataset, with the partitions that are asked for."""
-    its = growth.settings
+    its = growth_of(before).settings
     if settings is None:
         return its
     wanted = replace(its, partitions=settings.partitions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,12 @@ import pyarrow as pa
 from dask_als.core import storage
 from dask_als.core.side import SIDES, Side
 from dask_als.data.dataset import Appended, Dataset
-from dask_als.data.prepare_results import ChunkSummary
+from dask_als.data.prepare_results import ChunkSummary, largest_time
 from dask_als.data.prepare_tasks import common_id_type
 from dask_als.data.source import Chunk, Source, TitleFile, check_titles, listed
+from dask_als.data.split import unit_of_times
 from dask_als.errors import InputError
-from dask_als.settings.data import Columns
+from dask_als.settings.data import Columns, PrepareSettings
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ class Ratings:
         return range(len(self.train), len(self.chunks))
 
     @property
+    def new_numbers(self) -> range:
+        """The numbers of the training chunks that are not stored rows."""
+        return range(self.n_stored[0], len(self.train))
+
+    @property
     def stored_numbers(self) -> tuple[int, ...]:
         """The numbers of the chunks of stored rows."""
         train, test = self.n_stored
@@ -189,3 +195,48 @@ def check_types_of_appended(found: dict[Side, pa.DataType], ratings: Ratings) ->
                 f"{side.singular} ids are whole numbers in {before.path}, but not all of them are "
                 f"in {ratings.name}; prepare all ratings anew in one go"
             )
+
+
+def check_times_of_appended(summaries: Sequence[ChunkSummary], ratings: Ratings) -> None:
+    """Check that the times of appended ratings are in the unit of those of the dataset.
+
+    Parameters
+    ----------
+    summaries : sequence of ChunkSummary
+        Of all chunks.
+
+    Raises
+    ------
+    InputError
+        If their sizes tell that they are not, so that they would not order as time does.
+    """
+    before = ratings.before
+    assert before is not None, "ratings are appended"
+    assert before.growth is not None, "ratings are appended"
+    stored = set(ratings.stored_numbers)
+    new = [chunk for number, chunk in enumerate(summaries) if number not in stored]
+    largest = {ratings.name: largest_time(new), before.path: before.growth.largest_time}
+    units = {path: unit_of_times(time)[0] for path, time in largest.items() if time is not None}
+    if len(set(units.values())) > 1:
+        raise InputError(
+            f"times look like {units[ratings.name]} in {ratings.name}, like {units[before.path]} "
+            f"in {before.path}; give them in the same unit"
+        )
+
+
+def check_split(settings: PrepareSettings, n_train: int, n_test: int) -> None:
+    """Raise InputError if nothing is left to train on, or a split by time holds out nothing."""
+    if settings.split == "time" and not n_test:
+        raise InputError(
+            f"no rating is from {settings.test_from} or later; use an earlier --test-from"
+        )
+    if n_train:
+        return
+    remedy = {
+        "time": "use a later --test-from",
+        "own": "the test source has all pairs of the other; give another --test",
+    }
+    raise InputError(
+        "no rating is left to train on; "
+        f"{remedy.get(settings.split, 'use a smaller --test-fraction')}"
+    )

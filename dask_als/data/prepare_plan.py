@@ -27,6 +27,8 @@ from dask_als.data.prepare_inputs import (
     KnownRows,
     Ratings,
     agreed_id_types,
+    check_split,
+    check_times_of_appended,
     check_types_of_appended,
 )
 from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
@@ -72,9 +74,9 @@ class Plan:
         """Run all stages and write the manifest."""
         ratings = self.ratings
         read = read_source(self.executor, ratings, self.known, self.work, self.progress)
-        read.check_usable(ratings.train_numbers, ratings.name)
+        read.check_usable(ratings.new_numbers, ratings.name)
         if ratings.test_name is not None:
-            read.check_usable(ratings.test_numbers, ratings.test_name)
+            read.check_usable(ratings.test_numbers[ratings.n_stored[1] :], ratings.test_name)
         self.check_id_types(read.summaries)
         blocks = PartBlocks(read.blocks(ratings.train_numbers), read.blocks(ratings.test_numbers))
         everything = range(len(read.summaries))
@@ -100,7 +102,7 @@ class Plan:
         self.refuse_duplicates(user_parts, ids)
         n_train = sum(part.n_train for part in user_parts)
         n_test = sum(part.n_test for part in user_parts)
-        self.check_split(n_train, n_test)
+        check_split(self.settings, n_train, n_test)
         self.write_items(ranges)
         users, items, tests, n_cold = self.check(ids, ranges)
         rejected_crc32 = self.write_rejected(summaries)
@@ -171,23 +173,6 @@ class Plan:
         assert largest is not None, "the split by time needs a time column"
         return first_test_time(self.settings.test_from, largest)
 
-    def check_split(self, n_train: int, n_test: int) -> None:
-        """Raise InputError if nothing is left to train on, or a split by time holds out nothing."""
-        if self.settings.split == "time" and not n_test:
-            raise InputError(
-                f"no rating is from {self.settings.test_from} or later; use an earlier --test-from"
-            )
-        if n_train:
-            return
-        remedy = {
-            "time": "use a later --test-from",
-            "own": "the test source has all pairs of the other; give another --test",
-        }
-        raise InputError(
-            "no rating is left to train on; "
-            f"{remedy.get(self.settings.split, 'use a smaller --test-fraction')}"
-        )
-
     def all_ids(self, read: ReadSource, side: Side, numbers: range) -> Any:
         """Return a handle of all ids of a side in some chunks."""
         if self.known is not None and side is self.known.side:
@@ -220,6 +205,7 @@ class Plan:
         """Raise InputError if ids of the source and ids that are known differ in type."""
         if self.ratings.before is not None:
             check_types_of_appended(agreed_id_types(summaries, None), self.ratings)
+            check_times_of_appended(summaries, self.ratings)
         if self.known is None:
             return
         found = agreed_id_types(summaries, self.known)[self.known.side]

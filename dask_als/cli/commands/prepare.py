@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,9 @@ def prepare(
     if appends:
         if overwrite:
             raise InputError("--append replaces the dataset by a larger one; leave out --overwrite")
-        run = partial(preparing.append, **_settings_to_append(dataset, events, options))
+        run: Callable[..., Dataset] = partial(
+            preparing.append, **_settings_to_append(dataset, events, options)
+        )
     else:
         run = partial(
             preparing.prepare,
@@ -122,7 +125,10 @@ def _settings_to_append(path: str, events: bool, options: dict[str, Any]) -> dic
     from dask_als.data.prepare import columns_of, growth_of
 
     dataset = open_dataset(path)
-    found = {"columns": columns_of(dataset), "settings": growth_of(dataset).settings}
+    found: dict[str, Any] = {
+        "columns": columns_of(dataset),
+        "settings": growth_of(dataset).settings,
+    }
     for name, its in found.items():
         given = {
             field.name: options.pop(field.name)
