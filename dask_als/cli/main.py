@@ -27,6 +27,7 @@ COMMANDS = (
     "plan",
     "tune",
     "train",
+    "update",
     "evaluate",
     "recommend",
     "similar",

@@ -147,6 +147,11 @@ def append(
         before = open_dataset(path)
         manifest = checksums.sha256(manifest_file)
         settings = _settings_of_appended(before, settings)
+        if is_appended(source_path, before):
+            raise InputError(
+                f"{source_path} was appended to {path} already and has not changed since; "
+                "append only what is new"
+            )
         source = open_source(source_path)
         test_source = _test_of_appended(before, settings, test)
         columns = _columns_of_appended(before, source, test_source, columns)
@@ -226,6 +231,12 @@ def growth_of(dataset: Dataset) -> Growth:
             "prepare all ratings anew in one go"
         )
     return dataset.growth
+
+
+def is_appended(source_path: str, dataset: Dataset) -> bool:
+    """Tell whether a source was appended to a dataset, and its files have not changed since."""
+    states = states_of(open_source(source_path))
+    return any(its.files == states for its in growth_of(dataset).appended)
 
 
 def columns_of(dataset: Dataset) -> Columns:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dask_als.cli.commands.computing import computing
+from dask_als.cli.commands.computing import Says, computing
 from dask_als.cli.commands.options import (
     cluster_options,
     column_options,
@@ -26,7 +26,6 @@ from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
 if TYPE_CHECKING:
-    from dask_als.cli.console import Screen
     from dask_als.data.dataset import Dataset
 
 
@@ -125,24 +124,22 @@ def _settings_to_append(path: str, events: bool, options: dict[str, Any]) -> dic
     from dask_als.data.prepare import columns_of, growth_of
 
     dataset = open_dataset(path)
-    found: dict[str, Any] = {
-        "columns": columns_of(dataset),
-        "settings": growth_of(dataset).settings,
+    columns, settings = columns_of(dataset), growth_of(dataset).settings
+    if events:
+        columns = dataclasses.replace(columns, rating=None)
+        settings = dataclasses.replace(settings, duplicates=options["duplicates"])
+    return {
+        "columns": given_of(Columns, columns, options),
+        "settings": given_of(PrepareSettings, settings, options),
     }
-    for name, its in found.items():
-        given = {
-            field.name: options.pop(field.name)
-            for field in dataclasses.fields(its)
-            if field.name in options
-        }
-        is_event = {"rating", "duplicates"} if events else set()
-        changes = {
-            field: value
-            for field, value in given.items()
-            if field in is_event or not _is_default(field)
-        }
-        found[name] = dataclasses.replace(its, **changes)
-    return found
+
+
+def given_of(kind: type, recorded: Any, options: dict[str, Any]) -> Any:
+    """Take the options of a settings class out of all; those given replace recorded ones."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name in options]
+    values = {name: options.pop(name) for name in names}
+    given = {name: value for name, value in values.items() if not _is_default(name)}
+    return dataclasses.replace(recorded, **given)
 
 
 def _is_default(option: str) -> bool:
@@ -160,7 +157,7 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def say_dataset(screen: Screen, dataset: Dataset) -> None:
+def say_dataset(screen: Says, dataset: Dataset) -> None:
     """Say what became of the rows of a source."""
     counts = dataset.source
     screen.say(
