@@ -71,6 +71,8 @@ class ALS(TrainSettings):
         *,
         columns: Columns = Columns(),
         prepare_settings: PrepareSettings = PrepareSettings(),
+        test: Any = None,
+        init_from: ALSModel | str | os.PathLike[str] | None = None,
         stopping: StopSettings = StopSettings(),
         on_epoch: Callable[[EpochFigures], None] = lambda figures: None,
         callbacks: Sequence[Callback] = (),
@@ -84,7 +86,12 @@ class ALS(TrainSettings):
         columns : Columns, optional
             The names of user, item, rating and time in `ratings`.
         prepare_settings : PrepareSettings, optional
-            Split and duplicates; not for a dataset, which is prepared already.
+            Split, duplicates and filters; not for a dataset, which is prepared already.
+        test : str or path or data frame, optional
+            Ratings to hold out, as `ratings`; not for a dataset.
+        init_from : ALSModel or str or path, optional
+            A model to start from. Its users and items are matched by id: new ones are folded in,
+            and those that `ratings` do not have are left out.
         stopping : StopSettings, optional
             What ends the training before its last epoch.
         on_epoch : callable, optional
@@ -100,13 +107,13 @@ class ALS(TrainSettings):
             In memory, usable without a cluster. What was written to make it is removed with it.
         """
         with interrupts.noticed():
-            return self._fit(ratings, columns, prepare_settings, stopping, on_epoch, callbacks)
+            given = _Given(ratings, test, columns, prepare_settings)
+            return self._fit(given, init_from, stopping, on_epoch, callbacks)
 
     def _fit(
         self,
-        ratings: Any,
-        columns: Columns,
-        prepare_settings: PrepareSettings,
+        given: _Given,
+        init_from: ALSModel | str | os.PathLike[str] | None,
         stopping: StopSettings,
         on_epoch: Callable[[EpochFigures], None],
         callbacks: Sequence[Callback],
@@ -116,13 +123,14 @@ class ALS(TrainSettings):
         try:
             with self._client() as client:
                 executor = DaskExecutor(client)
-                dataset = _dataset_of(ratings, scratch, executor, columns, prepare_settings)
+                dataset = _dataset_of(given, scratch, executor)
                 model_path = storage.join(scratch, "model")
                 train(
                     dataset,
                     model_path,
                     self._settings(),
                     executor,
+                    initial_model=_initial_model(init_from, scratch),
                     stopping=stopping,
                     on_epoch=on_epoch,
                     callbacks=callbacks,
@@ -144,22 +152,49 @@ class ALS(TrainSettings):
         return TrainSettings(**{f.name: getattr(self, f.name) for f in fields(TrainSettings)})
 
 
-def _dataset_of(
-    ratings: Any,
-    scratch: str,
-    executor: Executor,
-    columns: Columns,
-    settings: PrepareSettings,
-) -> Dataset:
+@dataclass(frozen=True)
+class _Given:
+    """The ratings that `fit` was given, and how they are prepared."""
+
+    ratings: Any
+    test: Any
+    columns: Columns
+    settings: PrepareSettings
+
+
+def _dataset_of(given: _Given, scratch: str, executor: Executor) -> Dataset:
     """Open a dataset, or make one in the scratch directory."""
+    if isinstance(given.ratings, str | os.PathLike):
+        path = os.fspath(given.ratings)
+        if is_dataset(path):
+            if given.test is not None:
+                raise InputError(f"{path} is prepared already; prepare it with test= instead")
+            return open_dataset(path)
+    return prepare(
+        _source_of(given.ratings, scratch, "ratings"),
+        storage.join(scratch, "dataset"),
+        executor,
+        columns=given.columns,
+        settings=given.settings,
+        test=None if given.test is None else _source_of(given.test, scratch, "test"),
+    )
+
+
+def _source_of(ratings: Any, scratch: str, name: str) -> str:
+    """Return the path of ratings; a data frame is written to the scratch directory."""
     if isinstance(ratings, str | os.PathLike):
-        source = os.fspath(ratings)
-        if is_dataset(source):
-            return open_dataset(source)
-    elif hasattr(ratings, "to_parquet"):
-        source = storage.join(scratch, "ratings.parquet")
-        ratings.to_parquet(source)
-    else:
-        raise InputError(f"ratings are a {type(ratings).__name__}; give a path or a data frame")
-    path = storage.join(scratch, "dataset")
-    return prepare(source, path, executor, columns=columns, settings=settings)
+        return os.fspath(ratings)
+    if not hasattr(ratings, "to_parquet"):
+        raise InputError(f"{name} are a {type(ratings).__name__}; give a path or a data frame")
+    source = storage.join(scratch, f"{name}.parquet")
+    ratings.to_parquet(source)
+    return source
+
+
+def _initial_model(model: ALSModel | str | os.PathLike[str] | None, scratch: str) -> str | None:
+    """Return the path of a model; one in memory is written to the scratch directory."""
+    if isinstance(model, ALSModel):
+        path = storage.join(scratch, "initial-model")
+        model.save(path)
+        return path
+    return None if model is None else os.fspath(model)
