@@ -7,7 +7,7 @@
     output = "movielens"                # all that the job makes goes into this directory
 
     [source]
-    path = "ml-latest-small.zip"        # [source.columns]: user, item, rating, time
+    path = "ml-latest-small.zip"        # test, titles; [source.columns]: user, item, rating, time
 
     [prepare]                           # fields of PrepareSettings
     [train]                             # fields of TrainSettings
@@ -59,12 +59,15 @@ class SourceSettings:
     title_column : str
         The column of the titles in it.
     columns : Columns
+    test : str or None
+        A source of ratings to hold out, with the same columns.
     """
 
     path: str
     titles: str | None = None
     title_column: str = "title"
     columns: Columns = Columns()
+    test: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +127,11 @@ class Job:
                 f"steps are {', '.join(self.steps) or 'none'}; they must be some of "
                 f"{', '.join(STEPS)}, in this order"
             )
-        if {"prepare", "evaluate"} <= set(self.steps) and not self.prepare.test_fraction:
+        holds_out = self.prepare.holds_out or self.source.test is not None
+        if {"prepare", "evaluate"} <= set(self.steps) and not holds_out:
             raise InputError(
-                "the step evaluate needs held-out ratings: set prepare.test_fraction, say to 0.1"
+                "the step evaluate needs held-out ratings: set prepare.test_fraction, say to 0.1, "
+                "or source.test"
             )
 
     @property
