@@ -154,11 +154,14 @@ class Appended:
         The state of each of its files.
     before : str
         The fingerprint of the dataset before.
+    found : str or None
+        What was found about the form of the files, unless it is the usual one.
     """
 
     path: str
     files: dict[str, Any]
     before: str
+    found: str | None = None
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from dask_als.data.dataset import (
     read_test_block,
 )
 from dask_als.data.one_rating import RatingColumns, pair_keys
-from dask_als.data.source import Chunk, Raw
+from dask_als.data.source import Chunk
+from dask_als.data.text_chunks import Raw
 from dask_als.errors import InputError
-from dask_als.settings.data import Columns
 
 
 def write_times(dataset: str, number: int, *times: np.ndarray) -> int:
@@ -94,13 +94,13 @@ class PreparedRows:
         """The file of training ratings, for errors."""
         return ratings_path(self.dataset.path, USERS.ratings_directory, self.number)
 
-    def blocks(self, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
+    def blocks(self, names: dict[str, str], as_text: frozenset[str]) -> Iterator[Raw]:
         """Read the rows."""
         rows = self._rows(_growth_of(self.dataset))
         for side in SIDES:
             ids = self.dataset.rows_file(side).read(range(self.dataset.table(side).n_rows), ["id"])
             rows[side.singular] = ids["id"].combine_chunks().take(pa.array(rows[side.singular]))
-        yield Raw(pa.table({word: rows[word] for word in columns.names()}), [], is_text=False)
+        yield Raw(pa.table({word: rows[word] for word in names}), [], is_text=False)
 
     def _rows(self, growth: Growth) -> dict[str, np.ndarray]:
         rows = self._prepared(growth)
@@ -157,10 +157,10 @@ class LeftOutRows:
     path: str
     crc32: int
 
-    def blocks(self, columns: Columns, as_text: frozenset[str]) -> Iterator[Raw]:
+    def blocks(self, names: dict[str, str], as_text: frozenset[str]) -> Iterator[Raw]:
         """Read the rows."""
         table = table_files.read_arrow(self.path, crc32=self.crc32)
-        yield Raw(table.select(list(columns.names())), [], is_text=False)
+        yield Raw(table.select(list(names)), [], is_text=False)
 
 
 def stored_chunks(dataset: Dataset) -> tuple[list[Chunk], list[Chunk]]:

@@ -5,6 +5,7 @@ The stages are in `dask_als.data.prepare_plan`, their tasks in `dask_als.data.pr
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +23,14 @@ from dask_als.data.prepare_inputs import (
     Titles,
     columns_to_read,
     find_titles,
+    titles_json,
 )
 from dask_als.data.prepare_plan import Plan
 from dask_als.data.progress import Progress
-from dask_als.data.source import Source, TitleFile, listed, open_source
+from dask_als.data.source import Source, open_source
+from dask_als.data.source_files import is_stream, listed
+from dask_als.data.standard_input import as_file
+from dask_als.data.titles import TitleFile
 from dask_als.errors import InputError, JobError
 from dask_als.settings.data import Columns, PrepareSettings
 
@@ -50,7 +55,8 @@ def prepare(
     Parameters
     ----------
     source_path : str
-        CSV (plain, .gz, .zip) or Parquet: a file, a folder or a glob.
+        Delimited text, JSON lines or Parquet: a file, a folder or a glob; text may be compressed.
+        ``-`` is standard input.
     path : str
         The dataset to make.
     executor : Executor
@@ -75,30 +81,47 @@ def prepare(
     JobError
         If the written ratings differ from those read.
     """
-    source = open_source(source_path)
     settings = _with_test(settings, test)
-    test_source = None if test is None else open_source(test)
-    columns = _columns_of(source, test_source, columns, settings)
-    title_file = None
-    if known is None or known.side is not ITEMS:
-        title_file = find_titles(source, columns, titles)
-    ratings = Ratings(
-        source.path,
-        columns,
-        source.chunks,
-        {
-            "path": storage.absolute(source.path),
-            "columns": columns.names(),
-            "titles": titles and _described_titles(titles),
-            **({} if test is None else {"test_path": storage.absolute(test)}),
-        },
-        title_file,
-        () if test_source is None else test_source.chunks,
-        test,
-    )
-    read = _files_of(source, test_source, title_file)
-    with staged_directory(path, DATASET, overwrite=overwrite, inputs=read) as staging:
+    with ExitStack() as stack:
+        source = _opened(source_path, path, columns, stack)
+        test_source = None if test is None else _opened(test, path, columns, stack)
+        columns = _columns_of(source, test_source, columns, settings)
+        title_file = None
+        if known is None or known.side is not ITEMS:
+            title_file = find_titles(source, columns, titles)
+        described: dict[str, Any] = {
+            "path": _recorded_path(source.path),
+            "columns": columns.to_json(),
+            "titles": titles and titles_json(titles),
+        }
+        if test_source is not None:
+            described["test_path"] = _recorded_path(test_source.path)
+        if source.findings:
+            described["found"] = source.findings
+        ratings = Ratings(
+            source.path,
+            columns,
+            source.chunks,
+            described,
+            title_file,
+            () if test_source is None else test_source.chunks,
+            test,
+        )
+        read = _files_of(source, test_source, title_file)
+        staging = stack.enter_context(
+            staged_directory(path, DATASET, overwrite=overwrite, inputs=read)
+        )
         return Plan(executor, progress, settings, ratings, known, staging).run(path)
+
+
+def _opened(path: str, output: str, columns: Columns, stack: ExitStack) -> Source:
+    """Open a source; standard input is copied beside the output, until the stack is closed."""
+    readable = stack.enter_context(as_file(path, output))
+    return replace(open_source(readable, columns), path=path)
+
+
+def _recorded_path(path: str) -> str:
+    return path if is_stream(path) else storage.absolute(path)
 
 
 def append(
@@ -142,29 +165,34 @@ def append(
         If the written ratings differ from those read.
     """
     manifest_file = storage.join(open_dataset(path).path, MANIFEST)
-    with exclusive(manifest_file, "appended to"):
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(manifest_file, "appended to"))
         # Not earlier: another run may have replaced it meanwhile.
         before = open_dataset(path)
         manifest = checksums.sha256(manifest_file)
         settings = _settings_of_appended(before, settings)
+        columns = columns_of(before) if columns is None else columns
         if is_appended(source_path, before):
             raise InputError(
                 f"{source_path} was appended to {path} already and has not changed since; "
                 "append only what is new"
             )
-        source = open_source(source_path)
-        test_source = _test_of_appended(before, settings, test)
+        source = _opened(source_path, path, columns, stack)
+        test_source = None
+        if test is not None:
+            _check_own_split(before, settings, test)
+            test_source = _opened(test, path, columns, stack)
         columns = _columns_of_appended(before, source, test_source, columns)
         title_file = find_titles(source, columns, titles)
         ratings = _with_stored(before, source, test_source, columns, title_file, titles)
         read = _files_of(source, test_source, title_file)
-        with staged_directory(path, DATASET, overwrite=True, inputs=read) as staging:
-            dataset = Plan(executor, progress, settings, ratings, None, staging).run(path)
-            if checksums.sha256(manifest_file) != manifest:
-                raise JobError(
-                    f"{path} was changed by another run meanwhile, so nothing was appended; "
-                    "run this again"
-                )
+        staging = stack.enter_context(staged_directory(path, DATASET, overwrite=True, inputs=read))
+        dataset = Plan(executor, progress, settings, ratings, None, staging).run(path)
+        if checksums.sha256(manifest_file) != manifest:
+            raise JobError(
+                f"{path} was changed by another run meanwhile, so nothing was appended; "
+                "run this again"
+            )
     return dataset
 
 
@@ -180,11 +208,11 @@ def _with_stored(
     stored, stored_test = stored_chunks(before)
     described: dict[str, Any] = {
         name: before.source[name]
-        for name in ("path", "columns", "titles", "test_path")
+        for name in ("path", "columns", "titles", "test_path", "found")
         if name in before.source
     }
     if titles is not None:
-        described["titles"] = _described_titles(titles)
+        described["titles"] = titles_json(titles)
     return Ratings(
         source.path,
         columns,
@@ -195,25 +223,18 @@ def _with_stored(
         None if test is None else test.path,
         (len(stored), len(stored_test)),
         before,
-        Appended(storage.absolute(source.path), states_of(source), before.fingerprint),
+        Appended(
+            _recorded_path(source.path), states_of(source), before.fingerprint, source.findings
+        ),
     )
 
 
-def _described_titles(titles: Titles) -> dict[str, str]:
-    return {"path": storage.absolute(titles.path), "column": titles.column}
-
-
-def _test_of_appended(
-    before: Dataset, settings: PrepareSettings, test: str | None
-) -> Source | None:
-    """Open a test source that is appended, if the dataset has one of its own."""
-    if test is None:
-        return None
+def _check_own_split(before: Dataset, settings: PrepareSettings, test: str) -> None:
+    """Check that a test source can be appended: that the dataset has one of its own."""
     if settings.split != "own":
         raise InputError(
             f"--test is {test}, but {before.path} was prepared without --test; leave it out"
         )
-    return open_source(test)
 
 
 def growth_of(dataset: Dataset) -> Growth:
@@ -235,7 +256,9 @@ def growth_of(dataset: Dataset) -> Growth:
 
 def is_appended(source_path: str, dataset: Dataset) -> bool:
     """Tell whether a source was appended to a dataset, and its files have not changed since."""
-    states = states_of(open_source(source_path))
+    if is_stream(source_path):
+        return False
+    states = states_of(open_source(source_path, columns_of(dataset)))
     return any(its.files == states for its in growth_of(dataset).appended)
 
 
@@ -302,14 +325,12 @@ def _check_columns(source: Source, columns: Columns) -> None:
 
 
 def _columns_of_appended(
-    before: Dataset, source: Source, test: Source | None, columns: Columns | None
+    before: Dataset, source: Source, test: Source | None, columns: Columns
 ) -> Columns:
     """Return the columns to read of a source that is appended."""
     growth = growth_of(before)
-    recorded = columns_of(before)
-    columns = recorded if columns is None else columns
     if growth.times and columns.time is None:
-        columns = replace(columns, time=recorded.time)
+        columns = replace(columns, time=columns_of(before).time)
     found = columns_to_read(source, columns)
     if not growth.times:
         found = replace(found, time=None)

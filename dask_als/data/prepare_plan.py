@@ -73,7 +73,14 @@ class Plan:
     def run(self, path: str) -> Dataset:
         """Run all stages and write the manifest."""
         ratings = self.ratings
-        read = read_source(self.executor, ratings, self.known, self.work, self.progress)
+        read = read_source(
+            self.executor,
+            ratings,
+            self.known,
+            self.work,
+            self.progress,
+            needs_time=self.settings.rejects_without_time,
+        )
         read.check_usable(ratings.new_numbers, ratings.name)
         if ratings.test_name is not None:
             read.check_usable(ratings.test_numbers[ratings.n_stored[1] :], ratings.test_name)
@@ -122,6 +129,7 @@ class Plan:
         if filtered is not None:
             counts["filtered"] = n_left_out
         check_nothing_lost(counts, users, items, tests)
+        n_untimed = sum(chunk.n_untimed for chunk in summaries)
         has_titles = ratings.titles is not None or (before is not None and before.has_titles)
         dataset = Dataset(
             path=storage.absolute(path),
@@ -137,6 +145,7 @@ class Plan:
             source={
                 **ratings.described,
                 "kept": self.settings.duplicates,
+                **({"untimed": n_untimed} if n_untimed else {}),
                 **counts,
                 **({} if n_cold is None else {"cold": n_cold}),
                 **({} if filtered is None else filtered.described()),

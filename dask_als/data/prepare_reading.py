@@ -9,9 +9,15 @@ import pyarrow as pa
 
 from dask_als.core import table_files
 from dask_als.core.executor import Executor, reduce_by_tree
-from dask_als.core.side import Side
+from dask_als.core.side import SIDES, Side
 from dask_als.data import prepare_tasks as tasks
-from dask_als.data.prepare_inputs import KnownRows, Ratings, agreed_id_types, has_types
+from dask_als.data.prepare_inputs import (
+    KnownRows,
+    Ratings,
+    agreed_id_types,
+    has_types,
+    ranges_to_reread,
+)
 from dask_als.data.prepare_results import BlockNumber, ChunkSummary
 from dask_als.data.progress import Progress, completed
 from dask_als.errors import InputError
@@ -84,22 +90,34 @@ def read_source(
     known: KnownRows | None,
     work: str,
     progress: Progress,
+    *,
+    needs_time: bool,
 ) -> ReadSource:
-    """Read all chunks; read those again whose ids are not of the common type."""
+    """Read all chunks; read those again whose start or the type of whose ids was another.
+
+    Parameters
+    ----------
+    needs_time : bool
+        Whether a row without a time is rejected.
+    """
     chunks: dict[int, Any] = {}
     summaries: dict[int, ChunkSummary] = {}
     id_types: dict[Side, pa.DataType] = {}
-    numbers = list(range(len(ratings.chunks)))
+    if ratings.columns.id_type == "text":
+        id_types = dict.fromkeys(SIDES, pa.string())
+    parts = list(ratings.chunks)
+    numbers = list(range(len(parts)))
     attempt = 0
     while numbers:
         for number in numbers:
             chunks[number] = executor.submit(
                 tasks.read_chunk,
-                ratings.chunks[number],
+                parts[number],
                 number,
                 ratings.columns_of(number),
                 id_types,
                 work,
+                needs_time,
                 key=f"read-source-{number}-{attempt}",
             )
         handles = [
@@ -109,7 +127,10 @@ def read_source(
         completed(executor, progress, "read", handles)
         summaries.update(zip(numbers, executor.gather(handles), strict=True))
         id_types = agreed_id_types(summaries.values(), known)
-        numbers = [number for number, chunk in summaries.items() if not has_types(chunk, id_types)]
+        changed = ranges_to_reread(parts, summaries)
+        for number, part in changed.items():
+            parts[number] = part
+        numbers = [n for n in summaries if n in changed or not has_types(summaries[n], id_types)]
         attempt += 1
     in_order = sorted(chunks)
     return ReadSource(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,11 @@ BlockNumber = tuple[int, int]
 
 @dataclass(frozen=True)
 class BlockCounts:
-    """Number of rows of a block of the source, and of rejected rows among them."""
+    """Number of rows of a block, of rejected rows, and of usable rows without time."""
 
     n_rows: int
     n_rejected: int
+    n_untimed: int = 0
 
     @property
     def n_usable(self) -> int:
@@ -38,11 +40,14 @@ class ChunkSummary:
         The types of the ids in the chunk's blocks.
     largest_time : float or None
         The largest absolute value of its times; None if it has none.
+    span : (int, int) or None
+        Of a range of a text file: where its first record starts, and its last one ends.
     """
 
     blocks: tuple[BlockCounts, ...]
     id_types: dict[Side, frozenset[pa.DataType]]
     largest_time: float | None = None
+    span: tuple[int, int] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -53,6 +58,11 @@ class ChunkSummary:
     def n_rejected(self) -> int:
         """Number of rejected rows."""
         return sum(block.n_rejected for block in self.blocks)
+
+    @property
+    def n_untimed(self) -> int:
+        """Number of usable rows without time."""
+        return sum(block.n_untimed for block in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,7 @@ class CheckedSide:
     rating_max: float
 
 
-def largest_time(chunks: list[ChunkSummary]) -> float | None:
+def largest_time(chunks: Sequence[ChunkSummary]) -> float | None:
     """Return the largest absolute value of all times; None if there are none."""
     times = [chunk.largest_time for chunk in chunks if chunk.largest_time is not None]
     return max(times, default=None)

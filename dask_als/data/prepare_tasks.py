@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from dask_als.core import checksums, storage, table_files
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import exact_sum
-from dask_als.data.clean import REJECTED_SCHEMA, WHOLE_NUMBER, clean
+from dask_als.data.clean import REJECTED_SCHEMA, clean
 from dask_als.data.dataset import RATINGS_SCHEMA, Dataset, ratings_path, rows_path
+from dask_als.data.id_values import WHOLE_NUMBER
 from dask_als.data.one_rating import RatingColumns
 from dask_als.data.partitioning import balanced_ranges, starts
 from dask_als.data.prepare_results import (
@@ -30,8 +31,9 @@ from dask_als.data.prepare_results import (
     ChunkSummary,
     ReadChunk,
 )
-from dask_als.data.source import Chunk, TitleFile, read_blocks, read_titles
+from dask_als.data.source import Chunk, read_blocks
 from dask_als.data.split import hashed_ids, mixed, sorted_pairs
+from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
 
@@ -62,7 +64,12 @@ def _path_of(work: str, what: str, block: BlockNumber, suffix: str) -> str:
 
 
 def read_chunk(
-    chunk: Chunk, number: int, columns: Columns, id_types: dict[Side, pa.DataType], work: str
+    chunk: Chunk,
+    number: int,
+    columns: Columns,
+    id_types: dict[Side, pa.DataType],
+    work: str,
+    needs_time: bool = False,
 ) -> ReadChunk:
     """Read a chunk of the source; write the usable and the rejected rows of each block.
 
@@ -76,9 +83,10 @@ def read_chunk(
     counts: list[BlockCounts] = []
     largest_times: list[float] = []
     n_rows = 0
+    span = None
     for raw in read_blocks(chunk, columns, as_text):
         block = (number, len(counts))
-        cleaned = clean(raw, chunk.path, id_types)
+        cleaned = clean(raw, chunk.path, id_types, columns, needs_time=needs_time)
         rejected = cleaned.rejected
         if rejected.num_rows:
             row = pc.add(rejected["row"], n_rows + 1)
@@ -90,10 +98,10 @@ def read_chunk(
             table_files.write_batches(usable_path(work, block), [batch], batch.schema)
             for side in SIDES:
                 ids[side].append(_counted(batch.column(side.singular)))
-            if "time" in cleaned.usable.column_names:
-                largest_times.append(float(np.abs(cleaned.usable["time"].to_numpy()).max()))
-        counts.append(BlockCounts(raw.n_rows, rejected.num_rows))
+            largest_times += _largest_times(cleaned.usable)
+        counts.append(BlockCounts(raw.n_rows, rejected.num_rows, cleaned.n_untimed))
         n_rows += raw.n_rows
+        span = raw.span
     kinds = {
         side: frozenset(table.schema.field("id").type for table in tables)
         for side, tables in ids.items()
@@ -103,7 +111,16 @@ def read_chunk(
         for side, tables in ids.items()
     }
     largest_time = max(largest_times, default=None)
-    return ReadChunk(ChunkSummary(tuple(counts), kinds, largest_time), merged)
+    return ReadChunk(ChunkSummary(tuple(counts), kinds, largest_time, span), merged)
+
+
+def _largest_times(usable: pa.Table) -> list[float]:
+    """Return the largest absolute value of the times that are known, if any."""
+    if "time" not in usable.column_names:
+        return []
+    times = usable["time"].to_numpy()
+    known = np.abs(times[np.isfinite(times)])
+    return [float(known.max())] if len(known) else []
 
 
 def _encoded(usable: pa.Table) -> pa.RecordBatch:
@@ -335,7 +352,7 @@ def _titles_before(ids: pa.ChunkedArray, before: Dataset) -> pa.Array:
 
 def _titles_of(ids: pa.ChunkedArray, titles: pa.Table) -> pa.Array:
     """Return the first title of each id, null if it has none."""
-    key_of = _whole_number if pa.types.is_integer(ids.type) else str.strip
+    key_of = _whole_number if pa.types.is_integer(ids.type) else str
     by_id: dict[str | int | None, str] = {}
     for key, title in zip(titles["id"].to_pylist(), titles["title"].to_pylist(), strict=True):
         if key and title:

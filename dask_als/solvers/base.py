@@ -1,10 +1,10 @@
 """What all methods share: the protocol of a method, and the parts and sides that it solves.
 
 In a half-epoch every partition of one side is solved while the other side is fixed. `solve_part`
-runs once per partition and `join_parts` joins the solved side, which workers fetch from each other
-as the fixed side of the next half-epoch. Methods travel with the tasks, so they hold settings only.
-What half-epochs need of each other is in `SolvedPart.moments`, which each partition contributes,
-and in `SolvedSide.shared`, which is computed from all of them.
+runs once per partition. `join_parts` joins the solved side, which workers fetch from each other as
+the fixed side of the next half-epoch. Methods travel with the tasks, so they hold settings only.
+Statistics for later half-epochs travel with the factors: each partition contributes its
+`SolvedPart.moments`, and `join_parts` computes `SolvedSide.shared` from all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dask_als.solvers.objective import NO_SUMS, Sums
 
 @dataclass(frozen=True)
 class HalfEpoch:
-    """A half-epoch; the initial factors have the number of the epoch before the first one.
+    """A half-epoch. Initial factors have the number of the epoch before the first one.
 
     Attributes
     ----------
@@ -70,11 +70,11 @@ class SolvedSide:
     sums : Sums
         Over the rows with ratings.
     mean_bias : float
-        Mean of the biases of the rows with ratings, which all other rows get.
+        The mean bias of the rows with ratings; all other rows get it.
     shared : object
-        What the method computes from the moments for all partitions of the next half-epochs.
+        Statistics for the next half-epochs, computed from the moments of all partitions.
     residual_precision : float or None
-        The precision of the ratings, if the method draws it.
+        The precision of the ratings, if the method draws one.
     """
 
     state: Factors
@@ -106,15 +106,15 @@ class Method(Protocol):
         ...
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
-        """Join the partitions of a side, with what the next half-epochs share."""
+        """Join the partitions of a side and compute `SolvedSide.shared`."""
         ...
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
-        """Return objective and training RMSE after an epoch; sides in the order of solving."""
+        """Return objective and training RMSE of an epoch, from the sides in order of solving."""
         ...
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
-        """Return the exact sum of squared errors over held-out ratings, by user."""
+        """Return the exact sum of squared errors over a block of held-out ratings by user."""
         ...
 
 
@@ -148,7 +148,7 @@ def join_parts(parts: list[SolvedPart]) -> SolvedSide:
 def add_predictions(
     block: Block, users: SolvedSide, items: SolvedSide, mean: float, before: np.ndarray | None
 ) -> np.ndarray:
-    """Add the predictions of held-out ratings to the sum over earlier epochs, if any."""
+    """Add the predictions of held-out ratings to their sum over earlier epochs, if there is one."""
     predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
     return predicted if before is None else before + predicted
 
@@ -159,7 +159,7 @@ def error_of_average(block: Block, total: np.ndarray, n_epochs: int) -> int:
 
 
 def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:
-    """Return the exact sum of squared errors over held-out ratings, by user."""
+    """Return the exact sum of squared errors over a block of held-out ratings by user."""
     predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
     return exact_sum((block.ratings - predicted) ** 2)
 

@@ -1,7 +1,8 @@
 """A half-epoch of biased alternating least squares.
 
+A row's bias is solved before its factors.
+
 Source: Koren, Bell and Volinsky 2009, "Matrix factorization techniques for recommender systems".
-The bias is solved before the factors.
 """
 
 from __future__ import annotations
@@ -69,11 +70,11 @@ def solve_part(
     Parameters
     ----------
     side : Side
-        The solved side, which may have a regularization of its own.
+        The solved side; each side may have its own regularization.
     block : Block
         The partition's ratings.
     own : SolvedSide
-        The solved side before this half-epoch; the bias is solved with its factors.
+        The solved side before this half-epoch; biases depend on these factors.
     fixed : SolvedSide
     mean : float
         The global mean, which is subtracted from the ratings.

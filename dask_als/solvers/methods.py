@@ -19,7 +19,7 @@ def method_of(settings: TrainSettings, mean: float) -> Method:
     ----------
     settings : TrainSettings
     mean : float
-        The global mean taken out of the ratings.
+        The global mean, which is subtracted from the ratings.
     """
     check_reference(settings)
     if settings.feedback == "implicit":
@@ -28,6 +28,7 @@ def method_of(settings: TrainSettings, mean: float) -> Method:
 
 
 def fold_in_method_of(settings: TrainSettings, mean: float) -> Method:
-    """Return the method that solves a row for which a model was not trained."""
-    # A model of samples has their factors side by side: their products are the mean covariance.
+    """Return the method that solves rows which a model was not trained on."""
+    # A model of samples stores their factors one after the other, divided by the root of their
+    # number. So F Fᵀ is the mean over the samples, and least squares solves a new row.
     return method_of(replace(settings, method="als"), mean)

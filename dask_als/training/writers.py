@@ -21,6 +21,7 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import sample_files
 from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
+from dask_als.model.training_data import with_relative_path
 from dask_als.solvers.base import SolvedSide
 from dask_als.training.prediction_files import write_predictions
 from dask_als.training.task_graph import Epoch, TaskGraph
@@ -245,7 +246,9 @@ def _completed(
 ) -> ModelManifest:
     """Write the history and then the manifest, which completes a model."""
     history_crc32 = model_files.write_history(directory, list(history))
-    manifest = replace(manifest, history_crc32=history_crc32)
+    # Where the model is written is beside where it will be, so the relative path holds there, too.
+    reference = with_relative_path(manifest.dataset, directory)
+    manifest = replace(manifest, dataset=reference, history_crc32=history_crc32)
     model_files.write_manifest(directory, manifest)
     return manifest
 

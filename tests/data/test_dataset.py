@@ -140,7 +140,7 @@ def test_an_edited_manifest(made):
 def test_another_format_version(made):
     path = Path(made.path, "manifest.json")
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(InputError, match="is of format version 99, this release reads 1"):
+    with pytest.raises(InputError, match="has format version 99, and this release reads 1"):
         open_dataset(made.path)
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
-from dask_als.data import prepare_tasks, source, user_partitions
+from dask_als.data import prepare_tasks, source, text_chunks, user_partitions
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, JobError
@@ -180,7 +180,7 @@ def test_any_source_in_any_shape(
 
     order.shuffle(records)
     files = write_source(tmp / "other", records, kind=kinds[1], n_files=n_files)
-    with patch.object(source, "_BLOCK_BYTES", n_bytes):
+    with patch.object(text_chunks, "BLOCK_BYTES", n_bytes):
         other = made(tmp / "other", "other-dataset", partitions=partitions, **options)
     check(other, oracle.expected(files, has_time=has_time, **options), held_out=held_out)
     assert same_content(dataset, other)
@@ -256,7 +256,7 @@ def plain(tmp_path):
 
 
 def test_on_a_cluster_as_in_this_process(plain, client, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 2000)
     options = {"test_fraction": 0.2, "duplicates": "mean"}
     serial = made(plain, **options)
     distributed = made(plain, "distributed", DaskExecutor(client), partitions=5, **options)
@@ -297,7 +297,7 @@ def test_without_a_split_nothing_is_held_out(plain):
 
 
 def test_the_last_in_the_source_wins_without_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 30)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 30)
     (tmp_path / "source").mkdir()
     for number in (2, 10):
         records = [("1", "1", str(number)), *[("2", str(n), "1") for n in range(9)]]
@@ -362,13 +362,13 @@ def test_partitions(plain):
 
 
 def test_ids_that_are_words_in_one_block_are_words_in_all(tmp_path, monkeypatch):
-    """Whatever the other blocks look like: 007 and 7 are two users then, or else one."""
-    records = [("007", "1", "1", "1"), ("7", "1", "2", "2")]
+    """Whatever the other blocks look like: 7.0 and 7 are two users then, or else one."""
+    records = [("7.0", "1", "1", "1"), ("7", "1", "2", "2")]
     for kind, n_bytes in itertools.product(["csv", "csv.gz"], [10, 10**6]):
-        monkeypatch.setattr(source, "_BLOCK_BYTES", n_bytes)
+        monkeypatch.setattr(text_chunks, "BLOCK_BYTES", n_bytes)
         name = f"{kind}-{n_bytes}"
         write_source(tmp_path / name, [*records, ("x", "1", "3", "3")], kind=kind)
-        assert oracle.written(made(tmp_path / name, f"{name}-a").path).users == ["007", "7", "x"]
+        assert oracle.written(made(tmp_path / name, f"{name}-a").path).users == ["7", "7.0", "x"]
         write_source(tmp_path / name, [*records, ("", "1", "3", "3")], kind=kind)
         assert oracle.written(made(tmp_path / name, f"{name}-b").path).users == [7]
 
@@ -401,7 +401,7 @@ def test_csv_and_parquet_together(tmp_path):
 
 
 def test_rejected_rows_are_numbered_as_in_their_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 40)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 40)
     folder = tmp_path / "source"
     folder.mkdir()
     good = "1,2,3,4\r\n" * 20
@@ -424,7 +424,7 @@ def test_rejected_rows_are_numbered_as_in_their_files(tmp_path, monkeypatch):
 
 
 def test_hostile_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 100)
     (tmp_path / "x.csv").write_bytes(
         b"\xef\xbb\xbfuserId,movieId,rating,timestamp\r\n"
         b"1,2,3,4\n1,\xff\xfe,3,4\r\n\xff,3\n\0,2,3,4\n"
@@ -569,7 +569,7 @@ def test_titles_of_items_that_are_words(tmp_path):
 def test_an_output_that_is_there(plain, tmp_path):
     first = made(plain)
     before = Path(first.path, "manifest.json").read_bytes()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         made(plain, partitions=3)
     with pytest.raises(InputError, match="no column 'u'"):
         prepare(str(plain), first.path, SERIAL, columns=Columns(user="u"), overwrite=True)
@@ -609,7 +609,7 @@ class Failing:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("on_a_cluster", [False, True])
 def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_cluster):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 2000)
     monkeypatch.setattr(module_of(stage), stage, Failing(stage))
     executor = DaskExecutor(client) if on_a_cluster else SERIAL
     with pytest.raises(ZeroDivisionError, match="on purpose"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dask_als.cli.commands import saying
 from dask_als.cli.commands.computing import computing
 from dask_als.cli.commands.options import (
     cluster_options,
@@ -27,40 +29,50 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.argument("dataset")
-@click.option("--out", metavar="DIR", help="Directory to write, as Parquet.")
-@click.option("--to", metavar="ID", help="Recommend to this one alone, and print it.")
-@click.option("--to-file", metavar="FILE", help="Recommend to these alone: an id a line.")
+@click.argument("dataset", required=False)
+@click.option(
+    "--out",
+    metavar="DIR|FILE",
+    help="Directory of Parquet to write, or a file: .csv or .jsonl, also with .gz, .bz2, .zst.",
+)
+@click.option("--to", metavar="ID", help="Print recommendations for this user or item only.")
+@click.option(
+    "--to-file", metavar="FILE", help="Recommend only to the ids in this file, one per line."
+)
 @setting(
     RecommendSettings,
     "side",
     "--for",
     type=click.Choice(["users", "items"]),
-    help="Who gets recommendations, of the other side.",
+    help="Side that gets recommendations of the other side.",
 )
-@setting(RecommendSettings, "k", "-k", help="How many.")
+@setting(RecommendSettings, "k", "-k", help="Length of each list.")
 @setting(
     RecommendSettings,
     "seen",
     "--seen/--no-seen",
-    help="Whether what has a training rating may be among them.",
+    help="Whether lists may contain pairs with a training rating.",
 )
-@click.option("--include", metavar="FILE", help="Recommend these alone: an id a line.")
-@click.option("--exclude", metavar="FILE", help="Do not recommend these: an id a line.")
+@click.option(
+    "--include", metavar="FILE", help="Recommend only the ids in this file, one per line."
+)
+@click.option(
+    "--exclude", metavar="FILE", help="Do not recommend the ids in this file, one per line."
+)
 @setting(
     RecommendSettings,
     "std",
     "--std",
     is_flag=True,
-    help="Give the standard deviation of each rating, too; of a model trained by gibbs.",
+    help="Add the standard deviation of each rating; needs a model trained by gibbs.",
 )
-@setting(RecommendSettings, "rows_at_once", help="Rows of a task: fewer need less memory.")
+@setting(RecommendSettings, "rows_at_once", help="Rows per task; fewer rows need less memory.")
 @overwrite_option
 @json_option
 @cluster_options
 def recommend(
     model: str,
-    dataset: str,
+    dataset: str | None,
     out: str | None,
     to: str | None,
     to_file: str | None,
@@ -70,22 +82,29 @@ def recommend(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Recommend what a MODEL predicts the highest ratings for, by default unrated items to users.
+    r"""Recommend the pairs with the highest ratings of a MODEL; by default unrated items to users.
+
+    Without DATASET, the one that the MODEL was trained on is used, if it is found.
 
     \b
     Example:
         dask-als recommend MODEL DATASET --out DIR -k 10
+        dask-als recommend MODEL DATASET --out best.csv
         dask-als recommend MODEL DATASET --to 307
     """
     from dask_als.cli import console
     from dask_als.core.side import side_named
-    from dask_als.data.dataset import open_dataset
     from dask_als.model.model import ALSModel
     from dask_als.model.recommend import recommend as run
+    from dask_als.model.recommendation_text import (
+        check_text_path,
+        text_format,
+        text_of_recommendations,
+    )
 
     settings = settings_of(RecommendSettings, options)
     if (out is None) == (to is None):
-        raise InputError("give either --out DIR, or --to ID for one alone")
+        raise InputError("give either --out DIR, or --to ID for a single user or item")
     loaded = ALSModel.load(model, dataset)
     side = side_named(settings.side)
     lists: dict[str, Any] = {
@@ -98,11 +117,18 @@ def recommend(
     assert out is not None
     only = _ids(loaded.rows(side), to_file)
     screen = console.Screen(stderr=as_json)
-    with computing(screen, options) as executor, console.counting(screen, "tasks") as progress:
+    is_text = text_format(out) is not None
+    if is_text:
+        check_text_path(out, overwrite=overwrite)
+    with (
+        computing(screen, options) as executor,
+        console.counting(screen, "tasks") as progress,
+        text_of_recommendations(out) if is_text else nullcontext(out) as directory,
+    ):
         made = run(
             model,
-            open_dataset(dataset),
-            out,
+            loaded.training_data(side),
+            directory,
             executor,
             settings,
             only=only,
@@ -129,11 +155,24 @@ def _print_one(
 ) -> None:
     from dask_als.cli import console
     from dask_als.core.side import side_named
+    from dask_als.model.rows import UNKNOWN
 
     side = side_named(settings.side)
     identifier = model.rows(side).parse(to)
+    if model.rows(side).rows([identifier])[0] == UNKNOWN:
+        saying.say(
+            f"{side.singular} {identifier!r} is not in the model; it gets the overall best "
+            f"{side.other.name}",
+            err=True,
+        )
     frame = model.recommend_to(
-        side, identifier, settings.k, seen=settings.seen, std=settings.std, **lists
+        side,
+        identifier,
+        settings.k,
+        seen=settings.seen,
+        std=settings.std,
+        unknown="ignore",
+        **lists,
     )
     if as_json:
         click.echo(frame.to_json(orient="records", indent=2))
@@ -142,13 +181,13 @@ def _print_one(
 
 
 def _ids(rows: ModelRows, path: str | None) -> list[Any] | None:
-    """Read ids, one a line."""
+    """Read ids from a file, one per line."""
     if path is None:
         return None
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # Not UTF-8, or no path.
+    except ValueError as error:  # Not UTF-8, or not a valid path.
         raise InputError(f"{path} cannot be read: {error}") from None
     return [rows.parse(line.strip()) for line in lines if line.strip()]
