@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import numpy as np
 from distributed import Client
 
 from dask_als.cluster import interrupts
@@ -24,6 +23,7 @@ from dask_als.data.frames import MatrixIds
 from dask_als.errors import InputError
 from dask_als.fitting import dataset_of_ratings, initial_model, training_client
 from dask_als.model.model import ALSModel
+from dask_als.settings.checks import plain_numbers
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import StopSettings, TrainSettings
 from dask_als.training.callbacks import Callback
@@ -70,10 +70,7 @@ class ALS(TrainSettings):
     _given: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        for setting in fields(TrainSettings):
-            value = getattr(self, setting.name)
-            if isinstance(value, np.generic):
-                object.__setattr__(self, setting.name, value.item())
+        plain_numbers(self)
         # Before None is replaced by a number that depends on the method.
         object.__setattr__(self, "_given", {"rank": self.rank, "epochs": self.epochs})
         with _setting_names(), python_words():

@@ -180,13 +180,13 @@ def write_ratings(
     if not is_dask_frame(ratings):
         table = table_of(ratings, columns, ids)
         write_table(table, folder)
-        return columns_of_table(table.column_names)
+        return columns_of_table(table.column_names, columns)
     write = dask.delayed(_write_partition, pure=False)
     tasks = [write(part, folder, n, columns) for n, part in enumerate(ratings.to_delayed())]
     names = [found for found in client.gather(client.compute(tasks)) if found]
     if not names:
         raise InputError("the ratings have no rows")
-    return columns_of_table(names[0])
+    return columns_of_table(names[0], columns)
 
 
 def _write_partition(part: Any, folder: str, number: int, columns: Columns) -> list[str]:

@@ -37,14 +37,22 @@ class MatrixIds:
     items: Sequence[Any] | None = None
 
 
-def columns_of_table(names: Iterable[str]) -> Columns:
-    """Return the columns of a table of this module that has these names."""
+def columns_of_table(names: Iterable[str], asked: Columns) -> Columns:
+    """Return the columns of a table of this module that has these names.
+
+    Parameters
+    ----------
+    asked : Columns
+        Those of the ratings, which also say what ids and times are.
+    """
     there = set(names)
     return Columns(
         user="user",
         item="item",
         rating="rating" if "rating" in there else None,
         time="time" if "time" in there else None,
+        time_format=asked.time_format,
+        id_type=asked.id_type,
     )
 
 
@@ -96,7 +104,7 @@ def table_of(ratings: Any, columns: Columns, ids: MatrixIds = MatrixIds()) -> pa
 
 
 def _of_pandas(frame: pd.DataFrame, columns: Columns) -> pa.Table:
-    asked = set(columns.names().values())
+    asked = (columns.user, columns.item, columns.rating, columns.time)
     levels = [name for name in frame.index.names if name in asked and name not in frame.columns]
     if levels:
         frame = frame.reset_index(level=levels)
@@ -105,11 +113,16 @@ def _of_pandas(frame: pd.DataFrame, columns: Columns) -> pa.Table:
 
 
 def _labels(columns: Columns, there: list[Any]) -> dict[str, Any]:
-    """Return our word -> the label in the ratings."""
-    labels: dict[str, Any] = columns.names()
-    if columns.time is None and DEFAULT_TIME in there:
-        labels["time"] = DEFAULT_TIME
-    for word, label in labels.items():
+    """Return field of a rating -> the label in the ratings."""
+    time = columns.time
+    if time is None and DEFAULT_TIME in there and not columns.no_time:
+        time = DEFAULT_TIME
+    asked = {"user": columns.user, "item": columns.item, "rating": columns.rating, "time": time}
+    labels = {}
+    for word, label in asked.items():
+        if label is None:
+            continue
+        labels[word] = label = _label(label, there)
         if label not in there:
             names = listed(tuple(map(str, there)))
             raise InputError(
@@ -119,6 +132,12 @@ def _labels(columns: Columns, there: list[Any]) -> dict[str, Any]:
         if there.count(label) > 1:
             raise InputError(f"the ratings have several columns {label!r}; rename all but one")
     return labels
+
+
+def _label(asked: str | int, there: list[Any]) -> Any:
+    """Return the label of a column that is given by label or position."""
+    is_position = str(asked).isdecimal() and int(asked) < len(there)
+    return there[int(asked)] if asked not in there and is_position else asked
 
 
 def _of_series(series: pd.Series[Any]) -> pa.Array:

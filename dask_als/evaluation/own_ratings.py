@@ -71,7 +71,7 @@ def evaluate_in_memory(
             storage.make_directory(source)
             table = table_of(ratings, columns)
             write_table(table, source)
-            columns = columns_of_table(table.column_names)
+            columns = columns_of_table(table.column_names, columns)
         executor = SerialExecutor()
         path = storage.join(scratch, "dataset")
         test = prepare(source, path, executor, columns=columns)

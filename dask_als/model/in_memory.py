@@ -17,6 +17,7 @@ from dask_als.core.wording import python_words
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import sample_files
 from dask_als.model.files import ModelManifest
 from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.row_solver import RowSolver
@@ -154,7 +155,7 @@ class InMemoryModel:
 
     def deviations(self, user_rows: np.ndarray, item_rows: np.ndarray) -> np.ndarray:
         """Return the standard deviations of the ratings of pairs of rows."""
-        precision = model_files.check_has_samples(self.manifest, "the model")
+        precision = sample_files.check_has_samples(self.manifest, "the model")
         return standard_deviations(
             self.users.samples_with_unknown,
             self.items.samples_with_unknown,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, USERS, Side
@@ -66,7 +67,7 @@ class ALSModel(InMemoryModel):
     @overload
     def predict(
         self, users: Ids, items: Ids, *, std: Literal[False] = False, unknown: Unknown = "warn"
-    ) -> np.ndarray: ...
+    ) -> NDArray[np.float64]: ...
     @overload
     def predict(  # type: ignore[overload-overlap]
         self, users: Id, items: Id, *, std: Literal[True], unknown: Unknown = "warn"
@@ -74,11 +75,16 @@ class ALSModel(InMemoryModel):
     @overload
     def predict(
         self, users: Ids, items: Ids, *, std: Literal[True], unknown: Unknown = "warn"
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
     @python_words()
     def predict(
         self, users: Ids, items: Ids, *, std: bool = False, unknown: Unknown = "warn"
-    ) -> float | np.ndarray | tuple[float, float] | tuple[np.ndarray, np.ndarray]:
+    ) -> (
+        float
+        | NDArray[np.float64]
+        | tuple[float, float]
+        | tuple[NDArray[np.float64], NDArray[np.float64]]
+    ):
         """Predict ratings.
 
         An unknown user or item has the mean bias and no factors. Ids must be of the type that the
@@ -160,7 +166,7 @@ class ALSModel(InMemoryModel):
         InputError
             If a column is missing, or an id is missing or of another type.
         """
-        wanted = replace(columns, rating=None, time=None)
+        wanted = replace(columns, rating=None, time=None, no_time=True)
         table = table_of(pairs, wanted)
         frame = predicted_pairs(self, table, clip=clip, unknown=unknown).to_pandas()
         if isinstance(pairs, pd.DataFrame):
@@ -342,13 +348,14 @@ class ALSModel(InMemoryModel):
             Columns ``item_id``, ``rating``, ``weight`` (the similarity of the two items to this
             user), ``part`` (of the prediction, in units of a rating) and, if known, ``title``. The
             sum of all parts, by which the prediction differs from the biases alone, is in
-            ``attrs["product"]``, the prediction in ``attrs["score"]``.
+            ``attrs["product"]``, the prediction in ``attrs["score"]``. In a compact model of
+            gibbs, the product includes what the prior of a new user predicts.
 
         Raises
         ------
         InputError
-            If user or item is unknown, the dataset is not found, or the model was not trained by
-            als on explicit ratings, whose equations this follows from.
+            If user or item is unknown, the dataset is not found, or the predictions of the model
+            are not linear in a user's ratings.
         """
         return explained(self, user, item)
 

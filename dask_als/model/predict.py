@@ -85,7 +85,7 @@ def predict(
         The file to write, ``.csv`` or ``.parquet``: user_id, item_id, prediction, user_known,
         item_known.
     columns : Columns, optional
-        The names of the columns of users and items.
+        The columns of users and items, and the form of a text file.
     clip : bool, optional
         Whether predictions are clipped to the range of the training ratings.
     progress : callable, optional
@@ -98,9 +98,9 @@ def predict(
         or has another suffix.
     """
     open_writer = _writer_for(out)
-    source = open_source(pairs)
-    wanted = columns_to_read(source, replace(columns, rating=None, time=None))
-    wanted = replace(wanted, time=None)
+    wanted = replace(columns, rating=None, time=None, no_time=True)
+    source = open_source(pairs, wanted)
+    wanted = columns_to_read(source, wanted)
     with staged_path(out) as staging, open_writer(staging) as write:
         loaded = executor.submit(_load, storage.absolute(model), key="model-for-pairs")
         waiting: deque[Any] = deque()

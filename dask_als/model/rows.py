@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,8 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.files import ModelManifest, ModelSide
 from dask_als.model.ids import Unknown, checked_ids, listed, report_unknown
+from dask_als.model.new_row_files import read_new_rows, write_new_rows
+from dask_als.solvers.new_rows import NewRowPrior
 
 UNKNOWN = -1
 
@@ -37,6 +39,8 @@ class ModelRows:
         The bias of an unknown id.
     biases_of_samples : ndarray, shape (n_rows, n_samples), or None
         For an average of samples.
+    new_rows : NewRowPrior or None
+        For a compact model, the prior of new rows of this side.
     """
 
     side: Side
@@ -45,6 +49,7 @@ class ModelRows:
     state: Factors
     mean_bias: float
     biases_of_samples: np.ndarray | None = None
+    new_rows: NewRowPrior | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what is computed from the fields.
@@ -131,6 +136,7 @@ def read_model_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows
         model_files.state_of(table),
         entry.mean_bias,
         model_files.biases_of_samples(table) if manifest.knows_deviations else None,
+        read_new_rows(path, manifest, side),
     )
 
 
@@ -138,6 +144,8 @@ def write_model_rows(path: str, side: ModelSide, rows: ModelRows) -> ModelSide:
     """Write the parts of one side of a model; return the entry of the side in its manifest."""
     table = pa.table({"id": pa.array(rows.ids), "count": rows.counts})
     biases = rows.biases_of_samples
+    if rows.new_rows is not None:
+        side = replace(side, new_rows_crc32=write_new_rows(path, rows.side, rows.new_rows))
     return side.written(
         [
             model_files.write_part(

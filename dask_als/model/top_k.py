@@ -374,5 +374,5 @@ def _insert(scores, rows, found, score, row):
 def check_k(k: Any) -> int:
     """Return the length of a list; raise InputError unless it is a whole number from 1."""
     if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k is {k!r}; it must be at least 1")
+        raise InputError(f"k is {k!r}; it must be a whole number, at least 1")
     return int(k)

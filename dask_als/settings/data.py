@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from dask_als.settings.checks import require, require_choice, require_whole
+from dask_als.settings.checks import plain_numbers, require, require_choice, require_whole
 
 DEFAULT_TIME = "timestamp"
 MOST_PARTITIONS = 2**15 - 1
@@ -207,6 +207,7 @@ class PrepareSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         in_range = math.isfinite(self.test_fraction) and 0 <= self.test_fraction < 1
         require(in_range, "test_fraction", self.test_fraction, "at least 0 and below 1")
         require_choice(self, "split")

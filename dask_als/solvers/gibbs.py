@@ -90,21 +90,23 @@ class Gibbs:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors."""
-        rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
-        sums = sums_of(Factors(state.bias * rated, state.factors), np.zeros(0), np.ones(len(rated)))
-        return SolvedPart(state, rated, sums, (Moments(residual_precision=residual_precision),))
+        rated = np.ones(len(initial.bias), dtype=bool) if rated is None else rated
+        sums = sums_of(
+            Factors(initial.bias * rated, initial.factors), np.zeros(0), np.ones(len(rated))
+        )
+        return SolvedPart(initial, rated, sums, (Moments(residual_precision=residual_precision),))
 
     def solve_part(
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
     ) -> SolvedPart:
         """Draw the rows of a partition."""
         prior: Prior = own.shared
-        rank = own.state.factors.shape[1]
+        rank = own.solution.factors.shape[1]
         noise = draws.standard_normal(
             block.rows,
             rank + 1,
@@ -117,9 +119,9 @@ class Gibbs:
             block.indptr,
             block.indices,
             block.ratings,
-            own.state.factors[block.rows.start : block.rows.stop],
-            fixed.state.bias,
-            fixed.state.factors,
+            own.solution.factors[block.rows.start : block.rows.stop],
+            fixed.solution.bias,
+            fixed.solution.factors,
             noise,
             mean=self.mean,
             residual_precision=fixed.residual_precision,
@@ -127,11 +129,11 @@ class Gibbs:
             factor_mean=prior.factor_mean,
             factor_precision=prior.factor_precision,
         )
-        state = Factors(bias, factors)
+        solution = Factors(bias, factors)
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         moments = Moments(grams, n_ratings=len(block.ratings))
-        sums = sums_of(state, squared_error, np.ones(len(block.rows)))
-        return SolvedPart(state, block.counts > 0, sums, (moments,))
+        sums = sums_of(solution, squared_error, np.ones(len(block.rows)))
+        return SolvedPart(solution, block.counts > 0, sums, (moments,))
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Join the partitions of a side and draw the prior of its next half-epoch."""
@@ -145,10 +147,10 @@ class Gibbs:
         factor_mean, factor_precision = _normal_wishart(
             rng,
             n_rows,
-            joined.state.factors.sum(axis=0, dtype=np.float64),
-            gram_of_side(joined.state.factors, grams),  # type: ignore[no-untyped-call]
+            joined.solution.factors.sum(axis=0, dtype=np.float64),
+            gram_of_side(joined.solution.factors, grams),  # type: ignore[no-untyped-call]
             # The root gives a product of factors the same prior variance at any rank.
-            weight * math.sqrt(joined.state.factors.shape[1] / 16),
+            weight * math.sqrt(joined.solution.factors.shape[1] / 16),
         )
         prior = Prior(bias_precision, factor_mean, factor_precision)
         return replace(

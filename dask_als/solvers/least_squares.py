@@ -30,12 +30,12 @@ class LeastSquares:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors."""
-        return base.unsolved_part(state, rated)
+        return base.unsolved_part(initial, rated)
 
     def solve_part(
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
@@ -87,15 +87,15 @@ def solve_part(
         block.indptr,
         block.indices,
         block.ratings,
-        own.state.factors[block.rows.start : block.rows.stop],
-        fixed.state.bias,
-        fixed.state.factors,
+        own.solution.factors[block.rows.start : block.rows.stop],
+        fixed.solution.bias,
+        fixed.solution.factors,
         mean=mean,
         bias_ridge=regularization.bias / settings.residual_precision * weights,
         factor_ridge=regularization.factor / settings.residual_precision * weights,
     )
-    state = Factors(bias, factors)
-    return SolvedPart(state, block.counts > 0, sums_of(state, squared_error, weights))
+    solution = Factors(bias, factors)
+    return SolvedPart(solution, block.counts > 0, sums_of(solution, squared_error, weights))
 
 
 def regularization_weights(block: Block, regularization: Regularization) -> np.ndarray:

@@ -35,7 +35,7 @@ _BEFORE_TRAINING = 0
 
 @dataclass(frozen=True)
 class _TrainedRows:
-    """One side of a model; of an average of samples, its last sample.
+    """One side of a model; of an average of samples, its last sample; of a compact one, its mean.
 
     Attributes
     ----------
@@ -128,6 +128,7 @@ def carry_over(
         dataset={"path": dataset.path, "fingerprint": dataset.fingerprint},
         history_crc32=None,
         kept=None,
+        compact=None,
     )
     for side in SIDES:
         table = dataset.table(side)
@@ -141,7 +142,7 @@ def _submit_matched(
     model: str, dataset: Dataset, side: Side, settings: TrainSettings, executor: Executor
 ) -> list[Any]:
     trained = executor.submit(
-        _read_trained_rows, model, side, settings.dtype, key=f"read-model-{side.name}"
+        _read_trained_rows, model, side, settings, key=f"read-model-{side.name}"
     )
     return [
         executor.submit(
@@ -155,14 +156,14 @@ def _submit_matched(
     ]
 
 
-def _read_trained_rows(model: str, side: Side, dtype: str) -> _TrainedRows:
+def _read_trained_rows(model: str, side: Side, settings: TrainSettings) -> _TrainedRows:
     manifest = model_files.read_manifest(model)
     parts = [
         model_files.read_part(model, manifest, side, number, model_files.columns_of(manifest))
         for number in range(len(manifest.side(side).partitions))
     ]
     table = pa.concat_tables(parts).combine_chunks()
-    state = _last_sample(table, manifest)
+    state, dtype = _single_state(table, manifest, settings.rank), settings.dtype
     nothing = np.zeros((1, state.factors.shape[1]))
     return _TrainedRows(
         pd.Index(table["id"].to_pandas()),
@@ -174,15 +175,20 @@ def _read_trained_rows(model: str, side: Side, dtype: str) -> _TrainedRows:
     )
 
 
-def _last_sample(table: pa.Table, manifest: ModelManifest) -> Factors:
-    """Return the state that a model has, or the last of those that it is the average of."""
+def _single_state(table: pa.Table, manifest: ModelManifest, rank: int) -> Factors:
+    """Return the state of a rank that a model has; of an average, that of the last sample."""
     state = model_files.state_of(table)
+    if manifest.compact is not None:
+        # Its columns descend by their singular values.
+        factors = state.factors[:, :rank]
+        missing = np.zeros((len(factors), rank - factors.shape[1]), factors.dtype)
+        return Factors(state.bias, np.concatenate([factors, missing], axis=1))
     if manifest.samples == 1:
         return state
     # An average holds the factors of all samples, divided by the root of their number.
-    rank, root = manifest.settings.rank, np.sqrt(manifest.samples)
     bias = model_files.biases_of_samples(table)[:, -1]
-    return Factors(bias, state.factors[:, -rank:] * state.factors.dtype.type(root))
+    root = state.factors.dtype.type(np.sqrt(manifest.samples))
+    return Factors(bias, state.factors[:, -rank:] * root)
 
 
 def _match(ids_file: RowsFile, partition: Partition, trained: _TrainedRows) -> _MatchedPart:

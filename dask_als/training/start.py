@@ -62,10 +62,11 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
         raise InputError(
             f"{model} is an average without its samples; start from the model that it came from"
         )
-    if manifest.settings.rank != settings.rank:
+    # Of a compact model any number of columns is the best approximation of that rank.
+    rank = settings.rank if manifest.compact is not None else manifest.settings.rank
+    if rank != settings.rank:
         raise InputError(
-            f"{model} has rank {manifest.settings.rank}, the settings say {settings.rank}; "
-            f"give --rank {manifest.settings.rank}"
+            f"{model} has rank {rank}, the settings say {settings.rank}; give --rank {rank}"
         )
     for side in SIDES:
         its = model_files.read_ids(model, manifest, side, 0).schema.field("id").type
@@ -81,7 +82,8 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
 def has_same_rows(manifest: ModelManifest, dataset: Dataset) -> bool:
     """Tell whether a model is the state of a single epoch, of the same rows as a dataset."""
     tables = [(manifest.side(side), dataset.table(side)) for side in SIDES]
-    return manifest.samples == 1 and all(
+    is_single = manifest.samples == 1 and manifest.compact is None
+    return is_single and all(
         (its.digest, its.n_rows) == (table.digest, table.n_rows) for its, table in tables
     )
 

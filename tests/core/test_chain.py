@@ -27,7 +27,7 @@ from dask_als.jobs.steps import run_job
 from dask_als.model import recommend
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
-from dask_als.model.training_data import recently_read_block
+from dask_als.model.training_data import found_dataset, recently_read_block
 from dask_als.report.data import measure_errors
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
@@ -35,7 +35,14 @@ from dask_als.settings.training import CheckpointPolicy, CheckpointSettings, Sto
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
-GIBBS = {"method": "gibbs", "rank": 3, "burn_in": 2, "samples": 4, "epochs": None}
+GIBBS = {
+    "method": "gibbs",
+    "rank": 3,
+    "burn_in": 2,
+    "samples": 4,
+    "epochs": None,
+    "keep_samples": True,
+}
 PATIENT = StopSettings(patience=50)
 
 
@@ -69,6 +76,7 @@ def root(tmp_path_factory):
     train_until(5, *patient_training(root), checkpoints=checkpoints(root / "c"), stopping=PATIENT)
     train_until(5, *gibbs_training(root), checkpoints=checkpoints(root / "gc"))
     fold_in(str(root / "r.csv"), str(root / "m"), str(root / "f"), SERIAL, USERS)
+    ALSModel.load(str(root / "m")).save(str(root / "s"))
     run(job(root))
     return root
 
@@ -143,6 +151,11 @@ def evaluated(root, model):
     ).to_json()
 
 
+def evaluated_alone(root, model):
+    path = str(root / model)
+    return evaluate(path, found_dataset(path), SERIAL, EvaluateSettings(k=3)).to_json()
+
+
 def trained(root, initial=None):
     dataset = open_dataset(str(root / "d"))
     initial = None if initial is None else str(root / initial)
@@ -187,6 +200,7 @@ READERS = {
     "c": [lambda root: resumed(root, "c", patient_training, PATIENT)],
     "gc": [lambda root: resumed(root, "gc", gibbs_training)],
     "f": [lambda root: read_model(root, "f")],
+    "s": [lambda root: read_model(root, "s"), lambda root: evaluated_alone(root, "s")],
     "o": [job_again],
 }
 

@@ -75,17 +75,19 @@ def test_matrices():
 def test_times_and_events():
     timed = FRAME.assign(timestamp=[4, 3, 2, 1])
     table = table_of(timed, Columns())
-    assert columns_of_table(table.column_names) == Columns(
-        user="user", item="item", rating="rating", time="time"
+    assert columns_of_table(table.column_names, Columns(id_type="text")) == Columns(
+        user="user", item="item", rating="rating", time="time", id_type="text"
     )
+    assert table_of(timed, Columns(no_time=True)).column_names == ["user", "item", "rating"]
     assert table_of(timed.to_numpy(), Columns())["time"].to_pylist() == [4, 3, 2, 1]
     events = table_of(VALUES[:, :2], Columns())
-    assert columns_of_table(events.column_names).rating is None
+    assert columns_of_table(events.column_names, Columns()).rating is None
 
 
 def test_labels_that_are_not_text():
     frame = FRAME.set_axis([0, 1, 2], axis=1)
     assert rows_of(table_of(frame, Columns(user=0, item=1, rating=2))) == ROWS
+    assert rows_of(table_of(FRAME, Columns(user=0, item=1, rating=2))) == ROWS  # positions
 
 
 def test_columns_of_several_types_become_text():

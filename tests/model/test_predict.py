@@ -14,7 +14,7 @@ from dask_als import ALSModel, Columns, InputError, UnknownIdWarning
 from dask_als.cli.main import main
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
-from dask_als.data import source
+from dask_als.data import source, text_chunks
 from dask_als.data.prepare import prepare
 from dask_als.model.predict import predict
 from dask_als.training.train import train
@@ -62,7 +62,7 @@ def expected(model, pairs):
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_file_in_chunks(root, model, pairs, tmp_path, client, monkeypatch, suffix, kind):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 3000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 3000)
     monkeypatch.setattr(source, "_ROWS_A_BLOCK", 500)
     path, out = tmp_path / f"pairs.{kind}", str(tmp_path / f"out.{suffix}")
     if kind == "csv":
@@ -124,7 +124,7 @@ def test_the_command(root, model, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--cluster", "serial"])
     assert end.value.code == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "out.csv exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

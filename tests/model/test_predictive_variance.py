@@ -32,7 +32,7 @@ def made(tmp_path_factory):
     source = write_csv(directory / "ratings.csv", generated(50, 40, 900, seed=2))
     settings = PrepareSettings(partitions=3, test_fraction=0.1)
     dataset = prepare(str(source), str(directory / "d"), SERIAL, settings=settings)
-    gibbs = small_settings(method="gibbs", epochs=None, burn_in=2, samples=5)
+    gibbs = small_settings(method="gibbs", epochs=None, burn_in=2, samples=5, keep_samples=True)
     model = str(directory / "m")
     paths = {epoch: str(directory / f"at-{epoch}") for epoch in range(3, 8)}
 
@@ -140,7 +140,7 @@ def test_the_command(made):
 
 def test_fit_gives_a_model_that_knows_them(client):
     ratings = pd.DataFrame(generated(30, 20, 300), columns=["userId", "movieId", "rating"])
-    als = ALS(method="gibbs", rank=2, burn_in=1, samples=3, client=client)
+    als = ALS(method="gibbs", rank=2, burn_in=1, samples=3, keep_samples=True, client=client)
     assert als.epochs == 4
     model = als.fit(ratings)
     predicted, std = model.predict(ratings["userId"], ratings["movieId"], std=True)

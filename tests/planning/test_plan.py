@@ -309,6 +309,7 @@ def test_samples_take_time():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_time_and_room_of_a_training_by_samples(tmp_path, partitions):
     ratings = str(tmp_path / "ratings")
@@ -477,6 +478,7 @@ def processor_seconds(pid):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers, monkeypatch):

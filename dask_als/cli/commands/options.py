@@ -226,6 +226,18 @@ train_options = together(
     setting(TrainSettings, "samples", help="With gibbs: number of samples, one per epoch."),
     setting(
         TrainSettings,
+        "model_rank",
+        type=int,
+        help="With gibbs: rank of the model, the average of the samples.  [default: rank]",
+    ),
+    setting(
+        TrainSettings,
+        "keep_samples",
+        is_flag=True,
+        help="With gibbs: write all samples into the model, for standard deviations.",
+    ),
+    setting(
+        TrainSettings,
         "feedback",
         type=click.Choice(["explicit", "implicit"]),
         help="Fit ratings, or preferences with a confidence that grows with the rating.",

@@ -9,7 +9,12 @@ from typing import Any
 import click
 
 from dask_als.cli.commands.computing import computing
-from dask_als.cli.commands.options import cluster_options, json_option, setting
+from dask_als.cli.commands.options import (
+    cluster_options,
+    column_options,
+    json_option,
+    settings_of,
+)
 from dask_als.settings.data import Columns
 
 
@@ -17,8 +22,7 @@ from dask_als.settings.data import Columns
 @click.argument("model")
 @click.argument("pairs")
 @click.option("--out", metavar="FILE", required=True, help="File to write: .csv or .parquet.")
-@setting(Columns, "user", "--user-col", help="The column of users.")
-@setting(Columns, "item", "--item-col", help="The column of items.")
+@column_options
 @click.option(
     "--clip/--no-clip", default=False, help="Clip predictions to the range of training ratings."
 )
@@ -28,8 +32,6 @@ def predict(
     model: str,
     pairs: str,
     out: str,
-    user: str,
-    item: str,
     clip: bool,
     as_json: bool,
     **options: Any,
@@ -41,12 +43,12 @@ def predict(
 
     \b
     Example:
-        dask-als predict MODEL PAIRS --out predictions.parquet
+        dask-als predict MODEL pairs.csv --out predictions.parquet
     """
     from dask_als.cli import console
     from dask_als.model.predict import predict as run
 
-    columns = Columns(user=user, item=item, rating=None)
+    columns = settings_of(Columns, options)
     screen = console.Screen(stderr=as_json)
     with (
         computing(screen, options, seen=[model]) as executor,

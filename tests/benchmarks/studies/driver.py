@@ -162,7 +162,7 @@ def _part(rows: int) -> SolvedPart:
 
 
 def _join_chunk(parts: list[SolvedPart]) -> SolvedPart:
-    return unsolved_part(join_parts(parts).state)
+    return unsolved_part(join_parts(parts).solution)
 
 
 def _join_and_use(parts: list[SolvedPart]) -> int:
@@ -170,7 +170,7 @@ def _join_and_use(parts: list[SolvedPart]) -> int:
 
 
 def _use(side: SolvedSide) -> int:
-    return len(side.state.bias)
+    return len(side.solution.bias)
 
 
 # A training --------------------------------------------------------------------------------------
