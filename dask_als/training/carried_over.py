@@ -201,7 +201,7 @@ def _match(ids_file: RowsFile, partition: Partition, trained: _TrainedRows) -> _
 
 def _join(method: Method, side: Side, parts: list[_MatchedPart]) -> SolvedSide:
     """Return a side of which untrained rows have the mean bias and no factors."""
-    started = [method.start_part(its.part.state, its.part.rated) for its in parts]
+    started = [method.start_part(its.part.solution, its.part.rated) for its in parts]
     return method.join_parts(HalfEpoch(side, _BEFORE_TRAINING), started)
 
 
@@ -216,12 +216,12 @@ def _write_part(
     """Fold in the rows that are new, and write a partition; return matched rows and CRC-32."""
     dataset, directory = directories
     side, number, partition = place
-    state = matched.part.state
+    state = matched.part.solution
     new = np.flatnonzero(~matched.part.rated)
     if len(new):
         block = rows_of_block(read_block(dataset, side, number, partition), new)
         own = SolvedSide(Factors(state.bias[new], state.factors[new]), NO_SUMS, 0.0)
-        solved = method.solve_part(HalfEpoch(side, _BEFORE_TRAINING), block, own, fixed).state
+        solved = method.solve_part(HalfEpoch(side, _BEFORE_TRAINING), block, own, fixed).solution
         state = Factors(state.bias.copy(), state.factors.copy())
         state.bias[new], state.factors[new] = solved.bias, solved.factors
     ids = ids_file.read(partition.rows, ["id", "count"])
