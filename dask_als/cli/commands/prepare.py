@@ -85,7 +85,7 @@ def prepare(
     \b
     Example:
         dask-als prepare ml-latest-small.zip DATASET --test-fraction 0.1
-        dask-als prepare u1.base DATASET --test u1.test
+        dask-als prepare u1.base FOLD --test u1.test
         zcat log.gz | dask-als prepare - DATASET --no-header --user-col 0 --item-col 1 --events
         dask-als prepare --append new-ratings.csv DATASET
     """
