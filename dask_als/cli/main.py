@@ -28,6 +28,7 @@ COMMANDS = (
     "plan",
     "tune",
     "train",
+    "update",
     "evaluate",
     "predict",
     "recommend",

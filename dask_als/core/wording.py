@@ -25,10 +25,11 @@ _PARAMETERS = {
     "duplicates": "prepare_settings=PrepareSettings(duplicates={})",
     "overwrite": "overwrite=True",
     "seen": "seen=True",
+    "keep-samples": "keep_samples=True",
     "cluster": "client={}",
     "patience": "stopping=StopSettings(patience={})",
 }
-_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: ([0-9][0-9.e-]*|[a-z]+(?=$|[;.])))?")
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: ([0-9][0-9.e-]*|[a-z]+(?=$|[;.]| and --)))?")
 _AT_COMMAND_LINE = ContextVar("at_command_line", default=False)
 
 

@@ -30,6 +30,7 @@ from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
 from dask_als.model.compact import Compact
+from dask_als.model.initial import InitialModel
 from dask_als.settings.training import TrainSettings
 
 FORMAT_VERSION = 1
@@ -119,6 +120,8 @@ class ModelManifest:
         For a checkpoint, the other files that resuming reads; None if they are not known.
     compact : Compact or None
         For a compact model, what it was made of.
+    initial : InitialModel or None
+        The model that training started from; None if there was none.
     """
 
     settings: TrainSettings
@@ -134,6 +137,7 @@ class ModelManifest:
     history_crc32: int | None = None
     kept: KeptFiles | None = None
     compact: Compact | None = None
+    initial: InitialModel | None = None
 
     @property
     def rank(self) -> int:

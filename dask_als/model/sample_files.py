@@ -146,6 +146,6 @@ def check_has_samples(manifest: ModelManifest, model: str) -> float:
     if not manifest.knows_deviations or manifest.residual_precision is None:
         raise InputError(
             f"{model} is not an average of samples of both sides, so it knows no standard "
-            "deviations; train one with --method gibbs --keep-samples"
+            "deviations; train one with --method gibbs and --keep-samples"
         )
     return manifest.residual_precision

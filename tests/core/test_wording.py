@@ -9,6 +9,9 @@ EXAMPLES = {
         "prepare it with prepare_settings=PrepareSettings(test_fraction=0.1)"
     ),
     "train one with --method gibbs": "train one with method='gibbs'",
+    "train one with --method gibbs and --keep-samples": (
+        "train one with method='gibbs' and keep_samples=True"
+    ),
     "give --overwrite; or not": "give overwrite=True; or not",
     "use --duplicates last, mean or sum": (
         "use prepare_settings=PrepareSettings(duplicates=...) last, mean or sum"

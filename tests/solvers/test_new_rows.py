@@ -49,9 +49,9 @@ def test_rows_have_the_mean_of_their_posterior(problem):
         target = block.ratings[which] - MEAN - items.bias[block.indices[which]]
         matrix = covariance + ALPHA * design.T @ design
         expected = np.linalg.solve(matrix, covariance @ prior.mean + ALPHA * design.T @ target)
-        assert found.state.bias[row] == pytest.approx(expected[0])
-        np.testing.assert_allclose(found.state.factors[row], expected[1:])
-    assert not found.state.factors[0].any()
+        assert found.solution.bias[row] == pytest.approx(expected[0])
+        np.testing.assert_allclose(found.solution.factors[row], expected[1:])
+    assert not found.solution.factors[0].any()
 
 
 def test_a_row_does_not_depend_on_the_others(problem):
@@ -66,8 +66,8 @@ def test_a_row_does_not_depend_on_the_others(problem):
             block.ratings[first:last],
         )
         alone = solved(prior, items, one)
-        np.testing.assert_array_equal(alone.state.factors[0], whole.state.factors[row])
-        assert alone.state.bias[0] == whole.state.bias[row]
+        np.testing.assert_array_equal(alone.solution.factors[0], whole.solution.factors[row])
+        assert alone.solution.bias[0] == whole.solution.bias[row]
 
 
 def test_the_expected_prior_is_the_mean_of_draws():

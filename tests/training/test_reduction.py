@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from distributed import Client, LocalCluster
 from support.data import content, generated, small_settings, write_csv
 
 from dask_als.cluster.dask_executor import DaskExecutor
@@ -91,8 +92,20 @@ def test_partitions_do_not_show(whole, datasets, tmp_path, partitions):
     assert trained(datasets[partitions], tmp_path / "m") == whole[1]
 
 
-def test_a_cluster_gives_the_same_bits(whole, datasets, client, tmp_path):
-    assert trained(datasets[7], tmp_path / "m", executor=DaskExecutor(client)) == whole[1]
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_workers_do_not_show(whole, datasets, tmp_path, n_workers):
+    with (
+        LocalCluster(
+            processes=False,
+            n_workers=n_workers,
+            threads_per_worker=2,
+            dashboard_address=":0",
+            host="127.0.0.1",
+            protocol="tcp",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert trained(datasets[7], tmp_path / "m", executor=DaskExecutor(client)) == whole[1]
 
 
 class Interrupted(Exception):
