@@ -166,7 +166,8 @@ def recommend(
     ------
     InputError
         If model and dataset do not belong together, an id is of another type than the model's,
-        nothing may be recommended, `out` exists, or standard deviations are requested from a model that is not an average of samples.
+        nothing may be recommended, `out` exists, or standard deviations are requested from a model
+        that is not an average of samples.
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
