@@ -298,9 +298,7 @@ def test_test_rmse_is_that_of_the_predictions(tmp_path, ratings):
 
 
 def test_a_model_of_another_rank_is_no_start(tmp_path, ratings):
-    dataset = made(tmp_path, ratings)
-    (tmp_path / "other").mkdir()
-    other = made(tmp_path / "other", ratings[:700])
+    other = made(tmp_path, ratings[:700])
     path = str(tmp_path / "model")
     train(other, path, small_settings(epochs=1), SERIAL)
     with pytest.raises(InputError, match="rank 4, the settings say 3"):
