@@ -36,6 +36,7 @@ COMMANDS = (
     "report",
     "run",
     "submit",
+    "launch",
     "status",
     "logs",
     "list",

@@ -75,6 +75,9 @@ def test_changes():
         ('steps=["train", "prepare"]', "steps are train, prepare; .* in this order"),
         ("steps=[]", "steps are none"),
         ('steps=["prepare", "evaluate"]', "evaluate needs held-out ratings"),
+        ("schedule.cron=0 25 * * *", r"\[schedule\] cron has '25' for the hour"),
+        ("schedule.keep=2", "schedule.cron is missing"),
+        ('schedule.cron="@daily"', "its steps must have prepare and train"),
     ],
 )
 def test_mistakes(change, mistake):
