@@ -77,12 +77,20 @@ def test_changes():
         ('steps=["prepare", "evaluate"]', "evaluate needs held-out ratings"),
         ("schedule.cron=0 25 * * *", r"\[schedule\] cron has '25' for the hour"),
         ("schedule.keep=2", "schedule.cron is missing"),
-        ('schedule.cron="@daily"', "its steps must have prepare and train"),
     ],
 )
 def test_mistakes(change, mistake):
     with pytest.raises(InputError, match=mistake):
         job_from_toml(SMALLEST, [change])
+
+
+def test_a_schedule_updates_dataset_and_model():
+    daily = 'schedule.cron="@daily"'
+    job = job_from_toml(SMALLEST, [daily])
+    assert job.schedule == ScheduleSettings(cron="@daily")
+    assert job_from_toml(job.to_toml()) == job
+    with pytest.raises(InputError, match="its steps must have prepare and train"):
+        job_from_toml(SMALLEST, [daily, 'steps=["train"]'])
 
 
 def test_evaluation_of_an_earlier_dataset():
