@@ -151,11 +151,6 @@ class Job:
         return storage.join(self.output, "model")
 
     @property
-    def kept_models(self) -> str:
-        """The directory of the models that a schedule keeps."""
-        return storage.join(self.output, "models")
-
-    @property
     def checkpoints(self) -> str:
         """The directory of the checkpoints."""
         return storage.join(self.output, "checkpoints")

@@ -6,6 +6,7 @@ from support.data import notebook_settings
 
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import STEPS, Job, job_from_toml, read_job
+from dask_als.settings.schedule import ScheduleSettings
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.toml"))
 SMALLEST = 'name = "a"\noutput = "o"\nsource.path = "r.csv"\nsteps = ["prepare", "train"]\n'
