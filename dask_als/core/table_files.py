@@ -1,9 +1,9 @@
-"""Parquet and Arrow files, read within limits and compared with their checksums."""
+"""Read and write Parquet and Arrow files, within limits and with checksums."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ def write_parquet(
     Parameters
     ----------
     dictionaries : bool or list of str, optional
-        Columns whose values repeat; to try it with others takes time.
+        Columns whose values repeat. Trying dictionaries on other columns takes time.
 
     Returns
     -------
@@ -63,12 +63,12 @@ def write_parquet_tables(
 
 
 def check_parquet(path: str, *, crc32: int, limit: ParquetLimit) -> None:
-    """Check that a Parquet file is the one it should be, before memory is taken for its rows.
+    """Check a Parquet file's CRC-32 and number of rows, before its rows are read.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one, or has not that many rows.
+        If the file is missing or damaged, or its CRC-32 or number of rows differs.
     """
     check_once(path, crc32)
     check_parquet_rows(path, limit)
@@ -88,15 +88,15 @@ def read_parquet(
     columns : list of str, optional
         Those to read, in this order.
     crc32 : int, optional
-        What the file's CRC-32 must be. It covers what the checksums of pages do not: the file's
-        metadata, and that it is this file and no other.
+        The file's expected CRC-32. Unlike the checksums of pages, it covers the metadata, too, and
+        reveals a file that was swapped for another.
     limit : ParquetLimit, optional
-        What it may hold; checked before its columns are read.
+        Checked before the columns are read.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one, or beyond the limit.
+        If the file is missing or damaged, its CRC-32 differs, or it is beyond the limit.
     """
     content = content_of(path) if crc32 is None else content_with(path, crc32)
     with reading(path):
@@ -108,21 +108,30 @@ def read_parquet(
         return table if columns is None else table.select(columns)
 
 
+def read_parquet_groups(path: str) -> Iterator[pa.Table]:
+    """Read a Parquet file one row group after the other."""
+    with reading(path), opened(path) as file:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        for group in range(parquet.num_row_groups):
+            # No thread of Arrow's may hold a file of Python's when Python ends.
+            yield parquet.read_row_group(group, use_threads=False)
+
+
 def check_parquet_rows(path: str, limit: ParquetLimit) -> None:
-    """Check how many rows a Parquet file holds; see `ParquetLimit.check_rows`."""
+    """Check the number of rows of a Parquet file; see `ParquetLimit.check_rows`."""
     with reading(path), opened(path) as file:
         limit.check_rows(pq.ParquetFile(file).metadata, path, file.seek(0, os.SEEK_END))
 
 
 def read_parquet_rows(path: str, rows: range, columns: list[str], *, crc32: int) -> pa.Table:
-    """Read a range of rows of a Parquet file, opening only the row groups that hold it.
+    """Read a range of rows of a Parquet file: only the row groups that hold them.
 
-    The first time, all of the file is read: its CRC-32 must be the given one.
+    The first time, the whole file is read, to compare its CRC-32.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one, or has not that many rows.
+        If the file is missing, damaged or too short, or its CRC-32 differs.
     """
     check_once(path, crc32)
     with reading(path), opened(path) as file:
@@ -136,7 +145,7 @@ def read_parquet_rows(path: str, rows: range, columns: list[str], *, crc32: int)
                 groups.append(group)
             start = stop
         ParquetLimit(None, TEXT_BYTES).check(file, parquet, columns, groups, path)
-        # No thread of Arrow's may hold a file of Python's when Python ends.
+        # Arrow's threads must not hold Python objects when Python shuts down.
         table = parquet.read_row_groups(groups, columns=columns, use_threads=False)
         table = table.select(columns)
         table = table.slice(rows.start - first, len(rows))
@@ -145,11 +154,13 @@ def read_parquet_rows(path: str, rows: range, columns: list[str], *, crc32: int)
     return table
 
 
-def write_arrow(path: str, table: pa.Table) -> int:
-    """Write an Arrow file, which is quick to write and to read; return its CRC-32."""
+def write_arrow(path: str, table: pa.Table, *, compression: str | None = None) -> int:
+    """Write an Arrow file, which is faster than Parquet; return its CRC-32."""
+    options = pa.ipc.IpcWriteOptions(compression=compression)
     with opened(path, "wb") as file:
         summed = SummedFile(file)
-        with pa.ipc.new_file(pa.PythonFile(summed, "w"), table.schema) as writer:
+        sink = pa.PythonFile(summed, "w")
+        with pa.ipc.new_file(sink, table.schema, options=options) as writer:
             writer.write_table(table)
     return summed.crc32
 
@@ -160,7 +171,7 @@ def read_arrow(path: str, *, crc32: int) -> pa.Table:
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one: its CRC-32 differs.
+        If the file is missing or damaged, or its CRC-32 differs.
     """
     content = content_with(path, crc32)
     with reading(path):

@@ -7,7 +7,7 @@
     output = "movielens"                # directory of all results
 
     [source]
-    path = "ml-latest-small.zip"        # [source.columns]: user, item, rating, time
+    path = "ml-latest-small.zip"        # test, titles; [source.columns]: user, item, rating, time
 
     [prepare]                           # fields of PrepareSettings
     [train]                             # fields of TrainSettings
@@ -55,18 +55,24 @@ class SourceSettings:
     Attributes
     ----------
     path : str
-        A file, a folder or a glob of CSV or Parquet.
+        A file, a folder or a glob of text or Parquet.
     titles : str or None
-        A CSV file of item titles. None uses the file of GroupLens beside the ratings, if any.
-    title_column : str
-        The column of the titles in that file.
+        A text file of item titles; None takes that of MovieLens beside the ratings, if any.
+    title_column : str or int
+        The column of titles.
+    title_id_column : str or int or None
+        The column of item ids in that file; None takes the same name as in the ratings.
     columns : Columns
+    test : str or None
+        A source of ratings to hold out, with the same columns.
     """
 
     path: str
     titles: str | None = None
-    title_column: str = "title"
+    title_column: str | int = "title"
+    title_id_column: str | int | None = None
     columns: Columns = Columns()
+    test: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +141,11 @@ class Job:
                 "a job with [schedule] updates dataset and model: its steps must have prepare and "
                 "train"
             )
-        if {"prepare", "evaluate"} <= set(self.steps) and not self.prepare.test_fraction:
+        holds_out = self.prepare.holds_out or self.source.test is not None
+        if {"prepare", "evaluate"} <= set(self.steps) and not holds_out:
             raise InputError(
-                "the step evaluate needs held-out ratings; set prepare.test_fraction, such as 0.1"
+                "the step evaluate needs held-out ratings; set prepare.test_fraction, such as 0.1, "
+                "or source.test"
             )
 
     @property

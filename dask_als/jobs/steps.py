@@ -7,7 +7,7 @@ if inputs and settings are the same and the output is unchanged.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, TypedDict
 
 from dask_als.core import checksums, json_files, outputs, storage
@@ -29,7 +29,7 @@ from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import evaluate
 from dask_als.evaluation.results import Evaluation
 from dask_als.jobs import updates
-from dask_als.jobs.job_file import Job
+from dask_als.jobs.job_file import Job, SourceSettings
 from dask_als.jobs.kept_models import KeptModels
 from dask_als.jobs.result import JobResult, StepResult, in_a_line
 from dask_als.jobs.step import Step, changed_file, noted_inputs, reason_to_run, write_note
@@ -40,6 +40,9 @@ from dask_als.model.files import read_manifest
 from dask_als.settings.training import CheckpointSettings
 from dask_als.training.checkpoints import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.training.train import train
+
+# They are in a note only if they are set.
+_LATER_SETTINGS = ("test", "test_from", "least_user_ratings", "least_item_ratings")
 
 
 def run_job(
@@ -182,12 +185,24 @@ def _steps(job: Job) -> dict[str, Step]:
 
 
 def _prepare_inputs(job: Job) -> dict[str, Any]:
-    source = open_source(job.source.path)
+    source = open_source(job.source.path, job.source.columns)
     files = {*source.files, *([source.titles[0]] if source.titles else [])}
     if job.source.titles is not None:
         files.add(job.source.titles)
+    if job.source.test is not None:
+        files |= set(open_source(job.source.test).files)
     states = {storage.absolute(file): storage.state_of_file(file) for file in sorted(files)}
-    return {"files": states, "source": asdict(job.source), **asdict(job.prepare)}
+    return {"files": states, "source": _inputs_of(job.source), **_inputs_of(job.prepare)}
+
+
+def _inputs_of(settings: Any) -> dict[str, Any]:
+    """Return settings as plain values; later ones only if they are set."""
+    default = {field.name: field.default for field in fields(settings)}
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in _LATER_SETTINGS or value != default[name]
+    }
 
 
 def _update_dataset(job: Job, executor: Executor, watcher: Watcher) -> None:
@@ -196,18 +211,23 @@ def _update_dataset(job: Job, executor: Executor, watcher: Watcher) -> None:
     inputs = step.inputs(job)
     noted = noted_inputs(step)
     titles = {file for file in inputs["files"] if file not in _rating_files(job)}
-    files = None if noted is None else updates.new_files(noted, inputs, titles)
+    # Files of a test source belong to no file of ratings, so they cannot be appended one by one.
+    is_known = noted is not None and job.source.test is None
+    files = updates.new_files(noted or {}, inputs, titles) if is_known else None
+    source = updates.AppendedSource(job.dataset, job.source.columns, _titles_of(job.source))
 
     def note(done: dict[str, Any]) -> None:
         # After a kill, the next run goes on with the files that are not appended yet.
         write_note("prepare", step, {**inputs, "files": done})
 
-    if files is None or not updates.append_files(job, files, executor, watcher.preparing, note):
+    show = watcher.preparing
+    if files is None or not updates.append_files(source, files, executor, show, note):
         _prepare(job, executor, watcher)
 
 
 def _rating_files(job: Job) -> set[str]:
-    return {storage.absolute(file) for file in open_source(job.source.path).files}
+    source = open_source(job.source.path, job.source.columns)
+    return {storage.absolute(file) for file in source.files}
 
 
 def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
@@ -219,10 +239,17 @@ def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
             executor,
             columns=source.columns,
             settings=job.prepare,
-            titles=None if source.titles is None else Titles(source.titles, source.title_column),
+            titles=_titles_of(source),
+            test=source.test,
             overwrite=True,
             progress=progress,
         )
+
+
+def _titles_of(source: SourceSettings) -> Titles | None:
+    if source.titles is None:
+        return None
+    return Titles(source.titles, source.title_column, source.title_id_column)
 
 
 def _prepare_figures(job: Job) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dask_als.errors import InputError
 from dask_als.jobs.job_file import Job
 from dask_als.jobs.kept_models import KeptModels
 from dask_als.model.files import read_manifest
+from dask_als.settings.data import Columns
 from dask_als.settings.training import TrainSettings
 from dask_als.training.update import UpdateSettings
 
@@ -63,14 +64,23 @@ def new_files(noted: dict[str, Any], inputs: dict[str, Any], titles: set[str]) -
     return NewFiles(known, new) if known and new else None
 
 
+@dataclass(frozen=True)
+class AppendedSource:
+    """How the files of a source are appended, and to which dataset."""
+
+    dataset: str
+    columns: Columns
+    titles: Titles | None
+
+
 def append_files(
-    job: Job,
+    source: AppendedSource,
     files: NewFiles,
     executor: Executor,
     show: Callable[[], AbstractContextManager[Progress]],
     on_appended: Callable[[dict[str, Any]], None],
 ) -> bool:
-    """Append new files to the dataset of a job, one after another in the order of their paths.
+    """Append new files to a dataset, one after another in the order of their paths.
 
     Parameters
     ----------
@@ -84,17 +94,16 @@ def append_files(
     bool
         Whether all files were appended. If not, the whole source has to be prepared.
     """
-    source, done = job.source, dict(files.known)
-    titles = None if source.titles is None else Titles(source.titles, source.title_column)
+    done = dict(files.known)
     for path, state in files.new.items():
         try:
             with show() as progress:
                 append(
                     path,
-                    job.dataset,
+                    source.dataset,
                     executor,
                     columns=source.columns,
-                    titles=titles,
+                    titles=source.titles,
                     progress=progress,
                 )
         except InputError:

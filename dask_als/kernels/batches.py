@@ -40,7 +40,7 @@ def register_steps(kind, *, queue_with, form_with, solve_with):
     kind : type
         A named tuple of pointers with a field `block`.
     queue_with, form_with, solve_with : compiled functions
-        With the arguments of `queue_of`, `form` and `solve`.
+        They take the arguments of `queue_of`, `form` and `solve`.
     """
 
     @overload(queue_of)
@@ -68,14 +68,14 @@ def register_steps(kind, *, queue_with, form_with, solve_with):
 
 @_jit
 def solve_in_batches(n, problem, sizes, buffers):
-    """Form the system of every row that has ratings; solve the systems of a queue when it is full.
+    """Form the system of every row that has ratings; solve a queue's systems when it is full.
 
     Parameters
     ----------
     n : int
         Rows of the block.
     problem : named tuple
-        Of a class with registered steps.
+        Its class has steps, see `register_steps`.
     sizes, buffers : Sizes, Buffers
     """
     indptr = problem.block.indptr

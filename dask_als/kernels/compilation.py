@@ -32,7 +32,7 @@ def compile_kernel(function, name, dtype, *arguments):
     Returns
     -------
     numba dispatcher
-        It never compiles again: the types from `read_only` accept unaligned arrays, too.
+        It never compiles for other types: those of `read_only` accept unaligned arrays, too.
     """
     function.__qualname__ = f"{name}_{dtype}"
     kernel = jit.compiled(function)

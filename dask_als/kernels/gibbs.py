@@ -9,13 +9,13 @@ y = r - mean - c,
     u = M⁻¹x + R⁻¹z / √alpha,    M = FᵀF + Lambda / alpha = RᵀR
     x = Fᵀ(y - b) + Lambda mu / alpha
 
-Between the substitutions with Rᵀ and R, w = R⁻ᵀx + z / √alpha, the noise is thus one addition. As
+The noise costs one addition between the substitutions with Rᵀ and R: w = R⁻ᵀx + z / √alpha. As
 |w|² = uᵀM u, the row's squared error needs no second pass over its ratings:
 
     Σ (y - b - F u)² = Σ (y - b)² - 2 u·(x - Lambda mu / alpha) + |w|² - uᵀ Lambda u / alpha
 
 Source: Salakhutdinov and Mnih 2008, "Bayesian probabilistic matrix factorization using Markov chain
-Monte Carlo"; the biases as in `kernels`. Every row takes the primal form.
+Monte Carlo"; biases as in `least_squares`. Every row is solved in the primal form.
 """
 
 from __future__ import annotations

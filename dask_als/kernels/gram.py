@@ -1,24 +1,24 @@
 """Gram matrices of gathered rows.
 
-Gathered rows are consecutive in a buffer, `columns` numbers each: their length rounded up to what
-`cholesky` works on, with zeros. Their weights are in a buffer of their own. Below the last row of a
-Gram matrix are two rows of moments: the weighted sum of the gathered rows, and their plain sum.
+Gathered rows are consecutive in a buffer. Each takes `columns` numbers: its length rounded up to
+whole tiles of `cholesky`, padded with zeros. A second buffer holds their weights. Below the last
+row of a Gram matrix are two rows of moments: the weighted and the plain sum of the gathered rows.
 
 A pass over the rows keeps a part of the matrix in registers and adds it to the matrix in memory at
-the end: float32 needs short sums. One pass computes either
+the end, because long sums lose digits in float32. One pass computes either
 
 - the syrk of a diagonal tile (the square that belongs to one register's columns) together with
   these columns' moments, or
 - a tile to the right of a diagonal tile: some of its rows by two or three registers of columns.
-  Each number that is loaded is then multiplied two or three times. Few processors load faster than
-  they multiply, so this leaves time to prefetch.
+  Each loaded number is then multiplied two or three times. Few processors load faster than they
+  multiply, so this leaves time to prefetch.
 
 A diagonal tile is symmetric, so half of it suffices: x times x, times x rotated by one lane, and so
-on, up to half of the lanes. A rotation takes as long as a multiplication, so only a few rotations
-are made, chosen so that their differences give every distance: four suffice for 16 lanes.
+on, up to half of the lanes. A rotation takes as long as a multiplication. So there are only a few
+rotations, chosen so that their differences give every distance: four suffice for 16 lanes.
 
-The first pass also gathers the rows, which costs almost nothing beside its arithmetic. The rows are
-anywhere in memory, so the rows of the next call are prefetched, evenly over all passes.
+The first pass also gathers the rows, at almost no cost beside its arithmetic. The rows are
+scattered in memory, so all passes together prefetch the rows of the next call, at an even pace.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _tile_rows = simd.constant_by_dtype(
     *(min(REGISTER_BYTES // size, 8 if REGISTER_BYTES == 64 else 4) for size in (4, 8))
 )
 
-# A row is gathered this many rows before it is used: a load must wait for a store just before it.
+# A row is gathered this many rows before it is used: a load waits for a store right before it.
 LEAD = 8
 
 # The minimum number of steps between prefetches, each of which costs as much as a step or two.
@@ -95,7 +95,7 @@ def register_source(kind, *, gather_with, prefetch_with):
     kind : type
         A named tuple.
     gather_with, prefetch_with : functions
-        With the arguments of `gather` and of `prefetch`.
+        They take the arguments of `gather` and of `prefetch`.
     """
 
     @overload(gather, jit_options=_INLINE)
@@ -273,7 +273,7 @@ def _syrk_diagonal_tile(update, column, source, sums, pace):
             x = simd.load(start + (i * columns + column))
             products = simd.add_products_of_lanes(products, x)
             weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), x)
-            plain = simd.add(plain, x)  # not times 1: that would occupy a multiplier
+            plain = simd.add(plain, x)  # a product with 1 would occupy a multiplier
     stride, tile = stride_of(columns, lanes(matrix)), simd.square_of_products(products)
     _put(matrix + (column * stride + column), stride, tile, update.overwrite)
     _put(matrix + (columns * stride + column), stride, weighted, update.overwrite)

@@ -1,23 +1,23 @@
 """Solve every row of one side for implicit feedback, with the other side fixed.
 
-All pairs have a preference p with a confidence c = 1 + alpha |r|: p = 1 for a pair with a rating
-r > 0 (a count of events, say), else p = 0; pairs without a rating have r = 0. With f the factors of
-the fixed side's rows and G = Σ f fᵀ over ALL of them, a row gets
+Every pair of a user and an item has a preference p with a confidence c = 1 + alpha |r|. A rating
+r > 0 (a count of events, say) gives p = 1, all else p = 0; pairs without a rating have r = 0. With
+f the factors of the fixed side's rows and G = Σ f fᵀ over ALL of them, a row gets
 
     u = (G + Σ alpha |r| f fᵀ + ridge I)⁻¹ Σ c p f,    ridge = factor_ridge (Σ c)^exponent
 
-where the first two sums are over the rows it has ratings of: all other pairs are in G, which is
-computed once for all rows, and Σ c is over all. Sources: Hu, Koren and Volinsky 2008,
+The first two sums are over the fixed rows that it has ratings of; Σ c is over all. G accounts for
+all other pairs and is computed once for all rows. Sources: Hu, Koren and Volinsky 2008,
 "Collaborative filtering for implicit feedback datasets"; Rendle et al. 2021, "Revisiting the
 performance of iALS on item recommendation benchmarks", for the ridge that grows with the row's
 confidence. The row's squared error over all pairs follows from the solution,
 
     Σ c (p - u·f)² = Σ c p - u·x - ridge |u|²,    x the right-hand side
 
-as the system says uᵀ(G + Σ alpha |r| f fᵀ)u = u·x - ridge |u|².
+because the system implies uᵀ(G + Σ alpha |r| f fᵀ)u = u·x - ridge |u|².
 
-A rated row is gathered times √(alpha |r|), so that the Gram matrix of gathered rows is the weighted
-one, and with the weight c p / √(alpha |r|), so that its first moment is x.
+A rated row is multiplied by √(alpha |r|) as it is gathered, so that the Gram matrix of the gathered
+rows is the weighted one. Its weight is c p / √(alpha |r|), so that the first moment is x.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from dask_als.kernels.ratings import CSR_TYPES, check_shapes, ratings_to_prefetc
 from dask_als.kernels.simd import lanes, pointer
 from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, sizes_type
 
-# A side's Gram matrix is the sum of those of so many rows each, in order, whatever the partitions.
+# A side's Gram matrix is summed in chunks of this many rows, in order, whatever the partitions.
 ROWS_A_CHUNK = 4096
 
 _jit = njit(nogil=True, error_model="numpy")
@@ -69,7 +69,7 @@ def solve_rows_implicit(
     factor_ridge : float
         The regularization, divided by the residual precision.
     exponent : float
-        How the regularization grows with a row's confidence; 0: not at all.
+        The power of a row's confidence that multiplies its regularization; 0: none.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def gram_of_side(factors, known):
     ----------
     factors : array of float32 or float64 (n, rank)
     known : dict of int to array of float64 (rank, rank)
-        Those of the chunks that are known, see `grams_of_chunks`.
+        The Gram matrices of chunks that are computed already; see `grams_of_chunks`.
 
     Returns
     -------

@@ -76,10 +76,10 @@ def row_buffer(buffers):
 
 @_jit
 def ratings_to_prefetch(block, position, size, sizes):
-    """Return position and number of the ratings whose rows to prefetch: one chunk later.
+    """Return position and number of the ratings, one chunk ahead, whose rows to prefetch.
 
-    If their rows are prefetched while `size` ratings from a position on are gathered, the rows of
-    every chunk are in the cache when it begins.
+    If they are prefetched while `size` ratings from a position on are gathered, the rows of every
+    chunk are in the cache when the chunk begins.
     """
     ahead = min(position + sizes.chunk, block.n_ratings)
     return ahead, min(size, block.n_ratings - ahead)

@@ -1,4 +1,4 @@
-"""A kept sample on disk: what the average over samples is made of, and nothing else.
+"""A sample on disk: biases and factors, which the average over samples needs, and no more.
 
 ::
 
@@ -7,8 +7,8 @@
       users/part-00000.arrow …       bias, factors
       items/part-00000.arrow …       the same
 
-A model of every epoch would do as well, but writing and reading lists in Parquet takes the
-processor ten times as long, which shows beside an epoch.
+A complete model would do as well, but lists in Parquet take ten times the CPU time to write and to
+read, which is noticeable in comparison with an epoch.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dask_als.core import checksums, json_files, storage, table_files
 from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.typed_tables import from_manifest
+from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model.files import ModelManifest
 
 FORMAT_VERSION = 1
 MANIFEST = "sample.json"
@@ -30,12 +33,12 @@ MANIFEST = "sample.json"
 
 @dataclass(frozen=True)
 class SampleSide:
-    """What sample.json says of one side.
+    """The entry of one side in sample.json.
 
     Attributes
     ----------
     mean_bias : float
-        Of the rows with training ratings.
+        Mean bias of the rows with training ratings.
     checksums : tuple of int
         CRC-32 of the parts.
     """
@@ -46,13 +49,13 @@ class SampleSide:
 
 @dataclass(frozen=True)
 class SampleManifest:
-    """What sample.json says.
+    """The contents of sample.json.
 
     Attributes
     ----------
     sides : dict of Side to SampleSide
     residual_precision : float
-        The inverse of the variance that ratings have around their predictions.
+        The inverse of the variance of ratings around their predictions.
     """
 
     sides: dict[Side, SampleSide]
@@ -61,7 +64,7 @@ class SampleManifest:
 
 @dataclass(frozen=True)
 class _File:
-    """What sample.json has, by its words."""
+    """The contents of sample.json by its keys."""
 
     users: SampleSide
     items: SampleSide
@@ -90,9 +93,21 @@ def _part_path(sample: str, side: Side, number: int) -> str:
     return storage.part_of(sample, side.name, storage.part_name(number, "arrow"))
 
 
+def average_of_samples(samples: list[Factors]) -> Factors:
+    """Return the state whose predictions are the mean of the predictions of all samples.
+
+    The mean of u·v over S samples is one product of vectors that are S times as long: those of the
+    samples, concatenated and divided by the root of S.
+    """
+    bias = np.mean([state.bias for state in samples], axis=0, dtype=np.float64)
+    factors = np.concatenate([state.factors for state in samples], axis=1)
+    dtype = factors.dtype
+    return Factors(bias.astype(dtype), factors / dtype.type(np.sqrt(len(samples))))
+
+
 def write_manifest(sample: str, manifest: SampleManifest) -> None:
-    """Write the manifest of a sample whose parts are written."""
-    value: dict[str, Any] = {side.name: asdict(its) for side, its in manifest.sides.items()}
+    """Write sample.json, which completes a sample."""
+    value: dict[str, Any] = {side.name: asdict(entry) for side, entry in manifest.sides.items()}
     value["residual_precision"] = manifest.residual_precision
     path = storage.join(sample, MANIFEST)
     json_files.write_manifest(path, value, format_version=FORMAT_VERSION)
@@ -104,12 +119,12 @@ def read_manifest(sample: str, *, crc32: int | None = None) -> SampleManifest:
     Parameters
     ----------
     crc32 : int, optional
-        What the file's CRC-32 must be, so that it is the sample of this epoch and this training.
+        The expected CRC-32 of the file, which identifies the sample of one epoch and training.
 
     Raises
     ------
     InputError
-        If it is missing, damaged, another one or of another format version.
+        If it is missing, damaged, of another sample or of another format version.
     """
     path = storage.part_of(sample, MANIFEST)
     if crc32 is not None:
@@ -118,3 +133,19 @@ def read_manifest(sample: str, *, crc32: int | None = None) -> SampleManifest:
         _File, json_files.read_manifest(path, format_version=FORMAT_VERSION), path
     )
     return SampleManifest({USERS: value.users, ITEMS: value.items}, value.residual_precision)
+
+
+def check_has_samples(manifest: ModelManifest, model: str) -> float:
+    """Check that a model is an average of samples, and return its residual precision.
+
+    Raises
+    ------
+    InputError
+        If it is not one, and so has no standard deviations.
+    """
+    if not manifest.knows_deviations or manifest.residual_precision is None:
+        raise InputError(
+            f"{model} is not an average of samples of both sides, so it knows no standard "
+            "deviations; train one with --method gibbs and --keep-samples"
+        )
+    return manifest.residual_precision

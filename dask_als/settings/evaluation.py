@@ -1,4 +1,4 @@
-"""Settings of what a model is used for: evaluation and recommendations."""
+"""Settings of evaluation and recommendations."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from dataclasses import dataclass
 
 from dask_als.core.side import SideName
-from dask_als.settings.checks import require, require_choice, require_whole
+from dask_als.settings.checks import plain_numbers, require, require_choice, require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """What a model is measured by.
+    """How a model is evaluated.
 
     Attributes
     ----------
     k : int
         Length of the ranked lists.
     relevant_from : float or None
-        The least held-out rating that makes an item relevant to its user; None is any.
+        The least held-out rating that makes an item relevant to a user; None means any rating.
 
     Raises
     ------
@@ -30,6 +30,7 @@ class EvaluateSettings:
     relevant_from: float | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         require_whole("k", self.k, least=1)
         if self.relevant_from is not None:
             is_finite = math.isfinite(self.relevant_from)
@@ -38,20 +39,20 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendSettings:
-    """What is recommended to whom.
+    """Which recommendations are made.
 
     Attributes
     ----------
     side : {"users", "items"}
-        Who gets recommendations, of the other side.
+        The side that gets recommendations of the other side.
     k : int
-        How many, at most.
+        The maximum number of recommendations per row.
     seen : bool
-        Whether what has a training rating may be among them.
+        Whether to include pairs that have a training rating.
     rows_at_once : int
-        The most rows that a task searches for; its memory grows with them.
+        The maximum number of rows per task; a task's memory grows with it.
     std : bool
-        Whether the standard deviation of each rating is given, too; of a model of samples.
+        Whether to add the standard deviation of each rating; needs a model of samples.
 
     Raises
     ------
@@ -66,6 +67,7 @@ class RecommendSettings:
     std: bool = False
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         require_choice(self, "side")
         require_whole("k", self.k, least=1)
         require_whole("rows_at_once", self.rows_at_once, least=1)

@@ -1,10 +1,10 @@
 """What all methods share: the protocol of a method, and the parts and sides that it solves.
 
 In a half-epoch every partition of one side is solved while the other side is fixed. `solve_part`
-runs once per partition and `join_parts` joins the solved side, which workers fetch from each other
-as the fixed side of the next half-epoch. Methods travel with the tasks, so they hold settings only.
-What half-epochs need of each other is in `SolvedPart.moments`, which each partition contributes,
-and in `SolvedSide.shared`, which is computed from all of them.
+runs once per partition. `join_parts` joins the solved side, which workers fetch from each other as
+the fixed side of the next half-epoch. Methods travel with the tasks, so they hold settings only.
+Statistics for later half-epochs travel with the factors: each partition contributes its
+`SolvedPart.moments`, and `join_parts` computes `SolvedSide.shared` from all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dask_als.solvers.objective import NO_SUMS, Sums
 
 @dataclass(frozen=True)
 class HalfEpoch:
-    """A half-epoch; the initial factors have the number of the epoch before the first one.
+    """A half-epoch. Initial factors have the number of the epoch before the first one.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class SolvedPart:
 
     Attributes
     ----------
-    state : Factors
+    solution : Factors
     rated : ndarray of bool, shape (n_rows,)
         Rows that have training ratings.
     sums : Sums
@@ -50,13 +50,13 @@ class SolvedPart:
         The partition's contributions to `SolvedSide.shared`, one object per partition.
     """
 
-    state: Factors
+    solution: Factors
     rated: np.ndarray
     sums: Sums
     moments: tuple[Any, ...] = ()
 
     def __sizeof__(self) -> int:
-        return self.state.__sizeof__() + self.rated.nbytes
+        return self.solution.__sizeof__() + self.rated.nbytes
 
 
 @dataclass(frozen=True)
@@ -65,34 +65,34 @@ class SolvedSide:
 
     Attributes
     ----------
-    state : Factors
+    solution : Factors
         Rows without training ratings have the mean bias and zero factors.
     sums : Sums
         Over the rows with ratings.
     mean_bias : float
-        Mean of the biases of the rows with ratings, which all other rows get.
+        The mean bias of the rows with ratings; all other rows get it.
     shared : object
-        What the method computes from the moments for all partitions of the next half-epochs.
+        Statistics for the next half-epochs, computed from the moments of all partitions.
     residual_precision : float or None
-        The precision of the ratings, if the method draws it.
+        The precision of the ratings, if the method draws one.
     """
 
-    state: Factors
+    solution: Factors
     sums: Sums
     mean_bias: float
     shared: Any = None
     residual_precision: float | None = None
 
     def __sizeof__(self) -> int:
-        return self.state.__sizeof__()
+        return self.solution.__sizeof__()
 
 
-class Method(Protocol):
-    """How a side is solved while the other is fixed."""
+class RowMethod(Protocol):
+    """How rows of a side are solved while the other is fixed."""
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
@@ -106,28 +106,32 @@ class Method(Protocol):
         ...
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
-        """Join the partitions of a side, with what the next half-epochs share."""
+        """Join the partitions of a side and compute `SolvedSide.shared`."""
         ...
 
+
+class Method(RowMethod, Protocol):
+    """How a side is trained."""
+
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
-        """Return objective and training RMSE after an epoch; sides in the order of solving."""
+        """Return objective and training RMSE of an epoch, from the sides in order of solving."""
         ...
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
-        """Return the exact sum of squared errors over held-out ratings, by user."""
+        """Return the exact sum of squared errors over a block of held-out ratings by user."""
         ...
 
 
-def unsolved_part(state: Factors, rated: np.ndarray | None = None) -> SolvedPart:
+def unsolved_part(initial: Factors, rated: np.ndarray | None = None) -> SolvedPart:
     """Wrap initial factors; without `rated`, all rows count as rated."""
-    rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
-    return SolvedPart(state, rated, NO_SUMS)
+    rated = np.ones(len(initial.bias), dtype=bool) if rated is None else rated
+    return SolvedPart(initial, rated, NO_SUMS)
 
 
 def chunk_of(parts: list[SolvedPart]) -> SolvedPart:
     """Concatenate consecutive partitions into one."""
     return SolvedPart(
-        concatenated([part.state for part in parts]),
+        concatenated([part.solution for part in parts]),
         np.concatenate([part.rated for part in parts]),
         sum((part.sums for part in parts), NO_SUMS),
         tuple(moments for part in parts for moments in part.moments),
@@ -137,19 +141,21 @@ def chunk_of(parts: list[SolvedPart]) -> SolvedPart:
 def join_parts(parts: list[SolvedPart]) -> SolvedSide:
     """Join the partitions of a side; rows without ratings get the mean bias."""
     whole = chunk_of(parts)
-    state, rated = whole.state, whole.rated
-    mean_bias = as_float(exact_sum(state.bias[rated])) / max(1, int(rated.sum()))
+    solution, rated = whole.solution, whole.rated
+    mean_bias = as_float(exact_sum(solution.bias[rated])) / max(1, int(rated.sum()))
     if not rated.all():
-        bias = np.where(rated, state.bias, state.bias.dtype.type(mean_bias))
-        state = Factors(bias, state.factors)
-    return SolvedSide(state, whole.sums, mean_bias)
+        bias = np.where(rated, solution.bias, solution.bias.dtype.type(mean_bias))
+        solution = Factors(bias, solution.factors)
+    return SolvedSide(solution, whole.sums, mean_bias)
 
 
 def add_predictions(
     block: Block, users: SolvedSide, items: SolvedSide, mean: float, before: np.ndarray | None
 ) -> np.ndarray:
-    """Add the predictions of held-out ratings to the sum over earlier epochs, if any."""
-    predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
+    """Add the predictions of held-out ratings to their sum over earlier epochs, if there is one."""
+    predicted = predictions(
+        users.solution, items.solution, block.row_of_rating, block.indices, mean=mean
+    )
     return predicted if before is None else before + predicted
 
 
@@ -159,8 +165,10 @@ def error_of_average(block: Block, total: np.ndarray, n_epochs: int) -> int:
 
 
 def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:
-    """Return the exact sum of squared errors over held-out ratings, by user."""
-    predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
+    """Return the exact sum of squared errors over a block of held-out ratings by user."""
+    predicted = predictions(
+        users.solution, items.solution, block.row_of_rating, block.indices, mean=mean
+    )
     return exact_sum((block.ratings - predicted) ** 2)
 
 

@@ -1,8 +1,8 @@
 """Bayesian matrix factorization: a half-epoch draws every row instead of solving it.
 
-What a side's rows are drawn from is itself drawn once an epoch, given the rows. With n rated rows,
-u their factors, ū their mean and S = Σ (u - ū)(u - ū)ᵀ, b their biases, and a prior that is worth
-d = 3000 rows of precision t = factor_regularization · √(k / 16)::
+The prior of a side's rows is itself drawn once an epoch, given the rows. With n rated rows, u their
+factors, ū the mean of these, S = Σ (u - ū)(u - ū)ᵀ, b their biases, and a Wishart prior with the
+weight of d = 3000 rows of precision t = factor_regularization · √(k / 16)::
 
     Lambda ~ Wishart(k + d + n, (d / t I + S + n / (n + 1) ū ūᵀ)⁻¹)
     mu     ~ Normal(n ū / (n + 1), (n + 1)⁻¹ Lambda⁻¹)
@@ -11,7 +11,8 @@ d = 3000 rows of precision t = factor_regularization · √(k / 16)::
 
 Source: Salakhutdinov and Mnih 2008, "Bayesian probabilistic matrix factorization using Markov chain
 Monte Carlo"; Gamma(1, 1) for the precisions as in Rendle 2012, "Factorization machines with libFM".
-A stronger Wishart prior than theirs, d = k, lowers the error on little data; it fades on much.
+The Wishart prior is stronger than theirs, which has d = k. This lowers the error on small data; the
+more data, the less it matters.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ PRIOR_ROWS = 3000.0
 # The residual precision in the first half-epoch; the first draw comes after it.
 _FIRST_RESIDUAL_PRECISION = 1.0
 
-# Streams of random numbers, one a side; 0 and 1 are the rows', see `blocks.random_factors`.
+# Streams of random numbers: each constant is the users' stream, and the next number the items'.
+# The rows have streams 0 and 1, see `blocks.random_factors`.
 _PRIOR_STREAM = 2
 _RESIDUAL_STREAM = 4
 
 
 @dataclass(frozen=True)
 class Prior:
-    """The prior of the rows of a side; itself a draw.
+    """A draw of the prior of a side's rows.
 
     Attributes
     ----------
@@ -69,9 +71,9 @@ class Moments:
     grams : dict of int to ndarray of float64, shape (rank, rank)
         Of the factors, by chunk; see `grams_of_chunks`.
     n_ratings : int
-        0 for initial factors, whose errors are not known.
+        0 for initial factors, whose errors are unknown.
     residual_precision : float or None
-        The draw that was recorded with the initial factors.
+        The draw that was recorded with the initial factors, if any.
     """
 
     grams: dict[int, np.ndarray] = field(default_factory=dict)
@@ -88,21 +90,23 @@ class Gibbs:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors."""
-        rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
-        sums = sums_of(Factors(state.bias * rated, state.factors), np.zeros(0), np.ones(len(rated)))
-        return SolvedPart(state, rated, sums, (Moments(residual_precision=residual_precision),))
+        rated = np.ones(len(initial.bias), dtype=bool) if rated is None else rated
+        sums = sums_of(
+            Factors(initial.bias * rated, initial.factors), np.zeros(0), np.ones(len(rated))
+        )
+        return SolvedPart(initial, rated, sums, (Moments(residual_precision=residual_precision),))
 
     def solve_part(
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
     ) -> SolvedPart:
         """Draw the rows of a partition."""
         prior: Prior = own.shared
-        rank = own.state.factors.shape[1]
+        rank = own.solution.factors.shape[1]
         noise = draws.standard_normal(
             block.rows,
             rank + 1,
@@ -115,9 +119,9 @@ class Gibbs:
             block.indptr,
             block.indices,
             block.ratings,
-            own.state.factors[block.rows.start : block.rows.stop],
-            fixed.state.bias,
-            fixed.state.factors,
+            own.solution.factors[block.rows.start : block.rows.stop],
+            fixed.solution.bias,
+            fixed.solution.factors,
             noise,
             mean=self.mean,
             residual_precision=fixed.residual_precision,
@@ -125,11 +129,11 @@ class Gibbs:
             factor_mean=prior.factor_mean,
             factor_precision=prior.factor_precision,
         )
-        state = Factors(bias, factors)
+        solution = Factors(bias, factors)
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         moments = Moments(grams, n_ratings=len(block.ratings))
-        sums = sums_of(state, squared_error, np.ones(len(block.rows)))
-        return SolvedPart(state, block.counts > 0, sums, (moments,))
+        sums = sums_of(solution, squared_error, np.ones(len(block.rows)))
+        return SolvedPart(solution, block.counts > 0, sums, (moments,))
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Join the partitions of a side and draw the prior of its next half-epoch."""
@@ -143,10 +147,10 @@ class Gibbs:
         factor_mean, factor_precision = _normal_wishart(
             rng,
             n_rows,
-            joined.state.factors.sum(axis=0, dtype=np.float64),
-            gram_of_side(joined.state.factors, grams),  # type: ignore[no-untyped-call]
-            # With it, a product of factors has the same prior variance at any rank.
-            weight * math.sqrt(joined.state.factors.shape[1] / 16),
+            joined.solution.factors.sum(axis=0, dtype=np.float64),
+            gram_of_side(joined.solution.factors, grams),  # type: ignore[no-untyped-call]
+            # The root gives a product of factors the same prior variance at any rank.
+            weight * math.sqrt(joined.solution.factors.shape[1] / 16),
         )
         prior = Prior(bias_precision, factor_mean, factor_precision)
         return replace(
@@ -158,10 +162,10 @@ class Gibbs:
     def _residual_precision(
         self, step: HalfEpoch, moments: list[Moments], squared_error: int
     ) -> float:
-        """Draw it given the errors; without errors, use the recorded draw, if any."""
+        """Draw the precision given the errors; without errors, use the recorded draw, if any."""
         n_ratings = sum(moment.n_ratings for moment in moments)
         if n_ratings:
-            # A separate stream: on resuming, a recorded draw consumes no numbers.
+            # A stream of its own, because a resumed run skips this draw and uses the recorded one.
             rng = self._generator(_RESIDUAL_STREAM, step)
             return _gamma(rng, n_ratings, as_float(squared_error))
         kept = moments[0].residual_precision
@@ -172,9 +176,9 @@ class Gibbs:
         return draws.generator(seed=self.settings.seed, stream=stream, step=step.epoch)
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
-        """Return the log density of ratings given the sample, up to 2 pi, and its RMSE."""
+        """Return log density of the ratings given the sample, without 2 pi, and RMSE."""
         precision = last.residual_precision
-        assert precision is not None, "joining a side draws it"
+        assert precision is not None, "join_parts draws it"
         error = as_float(last.sums.squared_error)
         density = 0.5 * (n_ratings * math.log(precision) - precision * error)
         return density, rmse(last.sums.squared_error, n_ratings)
@@ -194,7 +198,7 @@ def _normal_wishart(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw mean and precision of n Normal vectors with this sum and Gram matrix.
 
-    The Wishart draw is Bartlett's: C T Tᵀ Cᵀ with C Cᵀ the scale and T a random triangle.
+    The Wishart draw is Bartlett's, C T Tᵀ Cᵀ: C Cᵀ is the scale, T a random triangular matrix.
     """
     rank = len(total)
     scatter = PRIOR_ROWS / precision * np.eye(rank) + gram - np.outer(total, total) / (n + 1)
@@ -208,7 +212,7 @@ def _normal_wishart(
     return total / (n + 1) + noise / math.sqrt(n + 1), np.einsum("ip,jp->ij", root, root)
 
 
-# Not LAPACK: the bits of these two depend neither on the BLAS library nor on its threads.
+# Not LAPACK: its bits depend on the BLAS library and its threads; those of these two do not.
 
 
 def _cholesky(matrix: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
 """A half-epoch for implicit feedback: no biases, and one Gram matrix that all rows share.
 
-What is minimized, over ALL pairs of users and items (objective L is minus half of it),
+It minimizes the loss
 
     lambda Σ c (p - u·v)² + tau (Σ w_u^nu |u|² + Σ w_v^nu |v|²)
 
-with preferences p, confidences c and their sums w over a row's pairs; see `kernels.implicit`.
+over ALL pairs of users and items. p are preferences, c confidences, and w their sums over a row's
+pairs; see `kernels.implicit`. The objective L is minus half the loss.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dask_als.solvers.objective import Sums, objective
 
 @dataclass(frozen=True)
 class PartMoments:
-    """What a partition adds to what the next half-epoch shares.
+    """A partition's contribution to `SharedMoments`.
 
     Attributes
     ----------
@@ -41,7 +42,7 @@ class PartMoments:
 
 @dataclass(frozen=True)
 class SharedMoments:
-    """What all rows of the next half-epoch share.
+    """Statistics of a side that all rows share in the next half-epoch.
 
     Attributes
     ----------
@@ -63,14 +64,14 @@ class ImplicitLeastSquares:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors; biases are set to zero."""
-        without = Factors(np.zeros_like(state.bias), state.factors)
+        without = Factors(np.zeros_like(initial.bias), initial.factors)
         part = base.unsolved_part(without, rated)
-        return SolvedPart(part.state, part.rated, part.sums)
+        return SolvedPart(part.solution, part.rated, part.sums)
 
     def solve_part(
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
@@ -82,7 +83,7 @@ class ImplicitLeastSquares:
             block.indptr,
             block.indices,
             block.ratings,
-            fixed.state.factors,
+            fixed.solution.factors,
             fixed.shared.gram,
             alpha=settings.confidence,
             factor_ridge=regularization.factor / settings.residual_precision,
@@ -92,7 +93,7 @@ class ImplicitLeastSquares:
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         weighted_norms = confidence**settings.frequency_exponent * norms
         return SolvedPart(
-            state=Factors(np.zeros(len(factors), factors.dtype), factors),
+            solution=Factors(np.zeros(len(factors), factors.dtype), factors),
             rated=block.counts > 0,
             sums=Sums(exact_sum(squared_error), 0, exact_sum(weighted_norms)),
             moments=(PartMoments(grams, exact_sum(confidence)),),
@@ -104,18 +105,18 @@ class ImplicitLeastSquares:
         moments: list[PartMoments] = [moment for part in parts for moment in part.moments]
         grams = {number: gram for moment in moments for number, gram in moment.grams.items()}
         confidence = sum(moment.confidence for moment in moments)
-        gram = gram_of_side(side.state.factors, grams)  # type: ignore[no-untyped-call]
+        gram = gram_of_side(side.solution.factors, grams)  # type: ignore[no-untyped-call]
         shared = SharedMoments(gram, confidence)
-        return SolvedSide(side.state, side.sums, side.mean_bias, shared)
+        return SolvedSide(side.solution, side.sums, side.mean_bias, shared)
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
-        """Return objective, and the root of the mean squared error over all pairs by confidence."""
+        """Return objective, and RMSE over all pairs, weighted by confidence."""
         value = objective(first.sums, last.sums, self.settings)
         error, confidence = last.sums.squared_error, last.shared.confidence
         return value, math.sqrt(as_float(error) / as_float(confidence))
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
-        """Return the exact sum of squared differences of held-out preferences, by user."""
+        """Return the exact sum of squared errors of held-out preferences."""
         preferences = (block.ratings > 0).astype(block.ratings.dtype)
         of_preferences = Block(block.rows, block.indptr, block.indices, preferences)
         return base.held_out_error(of_preferences, users, items, 0.0)

@@ -1,7 +1,8 @@
 """A half-epoch of biased alternating least squares.
 
+A row's bias is solved before its factors.
+
 Source: Koren, Bell and Volinsky 2009, "Matrix factorization techniques for recommender systems".
-The bias is solved before the factors.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class LeastSquares:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors."""
-        return base.unsolved_part(state, rated)
+        return base.unsolved_part(initial, rated)
 
     def solve_part(
         self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
@@ -69,11 +70,11 @@ def solve_part(
     Parameters
     ----------
     side : Side
-        The solved side, which may have a regularization of its own.
+        The solved side; each side may have its own regularization.
     block : Block
         The partition's ratings.
     own : SolvedSide
-        The solved side before this half-epoch; the bias is solved with its factors.
+        The solved side before this half-epoch; biases depend on these factors.
     fixed : SolvedSide
     mean : float
         The global mean, which is subtracted from the ratings.
@@ -86,15 +87,15 @@ def solve_part(
         block.indptr,
         block.indices,
         block.ratings,
-        own.state.factors[block.rows.start : block.rows.stop],
-        fixed.state.bias,
-        fixed.state.factors,
+        own.solution.factors[block.rows.start : block.rows.stop],
+        fixed.solution.bias,
+        fixed.solution.factors,
         mean=mean,
         bias_ridge=regularization.bias / settings.residual_precision * weights,
         factor_ridge=regularization.factor / settings.residual_precision * weights,
     )
-    state = Factors(bias, factors)
-    return SolvedPart(state, block.counts > 0, sums_of(state, squared_error, weights))
+    solution = Factors(bias, factors)
+    return SolvedPart(solution, block.counts > 0, sums_of(solution, squared_error, weights))
 
 
 def regularization_weights(block: Block, regularization: Regularization) -> np.ndarray:

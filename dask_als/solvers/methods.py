@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from dask_als.kernels.workspace import Sizes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import Method
 from dask_als.solvers.gibbs import Gibbs
@@ -19,7 +22,7 @@ def method_of(settings: TrainSettings, mean: float) -> Method:
     ----------
     settings : TrainSettings
     mean : float
-        The global mean taken out of the ratings.
+        The global mean, which is subtracted from the ratings.
     """
     check_reference(settings)
     if settings.feedback == "implicit":
@@ -27,7 +30,17 @@ def method_of(settings: TrainSettings, mean: float) -> Method:
     return Gibbs(settings, mean) if settings.method == "gibbs" else LeastSquares(settings, mean)
 
 
+def kernel_bytes(settings: TrainSettings) -> int:
+    """Return the bytes that the kernel allocates in a call to solve rows."""
+    dtype = np.dtype(settings.dtype)
+    sizes = Sizes.of(settings.rank, dtype)  # type: ignore[no-untyped-call]
+    if settings.method == "gibbs" or settings.feedback == "implicit":
+        sizes = sizes.primal_only()
+    return int(sizes.buffer_bytes(dtype))
+
+
 def fold_in_method_of(settings: TrainSettings, mean: float) -> Method:
-    """Return the method that solves a row for which a model was not trained."""
-    # A model of samples has their factors side by side: their products are the mean covariance.
+    """Return the method that solves rows which a model was not trained on."""
+    # A model of samples stores their factors one after the other, divided by the root of their
+    # number. So F Fᵀ is the mean over the samples, and least squares solves a new row.
     return method_of(replace(settings, method="als"), mean)

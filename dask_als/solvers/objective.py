@@ -1,4 +1,4 @@
-"""The figures of an epoch: the objective and the RMSE, from sums that partitions return."""
+"""Objective and RMSE of an epoch, from the sums that partitions return."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dask_als.settings.training import Regularization, TrainSettings
 
 @dataclass(frozen=True)
 class Sums:
-    """Exact sums (`exact_sum`) over rows of one side, so that partitions do not show in them.
+    """Exact sums (`exact_sum`) over rows of one side; they do not depend on the partitions.
 
     Attributes
     ----------
     squared_error : int
-        Over the rows' ratings, at the moment the rows were solved.
+        Over the rows' ratings, when the rows were solved.
     squared_bias, squared_factors : int
-        Over the rows, each weighed as its regularization is: by 1, or by its number of ratings.
+        Over the rows, each weighted like its regularization: by 1, or by its number of ratings.
     """
 
     squared_error: int
@@ -36,19 +36,19 @@ class Sums:
 NO_SUMS = Sums(0, 0, 0)
 
 
-def sums_of(state: Factors, squared_error: np.ndarray, weights: np.ndarray) -> Sums:
-    """Sum up solved rows.
+def sums_of(solution: Factors, squared_error: np.ndarray, weights: np.ndarray) -> Sums:
+    """Return the sums over solved rows.
 
     Parameters
     ----------
-    state : Factors
-        The rows' new state.
+    solution : Factors
+        The rows' new biases and factors.
     squared_error : ndarray of float64, shape (n_rows,)
     weights : ndarray, shape (n_rows,)
-        By which the rows' regularization is multiplied.
+        The weights of the rows' regularization.
     """
-    bias = state.bias.astype(np.float64)
-    norms = np.einsum("nk,nk->n", state.factors, state.factors, dtype=np.float64)
+    bias = solution.bias.astype(np.float64)
+    norms = np.einsum("nk,nk->n", solution.factors, solution.factors, dtype=np.float64)
     return Sums(
         exact_sum(squared_error), exact_sum(weights * (bias * bias)), exact_sum(weights * norms)
     )
@@ -65,7 +65,7 @@ def objective(first: Sums, last: Sums, settings: TrainSettings) -> float:
     Parameters
     ----------
     first, last : Sums
-        Of the sides that the epoch solved first and last; the latter's errors are current.
+        Of the sides that the epoch solved first and last. The errors are those of the last.
     """
     first_side = side_named(settings.first)
     return -0.5 * (

@@ -17,7 +17,7 @@ def reference_is_wanted() -> bool:
     Raises
     ------
     InputError
-        If the variable has another value than the two that it knows.
+        If the variable has another value.
     """
     value = os.environ.get(VARIABLE, "kernel")
     if value not in ("kernel", "reference"):
@@ -31,7 +31,7 @@ def check_reference(settings: TrainSettings) -> None:
     Raises
     ------
     InputError
-        If the reference is asked for, and the settings are not those of explicit ALS.
+        If the environment asks for the reference and the settings are not explicit ALS.
     """
     if (settings.method, settings.feedback) != ("als", "explicit") and reference_is_wanted():
         raise InputError(

@@ -1,10 +1,11 @@
-"""The entry point of training: checks, the directories it writes, and its errors."""
+"""The entry point of training: input checks, output directories and error messages."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from dask_als.core import storage
 from dask_als.core.epoch_metrics import EpochFigures
@@ -16,10 +17,13 @@ from dask_als.core.run_events import Listener, RunInfo
 from dask_als.core.side import SIDES
 from dask_als.data.dataset import Dataset
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
+from dask_als.model import files as model_files
 from dask_als.model.files import ModelManifest
+from dask_als.model.initial import InitialModel, MatchedRows
 from dask_als.planning.memory import check_fits
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training.callbacks import Callback, callback_for_figures
+from dask_als.training.carried_over import carry_over
 from dask_als.training.checkpoints import (
     check_checkpoints,
     check_writable,
@@ -27,7 +31,15 @@ from dask_als.training.checkpoints import (
     complete_checkpoints,
 )
 from dask_als.training.run import Run, RunConfig
-from dask_als.training.start import check_start, random_start, start_from_model
+from dask_als.training.start import (
+    Start,
+    check_start,
+    has_same_rows,
+    random_start,
+    start_from_model,
+)
+
+_START = "start"
 
 
 def train(
@@ -54,20 +66,21 @@ def train(
     settings : TrainSettings
     executor : Executor
     initial_model : str, optional
-        A model directory to start from; None starts from random factors.
+        A model directory to start from; random factors if None. Rows are matched by id: new ones
+        are folded in, and those that the dataset does not have are left out.
     checkpoints : CheckpointSettings, optional
-        Where checkpoints are kept; without it, none outlives the training.
+        Where checkpoints are kept; without it they are removed when training ends.
     stopping : StopSettings, optional
-        What ends the training before its last epoch.
+        The conditions for early stopping.
     overwrite : bool, optional
-        Whether to replace an existing model, and the checkpoints of an earlier training.
+        Whether to replace an existing model and the checkpoints of an earlier run.
     on_epoch : callable, optional
         Called with the figures of each epoch.
     callbacks : sequence of callable, optional
-        Each is called with a `TrainedEpoch` after every epoch; a true return value ends the
-        training. Epochs that are trained again, because workers were lost, are reported again.
+        Each is called with a `TrainedEpoch` after every epoch; a true return value ends training.
+        Epochs that are trained again after a loss of workers are reported again.
     listener : Listener, optional
-        Receives the figures of each epoch as well and, if the cluster can be watched, half-epochs.
+        Receives the figures of each epoch and, if the cluster can be watched, its half-epochs.
 
     Returns
     -------
@@ -76,11 +89,11 @@ def train(
     Raises
     ------
     InputError
-        If `model` already exists, the checkpoint directory cannot be written or is used by another
-        training, an input does not belong to the dataset, the method has no use for `stopping` or
-        the dataset no held-out ratings for it, or the workers have too little memory.
+        If `model` already exists, the checkpoint directory is not writable or in use by another
+        run, an input does not belong to the dataset, `stopping` does not suit the method or needs
+        held-out ratings that the dataset lacks, or the workers have too little memory.
     JobError
-        If workers, or the whole cluster, were lost and did not come back.
+        If workers or the whole cluster were lost and did not come back.
     """
     if initial_model is not None:
         check_start(initial_model, dataset, settings)
@@ -100,6 +113,9 @@ def train(
             check_checkpoints(checkpoints.directory)
             if not checkpoints.resume:
                 clear_checkpoints(checkpoints.directory, overwrite=overwrite, inputs=inputs)
+        start, initial = _start_of(initial_model, dataset, settings, executor, staging)
+        if initial is not None:
+            listener.started_from(initial)
         receivers = (watch, listener.epoch, on_epoch)
         run = Run(
             RunConfig(
@@ -109,7 +125,7 @@ def train(
                 checkpoints=checkpoints
                 or CheckpointSettings(directory=temporary, every=settings.epochs),
                 stopping=stopping,
-                start=random_start if initial_model is None else start_from_model(initial_model),
+                start=start,
                 callbacks=[*map(callback_for_figures, receivers), *callbacks],
             )
         )
@@ -122,15 +138,39 @@ def train(
         except NotFiniteError:
             raise InputError(_overflow_message(dataset, settings)) from None
         storage.remove(temporary)
+        storage.remove(storage.join(staging, _START))
+        if initial is None:
+            return manifest
+        manifest = replace(manifest, initial=initial)
+        model_files.write_manifest(staging, manifest)
         return manifest
+
+
+def _start_of(
+    model: str | None,
+    dataset: Dataset,
+    settings: TrainSettings,
+    executor: Executor,
+    staging: str,
+) -> tuple[Start, InitialModel | None]:
+    """Return what training starts from; rows of a model with other ids are matched first."""
+    if model is None:
+        return random_start, None
+    if has_same_rows(model_files.read_manifest(model), dataset):
+        users, items = (MatchedRows(dataset.table(side).n_rows, 0, 0) for side in SIDES)
+        return start_from_model(model), InitialModel(storage.absolute(model), users, items)
+    matched = storage.join(staging, _START)
+    storage.make_directory(matched)
+    initial = carry_over(model, dataset, settings, executor, matched)
+    return start_from_model(matched), initial
 
 
 def _check_stopping(stopping: StopSettings, dataset: Dataset, settings: TrainSettings) -> None:
     if settings.method == "gibbs" and stopping != StopSettings():
         raise InputError(
             "--stop-when-flat and --patience need epochs that converge, but those of gibbs are "
-            "random samples; leave them out, and give fewer --samples than "
-            f"{settings.samples} for a shorter training"
+            "random samples; leave them out, and for a shorter training give fewer --samples "
+            f"than {settings.samples}"
         )
     if stopping.patience is not None and not dataset.n_test:
         raise InputError(
@@ -157,17 +197,17 @@ def _run_info(dataset: Dataset, model: str, settings: TrainSettings) -> RunInfo:
 
 def _how_to_resume(checkpoints: CheckpointSettings | None) -> str:
     if checkpoints is None:
-        return "nothing was kept; with --checkpoint DIR, --resume could go on from there"
+        return "no checkpoint was kept; with --checkpoint DIR, --resume can continue the run"
     found = complete_checkpoints(checkpoints.directory)
     if not found:
-        return f"there was no checkpoint in {checkpoints.directory} yet, so start anew"
-    return f"the last checkpoint is {found[-1]}; the same command with --resume goes on from it"
+        return f"there is no checkpoint in {checkpoints.directory} yet, so start again"
+    return f"the last checkpoint is {found[-1]}; the same command with --resume continues from it"
 
 
 def _overflow_message(dataset: Dataset, settings: TrainSettings) -> str:
     wider = "; or use --dtype float64" if settings.dtype == "float32" else ""
     return (
-        f"the training's numbers became too large for {settings.dtype}: ratings are from "
+        f"numbers became too large for {settings.dtype} in training: ratings range from "
         f"{dataset.rating_min:g} to {dataset.rating_max:g}, residual-precision is "
         f"{settings.residual_precision:g}; scale the ratings down{wider}"
     )

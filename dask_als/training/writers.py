@@ -1,12 +1,12 @@
 """Writers of models, samples and sums of predictions.
 
-Workers write the parts; then the driver writes history and manifest.
+Workers write the parts, then the driver writes the history and the manifest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -21,14 +21,16 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import sample_files
 from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
+from dask_als.model.training_data import with_relative_path
 from dask_als.solvers.base import SolvedSide
 from dask_als.training.prediction_files import write_predictions
+from dask_als.training.reduction import Reducer, Stack
 from dask_als.training.task_graph import Epoch, TaskGraph
 
 
 @dataclass(frozen=True)
 class _WrittenParts:
-    """The parts of both sides that workers have written.
+    """The parts of both sides, after workers have written them.
 
     Attributes
     ----------
@@ -36,16 +38,19 @@ class _WrittenParts:
         The CRC-32 of each part.
     mean_biases : dict of Side to float
     residual_precision : float or None
+    new_rows : dict of Side to int
+        Of a compact model, the CRC-32 of the prior of new rows.
     """
 
     checksums: dict[Side, list[int]]
     mean_biases: dict[Side, float]
     residual_precision: float | None
+    new_rows: dict[Side, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ModelWriter:
-    """Writes what a task graph has trained.
+    """Writes the results of a task graph.
 
     Attributes
     ----------
@@ -70,7 +75,7 @@ class ModelWriter:
         directory : str
             An existing directory.
         kept : KeptFiles, optional
-            The other files of a checkpoint, which are already written.
+            The other files of a checkpoint; they must already be written.
         """
         ids = {side: self.graph.dataset.rows_file(side) for side in SIDES}
         written = self._write_parts(epoch, partial(_write_model_part, directory, ids))
@@ -78,7 +83,7 @@ class ModelWriter:
         return _completed(directory, manifest, history)
 
     def write_sample(self, epoch: Epoch, directory: str) -> None:
-        """Write the sample that an epoch has drawn."""
+        """Write the sample that an epoch drew."""
         written = self._write_parts(epoch, partial(_write_sample_part, directory))
         assert written.residual_precision is not None, "a method that samples draws it"
         sides = {
@@ -100,14 +105,14 @@ class ModelWriter:
         Parameters
         ----------
         samples : mapping of str to int or None
-            The path of each sample and the CRC-32 of its manifest, or None if it is unknown.
+            The CRC-32 of each sample's manifest by the sample's path; None if unknown.
         figures : EpochFigures
             The figures of the last sample's epoch.
 
         Raises
         ------
         InputError
-            If a sample has other partitions than the dataset.
+            If the samples and the dataset have different partitions.
         """
         manifests = {
             sample: sample_files.read_manifest(sample, crc32=crc32)
@@ -116,7 +121,7 @@ class ModelWriter:
         for sample, manifest in manifests.items():
             for side in SIDES:
                 if len(manifest.sides[side].checksums) != len(self._partitions(side)):
-                    raise InputError(f"{sample} is of other partitions; start anew")
+                    raise InputError(f"{sample} has other partitions than the dataset; start again")
         handles = {
             side: [
                 self.graph.executor.submit(
@@ -147,6 +152,36 @@ class ModelWriter:
         )
         manifest_of_average = self._manifest(figures, written, samples=len(samples))
         return _completed(directory, manifest_of_average, history)
+
+    def write_compact(
+        self,
+        stack: Stack,
+        rank: int,
+        figures: EpochFigures,
+        history: Sequence[EpochFigures],
+        directory: str,
+    ) -> ModelManifest:
+        """Write the mean over samples as a model of one rank.
+
+        Parameters
+        ----------
+        stack : Stack
+            The samples.
+        rank : int
+        figures : EpochFigures
+            The figures of the last sample's epoch.
+
+        Raises
+        ------
+        InputError
+            If the samples and the dataset have different partitions.
+        """
+        parts = Reducer(self.graph).write_compact(stack, rank, directory)
+        written = _WrittenParts(
+            parts.checksums, parts.mean_biases, parts.residual_precision, parts.new_rows
+        )
+        manifest = replace(self._manifest(figures, written), compact=parts.compact)
+        return _completed(directory, manifest, history)
 
     def write_predictions(self, epoch: Epoch, directory: str) -> tuple[int, ...]:
         """Write the sums of predictions of held-out ratings.
@@ -199,7 +234,7 @@ class ModelWriter:
         }
         checksums = self._gather(handles)
         by_side = {side: values for side, (values,) in self._gather(figures).items()}
-        # The side that is solved last has drawn the precision of this epoch.
+        # The side solved last drew the residual precision of this epoch.
         _, residual_precision = by_side[side_named(self.graph.settings.first).other]
         mean_biases = {side: mean_bias for side, (mean_bias, _) in by_side.items()}
         return _WrittenParts(checksums, mean_biases, residual_precision)
@@ -222,7 +257,12 @@ class ModelWriter:
     ) -> ModelManifest:
         dataset = self.graph.dataset
         users, items = (
-            _model_side(dataset, side, written.mean_biases[side]).written(written.checksums[side])
+            replace(
+                _model_side(dataset, side, written.mean_biases[side]).written(
+                    written.checksums[side]
+                ),
+                new_rows_crc32=written.new_rows.get(side),
+            )
             for side in SIDES
         )
         return ModelManifest(
@@ -243,9 +283,11 @@ class ModelWriter:
 def _completed(
     directory: str, manifest: ModelManifest, history: Sequence[EpochFigures]
 ) -> ModelManifest:
-    """Write history and manifest, the last files of a model."""
+    """Write the history and then the manifest, which completes a model."""
     history_crc32 = model_files.write_history(directory, list(history))
-    manifest = replace(manifest, history_crc32=history_crc32)
+    # Where the model is written is beside where it will be, so the relative path holds there, too.
+    reference = with_relative_path(manifest.dataset, directory)
+    manifest = replace(manifest, dataset=reference, history_crc32=history_crc32)
     model_files.write_manifest(directory, manifest)
     return manifest
 
@@ -268,14 +310,14 @@ def _write_model_part(
     partition: Partition,
     solved: SolvedSide,
 ) -> int:
-    factors = solved.state[partition.start : partition.stop]
+    factors = solved.solution[partition.start : partition.stop]
     return model_files.write_dataset_part(model, ids[side], side, number, partition.rows, factors)
 
 
 def _write_sample_part(
     sample: str, side: Side, number: int, partition: Partition, solved: SolvedSide
 ) -> int:
-    factors = solved.state[partition.start : partition.stop]
+    factors = solved.solution[partition.start : partition.stop]
     return sample_files.write_part(sample, side, number, factors)
 
 
@@ -288,7 +330,7 @@ def _write_average_part(
     samples: list[tuple[str, int]],
 ) -> int:
     drawn = [sample_files.read_part(sample, side, number, crc32) for sample, crc32 in samples]
-    factors = model_files.average_of_samples(drawn)
+    factors = sample_files.average_of_samples(drawn)
     bias_of_samples = np.stack([sample.bias for sample in drawn], axis=1)
     return model_files.write_dataset_part(
         model, ids, side, number, partition.rows, factors, bias_of_samples

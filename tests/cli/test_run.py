@@ -121,7 +121,7 @@ def test_after_a_kill_it_goes_on_to_the_same_bits(folder):
     code, out, err = run(folder, *changes)
     assert code == 0
     # One line for each thing that the killed run left.
-    assert all(line.endswith("is removed, which a killed run left") for line in err.splitlines())
+    assert all(line.endswith(", which a killed run had left") for line in err.splitlines())
     assert "prepare: skipped, nothing has changed" in out
     epochs = [int(line[5:].split("/")[0]) for line in out.splitlines() if line.startswith("epoch")]
     assert epochs[0] > 10

@@ -170,6 +170,7 @@ WHEN = [
     ("run", "training"),
     ("fit", "training"),
 ]
+ALONE = [pytest.mark.slow, pytest.mark.alone]
 FAST = {
     ("train", "hung", "SIGINT twice"),
     ("recommend", "writing", "SIGINT group"),
@@ -181,7 +182,7 @@ FAST = {
 @pytest.mark.parametrize(
     ("kind", "moment", "how"),
     [
-        pytest.param(*case, marks=[] if case in FAST else [pytest.mark.slow])
+        pytest.param(*case, marks=[] if case in FAST else ALONE)
         for case in ((*when, how) for when in WHEN for how in HOW)
     ],
 )
@@ -264,13 +265,16 @@ def certificates(directory, protocol):
     return options
 
 
-@pytest.mark.slow
-def test_no_worker_outlives_a_run_that_is_killed(tmp_path, made):
+@pytest.mark.parametrize(
+    "moment", [pytest.param("training", marks=pytest.mark.slow), "hung"], ids=["running", "stopped"]
+)
+def test_no_worker_outlives_a_run_that_is_killed(tmp_path, made, moment):
     with started(command_for("train", made, tmp_path), tmp_path, tmp_path) as process:
-        wait_for_moment("training", process, tmp_path, tmp_path)
+        wait_for_moment(moment, process, tmp_path, tmp_path)
+        assert len(workers_of(process)) == 2
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while members(process.pid):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -140,7 +140,7 @@ def test_an_edited_manifest(made):
 def test_another_format_version(made):
     path = Path(made.path, "manifest.json")
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(InputError, match="is of format version 99, this release reads 1"):
+    with pytest.raises(InputError, match="has format version 99, and this release reads 1"):
         open_dataset(made.path)
 
 
@@ -266,9 +266,9 @@ def with_column(name, change):
         (lambda t: t.set_column(1, RATINGS_SCHEMA.field(1), pa.nulls(len(t), pa.int32())),
          "is not what the manifest says"),
         (with_column("item", lambda v: [pa.array([N_ITEMS, *v[1:]], pa.int32())]),
-         "not all within range"),
+         "is not the expected partition: items are outside range"),
         (with_column("item", lambda v: [pa.array([-1, *v[1:]], pa.int32())]),
-         "not all within range"),
+         "is not the expected partition: items are outside range"),
         (with_column("user", lambda v: [pa.array(v + 1)]), "is not the expected partition"),
         (with_column("user", lambda v: [pa.array(v - 1)]), "is not the expected partition"),
         (with_column("user", lambda v: [pa.array(v[::-1])]), "is not the expected partition"),

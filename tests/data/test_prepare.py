@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
-from dask_als.data import prepare_tasks, source
+from dask_als.data import prepare_tasks, source, text_chunks, user_partitions
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, JobError
@@ -169,7 +169,9 @@ def test_any_source_in_any_shape(
         options |= {"split": split, "test_fraction": fraction}
     tmp = tmp_path_factory.mktemp("prepare")
     files = write_source(tmp / "source", records, kind=kinds[0], line_end=line_end)
-    expected = oracle.expected(files, **options)
+    # A time that decides nothing is not read.
+    has_time = duplicates == "last" or split == "latest"
+    expected = oracle.expected(files, has_time=has_time, **options)
     if split == "random" and not expected_train(tmp, options):
         return
     dataset = made(tmp / "source", **options)
@@ -178,9 +180,9 @@ def test_any_source_in_any_shape(
 
     order.shuffle(records)
     files = write_source(tmp / "other", records, kind=kinds[1], n_files=n_files)
-    with patch.object(source, "_BLOCK_BYTES", n_bytes):
+    with patch.object(text_chunks, "BLOCK_BYTES", n_bytes):
         other = made(tmp / "other", "other-dataset", partitions=partitions, **options)
-    check(other, oracle.expected(files, **options), held_out=held_out)
+    check(other, oracle.expected(files, has_time=has_time, **options), held_out=held_out)
     assert same_content(dataset, other)
 
 
@@ -254,7 +256,7 @@ def plain(tmp_path):
 
 
 def test_on_a_cluster_as_in_this_process(plain, client, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 2000)
     options = {"test_fraction": 0.2, "duplicates": "mean"}
     serial = made(plain, **options)
     distributed = made(plain, "distributed", DaskExecutor(client), partitions=5, **options)
@@ -287,12 +289,15 @@ def test_without_a_split_nothing_is_held_out(plain):
     dataset = made(plain)
     assert (dataset.n_test, dataset.split) == (0, None)
     assert sorted(os.listdir(dataset.path)) == [
-        "by_item", "by_user", "items.parquet", "manifest.json", "users.parquet",
+        "by_item", "by_user", "items.parquet", "kept", "manifest.json", "users.parquet",
+    ]  # fmt: skip
+    assert sorted(os.listdir(Path(dataset.path, "kept"))) == [
+        "repeated-00000.arrow", "times-00000.arrow",
     ]  # fmt: skip
 
 
 def test_the_last_in_the_source_wins_without_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 30)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 30)
     (tmp_path / "source").mkdir()
     for number in (2, 10):
         records = [("1", "1", str(number)), *[("2", str(n), "1") for n in range(9)]]
@@ -357,13 +362,13 @@ def test_partitions(plain):
 
 
 def test_ids_that_are_words_in_one_block_are_words_in_all(tmp_path, monkeypatch):
-    """Whatever the other blocks look like: 007 and 7 are two users then, or else one."""
-    records = [("007", "1", "1", "1"), ("7", "1", "2", "2")]
+    """Whatever the other blocks look like: 7.0 and 7 are two users then, or else one."""
+    records = [("7.0", "1", "1", "1"), ("7", "1", "2", "2")]
     for kind, n_bytes in itertools.product(["csv", "csv.gz"], [10, 10**6]):
-        monkeypatch.setattr(source, "_BLOCK_BYTES", n_bytes)
+        monkeypatch.setattr(text_chunks, "BLOCK_BYTES", n_bytes)
         name = f"{kind}-{n_bytes}"
         write_source(tmp_path / name, [*records, ("x", "1", "3", "3")], kind=kind)
-        assert oracle.written(made(tmp_path / name, f"{name}-a").path).users == ["007", "7", "x"]
+        assert oracle.written(made(tmp_path / name, f"{name}-a").path).users == ["7", "7.0", "x"]
         write_source(tmp_path / name, [*records, ("", "1", "3", "3")], kind=kind)
         assert oracle.written(made(tmp_path / name, f"{name}-b").path).users == [7]
 
@@ -396,7 +401,7 @@ def test_csv_and_parquet_together(tmp_path):
 
 
 def test_rejected_rows_are_numbered_as_in_their_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 40)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 40)
     folder = tmp_path / "source"
     folder.mkdir()
     good = "1,2,3,4\r\n" * 20
@@ -419,7 +424,7 @@ def test_rejected_rows_are_numbered_as_in_their_files(tmp_path, monkeypatch):
 
 
 def test_hostile_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 100)
     (tmp_path / "x.csv").write_bytes(
         b"\xef\xbb\xbfuserId,movieId,rating,timestamp\r\n"
         b"1,2,3,4\n1,\xff\xfe,3,4\r\n\xff,3\n\0,2,3,4\n"
@@ -564,7 +569,7 @@ def test_titles_of_items_that_are_words(tmp_path):
 def test_an_output_that_is_there(plain, tmp_path):
     first = made(plain)
     before = Path(first.path, "manifest.json").read_bytes()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         made(plain, partitions=3)
     with pytest.raises(InputError, match="no column 'u'"):
         prepare(str(plain), first.path, SERIAL, columns=Columns(user="u"), overwrite=True)
@@ -575,6 +580,10 @@ def test_an_output_that_is_there(plain, tmp_path):
     assert len(open_dataset(first.path).users.partitions) == 3
     assert again.fingerprint == first.fingerprint
     assert sorted(os.listdir(tmp_path)) == ["dataset", "source"]
+
+
+def module_of(name):
+    return user_partitions if hasattr(user_partitions, name) else prepare_tasks
 
 
 STAGES = ["read_chunk", "shuffle_block", "write_user_part", "write_item_part", "check_part",
@@ -588,7 +597,7 @@ class Failing:
     calls: ClassVar = {}
 
     def __init__(self, stage):
-        self.stage, self.function = stage, getattr(prepare_tasks, stage)
+        self.stage, self.function = stage, getattr(module_of(stage), stage)
         Failing.calls[stage] = itertools.count()
 
     def __call__(self, *args):
@@ -600,8 +609,8 @@ class Failing:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("on_a_cluster", [False, True])
 def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_cluster):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 2000)
-    monkeypatch.setattr(prepare_tasks, stage, Failing(stage))
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(module_of(stage), stage, Failing(stage))
     executor = DaskExecutor(client) if on_a_cluster else SERIAL
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         made(plain, executor=executor, partitions=8, test_fraction=0.1)
@@ -615,7 +624,7 @@ def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_c
 )
 def test_a_full_disk_leaves_what_was_there(plain, monkeypatch, path_of):
     before = made(plain)
-    monkeypatch.setattr(prepare_tasks, path_of, lambda *_: "/dev/full")
+    monkeypatch.setattr(module_of(path_of), path_of, lambda *_: "/dev/full")
     with pytest.raises(JobError, match=r"could not be made: \[Errno 28\] No space left") as raised:
         prepare(str(plain), before.path, SERIAL, overwrite=True)
     assert "\n" not in str(raised.value)
@@ -626,9 +635,9 @@ def test_a_full_disk_leaves_what_was_there(plain, monkeypatch, path_of):
 def test_a_directory_removed_meanwhile(plain, monkeypatch):
     shuffle = prepare_tasks.shuffle_block
 
-    def remove_then_shuffle(block, ids, ranges, work):
+    def remove_then_shuffle(block, ids, ranges, work, *others):
         storage.remove(os.path.dirname(work))
-        shuffle(block, ids, ranges, work)
+        shuffle(block, ids, ranges, work, *others)
 
     monkeypatch.setattr(prepare_tasks, "shuffle_block", remove_then_shuffle)
     with pytest.raises(JobError, match=r"dataset could not be made: .*No such file"):
@@ -662,7 +671,7 @@ def changes_a_rating(columns):
     [
         ("to-users", loses_a_rating, "ratings were written in total, 3,000 were read"),
         ("to-items", loses_a_rating, "ratings were written by item"),
-        ("to-items", changes_a_rating, "by user and by item are not the same"),
+        ("to-items", changes_a_rating, "by user and by item differ"),
     ],
 )
 def test_what_is_written_is_checked(plain, monkeypatch, stage, change, message):
@@ -722,5 +731,5 @@ def test_no_code_and_no_path_of_the_work_directory_is_in_a_dataset(plain):
     assert manifest["format_version"] == 1
     assert ".partial" not in json.dumps(manifest)
     assert {path.suffix for path in Path(dataset.path).rglob("*") if path.is_file()} == {
-        ".json", ".parquet",
+        ".json", ".parquet", ".arrow",
     }  # fmt: skip

@@ -312,6 +312,6 @@ def test_a_foreign_file_in_place_of_the_note_of_recommendations(job):
     note = Path(f"{job.recommendations}.step.json")
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text("precious")
-    with pytest.raises(InputError, match="is there and is no step note"):
+    with pytest.raises(InputError, match="exists and is not a dask-als step note"):
         run(job)
     assert note.read_text() == "precious"

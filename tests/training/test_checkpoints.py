@@ -172,7 +172,7 @@ def test_checkpoints_of_an_earlier_training(dataset, undisturbed, tmp_path):
     interrupted(dataset, tmp_path, at=5, every=2)
     checkpoints = CheckpointSettings(directory=str(tmp_path / "c"), every=3)
     arguments = (dataset, str(tmp_path / "m"), small_settings(epochs=EPOCHS), SERIAL)
-    with pytest.raises(InputError, match="give --resume to go on from it, or --overwrite"):
+    with pytest.raises(InputError, match="give --resume to continue it, or --overwrite"):
         train(*arguments, checkpoints=checkpoints)
     assert len(kept(tmp_path / "c")) == 2
     train(*arguments, checkpoints=checkpoints, overwrite=True)
@@ -193,7 +193,7 @@ def test_another_directory_named_like_a_checkpoint_is_refused(dataset, tmp_path)
 def test_a_checkpoint_that_is_the_initial_model_is_not_removed(dataset, tmp_path):
     interrupted(dataset, tmp_path, at=5, every=2)
     first = complete_checkpoints(str(tmp_path / "c"))[-1]
-    with pytest.raises(InputError, match="epoch-00004 is what is read, so it is not replaced"):
+    with pytest.raises(InputError, match="epoch-00004 is an input, so it is not replaced"):
         train(
             dataset,
             str(tmp_path / "m"),

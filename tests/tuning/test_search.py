@@ -181,7 +181,7 @@ def test_ndcg_of_lists():
         for n in (n_users, n_items)
     )
     total, lists = ndcg_of_part(block(2), block(1), users, items, k)
-    scores = items.state.bias + users.state.factors @ items.state.factors.T
+    scores = items.solution.bias + users.solution.factors @ items.solution.factors.T
     judged = {
         str(user): {str(item): 1 for item in np.flatnonzero(kind[user] == 2)}
         for user in range(n_users)
@@ -215,7 +215,7 @@ def test_a_job_that_is_there_is_kept(dataset, tmp_path, capsys):
     path = tmp_path / "t.toml"
     path.write_text("mine")
     refused(["tune", dataset.path, str(path)])
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert path.read_text() == "mine"
 
 

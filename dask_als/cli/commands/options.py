@@ -108,21 +108,68 @@ watch_options = together(
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 column_options = together(
-    setting(Columns, "user", "--user-col", help="Column of the users in the source."),
-    setting(Columns, "item", "--item-col", help="Column of the items."),
-    setting(Columns, "rating", "--rating-col", help="Column of the ratings."),
-    click.option(
-        "--time-col", "time", help="Column of the times.  [default: timestamp, if there is one]"
+    setting(Columns, "user", "--user-col", help="Column of users: its name, or position from 0."),
+    setting(Columns, "item", "--item-col", help="Column of items."),
+    setting(Columns, "rating", "--rating-col", help="Column of ratings."),
+    click.option("--time-col", "time", help="Column of times.  [default: timestamp, if present]"),
+    setting(Columns, "no_time", is_flag=True, help="Read no times."),
+    setting(
+        Columns,
+        "time_format",
+        metavar="FORMAT",
+        help="seconds, milliseconds, iso, or a pattern like dd/mm/yyyy.  [default: numbers or iso]",
     ),
+    setting(
+        Columns,
+        "id_type",
+        type=click.Choice(["text", "int"]),
+        help="What ids are.  [default: int if all of a column are, without leading zeros]",
+    ),
+    setting(
+        Columns,
+        "delimiter",
+        help="Of text files: any characters, tab, or space.  [default: found]",
+    ),
+    setting(
+        Columns,
+        "header",
+        "--header/--no-header",
+        help="Whether text files start with the names of the columns.  [default: found]",
+    ),
+    setting(
+        Columns,
+        "comment",
+        metavar="START",
+        help="Skip lines that start so.  [default: # or %, before the first record]",
+    ),
+    setting(Columns, "decimal", type=click.Choice([".", ","]), help="Decimal mark of text files."),
+    setting(Columns, "encoding", help="Encoding of text files.  [default: utf-8]"),
 )
 split_options = together(
     setting(PrepareSettings, "test_fraction", help="Share of the ratings to hold out."),
     setting(
         PrepareSettings,
         "split",
-        type=click.Choice(["random", "latest"]),
-        help="Hold out random ratings, or the latest ratings of each user.",
+        type=click.Choice(["random", "latest", "time"]),
+        help="Hold out random ratings, the latest ratings of each user, or all from a time on.",
     ),
+    setting(
+        PrepareSettings,
+        "test_from",
+        type=str,
+        metavar="DATE",
+        help="First time to hold out, for --split time: a date, or a number as in the source.",
+    ),
+)
+filter_options = together(
+    *(
+        setting(
+            PrepareSettings,
+            f"least_{side.singular}_ratings",
+            help=f"Leave out {side.name} with fewer ratings of what is kept, repeatedly.",
+        )
+        for side in SIDES
+    )
 )
 train_options = together(
     setting(
@@ -177,6 +224,18 @@ train_options = together(
     ),
     setting(TrainSettings, "burn_in", help="With gibbs: epochs before the first sample."),
     setting(TrainSettings, "samples", help="With gibbs: number of samples, one per epoch."),
+    setting(
+        TrainSettings,
+        "model_rank",
+        type=int,
+        help="With gibbs: rank of the model, the average of the samples.  [default: rank]",
+    ),
+    setting(
+        TrainSettings,
+        "keep_samples",
+        is_flag=True,
+        help="With gibbs: write all samples into the model, for standard deviations.",
+    ),
     setting(
         TrainSettings,
         "feedback",

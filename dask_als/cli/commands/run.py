@@ -47,7 +47,11 @@ def run(
     size = {**asdict(job.cluster.local), "kubernetes": job.cluster.kubernetes}
     with log_of(log_format, trace, to_stderr=as_json) as log:
         with recorded(job, run_id) as result:
-            seen = list(open_source(job.source.path).files) if "prepare" in job.steps else []
+            seen = (
+                list(open_source(job.source.path, job.source.columns).files)
+                if "prepare" in job.steps
+                else []
+            )
             cluster = {**size, **options}
             with computing(log, cluster, shared=job.output, seen=seen) as executor:
                 run_job(job, executor, result, watcher=log)

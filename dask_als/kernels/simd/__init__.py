@@ -7,8 +7,8 @@ bare pointers, which have no reference counts to maintain. Strides count numbers
 are compile-time constants.
 
 These functions do not check bounds. All arithmetic is IEEE and elementwise: the result in a lane
-depends on that lane alone and is the same for every register width. A product is fused with the
-sum that it is added to on every processor that can.
+depends on that lane alone and is the same for every register width. A product and the addition
+that follows it are fused wherever the processor can.
 """
 
 from __future__ import annotations

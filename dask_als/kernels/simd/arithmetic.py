@@ -141,8 +141,8 @@ def sum_of_lanes(_typing, register):
 
 
 # Products of lanes are grouped by the distance of the lanes, counted around the register: half of
-# the lanes is the largest distance. A row of registers has one for each distance: in lane i it
-# holds the product of lanes i + a and i + b, where the rotations a and b differ by the distance.
+# the lanes is the largest distance. A row of registers has one register for each distance. Its
+# lane i holds the product of lanes i + a and i + b; the rotations a and b differ by the distance.
 n_distances = constant_by_dtype(REGISTER_BYTES // 4 // 2 + 1, REGISTER_BYTES // 8 // 2 + 1)
 
 
@@ -178,7 +178,7 @@ def add_products_of_lanes(_typing, products, register):
 
 @intrinsic
 def square_of_products(_typing, products):
-    """Return the symmetric square that has the products of lanes i and j in row i and lane j."""
+    """Return the symmetric square with the product of lanes i and j in lane j of row i."""
     n = products.lanes
     square, rotations = Tile(products.dtype, n, 1), _rotations_by_distance(n)
 

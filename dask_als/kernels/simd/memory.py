@@ -13,7 +13,7 @@ from dask_als.kernels.simd.tile import Tile, llvm_constant, permuted, splat, til
 
 @intrinsic
 def pointer(_typing, array):
-    """Return the address of a C-contiguous array, which does not keep the array alive."""
+    """Return the address of a C-contiguous array; the address does not keep the array alive."""
 
     def emit(context, builder, signature, args):
         return context.make_array(array)(context, builder, args[0]).data
@@ -100,11 +100,11 @@ def load(_typing, pointer):
 
 @intrinsic(prefer_literal=True)
 def load_transposed(_typing, pointer, stride, rows, columns):
-    """Return a square of numbers transposed: register i has number i of every row, in their order.
+    """Return the transpose of a square of numbers: register i has number i of every row, in order.
 
     The square has as many rows in memory, `stride` numbers apart, as a register has lanes; the
     tile's shape is rows x columns. Pieces of 128 bits are loaded into their final position and
-    transposed there: at most half the shuffles of transposing whole registers.
+    transposed there. This takes at most half the shuffles of transposing whole registers.
     """
     tile, shape = tile_of(pointer, rows, columns, None)
     length = 128 // tile.dtype.bitwidth
@@ -242,7 +242,7 @@ def _broadcast_registers(builder, tile, pointer, stride):
 
 @intrinsic
 def broadcast_rows(_typing, tile, pointer):
-    """Return consecutive numbers, each repeated in all lanes, a column for a tile's rows."""
+    """Return a column for a tile's rows: consecutive numbers, each repeated in all lanes."""
     result = Tile(pointer.dtype, tile.rows, 1, tile.lanes)
 
     def emit(_context, builder, _signature, args):
@@ -254,7 +254,7 @@ def broadcast_rows(_typing, tile, pointer):
 
 @intrinsic
 def load_columns(_typing, tile, pointer):
-    """Return a row of consecutive registers in memory, for the columns of a tile."""
+    """Return a row for a tile's columns: consecutive registers from memory."""
     result = Tile(pointer.dtype, 1, tile.columns, tile.lanes)
 
     def emit(_context, builder, _signature, args):

@@ -11,8 +11,8 @@ from dask_als.kernels.simd.arithmetic import emit_multiply_subtract, emit_recipr
 def cholesky(_typing, tile, original):
     """Return U with UᵀU = tile for a square tile, the RECIPROCALS of its diagonal on the diagonal.
 
-    Only registers on and above the diagonal are read. `original` has the diagonal from which the
-    squared pivots are left; where that is no more than rounding errors, the reciprocal is zero.
+    Only registers on and above the diagonal are read. `original` holds the diagonal before the
+    elimination: where only a rounding error is left of it, the reciprocal is zero.
     """
 
     def emit(_context, builder, _signature, args):
