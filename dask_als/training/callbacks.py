@@ -13,13 +13,13 @@ from dask_als.model.files import ModelManifest
 
 @dataclass(frozen=True)
 class TrainedEpoch:
-    """The event at the end of an epoch: its figures, and a way to save its model.
+    """The event at the end of an epoch: the figures, and a method that saves the model.
 
     Attributes
     ----------
     figures : EpochFigures
     history : tuple of EpochFigures
-        The figures of all epochs so far, with this one.
+        The figures of all epochs so far, including this one.
     """
 
     figures: EpochFigures
@@ -27,7 +27,7 @@ class TrainedEpoch:
     _write: Callable[[str], ModelManifest] = field(repr=False)
 
     def save(self, directory: str) -> ModelManifest:
-        """Write the model of this epoch; with gibbs, of its sample. The workers write the parts.
+        """Write the model of this epoch; with gibbs, the sample it drew. Workers write the parts.
 
         Raises
         ------
@@ -39,11 +39,11 @@ class TrainedEpoch:
 
 
 Callback = Callable[[TrainedEpoch], object]
-"""Called after each epoch; a true return value ends the training."""
+"""Called after each epoch; a true return value ends training."""
 
 
 def callback_for_figures(receive: Callable[[EpochFigures], object]) -> Callback:
-    """Return a callback that passes on the figures alone, and never ends the training."""
+    """Return a callback that passes only the figures on, and never ends training."""
 
     def callback(epoch: TrainedEpoch) -> None:
         receive(epoch.figures)

@@ -1,4 +1,4 @@
-"""Checkpoints: models of completed epochs, from which training resumes with the same bits."""
+"""Checkpoints: models of completed epochs, from which training resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NAMES = {
 
 
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of output with this name in a checkpoint directory; None for other names."""
+    """Return the kind of output that has this name in a checkpoint directory, or None."""
     return next((kind for names, kind in _NAMES.items() if names.fullmatch(name)), None)
 
 
 def _entries(directory: str) -> list[tuple[str, Kind]]:
-    """Return path and kind of all checkpoints, best models and samples, by their names alone."""
+    """Return path and kind of all checkpoints, best models and samples, judged by name alone."""
     paths = storage.list_directory(directory)
     kinds = ((path, kind_of(path.rsplit("/", 1)[-1])) for path in paths)
     return [(path, kind) for path, kind in kinds if kind is not None]
@@ -41,30 +41,30 @@ def checkpoint_path(directory: str, epoch: int) -> str:
 
 
 def best_path(directory: str, epoch: int) -> str:
-    """Return the path of the model of an epoch that was the best so far."""
+    """Return the path of the model of the best epoch so far."""
     return storage.join(directory, f"best-{epoch:05d}")
 
 
 def sample_path(directory: str, epoch: int) -> str:
-    """Return the path of the sample of an epoch, which is kept for the average."""
+    """Return the path of the sample that an epoch drew."""
     return storage.join(directory, f"sample-{epoch:05d}")
 
 
 def remove_best(directory: str, *, but: str | None = None) -> None:
-    """Remove all best models except one."""
+    """Remove all best models except `but`."""
     for path, kind in _entries(directory):
         if kind is BEST_MODEL and path != but:
             outputs.remove(path, kind)
 
 
 def complete_checkpoints(directory: str) -> list[str]:
-    """Return the paths of all complete checkpoints, the newest last."""
+    """Return the paths of all complete checkpoints, newest last."""
     found = [path for path, kind in _entries(directory) if kind is CHECKPOINT]
     return sorted(path for path in found if storage.exists(storage.join(path, MANIFEST)))
 
 
 def remove_checkpoints(directory: str, *, keep: int) -> None:
-    """Remove all but the `keep` newest checkpoints, and what killed runs left half-written."""
+    """Remove all but the `keep` newest checkpoints, and incomplete ones of killed runs."""
     found = complete_checkpoints(directory)
     for path in found[: max(0, len(found) - keep)]:
         outputs.remove(path, CHECKPOINT)
@@ -74,13 +74,13 @@ def remove_checkpoints(directory: str, *, keep: int) -> None:
 def check_writable(directory: str) -> None:
     """Check that checkpoints can be written into an existing directory.
 
-    The lock of an earlier run can be opened even if the directory has become read-only, so this
-    makes a directory in it, as a checkpoint does. On object stores the lease has been written.
+    An existing lock file can be opened in a read-only directory, so this creates a directory, as
+    a checkpoint does. On an object store the lease has already been written.
 
     Raises
     ------
     InputError
-        If they cannot.
+        If the directory is not writable.
     """
     filesystem, inner = storage.file_system(directory)
     if not isinstance(filesystem, LocalFileSystem):
@@ -94,12 +94,12 @@ def check_writable(directory: str) -> None:
 
 
 def check_checkpoints(directory: str) -> None:
-    """Check that dask-als made everything that is named like a checkpoint, best model or sample.
+    """Check that dask-als wrote every entry named like a checkpoint, best model or sample.
 
     Raises
     ------
     InputError
-        If it did not make one of them, so that training would fail once it needs the name.
+        If it did not write one of them. Training would fail later, when it needs that name.
     """
     outputs.settle_all(directory, kind_of)
     for path, kind in _entries(directory):
@@ -107,27 +107,27 @@ def check_checkpoints(directory: str) -> None:
 
 
 def clear_checkpoints(directory: str, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:
-    """Remove the checkpoints of an earlier training.
+    """Remove the checkpoints of an earlier run.
 
     Parameters
     ----------
     directory : str
     overwrite : bool
-        Whether they may be removed.
+        Whether existing checkpoints may be removed.
     inputs : sequence of str, optional
-        Paths that the training reads, and which are never removed.
+        Paths that training reads; they are never removed.
 
     Raises
     ------
     InputError
-        If there are checkpoints that may not be removed.
+        If there are checkpoints and `overwrite` is false, or one of them is an input.
     """
     check_checkpoints(directory)
     found = complete_checkpoints(directory)
     if found and not overwrite:
         raise InputError(
-            f"{found[-1]} is of an earlier training; give --resume to go on from it, or "
-            "--overwrite to start anew"
+            f"{found[-1]} belongs to an earlier run; give --resume to continue it, or "
+            "--overwrite to start again"
         )
     for path, _ in _entries(directory):
         check_inputs(path, inputs)
@@ -141,7 +141,7 @@ def read_whole_history(checkpoint: str) -> list[EpochFigures]:
     Raises
     ------
     InputError
-        If epochs are missing, or the file is damaged.
+        If epochs are missing, or the file is corrupt.
     """
     history = read_history(checkpoint)
     epoch = read_manifest(checkpoint).figures.epoch
@@ -152,31 +152,31 @@ def read_whole_history(checkpoint: str) -> list[EpochFigures]:
 
 
 def check_best(best: str, figures: EpochFigures, dataset: Dataset, settings: TrainSettings) -> None:
-    """Check that a best model is that of the epoch with these figures.
+    """Check that a best model belongs to the epoch with these figures.
 
     Raises
     ------
     InputError
-        If it is the model of another epoch, dataset or training.
+        If it belongs to another epoch, dataset or run.
     """
     check_continues(best, dataset, settings)
     if read_manifest(best).figures != figures:
-        raise InputError(f"{best} is not the model of epoch {figures.epoch}; start anew")
+        raise InputError(f"{best} is not the model of epoch {figures.epoch}; start again")
 
 
 def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) -> None:
-    """Check that training can resume from a checkpoint; only epochs and samples may differ.
+    """Check that training can resume from a checkpoint; only epochs and samples may change.
 
     Raises
     ------
     InputError
-        If it belongs to other data or other settings, or is past the last epoch.
+        If the checkpoint belongs to other data or settings, or is past the last epoch.
     """
     manifest = read_manifest(checkpoint)
     if manifest.dataset["fingerprint"] != dataset.fingerprint:
         raise InputError(
             f"{checkpoint} belongs to other data, {manifest.dataset['path']}; "
-            "train without --resume, into another --checkpoint directory"
+            "train without --resume into another --checkpoint directory"
         )
     before, now = manifest.settings.to_json(), settings.to_json()
     differing = [

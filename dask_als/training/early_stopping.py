@@ -1,4 +1,4 @@
-"""Early stopping, by the history alone, so that a resumed run stops at the same epoch."""
+"""Early stopping. It reads only the history, so a resumed run stops at the same epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dask_als.settings.training import StopSettings
 
 
 def reason_to_stop(history: Sequence[EpochFigures], settings: StopSettings) -> str | None:
-    """Return why training ends after the last epoch of a history; None if it continues."""
+    """Return why training stops after the last epoch of a history, or None if it continues."""
     if settings.flat is not None and _is_flat(history, settings.flat):
         return f"the objective rose by less than {settings.flat:g} of itself"
     if settings.patience is not None and history:
@@ -20,7 +20,7 @@ def reason_to_stop(history: Sequence[EpochFigures], settings: StopSettings) -> s
 
 
 def best_epoch(history: Sequence[EpochFigures]) -> EpochFigures:
-    """Return the epoch with the lowest held-out RMSE; of equal ones the first."""
+    """Return the epoch with the lowest held-out RMSE; of equals, the first."""
     return min(
         (figures for figures in history if figures.test_rmse is not None),
         key=lambda figures: (figures.test_rmse, figures.epoch),

@@ -1,4 +1,4 @@
-"""How many epochs are submitted together, and how far ahead of the one that is waited for."""
+"""How many epochs are submitted together, and how far ahead of the awaited epoch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Submitting an epoch and fetching its figures costs milliseconds, for several epochs hardly more.
+# Submitting one epoch and fetching its figures costs milliseconds; several cost hardly more.
 _SECONDS_PER_BATCH = 0.1
 
 
 def epochs_per_batch(seconds: float) -> int:
-    """Return how many epochs to submit together if one takes at most this many seconds."""
+    """Return how many epochs to submit together if each takes at most this many seconds."""
     return max(1, int(_SECONDS_PER_BATCH / seconds))
 
 
 def batches(items: Iterator[T], size: Callable[[], int]) -> Iterator[deque[T]]:
-    """Yield items in batches; `size` is called for the size of each next batch."""
+    """Yield items in batches; `size` is called before each batch."""
     while batch := deque(islice(items, size())):
         yield batch
 

@@ -1,4 +1,4 @@
-"""Sums of predictions of held-out ratings: the files in which a checkpoint keeps them."""
+"""Checkpoint files with the sums of predictions of held-out ratings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dask_als.core.limits import ParquetLimit
 
 
 def predictions_path(checkpoint: str, number: int) -> str:
-    """Return the path of a file of a checkpoint."""
+    """Return the path of the sums of one block."""
     return storage.part_of(checkpoint, "predictions", storage.part_name(number))
 
 

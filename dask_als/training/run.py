@@ -40,7 +40,7 @@ _MAX_LOSSES_PER_SEGMENT = 10
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What a run trains, on what, and how.
+    """Everything that determines a run.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class RunConfig:
     start : callable
         Returns the initial factors of a run that does not resume from a checkpoint.
     callbacks : sequence of callable
-        All are called after each epoch.
+        Each is called after every epoch.
     """
 
     dataset: Dataset
@@ -66,7 +66,7 @@ class RunConfig:
 
 @dataclass
 class _Progress:
-    """How far a run is. It outlives the handles of a task graph.
+    """The progress of a run. It outlives the handles of a task graph.
 
     Attributes
     ----------
@@ -74,13 +74,13 @@ class _Progress:
     start : callable
         Returns the factors that the segment starts from.
     checkpoint : str or None
-        The checkpoint that the segment starts from.
+        The checkpoint that the segment starts from, if any.
     history : list of EpochFigures
-        The figures of all epochs that are completed.
+        The figures of all completed epochs.
     samples : dict of int to int or None
-        For the epoch of each kept sample, the CRC-32 of its manifest, or None if it is unknown.
+        The CRC-32 of each kept sample's manifest, by epoch; None if unknown.
     losses : int
-        How often workers were lost since the last checkpoint.
+        How often workers have been lost since the last checkpoint.
     is_over : bool
         Whether the last epoch of the history ends the training.
     """
@@ -99,7 +99,7 @@ class _Progress:
         return best_epoch(self.history)
 
     def record(self, figures: EpochFigures) -> None:
-        """Append an epoch, and decide whether it is the last."""
+        """Append an epoch, and decide whether training ends with it."""
         self.rewind([*self.history, figures])
 
     def rewind(self, history: list[EpochFigures]) -> None:
@@ -120,12 +120,12 @@ class _Progress:
         self.losses = 0
 
     def sampled_epochs(self, last: int) -> list[int]:
-        """Return the epochs up to `last` whose samples are averaged."""
+        """Return the epochs up to `last` whose samples are kept."""
         return [number for number in range(1, last + 1) if self.config.settings.keeps(number)]
 
 
 class Run:
-    """A training from its start, or its newest checkpoint, to its model.
+    """A training run, from the start or the newest checkpoint to the written model.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ class Run:
         Raises
         ------
         InputError
-            If the checkpoint does not belong to this dataset and these settings, or the best model
-            that patience needs was not kept.
+            If the checkpoint belongs to another dataset or other settings, or the best model that
+            patience needs was not kept.
         """
         found = complete_checkpoints(self.config.checkpoints.directory)
         if found:
@@ -153,12 +153,12 @@ class Run:
         return list(self._progress.history)
 
     def train(self, directory: str) -> ModelManifest:
-        """Train all epochs that are left, and write the model.
+        """Train the remaining epochs, and write the model.
 
         Raises
         ------
         WorkersLostError
-            If workers are lost time and again, and no checkpoint is reached in between.
+            If workers are lost repeatedly without reaching a checkpoint in between.
         """
         while True:
             try:
@@ -179,20 +179,20 @@ class Run:
         if not storage.exists(storage.join(best, MANIFEST)):
             raise InputError(
                 f"{checkpoint} was trained without --patience, so the best model up to there was "
-                "not kept; resume without --patience, or start anew"
+                "not kept; resume without --patience, or start again"
             )
         check_best(best, figures, self.config.dataset, self.config.settings)
 
 
 class _Attempt:
-    """A run while its handles are valid: until the model is written, or workers are lost."""
+    """One attempt at a run: it ends when the model is written, or when workers are lost."""
 
     def __init__(self, config: RunConfig, progress: _Progress) -> None:
         self._config = config
         self._progress = progress
         self._graph = TaskGraph(config.dataset, config.settings, config.executor)
         self._writer = ModelWriter(self._graph)
-        # With patience: the best epoch, unless a checkpoint has written its model.
+        # With patience: the best epoch, until a checkpoint writes its model.
         self._best: Epoch | None = None
 
     @property
@@ -210,12 +210,12 @@ class _Attempt:
             if self._progress.is_over:
                 return self._write_model(self._epoch_to_keep(last), directory)
             self._write_checkpoint(last)
-            # Its handles keep all tasks before it alive.
+            # Its handles would keep all earlier tasks alive.
             del last
             self._graph.redistribute()
 
     def _train_segment(self) -> Epoch:
-        """Train up to the next checkpoint, or the end; return the last epoch."""
+        """Train up to the next checkpoint or the end, and return the last epoch."""
         checkpoints, progress = self._config.checkpoints, self._progress
         deadline = time.monotonic() + 60 * (checkpoints.minutes or math.inf)
         every = min(checkpoints.every, self._graph.max_lineage)
@@ -228,7 +228,7 @@ class _Attempt:
             self._record(epoch)
             if epoch.figures.epoch == stop or progress.is_over or time.monotonic() > deadline:
                 return epoch
-            # Free its handles before the next epoch is awaited.
+            # Free the handles before awaiting the next epoch.
             del epoch
         raise AssertionError("a segment ends with its last epoch")
 
@@ -243,12 +243,12 @@ class _Attempt:
         history = tuple(progress.history)
         write = partial(self._writer.write_model, epoch, history)
         trained = TrainedEpoch(epoch.figures, history, write)
-        # Call each of them, whatever the first one returns.
+        # A list, so that every callback is called whatever an earlier one returns.
         answers = [callback(trained) for callback in self._config.callbacks]
         progress.is_over = progress.is_over or any(answers)
 
     def _epoch_to_keep(self, last: Epoch) -> Epoch:
-        """Return the epoch whose model is written: the last, or with patience the best."""
+        """Return the epoch whose model is written: the last one, or with patience the best."""
         if not self._has_patience:
             return last
         figures = self._progress.best
@@ -278,7 +278,7 @@ class _Attempt:
         path = checkpoint_path(self._directory, last.figures.epoch)
         self._write_epoch(last, path, CHECKPOINT)
         if best is not None:
-            # Not earlier: the checkpoint before this one needs the best model of its time.
+            # Only now: a resume from the previous checkpoint would have needed it.
             remove_best(self._directory, but=best_path(self._directory, best.figures.epoch))
         remove_checkpoints(self._directory, keep=self._config.checkpoints.keep)
         self._progress.resume(path)
@@ -297,6 +297,6 @@ class _Attempt:
         path = sample_path(self._directory, epoch.figures.epoch)
         with staged_directory(path, SAMPLE, overwrite=True) as staging:
             self._writer.write_sample(epoch, staging)
-        # Not earlier: the marks of our outputs are added to the manifest at the end of the block.
+        # Only now: leaving the block adds the ownership marks to the manifest.
         crc32 = checksums.crc32_of(storage.join(path, sample_files.MANIFEST))
         self._progress.samples[epoch.figures.epoch] = crc32

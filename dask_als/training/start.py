@@ -16,8 +16,8 @@ from dask_als.model import files as model_files
 from dask_als.settings.training import TrainSettings
 
 Start = Callable[[Side, range, TrainSettings], tuple[Factors, np.ndarray | None, float | None]]
-"""Returns the initial factors of a range of rows, a mask of the rows with ratings and the sampled
-residual precision; the last two are None if unknown. Workers call it."""
+"""Runs on workers. Returns the initial factors of a range of rows, a mask of the rows with ratings
+and the sampled residual precision; the last two are None if unknown."""
 
 
 def random_start(side: Side, rows: range, settings: TrainSettings) -> tuple[Factors, None, None]:
@@ -34,7 +34,7 @@ def zero_start(side: Side, rows: range, settings: TrainSettings) -> tuple[Factor
 
 
 def start_from_model(model: str) -> Start:
-    """Start from the factors and biases in a model directory."""
+    """Start from the biases and factors in a model directory."""
     residual_precision = model_files.read_manifest(model).residual_precision
     return partial(_read_start, storage.absolute(model), residual_precision)
 
@@ -52,8 +52,8 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
     Raises
     ------
     InputError
-        If the model has other ids than the dataset, another rank than the settings, or is an
-        average of samples.
+        If the model and the dataset have different ids, the model and the settings have different
+        ranks, or the model is an average of samples.
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)

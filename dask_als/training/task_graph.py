@@ -1,4 +1,4 @@
-"""The task graph of a training: what is submitted for each epoch, and where it runs."""
+"""The task graph of training: the tasks of each epoch, and the workers they run on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from dask_als.training.pacing import batches, epochs_per_batch, one_ahead
 from dask_als.training.prediction_files import predictions_path, read_predictions
 from dask_als.training.start import Start
 
-# The scheduler keeps every ancestor of a task that is alive, until the lineage is truncated.
+# The scheduler keeps all ancestors of a live task until the lineage is truncated.
 _MAX_TASKS_IN_LINEAGE = 5_000
 _MAX_EPOCHS_IN_LINEAGE = 50
 
@@ -47,10 +47,10 @@ class Epoch:
     ----------
     figures : EpochFigures
     sides : dict of Side to list of handle
-        The solved sides, which stay in the workers' memory: a replica on each home.
+        The solved sides in the workers' memory: one replica on each home.
     predictions : list of handle
-        For each block of held-out ratings, the sum of predictions over the epochs averaged so far;
-        empty before the first of them.
+        The sum of predictions over the kept epochs so far, for each block of held-out ratings;
+        empty before the first kept epoch.
     """
 
     figures: EpochFigures
@@ -69,7 +69,7 @@ class _SubmittedEpoch:
 
 
 class TaskGraph:
-    """The tasks that train on a dataset, whose blocks stay in the workers' memory.
+    """The tasks that train on a dataset. Its blocks stay in the workers' memory.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class TaskGraph:
     Raises
     ------
     InputError
-        If the ids of the dataset are damaged, or belong to another dataset.
+        If the dataset's ids are corrupt or belong to another dataset.
     """
 
     def __init__(self, dataset: Dataset, settings: TrainSettings, executor: Executor) -> None:
@@ -97,19 +97,19 @@ class TaskGraph:
 
     @property
     def max_lineage(self) -> int:
-        """The number of epochs after which the lineage has to be truncated."""
+        """The number of epochs after which the lineage must be truncated."""
         solves = sum(len(blocks) for blocks in self._blocks.values())
         tasks_per_epoch = solves + len(self._test_blocks) + len(SIDES) * self._placement.n_homes + 1
         return min(_MAX_EPOCHS_IN_LINEAGE, max(1, _MAX_TASKS_IN_LINEAGE // tasks_per_epoch))
 
     def redistribute(self) -> None:
-        """If the set of workers has changed, read all blocks again, spread over the new set."""
+        """If the set of workers has changed, read all blocks again on the new set."""
         max_partitions = max(len(self.dataset.table(side).partitions) for side in SIDES)
         placement = Placement.on(self.executor.workers, max_partitions)
         if placement == self._placement:
             return
         self._placement = placement
-        # Free the old blocks first: workers need not have room for two copies.
+        # Free the old blocks first, so that workers need no room for two copies.
         self._blocks, self._test_blocks = {}, {}
         self._blocks = {side: self._submit_blocks(side) for side in SIDES}
         self._test_blocks = self._submit_test_blocks()
@@ -119,7 +119,7 @@ class TaskGraph:
         return self._placement.home(number, len(self.dataset.table(side).partitions))
 
     def worker(self, side: Side, number: int) -> str | None:
-        """Return the worker that is the home of a partition; None for any worker."""
+        """Return the worker that is the home of a partition, or None for any worker."""
         return self._placement.workers[self.home(side, number)]
 
     def segment(
@@ -144,7 +144,7 @@ class TaskGraph:
         pace = math.inf
         submitted = self._submit_epochs(start, numbers, self._submit_read_predictions(checkpoint))
         batched = batches(submitted, lambda: epochs_per_batch(pace))
-        # The next batch is already submitted while the figures of this one are awaited.
+        # The next batch is submitted before the figures of this one are awaited.
         for batch, handle in one_ahead((batch, self._submit_figures(batch)) for batch in batched):
             n_epochs, before, since = len(batch), clock, before
             (results,) = self.executor.gather([handle])
@@ -154,13 +154,13 @@ class TaskGraph:
                 epoch = batch.popleft()
                 figures = EpochFigures(epoch.number, value, train_rmse, test_rmse, seconds)
                 yield Epoch(figures, epoch.sides, epoch.predictions)
-                # Free its handles before the next epochs are awaited.
+                # Free the handles before awaiting the next epochs.
                 del epoch
-            # Over two batches: one may be complete when the figures of the one before it arrive.
+            # Over two batches: a batch may already be complete when the previous figures arrive.
             pace = (clock - since) / n_epochs
 
     def submit_sides(self, start: Start, epoch: int) -> dict[Side, list[Any]]:
-        """Submit the replicas of both sides as `start` returns them; they are those of `epoch`."""
+        """Submit replicas of both sides as `start` returns them, numbered as those of `epoch`."""
         return {side: self._submit_start(HalfEpoch(side, epoch), start) for side in SIDES}
 
     def _submit_epochs(
@@ -182,7 +182,7 @@ class TaskGraph:
         own, fixed = sides[step.side], sides[step.side.other]
         blocks = self._blocks[step.side]
         if len(blocks) == 1:
-            # One task instead of two in a row, which counts where an epoch takes milliseconds.
+            # One task instead of two in sequence, which matters when an epoch takes milliseconds.
             solved = self.executor.submit(
                 solve_side,
                 self._method,
@@ -210,9 +210,9 @@ class TaskGraph:
     def _submit_all_gather(self, step: HalfEpoch, parts: list[Any], epoch: int) -> list[Any]:
         """Assemble a replica of a side on each home, from the chunks that the homes exchange.
 
-        Each link carries each byte once, in both directions at once. If all homes pulled the side
-        from one worker that had joined it, this would take three to six times as long on 4 to 16
-        hosts (measured, see docs/scaling.md), and longer with each further host.
+        Each link carries each byte once, and sends while it receives. Pulling the joined side from
+        a single worker takes three to six times as long on 4 to 16 hosts (measured, see
+        docs/scaling.md), and grows with the number of hosts.
         """
         workers = self._placement.workers
         chunks: list[Any] = []
@@ -276,7 +276,7 @@ class TaskGraph:
         ]
 
     def _submit_figures(self, epochs: Sequence[_SubmittedEpoch]) -> Any:
-        """Compute the figures of a batch in one task, because a task costs as much as an epoch."""
+        """Compute the figures of a batch in one task: a task can cost as much as an epoch."""
         first = side_named(self.settings.first)
         return self.executor.submit(
             _figures_of_epochs,
@@ -320,7 +320,7 @@ class TaskGraph:
         ]
 
     def _submit_test_blocks(self) -> dict[int, Any]:
-        """Return the blocks of held-out ratings by the number of their partition of users."""
+        """Return the blocks of held-out ratings by the number of their user partition."""
         return {
             number: self.executor.submit(
                 read_test_block,
@@ -362,7 +362,7 @@ class TaskGraph:
 
 
 def training_mean(dataset: Dataset, settings: TrainSettings) -> float:
-    """Return the mean that is subtracted from the ratings before training."""
+    """Return the mean that training subtracts from the ratings."""
     return dataset.rating_mean if settings.center and settings.feedback == "explicit" else 0.0
 
 

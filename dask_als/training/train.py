@@ -1,4 +1,4 @@
-"""The entry point of training: checks, the directories it writes, and its errors."""
+"""The entry point of training: input checks, output directories and error messages."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ def train(
     settings : TrainSettings
     executor : Executor
     initial_model : str, optional
-        A model directory to start from; None starts from random factors.
+        A model directory to start from; random factors if None.
     checkpoints : CheckpointSettings, optional
-        Where checkpoints are kept; without it, none outlives the training.
+        Where checkpoints are kept; without it they are removed when training ends.
     stopping : StopSettings, optional
-        What ends the training before its last epoch.
+        The conditions for early stopping.
     overwrite : bool, optional
-        Whether to replace an existing model, and the checkpoints of an earlier training.
+        Whether to replace an existing model and the checkpoints of an earlier run.
     on_epoch : callable, optional
         Called with the figures of each epoch.
     callbacks : sequence of callable, optional
-        Each is called with a `TrainedEpoch` after every epoch; a true return value ends the
-        training. Epochs that are trained again, because workers were lost, are reported again.
+        Each is called with a `TrainedEpoch` after every epoch; a true return value ends training.
+        Epochs that are trained again after a loss of workers are reported again.
     listener : Listener, optional
-        Receives the figures of each epoch as well and, if the cluster can be watched, half-epochs.
+        Receives the figures of each epoch and, if the cluster can be watched, its half-epochs.
 
     Returns
     -------
@@ -76,11 +76,11 @@ def train(
     Raises
     ------
     InputError
-        If `model` already exists, the checkpoint directory cannot be written or is used by another
-        training, an input does not belong to the dataset, the method has no use for `stopping` or
-        the dataset no held-out ratings for it, or the workers have too little memory.
+        If `model` already exists, the checkpoint directory is not writable or in use by another
+        run, an input does not belong to the dataset, `stopping` does not suit the method or needs
+        held-out ratings that the dataset lacks, or the workers have too little memory.
     JobError
-        If workers, or the whole cluster, were lost and did not come back.
+        If workers or the whole cluster were lost and did not come back.
     """
     if initial_model is not None:
         check_start(initial_model, dataset, settings)
@@ -129,8 +129,8 @@ def _check_stopping(stopping: StopSettings, dataset: Dataset, settings: TrainSet
     if settings.method == "gibbs" and stopping != StopSettings():
         raise InputError(
             "--stop-when-flat and --patience need epochs that converge, but those of gibbs are "
-            "random samples; leave them out, and give fewer --samples than "
-            f"{settings.samples} for a shorter training"
+            "random samples; leave them out, and for a shorter training give fewer --samples "
+            f"than {settings.samples}"
         )
     if stopping.patience is not None and not dataset.n_test:
         raise InputError(
@@ -157,17 +157,17 @@ def _run_info(dataset: Dataset, model: str, settings: TrainSettings) -> RunInfo:
 
 def _how_to_resume(checkpoints: CheckpointSettings | None) -> str:
     if checkpoints is None:
-        return "nothing was kept; with --checkpoint DIR, --resume could go on from there"
+        return "no checkpoint was kept; with --checkpoint DIR, --resume can continue the run"
     found = complete_checkpoints(checkpoints.directory)
     if not found:
-        return f"there was no checkpoint in {checkpoints.directory} yet, so start anew"
-    return f"the last checkpoint is {found[-1]}; the same command with --resume goes on from it"
+        return f"there is no checkpoint in {checkpoints.directory} yet, so start again"
+    return f"the last checkpoint is {found[-1]}; the same command with --resume continues from it"
 
 
 def _overflow_message(dataset: Dataset, settings: TrainSettings) -> str:
     wider = "; or use --dtype float64" if settings.dtype == "float32" else ""
     return (
-        f"the training's numbers became too large for {settings.dtype}: ratings are from "
+        f"numbers became too large for {settings.dtype} in training: ratings range from "
         f"{dataset.rating_min:g} to {dataset.rating_max:g}, residual-precision is "
         f"{settings.residual_precision:g}; scale the ratings down{wider}"
     )

@@ -1,6 +1,6 @@
 """Writers of models, samples and sums of predictions.
 
-Workers write the parts; then the driver writes history and manifest.
+Workers write the parts, then the driver writes the history and the manifest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dask_als.training.task_graph import Epoch, TaskGraph
 
 @dataclass(frozen=True)
 class _WrittenParts:
-    """The parts of both sides that workers have written.
+    """The parts of both sides, after workers have written them.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class _WrittenParts:
 
 @dataclass(frozen=True)
 class ModelWriter:
-    """Writes what a task graph has trained.
+    """Writes the results of a task graph.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class ModelWriter:
         directory : str
             An existing directory.
         kept : KeptFiles, optional
-            The other files of a checkpoint, which are already written.
+            The other files of a checkpoint; they must already be written.
         """
         ids = {side: self.graph.dataset.rows_file(side) for side in SIDES}
         written = self._write_parts(epoch, partial(_write_model_part, directory, ids))
@@ -78,7 +78,7 @@ class ModelWriter:
         return _completed(directory, manifest, history)
 
     def write_sample(self, epoch: Epoch, directory: str) -> None:
-        """Write the sample that an epoch has drawn."""
+        """Write the sample that an epoch drew."""
         written = self._write_parts(epoch, partial(_write_sample_part, directory))
         assert written.residual_precision is not None, "a method that samples draws it"
         sides = {
@@ -100,14 +100,14 @@ class ModelWriter:
         Parameters
         ----------
         samples : mapping of str to int or None
-            The path of each sample and the CRC-32 of its manifest, or None if it is unknown.
+            The CRC-32 of each sample's manifest by the sample's path; None if unknown.
         figures : EpochFigures
             The figures of the last sample's epoch.
 
         Raises
         ------
         InputError
-            If a sample has other partitions than the dataset.
+            If the samples and the dataset have different partitions.
         """
         manifests = {
             sample: sample_files.read_manifest(sample, crc32=crc32)
@@ -116,7 +116,7 @@ class ModelWriter:
         for sample, manifest in manifests.items():
             for side in SIDES:
                 if len(manifest.sides[side].checksums) != len(self._partitions(side)):
-                    raise InputError(f"{sample} is of other partitions; start anew")
+                    raise InputError(f"{sample} has other partitions than the dataset; start again")
         handles = {
             side: [
                 self.graph.executor.submit(
@@ -199,7 +199,7 @@ class ModelWriter:
         }
         checksums = self._gather(handles)
         by_side = {side: values for side, (values,) in self._gather(figures).items()}
-        # The side that is solved last has drawn the precision of this epoch.
+        # The side solved last drew the residual precision of this epoch.
         _, residual_precision = by_side[side_named(self.graph.settings.first).other]
         mean_biases = {side: mean_bias for side, (mean_bias, _) in by_side.items()}
         return _WrittenParts(checksums, mean_biases, residual_precision)
@@ -243,7 +243,7 @@ class ModelWriter:
 def _completed(
     directory: str, manifest: ModelManifest, history: Sequence[EpochFigures]
 ) -> ModelManifest:
-    """Write history and manifest, the last files of a model."""
+    """Write the history and then the manifest, which completes a model."""
     history_crc32 = model_files.write_history(directory, list(history))
     manifest = replace(manifest, history_crc32=history_crc32)
     model_files.write_manifest(directory, manifest)

@@ -390,7 +390,7 @@ def train_command(dataset, tmp_path, epochs):
 
 def how_to_go_on(tmp_path):
     newest = complete_checkpoints(str(tmp_path / "c"))[-1]
-    return f"the last checkpoint is {newest}; the same command with --resume goes on from it\n"
+    return f"the last checkpoint is {newest}; the same command with --resume continues from it\n"
 
 
 @pytest.mark.slow
@@ -520,12 +520,12 @@ def test_what_is_said_in_the_end(tmp_path, dataset, error, how_often):
 
     checkpoints = CheckpointSettings(directory=str(tmp_path / "c"), every=2)
     assert end(0) == (
-        f"{how_often}; nothing was kept; with --checkpoint DIR, --resume could go on from there"
+        f"{how_often}; no checkpoint was kept; with --checkpoint DIR, --resume can continue the run"
     )
     assert end(1, checkpoints) == (
-        f"{how_often}; there was no checkpoint in {tmp_path}/c yet, so start anew"
+        f"{how_often}; there is no checkpoint in {tmp_path}/c yet, so start again"
     )
     assert end(6, checkpoints) == (
         f"{how_often}; the last checkpoint is {tmp_path}/c/epoch-00002; "
-        "the same command with --resume goes on from it"
+        "the same command with --resume continues from it"
     )

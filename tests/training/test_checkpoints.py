@@ -172,7 +172,7 @@ def test_checkpoints_of_an_earlier_training(dataset, undisturbed, tmp_path):
     interrupted(dataset, tmp_path, at=5, every=2)
     checkpoints = CheckpointSettings(directory=str(tmp_path / "c"), every=3)
     arguments = (dataset, str(tmp_path / "m"), small_settings(epochs=EPOCHS), SERIAL)
-    with pytest.raises(InputError, match="give --resume to go on from it, or --overwrite"):
+    with pytest.raises(InputError, match="give --resume to continue it, or --overwrite"):
         train(*arguments, checkpoints=checkpoints)
     assert len(kept(tmp_path / "c")) == 2
     train(*arguments, checkpoints=checkpoints, overwrite=True)
