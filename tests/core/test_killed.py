@@ -2,81 +2,27 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from support.data import generated, write_csv
+from support.killed_commands import COMMANDS
 
 from dask_als.core import ownership
-from dask_als.core.ownership import CHECKPOINT, DATASET, MODEL, RECOMMENDATIONS
+from dask_als.core.ownership import CHECKPOINT, DATASET, FOLDED_MODEL, MODEL, RECOMMENDATIONS
+from dask_als.jobs.job_file import read_job
 
 N_KILLS = int(os.environ.get("DASK_ALS_KILLS", "24"))
 """How many processes are killed, spread over commands and system calls."""
 
-CALLS = ["rename,renameat2", "fsync", "unlink,rmdir", "mkdir"]
-
-# Without a cluster: its processes are no part of what is written, and take long to start.
-# Each in a process that is forked off: what strace counts, it counts from there.
-SCRIPT = """
-import json, os, sys
-from dask_als.data.dataset import open_dataset
-from dask_als.core.executor import SerialExecutor
-from dask_als.settings.data import PrepareSettings
-from dask_als.settings.evaluation import RecommendSettings
-from dask_als.settings.training import CheckpointSettings, TrainSettings
-from dask_als.data import prepare, synthetic as generate
-from dask_als.training import train
-from dask_als.model import recommend
-from dask_als.report import page as report
-from dask_als.jobs import job_file, result as job_result, steps as run_job
-S = SerialExecutor()
-settings = TrainSettings(rank=2, epochs=2)
-its = PrepareSettings(test_fraction=0.2, partitions=1)
-def write(name, source, folder):
-    if name == "prepare":
-        prepare.prepare(source, f"{folder}/dataset", S, settings=its, overwrite=True)
-    elif name == "train":
-        checkpoints = CheckpointSettings(directory=f"{folder}/checkpoints", every=1)
-        train.train(open_dataset(f"{folder}/dataset"), f"{folder}/model", settings, S,
-                    checkpoints=checkpoints, overwrite=True)
-    elif name == "recommend":
-        recommend.recommend(f"{folder}/model", open_dataset(f"{folder}/dataset"),
-                            f"{folder}/recommendations", S, RecommendSettings(k=2), overwrite=True)
-    elif name == "report":
-        report.write_report(f"{folder}/report.html", "<html><head></head></html>")
-    elif name == "run":
-        job = job_file.job_from_toml(
-            f'name = "j"\\noutput = "{folder}/o"\\nsource.path = "{source}"\\n'
-            "prepare = { test_fraction = 0.2, partitions = 1 }\\n"
-            "train = { rank = 2, epochs = 2 }\\ncheckpoint = { every = 1 }\\n")
-        with job_result.recorded(job) as result:
-            run_job.run_job(job, S, result)
-    elif name == "generate":
-        path = f"{folder}/generated"
-        try:
-            generate.write_ratings(
-                generate.GenerateSettings(n_users=9, n_items=9, n_ratings=30), path)
-        except ValueError:  # It is there already.
-            assert os.path.isdir(path)
-source, folders = sys.argv[1], json.loads(sys.argv[2])
-codes = {}
-for name, folder in folders.items():
-    child = os.fork()
-    if child == 0:
-        try:
-            write(name, source, folder)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    codes[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-os.write(1, json.dumps(codes).encode())
-"""
-COMMANDS = ["prepare", "train", "recommend", "report", "run", "generate"]
+TESTS = Path(__file__).parents[1]
+CALLS = ["rename,renameat2", "fsync", "unlink,rmdir", "mkdir", "write,pwrite64"]
 
 
 def strace():
@@ -102,10 +48,14 @@ def made(tmp_path_factory):
     return folder / "f", source
 
 
-def run(source, folders, before=()):
+def run(source, folders, *, before=(), kill_after=()):
     """Run commands, each in a folder; return their exit codes."""
-    command = [*before, sys.executable, "-c", SCRIPT, source, json.dumps(folders)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    words = map(json.dumps, (source, folders, dict(kill_after)))
+    command = [*before, sys.executable, "-m", "support.killed_commands", *words]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [TESTS, TESTS.parent]))}
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=300, env=environment
+    )
     assert done.stdout, done.stderr
     codes = json.loads(done.stdout)
     assert 1 not in codes.values(), done.stderr
@@ -117,6 +67,7 @@ def check_whole(folder):
     for path, kind in {
         "dataset": DATASET,
         "model": MODEL,
+        "folded": FOLDED_MODEL,
         "recommendations": RECOMMENDATIONS,
         "o/dataset": DATASET,
         "o/model": MODEL,
@@ -131,6 +82,7 @@ def check_whole(folder):
         assert json.load(file)["made_by"] == "dask_als"
     with open(os.path.join(folder, "report.html")) as file:
         assert file.read().endswith("</html>")
+    read_job(os.path.join(folder, "tuned.toml"))
 
 
 def left(folder):
@@ -146,27 +98,51 @@ def left(folder):
 def test_a_kill_at_any_call(made, tmp_path):
     if strace() is None:
         pytest.skip("strace is not there, or may not trace: apt-get install strace")
-    whole, source = made
     killed, when = 0, 0
     while killed < N_KILLS:
         when += 1
         before = killed
         for calls in CALLS:
-            folders = {name: str(tmp_path / name) for name in COMMANDS}
-            for folder in folders.values():
-                shutil.copytree(whole, folder)
             inject = f"inject={calls}:signal=KILL:when={when}"
             traced = ["-f", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={calls}"]
             traced = [strace(), *traced, "-e", inject]
-            codes = run(source, folders, before=traced)
-            killed += sum(code == -9 for code in codes.values())
-            for folder in folders.values():
-                check_whole(folder)
-            assert set(run(source, folders).values()) == {0}
-            print(f"{killed} killed", flush=True)
-            for name, folder in folders.items():
-                check_whole(folder)
-                assert left(folder) == [], (name, calls, when)
-                shutil.rmtree(folder)
+            killed += kill_and_run_again(made, tmp_path, before=traced)
         print(f"{killed} killed at the first {when} calls of each kind", flush=True)
         assert killed > before
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment(made, tmp_path):
+    whole, source = made
+    shutil.copytree(whole, tmp_path / "timed")
+    seconds = {}
+    for name in COMMANDS:
+        started = time.monotonic()
+        run(source, {name: str(tmp_path / "timed")})
+        seconds[name] = time.monotonic() - started
+    shutil.rmtree(tmp_path / "timed")
+    chance = random.Random(0)
+    # Of these, a part is the start of Python and the imports, which come before the fork.
+    least = min(seconds.values())
+    killed = 0
+    while killed < N_KILLS:
+        moments = {name: chance.uniform(0, took - 0.8 * least) for name, took in seconds.items()}
+        killed += kill_and_run_again(made, tmp_path, kill_after=moments)
+        print(f"{killed} killed", flush=True)
+
+
+def kill_and_run_again(made, tmp_path, **how):
+    """Kill each command as told, and run it again, checking its outputs; return how many died."""
+    whole, source = made
+    folders = {name: str(tmp_path / name) for name in COMMANDS}
+    for folder in folders.values():
+        shutil.copytree(whole, folder)
+    codes = run(source, folders, **how)
+    for folder in folders.values():
+        check_whole(folder)
+    assert set(run(source, folders).values()) == {0}
+    for name, folder in folders.items():
+        check_whole(folder)
+        assert left(folder) == [], (name, how)
+        shutil.rmtree(folder)
+    return sum(code == -9 for code in codes.values())
