@@ -27,6 +27,7 @@ from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
+from dask_als.model.row_prior_files import RowPriorFiles
 from dask_als.settings.training import TrainSettings
 
 FORMAT_VERSION = 1
@@ -77,10 +78,18 @@ class KeptFiles:
     samples : tuple of int or None
         Of the manifests of the samples that were kept so far, in their order; None of one that an
         earlier release wrote.
+    user_row_prior, item_row_prior : RowPriorFiles or None
+        Of the sides with attributes.
     """
 
     predictions: tuple[int, ...] = ()
     samples: tuple[int | None, ...] = ()
+    user_row_prior: RowPriorFiles | None = None
+    item_row_prior: RowPriorFiles | None = None
+
+    def row_prior(self, side: Side) -> RowPriorFiles | None:
+        """Return the row prior files of one side."""
+        return self.user_row_prior if side is USERS else self.item_row_prior
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,9 @@ class TrainSettings:
     frequency_exponent : float
         The weight of a row's squared factors is multiplied by its total confidence to the power of
         this (nu); 0 weighs all rows alike. For implicit feedback.
+    implicit_attributes : {"none", "items", "users", "both"}
+        The sides whose rows have attributes: which rows of the other side have ratings of them.
+        The prior mean of a row's factors then depends on its attributes. For ratings.
 
     Raises
     ------
@@ -104,6 +107,7 @@ class TrainSettings:
     feedback: Literal["explicit", "implicit"] = "explicit"
     confidence: float = 1.0
     frequency_exponent: float = 0.0
+    implicit_attributes: Literal["none", "items", "users", "both"] = "none"
 
     def __post_init__(self) -> None:
         require_choice(self, "method")
@@ -131,7 +135,13 @@ class TrainSettings:
                 own = getattr(self, f"{side.singular}_{name}")
                 if own is not None:
                     require_finite(f"{side.singular}_{name}", own)
-        for name in ("regularization_scaling", "dtype", "first", "feedback"):
+        for name in (
+            "regularization_scaling",
+            "dtype",
+            "first",
+            "feedback",
+            "implicit_attributes",
+        ):
             require_choice(self, name)
         require(
             self.feedback == "explicit" or self.method == "als",
@@ -145,6 +155,12 @@ class TrainSettings:
             self.regularization_scaling,
             "plain with implicit feedback, which has frequency-exponent",
         )
+        require(
+            self.feedback == "explicit" or self.implicit_attributes == "none",
+            "implicit_attributes",
+            self.implicit_attributes,
+            "none with implicit feedback",
+        )
         require_finite("confidence", self.confidence, positive=True)
         require_finite("frequency_exponent", self.frequency_exponent)
 
@@ -156,6 +172,12 @@ class TrainSettings:
     def n_kept(self) -> int:
         """How many epochs' models the one that is written is made of."""
         return self.samples if self.method == "gibbs" else 1
+
+    @property
+    def sides_with_attributes(self) -> tuple[Side, ...]:
+        """The sides whose rows have attributes."""
+        wanted = self.implicit_attributes
+        return tuple(side for side in SIDES if wanted in (side.name, "both"))
 
     def keeps(self, epoch: int) -> bool:
         """Return whether the model after an epoch is kept, for the average at the end."""

@@ -19,6 +19,7 @@ from dask_als.solvers import base
 from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.objective import objective, rmse, sums_of
 from dask_als.solvers.reference import reference_is_wanted
+from dask_als.solvers.row_prior import RowPrior
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,19 @@ class LeastSquares:
         return base.unsolved_part(state, rated)
 
     def solve_part(
-        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: RowPrior | None = None,
     ) -> SolvedPart:
         """Solve the rows of a partition."""
         return solve_part(step.side, block, own, fixed, self.mean, self.settings)
 
-    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+    def join_parts(
+        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: RowPrior | None = None
+    ) -> SolvedSide:
         """Join the partitions of a side; half-epochs share nothing else."""
         return base.join_parts(parts)
 

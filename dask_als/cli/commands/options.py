@@ -183,6 +183,12 @@ train_options = together(
         "frequency_exponent",
         help="Of a row's total confidence in the weight of its factors, if implicit (nu).",
     ),
+    setting(
+        TrainSettings,
+        "implicit_attributes",
+        type=click.Choice(["none", "items", "users", "both"]),
+        help="Sides whose factors' prior depends on which rows of the other side were rated.",
+    ),
 )
 
 stop_options = together(
