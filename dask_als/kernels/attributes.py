@@ -44,6 +44,33 @@ def products_with(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return products
 
 
+def ratings_less_prior(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    ratings: np.ndarray,
+    means: np.ndarray,
+    fixed_factors: np.ndarray,
+) -> np.ndarray:
+    """Return the ratings of a block less what the rows' prior means predict of them.
+
+    With u = mean + w, a rating's error is that of w on the rating less mean·f. So a kernel that
+    solves rows with the prior mean 0 solves for w.
+
+    Parameters
+    ----------
+    indptr, indices, ratings : ndarray of int64 (n + 1,), int32 (nnz,), float32 (nnz,)
+    means : ndarray, shape (n, rank)
+    fixed_factors : ndarray, shape (m, rank)
+
+    Returns
+    -------
+    ndarray of float32 (nnz,)
+    """
+    less = np.empty_like(ratings)
+    _subtract_predicted(indptr, indices, ratings, means, fixed_factors, less)
+    return less
+
+
 def dots_of_columns(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the dot product of each column of one array with that of the other; float64."""
     dots = np.zeros(left.shape[1])
@@ -70,6 +97,20 @@ def _multiply(rows: Any, matrix: Any, products: Any) -> None:
         for i in range(rank):
             for c in range(rank):
                 products[row, c] += rows[row, i] * matrix[i, c]
+
+
+@compiled
+def _subtract_predicted(
+    indptr: Any, indices: Any, ratings: Any, means: Any, factors: Any, less: Any
+) -> None:
+    n, rank = means.shape
+    for row in range(n):
+        for position in range(indptr[row], indptr[row + 1]):
+            rated = np.int64(indices[position])
+            predicted = 0.0
+            for c in range(rank):
+                predicted += np.float64(means[row, c]) * np.float64(factors[rated, c])
+            less[position] = ratings[position] - predicted
 
 
 @compiled

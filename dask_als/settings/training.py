@@ -161,6 +161,12 @@ class TrainSettings:
             self.implicit_attributes,
             "none with implicit feedback",
         )
+        require(
+            self.regularization_scaling == "plain" or self.implicit_attributes == "none",
+            "implicit_attributes",
+            self.implicit_attributes,
+            "none with --regularization-scaling count",
+        )
         require_finite("confidence", self.confidence, positive=True)
         require_finite("frequency_exponent", self.frequency_exponent)
 

@@ -7,19 +7,21 @@ Source: Koren, Bell and Volinsky 2009, "Matrix factorization techniques for reco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import Side
+from dask_als.core.superaccumulator import exact_sum
+from dask_als.kernels.attributes import ratings_less_prior
 from dask_als.kernels.least_squares import solve_rows, solve_rows_plain
 from dask_als.settings.training import Regularization, TrainSettings
 from dask_als.solvers import base
 from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
-from dask_als.solvers.objective import objective, rmse, sums_of
+from dask_als.solvers.objective import Sums, objective, rmse, sums_of
 from dask_als.solvers.reference import reference_is_wanted
-from dask_als.solvers.row_prior import RowPrior
+from dask_als.solvers.row_prior import Regression, RowPrior
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,44 @@ class LeastSquares:
         row_prior: RowPrior | None = None,
     ) -> SolvedPart:
         """Solve the rows of a partition."""
-        return solve_part(step.side, block, own, fixed, self.mean, self.settings)
+        if row_prior is None:
+            return solve_part(step.side, block, own, fixed, self.mean, self.settings)
+        return self._solve_deviations(step, block, own, fixed, row_prior)
+
+    def _solve_deviations(
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: RowPrior,
+    ) -> SolvedPart:
+        """Solve the rows as deviations from their prior means; `sums` has those of deviations."""
+        means = row_prior.means[block.rows.start : block.rows.stop]
+        less = ratings_less_prior(
+            block.indptr, block.indices, block.ratings, means, fixed.state.factors
+        )
+        deviations = replace(
+            own, state=Factors(own.state.bias, own.state.factors - row_prior.means)
+        )
+        part = solve_part(
+            step.side, replace(block, ratings=less), deviations, fixed, self.mean, self.settings
+        )
+        return replace(part, state=Factors(part.state.bias, part.state.factors + means))
 
     def join_parts(
         self, step: HalfEpoch, parts: list[SolvedPart], row_prior: RowPrior | None = None
     ) -> SolvedSide:
         """Join the partitions of a side; half-epochs share nothing else."""
-        return base.join_parts(parts)
+        joined = base.join_parts(parts)
+        if row_prior is None:
+            return joined
+        of_weights = exact_sum(row_prior.ridge * row_prior.weights.astype(np.float64) ** 2)
+        return replace(joined, sums=joined.sums + Sums(0, 0, of_weights))
+
+    def regression(self, own: SolvedSide) -> Regression:
+        """Return what the weights of a side's attributes are fitted to: their best values."""
+        return Regression(np.zeros(own.state.factors.shape[1]), None)
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
         """Return objective and training RMSE, see `objective`."""

@@ -119,9 +119,12 @@ class TestWorkers:
         assert content(str(tmp_path / "m")) == undisturbed(6)
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("attributes", ["none", "both"])
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_one_is_killed_between_samples(self, tmp_path, dataset, workers):
-        settings = small_settings(method="gibbs", epochs=None, burn_in=2, samples=4)
+    def test_one_is_killed_between_samples(self, tmp_path, dataset, workers, attributes):
+        settings = small_settings(
+            method="gibbs", epochs=None, burn_in=2, samples=4, implicit_attributes=attributes
+        )
         train(dataset, str(tmp_path / "undisturbed"), settings, SERIAL)
         killed = []
 
