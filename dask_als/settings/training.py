@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -11,6 +12,7 @@ from dask_als.settings.checks import require, require_choice, require_finite, re
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64
 GIBBS_RANK = 32
+_MOST_ATTRIBUTES_A_ROW = 8
 # Default of rank and epochs: `TrainSettings` replaces it by a number that depends on the method.
 BY_METHOD = cast(int, None)
 
@@ -77,9 +79,10 @@ class TrainSettings:
     frequency_exponent : float
         The weight of a row's squared factors is multiplied by its total confidence to the power of
         this (nu); 0 weighs all rows alike. For implicit feedback.
-    implicit_attributes : {"none", "items", "users", "both"}
+    implicit_attributes : {"none", "auto", "items", "users", "both"}
         The sides whose rows have attributes: which rows of the other side have ratings of them.
-        The prior mean of a row's factors then depends on its attributes. For ratings.
+        The prior mean of a row's factors then depends on its attributes. With auto, each side that
+        has not many more attributes than rows. For explicit feedback.
 
     Raises
     ------
@@ -107,7 +110,7 @@ class TrainSettings:
     feedback: Literal["explicit", "implicit"] = "explicit"
     confidence: float = 1.0
     frequency_exponent: float = 0.0
-    implicit_attributes: Literal["none", "items", "users", "both"] = "none"
+    implicit_attributes: Literal["none", "auto", "items", "users", "both"] = "none"
 
     def __post_init__(self) -> None:
         require_choice(self, "method")
@@ -179,10 +182,18 @@ class TrainSettings:
         """How many epochs' models the one that is written is made of."""
         return self.samples if self.method == "gibbs" else 1
 
-    @property
-    def sides_with_attributes(self) -> tuple[Side, ...]:
-        """The sides whose rows have attributes."""
+    def sides_with_attributes(self, n_rows: Mapping[Side, int]) -> tuple[Side, ...]:
+        """Return the sides whose rows have attributes, given the rows of each side.
+
+        A side has an attribute for each row of the other. Of many more weights than rows, the prior
+        outweighs the rows in the draw of their precision: `auto` leaves such a side out.
+        """
         wanted = self.implicit_attributes
+        fitting = tuple(
+            side for side in SIDES if n_rows[side.other] <= _MOST_ATTRIBUTES_A_ROW * n_rows[side]
+        )
+        if wanted == "auto":
+            return fitting
         return tuple(side for side in SIDES if wanted in (side.name, "both"))
 
     def keeps(self, epoch: int) -> bool:

@@ -66,12 +66,9 @@ class LeastSquares:
         less = ratings_less_prior(
             block.indptr, block.indices, block.ratings, means, fixed.state.factors
         )
-        deviations = replace(
-            own, state=Factors(own.state.bias, own.state.factors - row_prior.means)
-        )
-        part = solve_part(
-            step.side, replace(block, ratings=less), deviations, fixed, self.mean, self.settings
-        )
+        of_rows = replace(block, ratings=less)
+        deviations = own.state.factors[block.rows.start : block.rows.stop] - means
+        part = _solve_rows(step.side, of_rows, deviations, fixed, self.mean, self.settings)
         return replace(part, state=Factors(part.state.bias, part.state.factors + means))
 
     def join_parts(
@@ -121,6 +118,18 @@ def solve_part(
         The global mean, which is subtracted from the ratings.
     settings : TrainSettings
     """
+    own_factors = own.state.factors[block.rows.start : block.rows.stop]
+    return _solve_rows(side, block, own_factors, fixed, mean, settings)
+
+
+def _solve_rows(
+    side: Side,
+    block: Block,
+    own_factors: np.ndarray,
+    fixed: SolvedSide,
+    mean: float,
+    settings: TrainSettings,
+) -> SolvedPart:
     regularization = settings.regularization(side)
     weights = regularization_weights(block, regularization)
     solve = solve_rows_plain if reference_is_wanted() else solve_rows
@@ -128,7 +137,7 @@ def solve_part(
         block.indptr,
         block.indices,
         block.ratings,
-        own.state.factors[block.rows.start : block.rows.stop],
+        own_factors,
         fixed.state.bias,
         fixed.state.factors,
         mean=mean,

@@ -30,6 +30,8 @@ class RowPriorTasks:
     Attributes
     ----------
     settings : TrainSettings
+    sides : tuple of Side
+        The sides with attributes.
     executor : Executor
     placement : Placement
     blocks : dict of Side to list of handle
@@ -37,6 +39,7 @@ class RowPriorTasks:
     """
 
     settings: TrainSettings
+    sides: tuple[Side, ...]
     executor: Executor
     placement: Placement
     blocks: dict[Side, list[Any]]

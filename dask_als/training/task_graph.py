@@ -96,6 +96,8 @@ class TaskGraph:
         self.executor = executor
         self.mean = training_mean(dataset, settings)
         self._method = method_of(settings, self.mean)
+        n_rows = {side: dataset.table(side).n_rows for side in SIDES}
+        self._sides_with_attributes = settings.sides_with_attributes(n_rows)
         self._placement = Placement(())
         self._blocks: dict[Side, list[Any]] = {}
         self._test_blocks: dict[int, Any] = {}
@@ -105,7 +107,7 @@ class TaskGraph:
     def max_lineage(self) -> int:
         """The number of epochs after which the lineage must be truncated."""
         solves = sum(len(blocks) for blocks in self._blocks.values())
-        n_fitted = len(self.settings.sides_with_attributes)
+        n_fitted = len(self._sides_with_attributes)
         solves += n_fitted * (solves + 5 * self._placement.n_homes)
         tasks_per_epoch = solves + len(self._test_blocks) + len(SIDES) * self._placement.n_homes + 1
         return min(_MAX_EPOCHS_IN_LINEAGE, max(1, _MAX_TASKS_IN_LINEAGE // tasks_per_epoch))
@@ -181,7 +183,13 @@ class TaskGraph:
         self, start: Start, numbers: range, checkpoint: str | None
     ) -> Iterator[_SubmittedEpoch]:
         predicted = self._submit_read_predictions(checkpoint)
-        tasks = RowPriorTasks(self.settings, self.executor, self._placement, self._blocks)
+        tasks = RowPriorTasks(
+            self.settings,
+            self._sides_with_attributes,
+            self.executor,
+            self._placement,
+            self._blocks,
+        )
         priors = tasks.start(checkpoint)
         method = cast(RegressionMethod, self._method)
         sides = self.submit_sides(start, numbers.start - 1, priors)

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from support.made_blocks import state_of
 
-from dask_als.core.blocks import Block, Factors, block_of
-from dask_als.core.side import ITEMS
+from dask_als.core.blocks import Block, Factors, block_of, random_factors
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.base import HalfEpoch, SolvedSide
+from dask_als.solvers.base import HalfEpoch, SolvedSide, solve_side
+from dask_als.solvers.least_squares import LeastSquares
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.solvers.row_prior import (
+    RIDGE,
     Regression,
     RowPrior,
     direction_of,
@@ -164,6 +166,110 @@ def test_partitions_do_not_show_in_the_bits(problem, cuts, dtype):
         assert getattr(parts, name).tobytes() == getattr(whole, name).tobytes()
         assert getattr(parts, name).dtype == dtype
     assert parts.weights.any()
+
+
+ALS = TrainSettings(
+    rank=2,
+    dtype="float64",
+    residual_precision=1.3,
+    bias_regularization=0.7,
+    user_factor_regularization=2.0,
+    item_factor_regularization=3.0,
+)
+
+
+def test_least_squares_come_to_what_a_general_optimizer_finds():
+    """Without a mean; the errors of ratings are float32."""
+    optimize = pytest.importorskip("scipy.optimize")
+    rng = np.random.default_rng(2)
+    rated = rng.random((N_USERS, N_ITEMS)) < 0.5
+    rated[:, 3] = False
+    users, items = np.nonzero(rated)
+    signal = 3 * np.outer(rng.normal(size=N_USERS), rng.normal(size=N_ITEMS))
+    ratings = (signal[users, items] + rng.normal(size=len(users))).astype(np.float32)
+    matrices = {
+        USERS: rated / np.sqrt(rated.sum(axis=1, keepdims=True)),
+        ITEMS: rated.T / np.sqrt(np.maximum(1, rated.T.sum(axis=1, keepdims=True))),
+    }
+    shapes = {
+        (what, side): (n, *([] if what == "bias" else [2]))
+        for side, n, m in ((USERS, N_USERS, N_ITEMS), (ITEMS, N_ITEMS, N_USERS))
+        for what, n in (("bias", n), ("factors", n), ("weights", m))
+    }
+
+    def loss_and_gradient(values):
+        cuts = np.cumsum([np.prod(shape) for shape in shapes.values()])
+        parts = np.split(values, cuts[:-1].astype(int))
+        x = {key: part.reshape(shapes[key]) for key, part in zip(shapes, parts, strict=True)}
+        of_users, of_items = x["factors", USERS][users], x["factors", ITEMS][items]
+        predicted = x["bias", USERS][users] + x["bias", ITEMS][items]
+        error = ratings - predicted - (of_users * of_items).sum(axis=1)
+        loss, gradient = 0.5 * 1.3 * error @ error, {key: np.zeros(shapes[key]) for key in shapes}
+        for side, rows, others in ((USERS, users, of_items), (ITEMS, items, of_users)):
+            tau = ALS.regularization(side).factor
+            np.add.at(gradient["bias", side], rows, -1.3 * error)
+            np.add.at(gradient["factors", side], rows, -1.3 * error[:, None] * others)
+            deviations = x["factors", side] - matrices[side] @ x["weights", side]
+            loss += 0.5 * 0.7 * np.sum(x["bias", side] ** 2)
+            loss += 0.5 * tau * (np.sum(deviations**2) + RIDGE * np.sum(x["weights", side] ** 2))
+            gradient["bias", side] += 0.7 * x["bias", side]
+            gradient["factors", side] += tau * deviations
+            gradient["weights", side] = tau * (
+                RIDGE * x["weights", side] - matrices[side].T @ deviations
+            )
+        return loss, np.concatenate([gradient[key].ravel() for key in shapes])
+
+    n_values = sum(int(np.prod(shape)) for shape in shapes.values())
+    found = [
+        optimize.minimize(
+            loss_and_gradient,
+            np.random.default_rng(seed).normal(size=n_values),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-10},
+        ).fun
+        for seed in range(3)
+    ]
+
+    method, objectives, values = LeastSquares(ALS, 0.0), [], None
+    for values in epochs_of_least_squares(method, (users, items, ratings), 600):
+        objectives.append(values[0])
+    state = [values[1][key].ravel() for key in shapes]
+    assert objectives[-1] == pytest.approx(-loss_and_gradient(np.concatenate(state))[0], rel=1e-6)
+    assert objectives[-1] == pytest.approx(-min(found), rel=1e-6)
+    assert (np.diff(objectives) > -1e-5).all()
+
+
+def epochs_of_least_squares(method, rated, n_epochs):
+    """Yield after each epoch the objective, and by name and side all that is fitted."""
+    users, items, ratings = rated
+    by_item = np.lexsort((users, items))
+    blocks = {
+        USERS: block_of(range(N_USERS), users, items.astype(np.int32), ratings),
+        ITEMS: block_of(
+            range(N_ITEMS), items[by_item], users[by_item].astype(np.int32), ratings[by_item]
+        ),
+    }
+    sides, priors = {}, {}
+    for side in SIDES:
+        state = random_factors(side, blocks[side].rows, rank=2, seed=0, dtype="float64")
+        sides[side] = method.join_parts(HalfEpoch(side, 0), [method.start_part(state)])
+        scale = scale_of_rows(blocks[side], "float64")
+        squares = squares_of_columns(blocks[side.other], [scale])
+        priors[side] = start_row_prior([scale], [squares], [], [], 2)
+    for epoch in range(1, n_epochs + 1):
+        for side in SIDES:
+            step, both = HalfEpoch(side, epoch), [blocks[side], blocks[side.other]]
+            priors[side] = step_alone(method, step, both, sides[side], priors[side])
+            sides[side] = solve_side(
+                method, step, blocks[side], sides[side], sides[side.other], priors[side]
+            )
+        fitted = {("weights", side): priors[side].weights for side in SIDES}
+        for side in SIDES:
+            rows = blocks[side].counts > 0
+            fitted["bias", side] = sides[side].state.bias * rows
+            fitted["factors", side] = sides[side].state.factors
+        yield method.figures(sides[USERS], sides[ITEMS], len(ratings))[0], fitted
 
 
 def as_dtype(state, dtype):

@@ -186,8 +186,8 @@ train_options = together(
     setting(
         TrainSettings,
         "implicit_attributes",
-        type=click.Choice(["none", "items", "users", "both"]),
-        help="Sides whose factors' prior depends on which rows of the other side were rated.",
+        type=click.Choice(["none", "auto", "items", "users", "both"]),
+        help="Sides whose prior means follow from who rated what; auto: where data suffice.",
     ),
 )
 
