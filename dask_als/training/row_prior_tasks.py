@@ -46,7 +46,7 @@ class RowPriorTasks:
 
     def start(self, checkpoint: str | None) -> dict[Side, list[Any]]:
         """Submit the row priors that a segment starts from, by side with attributes."""
-        return {side: self._start(side, checkpoint) for side in self.settings.sides_with_attributes}
+        return {side: self._start(side, checkpoint) for side in self.sides}
 
     def step(
         self, method: RegressionMethod, step: HalfEpoch, own: list[Any], priors: list[Any]
