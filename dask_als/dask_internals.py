@@ -1,4 +1,4 @@
-"""Every part of Dask that is used here and that Dask does not document: it may change any day.
+"""All undocumented parts of Dask that this package uses; they may change in any release.
 
 The upper bounds of ``dask`` and ``distributed`` in pyproject.toml exist because of this module.
 ``tests/cluster/test_dask_internals.py`` names the part that a new version of Dask lacks.
@@ -109,14 +109,14 @@ def drop_plugin(scheduler: Any, name: str) -> None:
 
 
 def stop_taking_tasks(worker: Any) -> None:
-    """Make a worker begin no task, also none that it has received."""
+    """Make a worker start no more tasks, not even those that it has already received."""
     worker.status = Status.closing_gracefully
 
 
 async def unregister(worker: Any, reason: str) -> None:
     """Remove a worker from its scheduler, in one step with the tasks that it was given.
 
-    ``expected`` prevents that Dask suspects these tasks of having killed the worker.
+    With ``expected``, Dask does not suspect these tasks of having killed the worker.
     """
     await worker.scheduler.unregister(
         address=worker.contact_address, stimulus_id=reason, expected=True, close=False
@@ -129,9 +129,9 @@ def start_no_more_workers(nanny: Nanny) -> None:
 
 
 def serve_only_below(scheduler: Any, path: str) -> None:
-    """Make a scheduler's HTTP server answer nothing outside of a path.
+    """Make a scheduler's HTTP server serve nothing outside of a path.
 
-    ``http_prefix`` alone still answers with a redirection to the secret path.
+    With ``http_prefix`` alone, it redirects other requests to the secret path.
     """
     below = PathMatches(rf"{path}(?:/.*)?")
     scheduler.http_server.request_callback = RuleRouter([Rule(below, scheduler.http_application)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 INTERRUPTED_EXIT_CODE = 130
-"""What a command ends with after Ctrl-C, as shells have it."""
+"""The exit code of a command after Ctrl-C: 128 + SIGINT, as in shells."""
 
 
 class DaskALSError(Exception):
@@ -13,24 +13,24 @@ class DaskALSError(Exception):
 
 
 class InputError(DaskALSError, ValueError):
-    """What the user gave cannot be used: a setting, a file, a directory, an id."""
+    """The user's input cannot be used: a setting, a file, a directory, an id."""
 
     exit_code = 2
 
 
 class JobError(DaskALSError, RuntimeError):
-    """The input was fine, yet the work could not be done."""
+    """The input is valid, but the work failed."""
 
 
 class WorkersLostError(JobError):
-    """Workers died again and again under the same task; the work can be started anew."""
+    """A task lost its worker too often; the work can be started again."""
 
 
 class ClusterLostError(JobError):
-    """The scheduler is gone, or no worker came back in time; another cluster can go on."""
+    """The scheduler is gone, or no worker came back in time; resume on another cluster."""
 
     exit_code = 3
 
 
 class NotFiniteError(InputError, OverflowError):
-    """Numbers became infinite, or none: ratings or settings are too large for their type."""
+    """Numbers became infinite or NaN: ratings or settings are too large for their type."""

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress, figures and tables."""
+"""Progress bars, figures and tables for a terminal."""
 
 from __future__ import annotations
 
@@ -26,38 +26,43 @@ from dask_als.tuning.search import Tuning
 
 
 class Screen(Console):
-    """A terminal on which text is text: no markup, no highlighting, control characters visible.
+    """A terminal without markup and highlighting; control characters are made visible.
+
+    Outside a terminal, tables are as wide as their contents.
 
     Parameters
     ----------
     **options
-        As of `rich.console.Console`.
+        Options of `rich.console.Console`.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, markup=False, emoji=False, highlight=False)
+        if not self.is_terminal and "width" not in options:
+            self.width = _UNLIMITED_WIDTH
 
     def render_str(self, text: str, **style: Any) -> Text:
-        """Make the text to print of any text: a line, or a table's title or cell."""
+        """Convert a string to printable text: a line, or the title or a cell of a table."""
         return super().render_str(printable(text), **style)
 
     def say(self, text: str) -> None:
-        """Print a line, however long."""
+        """Print a line without wrapping it."""
         self.print(text, soft_wrap=True)
 
 
 STAGES = ("read", "shuffle", "by user", "by item", "check")
+_UNLIMITED_WIDTH = 1 << 20
 
 
 def described(figures: EpochFigures) -> str:
-    """Return an epoch's figures in words."""
+    """Return a line with the figures of an epoch."""
     test = "" if figures.test_rmse is None else f"  test RMSE {figures.test_rmse:.4f}"
     return f"objective {figures.objective:,.2f}  RMSE {figures.train_rmse:.4f}{test}"
 
 
 @contextmanager
 def preparing(console: Screen) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far `prepare` is, and stages after it; nothing where output is no terminal."""
+    """Show a progress bar for each stage of `prepare`, and for later stages; only in a terminal."""
     with _bar(console, "") as progress:
         tasks = {stage: progress.add_task(f"{stage:8}", total=None) for stage in STAGES}
 
@@ -71,7 +76,7 @@ def preparing(console: Screen) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def training(console: Screen, n_epochs: int) -> Iterator[Listener]:
-    """Show a training: a bar of epochs and half-epochs in a terminal, a line an epoch elsewhere."""
+    """Show a training: a bar of epochs and half-epochs in a terminal, else a line per epoch."""
     if not console.is_terminal:
         yield Listener(
             epoch=lambda figures: console.say(
@@ -85,21 +90,21 @@ def training(console: Screen, n_epochs: int) -> Iterator[Listener]:
         (shown,) = progress.tasks
 
         def show(figures: EpochFigures) -> None:
-            # The half-epochs after it are on the way already.
+            # Half-epochs of the next epoch may have completed before this epoch's figures arrive.
             completed = max(shown.completed, figures.epoch)
             progress.update(task, completed=completed, figures=described(figures))
 
-        def show_half_epoch(its: HalfEpochProgress) -> None:
-            partition = f"{its.done:>{len(str(its.total))}}/{its.total}"
-            text = f"epoch, {its.side} {partition}"
-            progress.update(task, completed=its.epochs, description=text)
+        def show_half_epoch(current: HalfEpochProgress) -> None:
+            partition = f"{current.done:>{len(str(current.total))}}/{current.total}"
+            text = f"epoch, {current.side} {partition}"
+            progress.update(task, completed=current.epochs, description=text)
 
         yield Listener(epoch=show, progress=show_half_epoch)
 
 
 @contextmanager
 def counting(console: Screen, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many of something are done; nothing where the output is not a terminal."""
+    """Show a progress bar that counts; nothing if the output is not a terminal."""
     with _bar(console, "") as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -107,21 +112,21 @@ def counting(console: Screen, what: str) -> Iterator[Callable[[int, int], None]]
 
 @contextmanager
 def tuning(console: Screen) -> Iterator[Callable[[int, int, float | None], None]]:
-    """Show how many trainings of a search are done and the best measure so far."""
+    """Show the number of completed trainings of a search and the best value so far."""
     with _bar(console, "{task.fields[best]}") as progress:
         task = progress.add_task("tune", total=None, best="")
 
         def show(done: int, total: int, best: float | None) -> None:
-            told = "" if best is None else f"best {best:.4f}"
-            progress.update(task, completed=done, total=total, best=told)
-            if not console.is_terminal and told:
-                console.say(f"training {done:>4}/{total}  {told}")
+            best_text = "" if best is None else f"best {best:.4f}"
+            progress.update(task, completed=done, total=total, best=best_text)
+            if not console.is_terminal and best_text:
+                console.say(f"training {done:>4}/{total}  {best_text}")
 
         yield show
 
 
 def described_tuning(tuning: Tuning, n_rows: int = 10) -> pd.DataFrame:
-    """Return the best trials of a search as a table, each with the settings that vary."""
+    """Return the best trials of a search as a table, with the settings that vary between them."""
     ended = [trial for trial in tuning.trials if trial.value is not None and not trial.pruned]
     ended.sort(key=lambda trial: trial.value or 0.0, reverse=tuning.measure == "ndcg")
     rows = [{**trial.settings.to_json(), tuning.measure: trial.value} for trial in ended]
@@ -145,7 +150,7 @@ def _bar(console: Screen, text: str) -> Progress:
 
 
 class Download:
-    """A progress bar with tqdm's interface, as pooch wants it."""
+    """A progress bar with tqdm's interface, which pooch requires."""
 
     def __init__(self, console: Screen) -> None:
         self._progress = _bar(console, "")
@@ -153,16 +158,16 @@ class Download:
         self.total = 0
 
     def update(self, n_bytes: int) -> None:
-        """Add bytes."""
+        """Advance by a number of bytes."""
         self._progress.start()
         self._progress.update(self._task, advance=n_bytes, total=self.total)
 
     def reset(self) -> None:
-        """Start over."""
+        """Reset the bar to zero."""
         self._progress.reset(self._task)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.stop()
 
 
@@ -172,7 +177,8 @@ def table_of(frame: pd.DataFrame, title: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", min_width=cell_len(title))
     for name in frame.columns:
         is_number = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(str(name), justify="right" if is_number else "left")
+        # In a narrow terminal, long values continue on the next line of their cell.
+        table.add_column(str(name), justify="right" if is_number else "left", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     return table
@@ -185,31 +191,31 @@ def described_plan(plan: Plan, title: str) -> Table:
     rows = {
         "process": in_words(memory.process),
         "blocks of ratings": in_words(memory.blocks),
-        "states of both sides": in_words(memory.states),
+        "factors of both sides": in_words(memory.states),
         f"temporaries ({memory.phase})": in_words(memory.temporaries),
-        "a worker at its peak": in_words(memory.peak),
-        "its limit": f"{in_words(shape.memory)}{'' if plan.fits else ': too little'}"
+        "peak of a worker": in_words(memory.peak),
+        "memory limit": f"{in_words(shape.memory)}{'' if plan.fits else ': too little'}"
         if shape.memory
         else "none",
-        "the model on disk": in_words(plan.disk.model),
+        "model on disk": in_words(plan.disk.model),
         "checkpoints and samples": in_words(plan.disk.checkpoints),
         "partitions": f"{have}; best {plan.best_partitions}",
-        "tasks an epoch": f"{plan.tasks_per_epoch:,}",
-        "seconds an epoch": f"{plan.epoch_seconds:.3g}",
-        "seconds in all": f"{plan.training_seconds:.3g}",
+        "tasks per epoch": f"{plan.tasks_per_epoch:,}",
+        "seconds per epoch": f"{plan.epoch_seconds:.3g}",
+        "seconds in total": f"{plan.training_seconds:.3g}",
     }
-    return table_of(pd.DataFrame({"needs": list(rows), "about": list(rows.values())}), title)
+    return table_of(pd.DataFrame({"resource": list(rows), "estimate": list(rows.values())}), title)
 
 
 def described_evaluation(evaluation: Evaluation) -> list[tuple[str, pd.DataFrame]]:
-    """Return an evaluation as titled tables: errors and ranked lists."""
+    """Return an evaluation as tables with titles: errors, ranked lists, calibration."""
     cold = (
         f", {evaluation.n_cold:,} of them scored by the fallback: {evaluation.cold_users:,} users "
         f"and {evaluation.cold_items:,} items have no training ratings"
     )
     lists = (
-        f"Lists of {evaluation.settings.k} for {evaluation.n_lists:,} users; a relevant item has "
-        f"{evaluation.held_out_popularity:,.0f} training ratings on average"
+        f"Ranked lists of {evaluation.settings.k} items for {evaluation.n_lists:,} users; a "
+        f"relevant item has {evaluation.held_out_popularity:,.0f} training ratings on average"
     )
     tables = [
         (
@@ -220,20 +226,20 @@ def described_evaluation(evaluation: Evaluation) -> list[tuple[str, pd.DataFrame
     ]
     if evaluation.calibration is not None:
         title = (
-            "Share of held-out ratings in their intervals; a rating's standard deviation is "
-            f"{evaluation.calibration.deviation:.3f} on average"
+            "Share of held-out ratings inside their predictive intervals; the mean standard "
+            f"deviation is {evaluation.calibration.deviation:.3f}"
         )
         tables.append((title, _intervals(evaluation.calibration)))
     return tables
 
 
 def _intervals(calibration: Calibration) -> pd.DataFrame:
-    columns = {f"{its.level:.0%}": [its.coverage] for its in calibration.intervals}
+    columns = {f"{each.level:.0%}": [each.coverage] for each in calibration.intervals}
     return pd.DataFrame(columns, index=["model"]).rename_axis("").reset_index()
 
 
 def _figures_by_name(figures: Mapping[str, Errors | Ranking]) -> pd.DataFrame:
-    columns = {name: asdict(its) for name, its in figures.items()}
+    columns = {name: asdict(measured) for name, measured in figures.items()}
     return pd.DataFrame(columns).rename_axis("").reset_index()
 
 

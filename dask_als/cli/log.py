@@ -1,4 +1,4 @@
-"""What `train` and `run` say while they run: lines for people, or a JSON object a line."""
+"""Logs of `train` and `run`: text for people, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dask_als.data.prepare import Progress
 from dask_als.jobs.result import JobResult, StepResult
 from dask_als.monitor.trace import traced
 
-Told = Callable[[HalfEpochTimes], None]
+OnHalfEpoch = Callable[[HalfEpochTimes], None]
 
 
 class TextLog:
@@ -30,10 +30,10 @@ class TextLog:
     ----------
     screen : console.Screen
     half_epoch : callable, optional
-        Told of each half-epoch of a training.
+        Called after each half-epoch of a training.
     """
 
-    def __init__(self, screen: console.Screen, half_epoch: Told = ignore) -> None:
+    def __init__(self, screen: console.Screen, half_epoch: OnHalfEpoch = ignore) -> None:
         self._screen = screen
         self._half_epoch = half_epoch
 
@@ -42,13 +42,13 @@ class TextLog:
         self._screen.say(text)
 
     def started(self, step: str, reason: str, replaced: list[str]) -> None:
-        """Say that a step of a job begins, and what it replaces."""
+        """Print that a step of a job starts, and what it replaces."""
         self.say(f"{step}: {reason}")
         for path in replaced:
             self.say(f"{step}: replaces {path}")
 
     def ended(self, step: StepResult) -> None:
-        """Say how a step of a job went."""
+        """Print the result of a step."""
         how = f"{step.seconds:.2f} s" if step.status == "done" else f"skipped, {step.reason}"
         self.say(f"{step.step}: {how}")
         self.say(f"{step.step}: {_in_words(step.figures)}")
@@ -64,16 +64,16 @@ class TextLog:
             yield replace(listener, half_epoch=self._half_epoch)
 
     def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """Show how many of something are done."""
+        """Show a progress bar that counts."""
         return console.counting(self._screen, what)
 
     def model(self, path: str, figures: EpochFigures) -> None:
-        """Say how good a model is, and where."""
+        """Print the figures of a model and its path."""
         self.say(console.described(figures))
         self.say(f"model    {storage.absolute(path)}")
 
     def result(self, result: JobResult) -> None:
-        """Say what ran, what it took and where things are."""
+        """Print the steps of a job, their times and the paths of their results."""
         frame = pd.DataFrame(
             [(step.step, step.status, step.seconds) for step in result.steps],
             columns=["step", "status", "seconds"],
@@ -85,34 +85,34 @@ class TextLog:
 
 
 class JsonLog:
-    """A JSON object a line: `time`, `event`, and what belongs to the event.
+    """One JSON object per line: `time`, `event`, and the values of the event.
 
     Parameters
     ----------
     file : text file
     half_epoch : callable, optional
-        Told of each half-epoch of a training.
+        Called after each half-epoch of a training.
     """
 
-    def __init__(self, file: IO[str], half_epoch: Told = ignore) -> None:
+    def __init__(self, file: IO[str], half_epoch: OnHalfEpoch = ignore) -> None:
         self._file = file
         self._half_epoch = half_epoch
 
     def say(self, text: str) -> None:
-        """Write what has no event of its own."""
+        """Write a message that is not another event."""
         self._write("message", message=text)
 
     def started(self, step: str, reason: str, replaced: list[str]) -> None:
-        """Write that a step of a job begins, and what it replaces."""
+        """Write that a step of a job starts, and what it replaces."""
         self._write("started", step=step, reason=reason, replaces=replaced)
 
     def ended(self, step: StepResult) -> None:
-        """Write how a step of a job went."""
+        """Write the result of a step."""
         self._write("ended", **asdict(step))
 
     @contextmanager
     def preparing(self) -> Iterator[Progress]:
-        """Write the stages of `prepare` that are complete."""
+        """Write each completed stage of `prepare`."""
 
         def show(stage: str, done: int, total: int) -> None:
             if done == total:
@@ -122,7 +122,7 @@ class JsonLog:
 
     @contextmanager
     def training(self, n_epochs: int) -> Iterator[Listener]:
-        """Write epochs."""
+        """Write each epoch."""
 
         def show(figures: EpochFigures) -> None:
             self._write("epoch", epochs=n_epochs, **figures.to_json())
@@ -131,7 +131,7 @@ class JsonLog:
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Write that all of something are done."""
+        """Write that a count is complete."""
 
         def show(done: int, total: int) -> None:
             if done == total:
@@ -140,11 +140,11 @@ class JsonLog:
         yield show
 
     def model(self, path: str, figures: EpochFigures) -> None:
-        """Write how good a model is, and where."""
+        """Write the figures of a model and its path."""
         self._write("model", path=storage.absolute(path), **figures.to_json())
 
     def result(self, result: JobResult) -> None:
-        """Write what ran."""
+        """Write the result of a job."""
         self._write("result", **result.to_json())
 
     def _write(self, event: str, **values: Any) -> None:
@@ -153,7 +153,7 @@ class JsonLog:
 
 
 def _in_words(figures: dict[str, Any]) -> str:
-    """Return named numbers, and groups of them, as text."""
+    """Return a text of figures by name; a nested group is in parentheses."""
     words = []
     for name, value in figures.items():
         if isinstance(value, dict):
@@ -170,7 +170,7 @@ Log = TextLog | JsonLog
 
 @contextmanager
 def log_of(log_format: str, trace: str | None, *, to_stderr: bool = False) -> Iterator[Log]:
-    """Give the log that the options ask for.
+    """Yield the log that the options select.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def log_of(log_format: str, trace: str | None, *, to_stderr: bool = False) -> It
     trace : str, optional
         A file for the times of half-epochs.
     to_stderr : bool, optional
-        Whether standard output is for a result.
+        Write to standard error, because standard output is for the result.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The command line: its commands by name; an error becomes one line and an exit code."""
+"""The command line: commands by name; an error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dask_als.errors import DaskALSError
 
 _USAGE = 2
 
-# In the order of use. Each is a module of `dask_als.cli.commands`, imported when it is asked for.
+# In the order of use. Each is a module of `dask_als.cli.commands`, imported only when it runs.
 COMMANDS = (
     "demo",
     "fetch",
@@ -29,6 +29,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "recommend",
+    "export",
     "similar",
     "explain",
     "fold-in",
@@ -46,7 +47,7 @@ COMMANDS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    # Entered first: an import may drop a KeyboardInterrupt, too.
+    # Entered before any other import, as an import may swallow a KeyboardInterrupt.
     with outlets.lasting(), interrupts.noticed(), _log_on_stderr():
         code = _run(sys.argv[1:] if arguments is None else arguments)
     if code:
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run the command line and return the exit code; a signal ends the process here."""
+    """Run the command line and return the exit code; after a signal, end the process."""
     try:
         cli.main(arguments, prog_name="dask-als", standalone_mode=False)
         outlets.check_written()
@@ -64,7 +65,7 @@ def _run(arguments: list[str]) -> int:
         interrupt = _signal_behind(error)
         code, message = _last_words(interrupt or error)
         if message:
-            with suppress(OSError):  # The terminal may be gone.
+            with suppress(OSError):  # The terminal may be closed.
                 click.echo(f"dask-als: {printable(' '.join(message.split()))}", err=True)
         if interrupt:
             interrupts.end_process(code)
@@ -73,9 +74,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """Return what a signal raised, if that is where an error comes from.
+    """Return the KeyboardInterrupt of a signal if it caused an error, else None.
 
-    click makes an `Abort` of it, and Python a RuntimeError where a class is being made.
+    click converts it to `Abort`; Python converts it to RuntimeError during class creation.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
@@ -85,7 +86,7 @@ def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
-    """Show what the package logs as lines on stderr: warnings, and more with ``--verbose``."""
+    """Write log messages of the package to stderr: warnings, with ``--verbose`` from INFO on."""
     logger = logging.getLogger("dask_als")
     level = logger.level
     if not logger.handlers:
@@ -102,7 +103,7 @@ class _Lines(logging.Handler):
 
 
 def _last_words(error: BaseException) -> tuple[int, str]:
-    """Return the exit code and the one line that an error ends with."""
+    """Return the exit code and the one-line message of an error."""
     match error:
         case click.exceptions.Exit():
             return error.exit_code, ""
@@ -113,10 +114,10 @@ def _last_words(error: BaseException) -> tuple[int, str]:
         case KeyboardInterrupt():
             word = interrupts.word_for(error)
             return interrupts.exit_code(error), f"{word}; nothing was left half-written"
-        case click.Abort():  # Of a question that nobody answers.
+        case click.Abort():  # A prompt without an answer.
             return _last_words(KeyboardInterrupt())
         case _:
-            return 1, f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+            return 1, f"unexpected {type(error).__name__}: {error} (--debug shows the traceback)"
 
 
 class _Commands(click.Group):
@@ -128,7 +129,7 @@ class _Commands(click.Group):
             return None
         module = import_module(f"dask_als.cli.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        # click's mark of lines to keep, as it is written in a raw docstring.
+        # In a raw docstring, click's marker for preserved lines is two characters.
         command.help = (command.help or "").replace("\\b\n", "\b\n")
         return command
 

@@ -1,4 +1,4 @@
-"""Standard output and error that may go away without taking the work with them."""
+"""Standard output and error whose loss does not end the command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dask_als.errors import JobError
 
 
 class _Outlet(io.FileIO):
-    """What is written here gets lost if nobody can take it; the first error is kept."""
+    """A raw stream that keeps the first write error and discards all later output."""
 
     error: OSError | None = None
 
@@ -26,10 +26,10 @@ class _Outlet(io.FileIO):
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Let the block go on if a reader of the standard streams goes away, or their disk is full.
+    """Let the block continue if a reader closes the standard streams or their disk is full.
 
-    Text that the streams' encoding does not know is written with backslashes. A stream that is not
-    this process's own, such as that of a test, stays as it is.
+    Characters outside the encoding of a stream are written as backslash escapes. A stream that was
+    replaced already, for instance by a test, is left alone.
     """
     before = sys.stdout, sys.stderr
     for name in ("stdout", "stderr"):
@@ -45,12 +45,12 @@ def lasting() -> Iterator[None]:
 
 
 def check_written() -> None:
-    """Check that standard output was written, as far as it was wanted.
+    """Check that standard output was written.
 
     Raises
     ------
     JobError
-        If it was lost, other than by a reader that wanted no more.
+        If output was lost for another reason than a closed pipe.
     """
     outlet = _outlet()
     if outlet is None:
@@ -61,19 +61,19 @@ def check_written() -> None:
 
 
 def is_read() -> bool:
-    """Tell whether standard output still has a reader, as far as is known."""
+    """Return whether no write to standard output has failed so far."""
     outlet = _outlet()
     return outlet is None or outlet.error is None
 
 
 def _outlet() -> _Outlet | None:
-    """Return what standard output is written to, if it is lasting."""
+    """Return the raw stream of standard output if `lasting` replaced it, else None."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw if isinstance(raw, _Outlet) else None
 
 
 def _replace(name: str) -> None:
-    """Put a lasting stream in the place of one of this process's own."""
+    """Replace a standard stream of this process."""
     stream = getattr(sys, name)
     if stream is None or stream is not getattr(sys, f"__{name}__"):
         return

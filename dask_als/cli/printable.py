@@ -1,24 +1,24 @@
-"""Text of others, as a terminal may show it: what would control the terminal is made visible."""
+"""Make control characters visible in untrusted text before a terminal shows it."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# They let a text read as another one, right to left or in another order.
+# Bidirectional controls change the order in which text is displayed.
 _BIDIRECTIONAL = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
-# Control characters, halves of characters, and what ends a line or a paragraph.
+# Unicode categories: control characters, surrogates, line and paragraph separators.
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return a text with its control characters written out, as in ``\x1b``.
+    r"""Return a text with control characters escaped, as in ``\x1b``.
 
     Parameters
     ----------
     keep : str, optional
-        Control characters that stay.
+        Control characters that are not escaped.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -29,7 +29,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return the same for a text of several lines."""
+    """Escape control characters in a text of several lines; keep line ends and tabs."""
     return printable(text, keep="\n\t")
 
 

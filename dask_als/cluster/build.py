@@ -1,6 +1,6 @@
-"""What decides the bits that a process computes: packages, our sources, the processor.
+"""The build of a process: versions of packages, our sources, and the processor.
 
-Two processes of the same build give the same bits; of others, nobody knows.
+Processes of the same build compute the same bits; others may not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FUSED = "fused multiply-add"
 
 @cache
 def build_of_this_process() -> dict[str, str]:
-    """Return what decides the bits, by name; the same for all processes that agree."""
+    """Return the build of this process, by name of each component."""
     from numba.core.registry import cpu_target
 
     features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
@@ -29,13 +29,13 @@ def build_of_this_process() -> dict[str, str]:
         **{name: _version(name) for name in _PACKAGES},
         _SOURCES: digest_of_modules(Path(__file__).parents[1]),
         "processor": platform.machine(),
-        # Which numba takes from the processor, or from NUMBA_CPU_FEATURES.
+        # Numba detects it, or reads it from NUMBA_CPU_FEATURES.
         _FUSED: "yes" if "+fma" in features else "no",
     }
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> str:
-    """Return, in words, what another process has that this one has not; empty if nothing."""
+    """Return the differences of another build from the one here, in words, or an empty text."""
     return ", ".join(
         f"other {name}" if name == _SOURCES else f"{name} {there.get(name)} (here {value})"
         for name, value in here.items()

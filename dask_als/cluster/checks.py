@@ -1,4 +1,4 @@
-"""Whether a cluster that somebody else started can do our work, told before it begins."""
+"""Check before a run that a cluster started by somebody else can do it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dask_als.cluster.build import build_of_this_process, differences
 from dask_als.core import json_files, storage
 from dask_als.errors import InputError
 
-# Of these, other versions fail in the middle of a job, or give other bits.
+# Other versions of these may fail during a job or give other bits.
 _PACKAGES = ("dask_als", "dask", "distributed", "numba", "numpy", "pyarrow")
 
 
 def check_versions(client: Client) -> None:
-    """Check that scheduler and workers have what this process has.
+    """Check that scheduler and workers have the same versions as this process.
 
     Raises
     ------
     InputError
-        If they have not; it names one of them, and what differs.
+        If one of them differs; it names that one and the versions.
     """
     found = client.get_versions(packages=list(_PACKAGES))
     here = _versions(found["client"])
@@ -47,12 +47,12 @@ def _versions(found: dict[str, Any]) -> dict[str, str | None]:
 
 
 def check_builds(client: Client) -> None:
-    """Check that workers have our sources, and a processor, that give the bits of this process.
+    """Check that all workers have the same build as this process, so that they give the same bits.
 
     Raises
     ------
     InputError
-        If one has not; it names the worker, and what differs.
+        If one differs; it names the worker, and the difference.
     """
     here = build_of_this_process()
     for worker, there in client.run(build_of_this_process, on_error="return").items():
@@ -68,12 +68,12 @@ def check_builds(client: Client) -> None:
 
 
 def check_storage(client: Client, directory: str) -> None:
-    """Check that each worker reads what this process writes, and the other way round.
+    """Check that each worker can read the files of this process, and vice versa.
 
     Raises
     ------
     InputError
-        If one does not; it names the worker and the directory.
+        If one cannot; it names the worker and the directory.
     """
     probe = storage.join(directory, f".probe-{uuid.uuid4().hex[:8]}")
     path = storage.absolute(probe)
@@ -103,7 +103,7 @@ def check_files(client: Client, paths: Sequence[str]) -> None:
     """
     wanted = [storage.absolute(path) for path in paths]
     for worker, missing in client.run(_unseen, wanted, on_error="return").items():
-        if isinstance(missing, BaseException):  # Of an object store that refuses, for one.
+        if isinstance(missing, BaseException):  # For example, the object store refuses access.
             missing = f"one of {', '.join(wanted)} ({storage.first_line(missing)})"
         if missing is not None:
             raise InputError(
@@ -113,12 +113,12 @@ def check_files(client: Client, paths: Sequence[str]) -> None:
 
 
 def _unseen(paths: list[str]) -> str | None:
-    """Return the first path that is not there; runs on a worker."""
+    """Return the first path that does not exist; runs on a worker."""
     return next((path for path in paths if not storage.exists(path)), None)
 
 
 def _answer(path: str) -> str:
-    """Read what was written, write an answer beside it and return its path; runs on a worker."""
+    """Read the driver's file, write an answer beside it and return its path; runs on a worker."""
     json_files.read_json(storage.join(path, "question"))
     answer = storage.join(path, f"answer-{uuid.uuid4().hex[:8]}")
     json_files.write_json(answer, "shared")

@@ -1,4 +1,4 @@
-"""Connections to a cluster: one that runs, one on Kubernetes, or a local one for the block."""
+"""Connections to a cluster: at an address, on Kubernetes, or a temporary local one."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from dask_als.errors import ClusterLostError, InputError, JobError
 
 _ANY_PORT = "127.0.0.1:0"
 WORKER_ENVIRONMENT = {
-    # Arrow's own allocator keeps what reading took: 100 MB of 900 at 20 M ratings.
+    # Arrow's own allocator keeps memory after reading: 100 MB of 900 at 20 M ratings.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
-    # What an epoch frees, the next one needs: a tenth of its time if the system gets it back.
+    # Each epoch reuses the memory of the last. Returning it to the system takes 10 % of the time.
     "MALLOC_MMAP_THRESHOLD_": 4 << 20,
     "MALLOC_TRIM_THRESHOLD_": 64 << 20,
 }
@@ -42,7 +42,7 @@ _DASK_SETTINGS = {
         f"distributed.nanny.pre-spawn-environ.{name}": value
         for name, value in WORKER_ENVIRONMENT.items()
     },
-    # By default each process looks at itself 50 or 100 times a second: 2 % of two cores.
+    # By default each process samples itself 50 or 100 times a second: 2 % of two cores.
     "distributed.admin.tick.interval": "200ms",
     "distributed.worker.profile.interval": "100ms",
 }
@@ -55,7 +55,7 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
     Raises
     ------
     InputError
-        If the address cannot be understood.
+        If the address is malformed.
     JobError
         If there is no scheduler at the address.
     """
@@ -78,8 +78,8 @@ def connected(settings: ClusterSettings) -> Iterator[Client]:
         return
     client = _client_at(settings)
     if isinstance(client, Exception):
-        # One that failed has to go now: its finalizer, run by the garbage collector while the next
-        # one starts, would wait for a lock that the next one holds.
+        # Collect the failed client now: its finalizer would deadlock if the garbage collector ran
+        # it while the next client starts.
         gc.collect()
         raise client
     with interrupts.noticed(), silence_logging_cmgr(settings.logs), lifecycle.connection(client):
@@ -120,7 +120,7 @@ def _client_at(settings: ClusterSettings) -> Client | InputError | JobError:
 
 
 async def _check_that_it_answers(settings: ClusterSettings) -> None:
-    # Dask waits without end for the first word of an address that accepts connections.
+    # Dask waits forever for a peer that accepts the connection but never answers.
     security = settings.security or Security()
     connecting = connect(
         settings.address,
@@ -132,7 +132,7 @@ async def _check_that_it_answers(settings: ClusterSettings) -> None:
 
 
 def current_client() -> Client | None:
-    """Return the client that Dask would use now, if there is one."""
+    """Return Dask's current client, if there is one."""
     try:
         return Client.current()
     except ValueError:
@@ -141,7 +141,7 @@ def current_client() -> Client | None:
 
 @contextmanager
 def in_process_client() -> Iterator[Client]:
-    """Run tasks on threads of this process, for the block."""
+    """Yield a client that runs tasks in threads of this process."""
     path = unguessable_path()
     with (
         local_settings(path),
@@ -168,7 +168,7 @@ def _cluster_in_process(path: str) -> GuardedCluster:
 def _local_cluster(settings: ClusterSettings, path: str) -> GuardedCluster:
     security = settings.security or (temporary_security() if settings.private else Security())
     with interrupts.deferred(), warnings.catch_warnings():
-        # We say where the dashboard is, so it may be where no other one is.
+        # If the port is taken, Dask takes another, and we print the dashboard's address anyway.
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
         return GuardedCluster(
             path=path,

@@ -1,4 +1,4 @@
-"""Runs tasks on a Dask cluster, and notices when workers or the scheduler are lost."""
+"""Run tasks on a Dask cluster, and raise errors when workers or the scheduler are lost."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from dask_als.monitor.watcher import watched
 _SECONDS_BETWEEN_CHECKS = 2.0
 _SECONDS_UNTIL_STALLED = 10.0
 _SECONDS_BETWEEN_BATCHES = 0.01
-# A connection may close while an answer is on its way; tasks of ours open none.
+# A connection may close while an answer is on its way. Our tasks open no connections of their own.
 _SCHEDULER_LOST = (CancelledError, asyncio.CancelledError, ClosedClientError, CommClosedError)
 
 
 class _Handle:
-    """Stands for a task: its key, and its future once the task is submitted to Dask."""
+    """The handle of a task: its key, and its future once the task is submitted to Dask."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -107,7 +107,7 @@ class DaskExecutor:
 
     @property
     def shape(self) -> Shape:
-        """The present workers: the largest number of threads and the lowest memory limit of one."""
+        """The current workers, with the largest number of threads and the lowest memory limit."""
         with self._losses_as_errors(), _timeouts_as_losses():
             workers = workers_of(self._client)
         limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
@@ -120,17 +120,17 @@ class DaskExecutor:
     def submit(
         self, function: Callable[..., Any], *args: Any, key: str, worker: str | None = None
     ) -> Any:
-        """Return the handle of a new task; Dask gets the task when a result is waited for."""
+        """Return the handle of a new task; it is submitted to Dask when a result is waited for."""
         handle = _Handle(unique_key(key, self._run, next(self._submitted)))
         self._pending.append(_PendingTask(handle, function, args, worker))
         return handle
 
     def _submit_pending(self) -> None:
-        # All in one graph: a graph costs the scheduler about as much as a task.
+        # In one graph, because a graph costs the scheduler about as much as a task.
         pending, self._pending = self._pending, []
         if not pending:
             return
-        # Not `delayed`: each object holds the graph of all its dependencies, which grows squared.
+        # Not `delayed`: each object holds the graph of all its dependencies: quadratic growth.
         homes = {one.handle.key: [one.worker] if one.worker else [] for one in pending}
         elsewhere = {key: bool(home) for key, home in homes.items()}
         with annotate(workers=homes.__getitem__, allow_other_workers=elsewhere.__getitem__):
@@ -138,7 +138,7 @@ class DaskExecutor:
                 Graph((one.handle.key, one.task) for one in pending),
                 list(homes),
                 sync=False,
-                # By default, graphs within 100 ms share a priority, and metrics are computed late.
+                # By default, graphs within 100 ms share a priority, which delays the figures.
                 fifo_timeout=0,
             )
         for one, future in zip(pending, futures, strict=True):
@@ -150,7 +150,7 @@ class DaskExecutor:
         Raises
         ------
         WorkersLostError
-            If one worker after another died under a task.
+            If a task lost too many workers, or the scheduler has stalled.
         ClusterLostError
             If the scheduler is gone, or no worker comes back.
         """
@@ -191,7 +191,7 @@ class DaskExecutor:
     def watched(
         self, run: RunInfo, listener: Listener
     ) -> AbstractContextManager[Callable[[EpochFigures], None]]:
-        """Show a training on the scheduler's dashboard and among its metrics for the block."""
+        """Show a training on the scheduler's dashboard and in its metrics during the block."""
         return watched(self._client, self._run, run, listener)
 
     @contextmanager
@@ -215,7 +215,7 @@ class _WorkerWatch:
         self._workers_at = self._tasks_at = self._checked_at = time.monotonic()
 
     def check(self) -> None:
-        """Raise if waiting is of no use any more.
+        """Raise if it is useless to wait any longer.
 
         Raises
         ------
@@ -259,7 +259,7 @@ def _tasks_by_worker(client: Client) -> dict[str, tuple[str, ...]]:
 def _timeouts_as_losses() -> Iterator[None]:
     """Raise CancelledError if the scheduler does not answer.
 
-    An OSError of a task must not be taken for that, so only calls of the scheduler run in here.
+    Only for calls of the scheduler: an OSError that a task raised must not be mistaken for a loss.
     """
     try:
         yield

@@ -1,9 +1,9 @@
-"""Workers that join a cluster while it works for us: those of another build are sent away.
+"""Reject workers of another build that join the cluster during a run.
 
-Dask gives a worker its plugins when it joins, and the worker reads no tasks before they are set
-up. So it is the worker that compares itself with what the run was started with. If it differs, it
-leaves before it has computed anything: the scheduler forgets it, in one step with the tasks that
-were meant for it, and the driver is told why.
+Dask gives plugins to a worker when it joins, and the worker takes no tasks before they are set up.
+So each worker compares its own build with that of the run. If they differ, it leaves before it has
+computed anything. The scheduler removes it and reassigns its tasks in one step, and the driver logs
+the reason.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from dask_als.dask_internals import (
 
 
 def guard(client: Client, tell: Callable[[str], object]) -> None:
-    """Send workers of another build away that join from now on, until the client closes.
+    """Reject workers of another build that join from now on, until the client closes.
 
-    Those that are there already are for `cluster_check` to look at, after this.
+    Afterwards, `checks.check_builds` checks the workers that are there already.
 
     Parameters
     ----------
     tell : callable
-        Told of each that was sent away, in a line, from another thread.
+        Called from another thread with one line for each rejected worker.
     """
     name = f"dask-als-guard-{uuid.uuid4().hex[:8]}"
     client.subscribe_topic(name, lambda event: tell(event[1]))
@@ -41,16 +41,16 @@ def guard(client: Client, tell: Callable[[str], object]) -> None:
 
 
 class GuardPlugin(SchedulerPlugin):  # type: ignore[misc]
-    """Gives workers that join a `GuardedWorker`; ends with its client.
+    """Gives a `GuardedWorker` to workers that join; removed with its client.
 
     Parameters
     ----------
     name : str
-        Of the plugin, and of the topic that tells of workers that were sent away.
+        The name of the plugin, and of the topic for messages about rejected workers.
     client : str
-        Whose run it guards.
+        The id of the client whose run it guards.
     build : dict of str to str
-        What the run was started with.
+        The build of the run, see `build_of_this_process`.
     """
 
     def __init__(self, name: str, client: str, build: dict[str, str]) -> None:
@@ -59,24 +59,24 @@ class GuardPlugin(SchedulerPlugin):  # type: ignore[misc]
         self._build = build
 
     def start(self, scheduler: Any) -> None:
-        """Begin to guard."""
+        """Start guarding."""
         give_to_joining_workers(scheduler, self.name, GuardedWorker(self.name, self._build))
 
     def remove_client(self, scheduler: Any, client: str) -> None:
-        """End with the client, also if that was killed."""
+        """Stop guarding when the client has gone, even if it was killed."""
         if client == self._client:
             drop_plugin(scheduler, self.name)
 
 
 class GuardedWorker(WorkerPlugin):  # type: ignore[misc]
-    """Compares a worker with what the run was started with, before it takes tasks.
+    """Compares a worker's build with that of the run, before it takes tasks.
 
     Parameters
     ----------
     name : str
-        Of the plugin, and of the topic that tells of workers that were sent away.
+        The name of the plugin, and of the topic for messages about rejected workers.
     build : dict of str to str
-        What the run was started with.
+        The build of the run, see `build_of_this_process`.
     """
 
     def __init__(self, name: str, build: Mapping[str, str]) -> None:
@@ -84,9 +84,9 @@ class GuardedWorker(WorkerPlugin):  # type: ignore[misc]
         self._build = build
 
     async def setup(self, worker: Any) -> None:
-        """Compare; if anything differs, leave."""
+        """Compare the builds; leave the cluster if they differ."""
         try:
-            # In a thread: to import numba takes a second.
+            # In a thread, as importing numba takes a second.
             differing = differences(self._build, await asyncio.to_thread(build_of_this_process))
         except Exception as error:
             differing = f"no build that it can tell ({storage.first_line(error)})"
@@ -101,5 +101,5 @@ class GuardedWorker(WorkerPlugin):  # type: ignore[misc]
             await unregister(worker, reason=f"{self.name}-sent-away")
             await worker.scheduler.log_event(topic=self.name, msg=text)
         finally:
-            # Later: its nanny, which must not start it again, answers once it is up.
+            # Later: the nanny must not restart it, and answers only after this setup has ended.
             worker.loop.add_callback(worker.close, reason=text)

@@ -1,4 +1,4 @@
-"""Ctrl-C, and what else asks a process to end: it ends at once, whenever the signal comes."""
+"""Ctrl-C and other signals that ask a process to end: it ends at once, at any moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS_UNTIL_RAISED_AGAIN = 0.02
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, or SIGHUP: somebody asked this process to end."""
+    """SIGTERM or SIGHUP asked this process to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__("terminated")
@@ -43,13 +43,13 @@ _received = _Received()
 
 @contextmanager
 def noticed() -> Iterator[None]:
-    """Have the first signal end the block, and the clean-up after it left in peace by others.
+    """End the block at the first signal, and ignore later signals during the clean-up.
 
     The first Ctrl-C raises KeyboardInterrupt, the first SIGTERM or SIGHUP `Terminated`. Python
-    drops an exception that comes up in a callback, say of the garbage collector, so it is raised
-    again, and is noted for `raise_if_interrupted`. A `Terminated` that leaves the block ends the
-    process by its signal, as it would have without the block. Nothing changes within another such
-    block, outside of the main thread, and for signals that have a handler already.
+    drops an exception that a signal raises in a callback, say of the garbage collector, so it is
+    raised again, and is noted for `raise_if_interrupted`. A `Terminated` that leaves the block ends
+    the process by its signal, as without the block. This has no effect inside another such block,
+    outside of the main thread, and on signals that already have a handler.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is _note_and_raise:
@@ -81,7 +81,7 @@ def noticed() -> Iterator[None]:
 
 
 def silence_abandoned_waits() -> None:
-    """Keep asyncio from complaining of tasks and coroutines that nobody waits for any more."""
+    """Silence asyncio's complaints about tasks and coroutines that nobody waits for any more."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
@@ -97,7 +97,7 @@ def _is_free(number: int) -> bool:
 
 
 def _note_and_raise(number: int, _frame: FrameType | None) -> None:
-    # A second one would break off the clean-up after the first.
+    # A second one would interrupt the clean-up after the first.
     if _received.number is None or _received.was_dropped:
         _received.number, _received.was_dropped = number, False
         raise _exception(number)
@@ -109,7 +109,7 @@ def _raise_again(_number: int, _frame: FrameType | None) -> None:
 
 
 def _exception(number: int) -> KeyboardInterrupt:
-    # Python itself asks whether it is this very class.
+    # Not a subclass: Python checks for this very class.
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
@@ -118,52 +118,52 @@ def _say_unless_noted(say: Callable[[Any], object], dropped: Any) -> None:
         say(dropped)
         return
     _received.was_dropped = True
-    # Not a thread's timer: the callback may have come in the middle of whatever takes a lock.
+    # Not a thread's timer: the callback may have interrupted code that holds a lock.
     if signal.getsignal(signal.SIGALRM) is _raise_again:
         signal.setitimer(signal.ITIMER_REAL, _SECONDS_UNTIL_RAISED_AGAIN)
 
 
 def raise_if_interrupted() -> None:
-    """Raise what a signal raises if one came since `noticed` began."""
+    """Raise the exception of the signal that arrived since `noticed` began, if one did."""
     if _received.number is not None:
         _received.was_dropped = False
         raise _exception(_received.number)
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """Return the exit code of a command that a signal ended, as shells have it."""
+    """Return the exit code of a command that a signal ended: 128 + number, as in shells."""
     return 128 + error.number if isinstance(error, Terminated) else INTERRUPTED_EXIT_CODE
 
 
 def word_for(error: KeyboardInterrupt) -> str:
-    """Return what a signal did to a run."""
+    """Return the status of a run that a signal ended."""
     return "terminated" if isinstance(error, Terminated) else "interrupted"
 
 
 def end_process(code: int) -> NoReturn:
-    """End this process, with what still runs in its threads.
+    """End this process at once, without waiting for its threads.
 
-    Nothing of an interrupted command is needed any more, and threads that still run while Python
-    takes itself apart can crash it. ``python -m`` keeps the exit code, too: by itself it ends by
-    the signal if text that was being evaluated, as classes of data are made from, was interrupted.
+    Nobody needs the rest of an interrupted command, and threads that still run while Python shuts
+    down can crash it. This also keeps the exit code under ``python -m``, which would end by the
+    signal itself if it interrupted `exec`, by which dataclasses are made.
     """
     with suppress(OSError):
         sys.stdout.flush()
     with suppress(OSError):
         sys.stderr.flush()
-    # Else Python's resource tracker tells of what it cleans up.
+    # Without it, Python's resource tracker prints warnings about what it cleans up.
     util._exit_function()  # type: ignore[attr-defined]
     os._exit(code)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hold back Ctrl-C from this thread for the block.
+    """Block Ctrl-C in this thread during the block.
 
-    Threads and processes that are started within it inherit the block and keep it: they leave
+    Threads and processes that start within it inherit the signal mask and keep it. They leave
     Ctrl-C to the main thread, which ends them.
     """
-    # Python's resource tracker would take the block away when the first process starts it.
+    # When the first process starts it, Python's resource tracker would reset the signal mask.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,4 +1,4 @@
-"""The life cycle of a local cluster: however it ends, no process and no directory is left."""
+"""The life cycle of a local cluster: however it ends, it leaves no process and no directory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MARK = f"{PROJECT}: directory of workers\n"
 def local_cluster(start: Callable[[], SpecCluster]) -> Iterator[SpecCluster]:
     """Start a local cluster for the block, and close it; kill its workers after an interrupt.
 
-    After an interrupt their results are of no use, and closing would wait for one that hangs.
+    After an interrupt nobody needs their results, and closing would wait for a worker that hangs.
     """
     others = set(active_children())
     started: Future[SpecCluster] = Future()
@@ -85,7 +85,7 @@ def _closed_if_uninterrupted(opened: Any) -> Iterator[Any]:
 
 
 def _end_at_once(starting: Thread, started: Future[SpecCluster], others: set[BaseProcess]) -> None:
-    """Kill workers until the cluster, which may be half started, starts no more of them."""
+    """Kill workers until the cluster, which may still be starting, starts no more of them."""
     with _dask_silenced():
         _kill_while_alive(starting, others)
         with suppress(BaseException):
@@ -141,7 +141,7 @@ def _kill(others: set[BaseProcess]) -> None:
 def directory_of_workers() -> Iterator[None]:
     """Let Dask's local clusters write into a temporary directory, removed after the block.
 
-    Directories that killed runs left are removed, too: those that bear our mark in a lock which no
+    Directories that killed runs left are removed, too: those with our mark in a lock file that no
     process holds.
     """
     parent = dask.config.get("temporary-directory") or tempfile.gettempdir()

@@ -1,7 +1,7 @@
-"""Messages of a local cluster leave at once, which makes epochs of small data several times faster.
+"""Send the messages of a local cluster at once: several times faster epochs on small data.
 
-Dask collects messages for up to 10 ms. That spares a busy scheduler work, but two dependent tasks
-then take 14 ms: longer than an epoch of small data takes to compute.
+Dask collects messages for up to 10 ms. That saves work for a busy scheduler, but two dependent
+tasks then take 14 ms, longer than an epoch of small data takes to compute.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SECONDS_OF_MESSAGES = 0.0005
 
 
 def send_without_delay(client: Client) -> None:
-    """Make client, scheduler, and present and later workers send each message at once."""
+    """Make client, scheduler, and all current and later workers send each message at once."""
     set_client_interval(client, _SECONDS_OF_MESSAGES)
     client.register_plugin(_LowLatencyScheduler())
     client.register_plugin(_LowLatencyWorker())
 
 
 class _LowLatencyScheduler(SchedulerPlugin):  # type: ignore[misc]
-    """Makes the scheduler's messages leave at once."""
+    """Makes the scheduler send messages at once."""
 
     name = "dask-als-low-latency-scheduler"
 
@@ -44,7 +44,7 @@ def _set_scheduler_interval(scheduler: Any) -> None:
 
 
 class _LowLatencyWorker(WorkerPlugin):  # type: ignore[misc]
-    """Makes a worker's messages leave at once."""
+    """Makes a worker send messages at once."""
 
     name = "dask-als-low-latency-worker"
 

@@ -16,7 +16,7 @@ from dask_als.core.ownership import PERFORMANCE_REPORT, marked_text
 
 @contextmanager
 def performance_report(client: Client, path: str) -> Iterator[None]:
-    """Write Dask's performance report of the block, also if it fails and Dask still answers.
+    """Write Dask's performance report of the block, even if it fails, if Dask still answers.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Which worker is home to which partition.
+"""The home of each partition: the worker that owns it.
 
-There a partition's ratings lie, its rows are solved, and a copy of both sides is put together: what
-the homes solved goes once over each of their links, and nothing has to be fetched twice.
+The home holds the partition's ratings, solves its rows and joins a replica of each side. Each
+home's rows travel once to every other home, and no worker fetches anything twice.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Placement:
 
     @classmethod
     def on(cls, workers: Iterable[str], n_partitions: int) -> Placement:
-        """Make workers homes, no more of them than there are partitions; if all are lost, any."""
+        """Make at most one home per partition; without workers, any worker is home."""
         return cls(tuple(sorted(workers)[:n_partitions]) or (None,))
 
     @property
     def n_homes(self) -> int:
-        """How many homes there are."""
+        """The number of homes."""
         return len(self.workers)
 
     def home(self, number: int, n_partitions: int) -> int:
-        """Return the home of one of a side's partitions."""
+        """Return the home of a partition of a side, by its number."""
         return number * self.n_homes // n_partitions
 
     def by_home(self, parts: list[T]) -> list[tuple[int, list[T]]]:

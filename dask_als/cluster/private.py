@@ -1,8 +1,8 @@
-"""A cluster of this machine that no other user of it can reach.
+"""A local cluster that other users of the machine cannot reach.
 
-Whoever reaches a Dask scheduler, worker or nanny can run code as the user it belongs to, and all
-users of a machine reach what listens on loopback. So all of them ask for a certificate that only
-this process and its workers have, and the dashboard is at an address that nobody can guess.
+Everyone who can connect to a Dask scheduler, worker or nanny can run code as its user, and all
+users of a machine can connect to its loopback addresses. So each of them demands a certificate that
+only this process and its workers have, and the dashboard has a secret path.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from distributed import Nanny, Scheduler, Security, Worker
 from distributed.deploy.spec import SpecCluster
 
+from dask_als.cluster import parent
 from dask_als.core.executor import Shape
 from dask_als.dask_internals import serve_only_below
 
@@ -31,15 +32,15 @@ _ROLES = ("client", "scheduler", "worker")
 
 
 def unguessable_path() -> str:
-    """Return a path for a dashboard."""
+    """Return a secret path for a dashboard."""
     return f"/{secrets.token_urlsafe(16)}"
 
 
 def temporary_security() -> Security:
-    """Return a key, and a certificate that is its own authority, which exist in memory only.
+    """Return a key and a self-signed certificate, which exist in memory only.
 
-    Unlike those of `Security.temporary`, they take no time to make, and are valid whatever the
-    clock says: one that is set back or far ahead costs no training.
+    Unlike those of `Security.temporary`, they are fast to make, and valid even if the machine's
+    clock is wrong or is set during a training.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dask-als")])
@@ -72,14 +73,14 @@ def temporary_security() -> Security:
 
 
 class _GuardedScheduler(Scheduler):  # type: ignore[misc]
-    """A scheduler whose HTTP server knows no page outside of a path."""
+    """A scheduler whose HTTP server serves nothing outside of a path."""
 
     def __init__(self, *, http_prefix: str, **options: Any) -> None:
         self._path = http_prefix.rstrip("/")
         super().__init__(http_prefix=http_prefix, **options)
 
     def start_http_server(self, *args: Any, **options: Any) -> None:
-        """Start the server; it never answers outside of the path, not even for a moment."""
+        """Start the server; from the first request on, it serves nothing outside of the path."""
         super().start_http_server(*args, **options)
         serve_only_below(self, self._path)
 
@@ -90,20 +91,20 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
     Parameters
     ----------
     path : str
-        The dashboard's.
+        The path of the dashboard.
     worker_class : type
-        Nanny for a process, Worker for threads of this one.
+        Nanny for worker processes, Worker for threads of this process.
     size : Shape
-        Its workers and threads.
+        The number of workers, and of threads of each.
     memory : str
-        Limit of each worker.
+        The memory limit of each worker.
     protocol : str
         ``tls``, ``tcp`` or ``inproc``.
     dashboard : str
-        Where the dashboard listens.
+        The address where the dashboard listens.
     security : Security
     silence_logs : int
-        The level up to which Dask's log messages are not shown.
+        Dask's log messages below this level are not shown.
     """
 
     def __init__(
@@ -134,9 +135,10 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
                 "nthreads": size.threads,
                 "memory_limit": memory,
                 "dashboard": False,
-                # Else it listens on all interfaces if it has no host.
+                # Without it, a worker without a host listens on all interfaces.
                 "dashboard_address": "127.0.0.1:0",
                 "silence_logs": silence_logs,
+                "preload": [parent.PRELOAD],
             },
         }
         self._path = path
@@ -150,14 +152,14 @@ class GuardedCluster(SpecCluster):  # type: ignore[misc]
 
     @property
     def dashboard_link(self) -> str:
-        """Where a browser finds the dashboard."""
+        """The address of the dashboard for a browser."""
         link: str = super().dashboard_link
         return f"{link.removesuffix('status').rstrip('/')}{self._path.rstrip('/')}/status"
 
 
 @contextmanager
 def local_settings(path: str) -> Iterator[None]:
-    """Set what Dask needs to know of a guarded cluster, for as long as there is one.
+    """Set Dask's configuration for a guarded cluster during the block.
 
     Parameters
     ----------
@@ -166,7 +168,7 @@ def local_settings(path: str) -> Iterator[None]:
     """
     settings: dict[str, Any] = {}
     if path != OPEN:
-        # Workers have a port for metrics each, which the scheduler's server does not guard.
+        # Each worker has a port for metrics, which the secret path does not protect.
         settings["distributed.worker.http.routes"] = []
     with dask.config.set(settings):
         yield

@@ -33,8 +33,8 @@ class ClusterSettings:
     memory : str
         Memory limit of each worker, in Dask's notation: ``4GiB``, ``auto``.
     private : bool
-        Exclude other users of this machine from a local cluster: by certificates that exist only
-        as long as the cluster (unless others are given), and by a secret path of the dashboard.
+        Exclude other users of this machine from a local cluster, by temporary certificates (unless
+        others are given) and by a secret path of the dashboard.
     dashboard : str
         Where a local cluster's dashboard listens; port 0 takes any free one.
     timeout : str
@@ -117,7 +117,7 @@ class ClusterSettings:
             context.load_cert_chain(self.tls_cert, self.tls_key)
         except OSError as error:
             files = f"{self.tls_ca}, {self.tls_cert} and {self.tls_key}"
-            raise InputError(f"{files} are no certificates: {error.strerror or error}") from None
+            raise InputError(f"{files} cannot be used: {error.strerror or error}") from None
         roles = ("client", "scheduler", "worker")
         return Security(
             require_encryption=True,

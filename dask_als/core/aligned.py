@@ -1,4 +1,4 @@
-"""Arrays that start on a cache line: rows of theirs then lie in as few lines as they can."""
+"""Arrays that start on a cache line, so that each row spans as few lines as possible."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from numpy.typing import DTypeLike
 CACHE_LINE_BYTES = 64
 
 
-# Of both sides, and of a worker's chunk of both.
+# Enough for both sides, and for a worker's chunk of each.
 _MOST_KEPT = 4
-# From this size on memory is taken from the system and given back each time.
+# Smaller arrays are not worth it: the allocator reuses their memory itself.
 _LARGE_BYTES = 4 << 20
 
 _HUGE_PAGE_BYTES = 2 << 20
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return an array of whatever was there that starts on a cache line, C-contiguous."""
+    """Return an uninitialized C-contiguous array that starts on a cache line."""
     return _aligned(np.empty(_n_bytes(shape, dtype), np.uint8), shape, dtype)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return zeros that start on a cache line, C-contiguous."""
+    """Return a C-contiguous array of zeros that starts on a cache line."""
     array = aligned_empty(shape, dtype)
     array.fill(0)
     return array
 
 
 def recycled_empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return what `aligned_empty` does; if it is large, in the memory of one that is gone.
+    """Return what `aligned_empty` does; a large array may reuse the memory of an earlier one.
 
-    The system gives memory page by page, which takes longer than to write to it. So the memory of
-    the last few of these arrays is kept for as long as there is any of them.
+    The system maps new memory page by page, which takes longer than writing to it. So the memory
+    of the last few of these arrays is kept, as long as at least one of them is in use.
     """
     n_bytes = _n_bytes(shape, dtype)
     if n_bytes < _LARGE_BYTES:
@@ -55,13 +55,13 @@ def _aligned(memory: np.ndarray, shape: tuple[int, ...], dtype: DTypeLike) -> np
     return memory[start:stop].view(dtype).reshape(shape)
 
 
-# Without a lock, which a `__del__` could find closed by its own thread: each of these steps is one.
+# Without a lock, as `__del__` may run in a thread that holds it; each step on these is atomic.
 _kept: deque[np.ndarray] = deque(maxlen=_MOST_KEPT)
 _on_loan: set[int] = set()
 
 
 class _Loan:
-    """Memory for an array and its views; when the last of them is gone, it is kept."""
+    """The memory of an array and its views; it is kept when the last of them is gone."""
 
     def __init__(self, memory: np.ndarray) -> None:
         self._memory = memory
@@ -77,7 +77,7 @@ class _Loan:
 
 
 def _kept_memory(n_bytes: int) -> np.ndarray:
-    """Return memory of a size that was kept, else new memory."""
+    """Return kept memory of a size, else new memory."""
     for _ in range(_MOST_KEPT):
         try:
             memory = _kept.popleft()
@@ -92,14 +92,14 @@ def _kept_memory(n_bytes: int) -> np.ndarray:
 def _memory_in_huge_pages(n_bytes: int) -> np.ndarray:
     """Return new memory, in huge pages where the system has them.
 
-    A processor has few addresses of pages at hand: rows from all over 40 MB take 3 to 8 % longer if
-    its pages are small. NumPy asks for huge ones, too, but too late if its memory was used before.
+    The processor caches the addresses of few pages: reading rows scattered over 40 MB takes 3 to
+    8 % longer with small pages. NumPy asks for huge pages, too, but too late for reused memory.
     """
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
     if advice is None:
         return np.empty(n_bytes, np.uint8)
     memory = mmap.mmap(-1, n_bytes + _HUGE_PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a system without them
+    with suppress(OSError):  # the system lacks them
         memory.madvise(advice)
     whole = np.frombuffer(memory, np.uint8)
     start = -whole.ctypes.data % _HUGE_PAGE_BYTES

@@ -1,7 +1,7 @@
-"""Bytes in memory that Arrow allocates itself.
+"""Bytes in memory that Arrow allocates.
 
-A thread of Arrow's pools may drop the last reference to a buffer while Python ends. Python's bytes
-cannot be freed then, and the process aborts; Arrow's own memory can.
+A thread of Arrow's pools may drop the last reference to a buffer while Python shuts down. If Python
+allocated the buffer, freeing it then aborts the process; Arrow's own memory can be freed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 
 def read_all(file: IO[bytes]) -> pa.Buffer:
-    """Read a file that can be sought, from its start to its end."""
+    """Read a seekable file from start to end."""
     size = file.seek(0, 2)
     file.seek(0)
     buffer = pa.allocate_buffer(size)

@@ -1,4 +1,4 @@
-"""What a half-epoch works on, in memory: a partition's ratings and the state of a side."""
+"""The data of a half-epoch in memory: a partition's ratings, and biases and factors of rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Block:
 
     @property
     def counts(self) -> np.ndarray:
-        """Ratings of each row, int64."""
+        """The number of ratings of each row, int64."""
         return np.diff(self.indptr)
 
     @property
@@ -60,7 +60,7 @@ def block_of(rows: range, row: np.ndarray, column: np.ndarray, ratings: np.ndarr
         raise ValueError(f"rows {row[0]} to {row[-1]} are not all within {rows}")
     steps = np.diff(row.astype(np.int64))
     if (steps < 0).any() or (np.diff(column)[steps == 0] <= 0).any():
-        raise ValueError("ratings are not sorted by row and column, or one is there twice")
+        raise ValueError("ratings are not sorted by row and column, or contain a pair twice")
     counts = np.bincount(row - rows.start, minlength=len(rows))
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Block(rows, indptr, np.ascontiguousarray(column), np.ascontiguousarray(ratings))
@@ -87,7 +87,7 @@ class Factors:
 
 
 def concatenated(parts: list[Factors]) -> Factors:
-    """Put the states of consecutive rows together; one part is returned as it is."""
+    """Concatenate the factors of consecutive rows; a single part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     bias = np.concatenate([part.bias for part in parts])
@@ -97,7 +97,7 @@ def concatenated(parts: list[Factors]) -> Factors:
 
 
 def random_factors(side: Side, rows: range, *, rank: int, seed: int, dtype: str) -> Factors:
-    """Return what training starts from: biases 0, factors Normal(0, 1/sqrt(rank))."""
+    """Return the initial factors of training: biases 0, factors Normal(0, 1/sqrt(rank))."""
     normal = standard_normal(rows, rank, seed=seed, stream=int(side is ITEMS))
     factors = aligned_empty((len(rows), rank), dtype)
     factors[:] = normal / np.sqrt(rank)
@@ -105,7 +105,7 @@ def random_factors(side: Side, rows: range, *, rank: int, seed: int, dtype: str)
 
 
 def zero_factors(rows: range, *, rank: int, dtype: str) -> Factors:
-    """Return biases and factors of 0; training keeps such factors at 0: it fits biases alone."""
+    """Return biases and factors of 0; from these, training fits biases alone."""
     return Factors(np.zeros(len(rows), dtype=dtype), np.zeros((len(rows), rank), dtype=dtype))
 
 
@@ -118,16 +118,16 @@ def predictions(
     ----------
     users, items : Factors
     user_rows, item_rows : ndarray of int, shape (n,)
-        Rows of the two states.
+        Row numbers of the two sides.
     mean : float
-        The global mean that training took out.
+        The global mean that training subtracted.
 
     Returns
     -------
     ndarray of float64, shape (n,)
     """
     predicted = np.empty(len(user_rows))
-    # The factors that are gathered stay in the processor's cache, and take no memory to speak of.
+    # In chunks, so that the gathered factors stay in the processor's cache and need little memory.
     for start in range(0, len(user_rows), PREDICTIONS_AT_ONCE):
         chunk = slice(start, start + PREDICTIONS_AT_ONCE)
         u, v = user_rows[chunk], item_rows[chunk]

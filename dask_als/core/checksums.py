@@ -1,4 +1,4 @@
-"""Checksums of files: written with them, compared as they are read."""
+"""Checksums of files: computed while they are written, compared when they are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def copy(source: str, target: str, *, crc32: int) -> None:
     Raises
     ------
     InputError
-        If it cannot be read, or is another one.
+        If it cannot be read, or its CRC-32 differs.
     """
     content = content_with(source, crc32)
     with opened(target, "wb") as file:
@@ -29,7 +29,7 @@ def copy(source: str, target: str, *, crc32: int) -> None:
 
 
 class SummedFile:
-    """A file that is written to, and the CRC-32 of what went into it."""
+    """A file that is written to, with the CRC-32 of what was written."""
 
     closed = False
 
@@ -74,19 +74,19 @@ def sha256(path: str) -> str:
 
 
 def check_crc32(path: str, crc32: int) -> None:
-    """Compare a file's CRC-32.
+    """Check that a file has a CRC-32.
 
     Raises
     ------
     InputError
-        If the file is missing or another one.
+        If the file is missing, or its CRC-32 differs.
     """
     if crc32_of(path) != crc32:
         raise not_the_file(path)
 
 
 def has_changed(path: str, crc32: int) -> bool:
-    """Tell whether a file is missing, cannot be read, or is not the one with a CRC-32."""
+    """Tell whether a file is missing, cannot be read, or has another CRC-32."""
     try:
         check_crc32(path, crc32)
     except InputError:
@@ -94,12 +94,12 @@ def has_changed(path: str, crc32: int) -> bool:
     return False
 
 
-# Of files that this process has read whole: what they were like then.
+# The state of each file when this process compared its checksum.
 _CHECKED: dict[tuple[str, int], list[Any]] = {}
 
 
 def check_once(path: str, crc32: int) -> None:
-    """Compare a file's CRC-32, unless this process did and the file has not changed since."""
+    """Check a file's CRC-32, unless this process did before and the file has not changed since."""
     with reading(path):
         filesystem, inner = file_system(path)
         info = filesystem.info(inner)

@@ -11,7 +11,7 @@ def end_on_interrupt() -> None:
     """Let Ctrl-C end the process at once, until the command line installs its own handlers.
 
     Nothing is open yet, so there is nothing to clean up. Python itself would print a traceback of
-    the import. A handler of somebody else, or a parent's wish to ignore Ctrl-C, stays.
+    the import. A handler that is already installed, or a parent's wish to ignore Ctrl-C, stays.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end_at_once)

@@ -1,4 +1,4 @@
-"""The figures of an epoch: one line of history.jsonl."""
+"""The figures of an epoch, a line of history.jsonl."""
 
 from __future__ import annotations
 

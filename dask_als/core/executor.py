@@ -56,8 +56,8 @@ class Executor(Protocol):
     ) -> Any:
         """Start a task and return its handle.
 
-        The key describes the task on dashboards. The task runs on the given worker; if that is
-        gone, or another worker is idle, it may run elsewhere.
+        The key describes the task on dashboards. The task runs on the given worker; if that worker
+        is gone, or another one is idle, it may run elsewhere.
         """
         ...
 
@@ -100,7 +100,7 @@ class SerialExecutor:
     def watched(
         self, run: RunInfo, listener: Listener
     ) -> AbstractContextManager[Callable[[EpochFigures], None]]:
-        """Make nothing observable."""
+        """Observe nothing."""
         return nullcontext(lambda figures: None)
 
 

@@ -1,11 +1,11 @@
-"""A home directory for users without one: Bokeh cannot be imported without."""
+"""A home directory for users without one, as Bokeh cannot be imported without it."""
 
 from __future__ import annotations
 
 import os
 
 _NO_HOME = "/nonexistent"
-"""The home directory that Debian gives to users who have none."""
+"""Debian's home directory for users who have none."""
 
 
 def ensure_home() -> None:

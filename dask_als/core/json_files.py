@@ -1,4 +1,4 @@
-"""JSON files: manifests with a version and a checksum, and JSON lines."""
+"""JSON files: manifests with a format version and a checksum, and JSON lines."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NOT_CONTENT = {"format_version", *MARK_KEYS}
 
 
 def write_json(path: str, value: object) -> None:
-    """Write a JSON file, indented, with a line end."""
+    """Write a JSON file, indented, with a newline at the end."""
     with opened(path, "w") as file:
         file.write(as_json(value))
 
 
 def as_json(value: object) -> str:
-    """Return a value as JSON text, indented, with a line end."""
+    """Return a value as JSON text, indented, with a newline at the end."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
@@ -34,7 +34,7 @@ def read_json(path: str) -> Any:
     Raises
     ------
     InputError
-        If the file is missing, or its text is not JSON.
+        If the file is missing, too long or not JSON.
     """
     with reading(path), opened(path) as file:
         text = file.read(MOST_JSON_BYTES + 1)
@@ -44,14 +44,14 @@ def read_json(path: str) -> Any:
 
 
 def without_marks(value: Any) -> Any:
-    """Return what was read of a marked JSON file, without the keys that mark it as ours."""
+    """Return the content of a marked JSON file, without the keys that mark it as ours."""
     if not isinstance(value, dict):
         return value
     return {key: entry for key, entry in value.items() if key not in MARK_KEYS}
 
 
 def parsed(path: str, text: bytes) -> Any:
-    """Return the value of a JSON text, which `path` holds.
+    """Return the value of the JSON text in the file at `path`.
 
     Raises
     ------
@@ -65,26 +65,26 @@ def parsed(path: str, text: bytes) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")  # Python's own extension, which we never write.
+    raise ValueError(f"{name} is not a number")  # Python's extension of JSON; we never write it.
 
 
 def write_manifest(path: str, value: dict[str, Any], *, format_version: int) -> None:
-    """Write a JSON object with its format version and a checksum of all of it."""
+    """Write a JSON object with its format version and a checksum of both."""
     write_with_checksum(path, {"format_version": format_version, **value})
 
 
 def write_with_checksum(path: str, value: dict[str, Any]) -> None:
-    """Write a JSON object with a checksum of all of it."""
+    """Write a JSON object with its checksum."""
     write_json(path, with_checksum(value))
 
 
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with a checksum of all of it."""
+    """Return a JSON object with its checksum added."""
     return {**value, "checksum": _checksum(value)}
 
 
 def has_its_checksum(value: dict[str, Any]) -> bool:
-    """Tell whether `write_manifest` wrote an object, and nobody changed it since."""
+    """Tell whether an object has a format version and its right checksum."""
     rest = {key: entry for key, entry in value.items() if key != "checksum"}
     is_versioned = isinstance(value.get("format_version"), int)
     return is_versioned and value.get("checksum") == _checksum(rest)
@@ -96,7 +96,7 @@ def read_manifest(path: str, *, format_version: int) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it is missing, damaged, changed since, or of another format version.
+        If it is missing, damaged, changed after it was written, or of another format version.
     """
     return checked_manifest(path, read_json(path), format_version=format_version)
 
@@ -108,7 +108,7 @@ def checked_manifest(path: str, manifest: Any, *, format_version: int) -> dict[s
     version = manifest.get("format_version")
     if version != format_version:
         raise InputError(
-            f"{path} is of format version {version}, this release reads {format_version}; "
+            f"{path} has format version {version}, and this release reads {format_version}; "
             "make the directory again"
         )
     if manifest.pop("checksum", None) != _checksum(manifest):
@@ -124,7 +124,7 @@ def _checksum(value: dict[str, Any]) -> str:
 
 
 def write_json_lines(path: str, rows: list[dict[str, Any]]) -> int:
-    """Write one JSON object a line; return the file's CRC-32."""
+    """Write one JSON object per line; return the file's CRC-32."""
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     with opened(path, "wb") as file:
         file.write(text.encode())
@@ -132,17 +132,17 @@ def write_json_lines(path: str, rows: list[dict[str, Any]]) -> int:
 
 
 def read_json_lines(path: str, *, crc32: int | None = None) -> list[Any]:
-    """Read one JSON value a line.
+    """Read one JSON value per line.
 
     Parameters
     ----------
     crc32 : int, optional
-        What the file's CRC-32 must be; None if it is not known.
+        The file's expected CRC-32; None if it is not known.
 
     Raises
     ------
     InputError
-        If the file is missing or another one, or a line is not JSON.
+        If the file is missing, its CRC-32 differs, or a line is not JSON.
     """
     content = content_of(path) if crc32 is None else content_with(path, crc32)
     return [parsed(path, line) for line in content.to_pybytes().splitlines()]

@@ -21,10 +21,10 @@ from dask_als.errors import InputError
 
 MOST_JSON_BYTES = 256 << 20
 TEXT_BYTES = 1024
-"""Of an id or a title, on average over the rows of a file, at most."""
+"""The greatest length of ids and titles, on average over the rows of a file."""
 
 _SLACK_BYTES = 64 << 20
-# Zeros, written by Arrow with zstd, take a ten-thousandth; texts of people at least a fiftieth.
+# Arrow with zstd compresses zeros to a ten-thousandth, and real texts to a fiftieth at best.
 _MOST_INFLATION = 1 << 16
 _MOST_INFLATION_OF_TEXT = 50
 _LOCAL = (None, "file", "local")
@@ -47,7 +47,7 @@ def is_on_same_storage(path: str, other: str) -> bool:
 
 
 def _storage_of(path: str) -> tuple[str, str] | None:
-    if "::" in path:  # a chain of file systems, each of which may be any
+    if "::" in path:  # chained file systems, which may lead anywhere
         return None
     protocol, rest = split_protocol(path)
     if protocol in _LOCAL:
@@ -66,7 +66,7 @@ def check_inside(path: str, directory: str) -> None:
     Raises
     ------
     InputError
-        If it is a link to elsewhere, or a device, a pipe or the like.
+        If it is a link out of the directory, a device, a pipe or the like.
     """
     if split_protocol(path)[0] not in _LOCAL or not os.path.lexists(path):
         return
@@ -74,14 +74,14 @@ def check_inside(path: str, directory: str) -> None:
     if not os.path.realpath(path).startswith(root):
         raise InputError(
             f"{path} is a link that leads out of {directory}, so it is not read; "
-            f"copy the directory with what its links lead to: cp -rL"
+            f"copy the directory with the targets of its links: cp -rL"
         )
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} is not a file")
 
 
 def read_text(file: IO[bytes], path: str, n_bytes: int) -> bytes:
-    """Read a text, compressed or not, of a length in proportion to its file.
+    """Read a text, compressed or not, unless it is far longer than its file.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class ParquetLimit:
     rows : int or None
         The exact number of rows; None if it is not known.
     bytes_a_row : int
-        Most bytes per row of the columns that are read, on average.
+        The most bytes that the columns that are read take per row, on average.
     """
 
     rows: int | None
@@ -144,7 +144,7 @@ class ParquetLimit:
         Raises
         ------
         InputError
-            If reading them would take more memory than it should.
+            If they would take more memory than the limit.
         """
         n_bytes = file.seek(0, os.SEEK_END)
         self.check_rows(parquet.metadata, path, n_bytes)
@@ -157,13 +157,13 @@ class ParquetLimit:
             if _bytes_of_lists(kind) > self.bytes_a_row:
                 raise InputError(f"{path} is not what the manifest says: {name} is {kind}")
         texts = [name for name, kind in kinds.items() if _is_text(kind)]
-        # A text that is stored once may be that of all rows.
+        # A dictionary stores a text once, even if all rows have it.
         if texts and size <= most < rows * size:
             size = _size_of_texts(file, texts, groups)
         if size > most:
             raise InputError(
                 f"{path} has {n_bytes:,} bytes and would take {size:,} in memory, far more than "
-                "its manifest says"
+                "its manifest allows"
             )
 
 
@@ -177,7 +177,7 @@ def _uncompressed(groups: Sequence[pq.RowGroupMetaData], names: Sequence[str]) -
 
 
 def _bytes_of_lists(kind: pa.DataType) -> float:
-    """Return what a value of lists takes: those of fixed size do even where they are null."""
+    """Return the bytes of a value of a list type; lists of fixed size take them even if null."""
     if not pa.types.is_nested(kind):
         return 0
     is_plain = pa.types.is_fixed_size_list(kind) and pa.types.is_primitive(kind.value_type)
@@ -191,14 +191,14 @@ def _is_text(kind: pa.DataType) -> bool:
 def _size_of_texts(
     file: IO[bytes] | pa.BufferReader, columns: list[str], groups: Sequence[int]
 ) -> int:
-    """Return the total length of the texts of some columns, without repeating any in memory."""
+    """Return the total length of the texts of some columns, each held in memory only once."""
     file.seek(0)
     parquet = pq.ParquetFile(file, read_dictionary=columns)
     table = parquet.read_row_groups(list(groups), columns=columns)
     size = 0
     for column in table.columns:
         for chunk in column.chunks:
-            # In Arrow alone: its conversion to NumPy imports pandas, which takes 100 ms.
+            # Without NumPy: Arrow's conversion imports pandas, which takes 100 ms.
             lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
             size += pc.sum(lengths).as_py() or 0
     return size

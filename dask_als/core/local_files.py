@@ -1,4 +1,4 @@
-"""Single steps on local files: rename in one step, remove only what is listed, sync to disk."""
+"""Operations on local files: atomic renames, removal of listed files only, sync to disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rename_to_nothing(source: str, target: str) -> None:
             return
     except FileExistsError:
         raise InputError(
-            f"{target} exists: another process has just made it; choose another name"
+            f"{target} exists: another process just made it; choose another name"
         ) from None
     os.rename(source, target)
 
@@ -86,12 +86,12 @@ def _above(directory: str) -> Iterator[str]:
 
 
 def remove_whole(path: str) -> None:
-    """Remove a staged output with all that it holds; do not follow links.
+    """Remove a staged output with all its contents; do not follow links.
 
-    Only for what was never at its final path: nobody else's files can be in it.
+    Only for outputs that were never at their final path, so that nobody else's files are in them.
     """
     if os.path.isdir(path) and not os.path.islink(path):
-        # No task that still runs can write into it under its new name.
+        # Tasks that still run do not write into it under its new name.
         doomed = doomed_name(path)
         os.rename(path, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
@@ -121,7 +121,7 @@ def sync_all(path: str) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """Wait until the entries of a directory are on the disk, if the file system can do that."""
+    """Wait until the entries of a directory are on the disk, if the file system supports that."""
     with suppress(OSError):
         _sync(path)
 

@@ -1,7 +1,7 @@
 """Outputs on object stores, which cannot rename a directory: files move one by one.
 
-The manifest moves last. Until then a file `ownership.MOVING` lists what belongs to the output, so
-that a later run can prove who made an output that is not complete.
+The manifest moves last. Until then, the file `ownership.MOVING` lists the files of the output, so
+that a later run can prove that an incomplete output is ours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dask_als.core.ownership import Kind
 
 
 def staging_of(filesystem: Any, path: str) -> tuple[str, str]:
-    """Return a new staging directory beside a path, and where the output is staged in it."""
+    """Return a new staging directory beside a path, and the path of the output in it."""
     name = path.rstrip("/").rsplit("/", 1)[-1]
     directory = storage.join(filesystem._parent(path), ownership.new_staging_name(name))
     return directory, storage.join(directory, name)
@@ -54,9 +54,9 @@ def move(filesystem: Any, staging: str, target: str, kind: Kind) -> None:
 
 
 def remove(filesystem: Any, path: str, kind: Kind, files: Sequence[str]) -> None:
-    """Remove the listed files of an output, of which the manifest is the last.
+    """Remove the listed files of an output; the manifest is the last of the list.
 
-    The manifest is removed first: without it nobody reads the rest.
+    The manifest is removed first, because nobody reads the rest without it.
     """
     _list_files(filesystem, path, kind, files)
     for file in reversed(files):

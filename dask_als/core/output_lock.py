@@ -1,4 +1,4 @@
-"""Who may write into a directory: one run at a time, by a lock, or a lease on object stores."""
+"""One run at a time writes into a directory: by a lock, or a lease on object stores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dask_als.core.ownership import IN_USE, is_content_of, marked_json
 from dask_als.errors import InputError
 
 NAME = ".in-use"
-"""The file in a directory that says who uses it, or used it last."""
+"""The file in a directory that names the run that uses it, or used it last."""
 
 _SECONDS_BETWEEN_BEATS = 5.0
 _SECONDS_OF_SILENCE = 20.0
@@ -31,16 +31,16 @@ _SECONDS_TO_SETTLE = 1.0
 
 @contextmanager
 def held(directory: str, run_id: str) -> Iterator[None]:
-    """Hold a directory, which is made if it is not there, for one run and the block.
+    """Hold a directory for one run during the block; make it if it does not exist.
 
-    A run that was killed holds nothing. Its lock goes with its process; where there are no locks,
-    on object stores, the next run looks for 20 seconds whether the file that says who is at work
-    still changes. A run of the same id is the same job resumed, and does not wait.
+    A killed run holds nothing. Its lock ends with its process. Object stores have no locks: there
+    the next run watches for 20 seconds whether the file `NAME` still changes. A run with the same
+    id is the same job resumed, and does not wait.
 
     Raises
     ------
     InputError
-        If another run holds the directory, or it cannot be written.
+        If another run holds the directory, or it is not writable.
     """
     path = storage.join(directory, NAME)
     about = {
@@ -61,7 +61,7 @@ def held(directory: str, run_id: str) -> Iterator[None]:
 
 
 def _lock(path: str, about: dict[str, Any]) -> Callable[[], None]:
-    """Take the lock of a local file; return what gives it back."""
+    """Lock a local file; return a function that releases it."""
     file = _opened(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,7 +71,7 @@ def _lock(path: str, about: dict[str, Any]) -> Callable[[], None]:
         file.close()
         raise _in_use(path, json.loads(holder or "{}")) from None
     except OSError:
-        pass  # There are file systems without locks.
+        pass  # The file system has no locks.
     file.truncate(0)
     file.write(marked_json(IN_USE, about))
     file.flush()
@@ -79,7 +79,7 @@ def _lock(path: str, about: dict[str, Any]) -> Callable[[], None]:
 
 
 def _opened(path: str) -> IO[str]:
-    """Open the file to lock, which is made if it is not there, and changed only if it is ours."""
+    """Open the file to lock; make it if it does not exist, refuse it if it is not ours."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -100,12 +100,12 @@ def _opened(path: str) -> IO[str]:
 
 
 def _lease(path: str, about: dict[str, Any]) -> Callable[[], None]:
-    """Write a file that changes as long as it is not given back; return what gives it back."""
+    """Write a file that changes until the lease is released; return a function that releases it."""
     holder = _read(path)
     if holder and holder.get("run_id") != about["run_id"] and _changes(path, holder):
         raise _in_use(path, holder)
     outputs.replace_json(path, IN_USE, about)
-    # Of two that found nobody, the one that wrote first now reads of the other.
+    # If two runs started at once, the one that wrote first now finds the other's file.
     time.sleep(_SECONDS_TO_SETTLE)
     holder = _read(path)
     if not about.items() <= holder.items():
@@ -126,7 +126,7 @@ def _beat(path: str, about: dict[str, Any], given_back: threading.Event) -> None
     beats = 0
     while not given_back.wait(_SECONDS_BETWEEN_BEATS):
         beats += 1
-        with suppress(OSError):  # It may pass, and nobody takes over before some beats are missed.
+        with suppress(OSError):  # It may be transient; a lease outlives a few missed beats.
             outputs.replace_json(path, IN_USE, {**about, "beats": beats})
 
 
@@ -136,15 +136,15 @@ def _changes(path: str, before: dict[str, Any]) -> bool:
         time.sleep(_SECONDS_TO_SETTLE)
         now = _read(path)
         if now != before:
-            return bool(now)  # An empty one was given back meanwhile.
+            return bool(now)  # Nothing is left of a lease that was released meanwhile.
     return False
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Return who holds a lease; nobody if there is no such file."""
+    """Return the holder of a lease; empty if there is no such file."""
     filesystem, inner = storage.file_system(path)
     try:
-        # In one request: between two of them, the file may have been written anew.
+        # In one request: the file may be replaced between two.
         return dict(json.loads(filesystem.cat_file(inner)))
     except (FileNotFoundError, ValueError):
         return {}
@@ -155,5 +155,5 @@ def _in_use(path: str, holder: dict[str, Any]) -> InputError:
     return InputError(
         f"{directory} is in use by run {holder.get('run_id', 'unknown')} on "
         f"{holder.get('host', 'unknown')}, since {holder.get('since', 'unknown')}; "
-        "wait for its end, or choose another output"
+        "wait until it ends, or choose another output"
     )

@@ -3,7 +3,7 @@
 ::
 
     .NAME.0123456789abcdef.partial/     beside NAME; its name proves that it is ours
-      .lock                             locked as long as its process lives
+      .lock                             locked while its process lives
       NAME                              the new output; after the exchange, the old one
       .replacing                        exists once NAME may be the old output
       .old                              the old output, where two names cannot be exchanged
@@ -107,6 +107,22 @@ def staged_path(path: str, kind: FileKind | None = None) -> Iterator[str]:
         yield staging
 
 
+@contextmanager
+def staged_path_with_scratch(path: str, kind: FileKind | None = None) -> Iterator[tuple[str, str]]:
+    """Yield a path to write a file to, and a directory for intermediate files beside it.
+
+    The directory is removed at the end; after a kill, the next run for `path` removes it. See
+    `staged_path`.
+    """
+    with staged_path(path, kind) as staging:
+        scratch = local_files.doomed_name(staging)
+        os.mkdir(scratch)
+        try:
+            yield staging, scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
 def replace_text(path: str, kind: FileKind, text: str) -> None:
     """Write a text file that `ownership` has marked, or replace one of the same kind.
 
@@ -135,7 +151,7 @@ def replace_json(path: str, kind: FileKind, value: dict[str, Any]) -> None:
 
 
 def check_file(path: str, kind: FileKind | None) -> None:
-    """Check that a file can and may be written, as far as that shows in advance.
+    """Check that a file can and may be written, as far as can be known in advance.
 
     Raises
     ------
@@ -149,7 +165,7 @@ def check_file(path: str, kind: FileKind | None) -> None:
         if not os.path.isdir(parent):
             raise InputError(f"{path} cannot be written: there is no folder {parent}")
         if not os.access(parent, os.W_OK | os.X_OK):
-            raise InputError(f"{path} cannot be written: the folder it is in is read-only")
+            raise InputError(f"{path} cannot be written: its folder is read-only")
 
 
 def check_directory(path: str, kind: Kind, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:
@@ -166,7 +182,7 @@ def check_directory(path: str, kind: Kind, *, overwrite: bool, inputs: Sequence[
     if not (os.path.lexists(inner) if is_local else filesystem.exists(inner)):
         return
     if not overwrite:
-        raise InputError(f"{path} is there already; choose another or give --overwrite")
+        raise InputError(f"{path} exists already; choose another or give --overwrite")
     ownership.check_inputs(path, inputs)
     is_plain = filesystem.isdir(inner) and not os.path.islink(inner)
     if is_local and is_plain and not os.listdir(inner):
@@ -237,7 +253,7 @@ def _settle_one(parent: str, name: str, staging: str) -> None:
     try:
         lock = os.open(os.path.join(staging, _LOCK), os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        os.rmdir(staging)  # One that was killed before its lock, or after it; else it is not empty.
+        os.rmdir(staging)  # Its run was killed before it made the lock, or after it removed it.
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -245,7 +261,7 @@ def _settle_one(parent: str, name: str, staging: str) -> None:
         if os.path.lexists(old) and not os.path.lexists(target):
             os.rename(old, target)
             local_files.sync_directory(parent)
-            _LOG.warning("%s is back, which a killed run had moved away", target)
+            _LOG.warning("restored %s, which a killed run had moved away", target)
         is_replacing = os.path.lexists(os.path.join(staging, _REPLACING))
         shutil.rmtree(os.path.join(staging, local_files.doomed_name(name)), ignore_errors=True)
         for place in (name, _OLD):
@@ -254,7 +270,7 @@ def _settle_one(parent: str, name: str, staging: str) -> None:
             elif os.path.lexists(os.path.join(staging, place)):
                 _discard(staging, place, _proven_files(os.path.join(staging, place)))
         if _end(staging):
-            _LOG.warning("%s is removed, which a killed run left", staging)
+            _LOG.warning("removed %s, which a killed run had left", staging)
     finally:
         os.close(lock)
 
@@ -317,7 +333,7 @@ def _staged(
         stack.enter_context(_failures(path))
         made = os.path.join(staging, name)
         yield made
-        # What is inside what is staged itself is synced with it.
+        # An output inside a staged output is synced with that one.
         is_durable = not any(map(ownership.name_staged_in, parent.split("/")))
         if is_durable:
             local_files.sync_all(made)
@@ -338,7 +354,7 @@ def _staging_beside(parent: str, name: str) -> Iterator[str]:
     """Make a staging directory and hold its lock for the block; then remove it with its content."""
     staging, lock = _made_with_lock(parent, name)
     try:
-        with suppress(OSError):  # There are file systems without locks.
+        with suppress(OSError):  # The file system may have no locks.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield staging
     finally:
@@ -353,7 +369,7 @@ def _made_with_lock(parent: str, name: str) -> tuple[str, int]:
     while True:
         staging = os.path.join(parent, ownership.new_staging_name(name))
         os.mkdir(staging)
-        # Another run may have taken it, while it was empty, for what a killed one left.
+        # Another run may have removed it while it was empty, as one that a killed run left.
         with suppress(FileNotFoundError):
             path = os.path.join(staging, _LOCK)
             return staging, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -364,7 +380,7 @@ def _end(staging: str) -> bool:
     notes = [name for name in (_REPLACING, _LOCK) if os.path.lexists(os.path.join(staging, name))]
     others = set(os.listdir(staging)) - set(notes)
     if others:
-        _LOG.warning("%s is left: %s in it is not ours", staging, min(others))
+        _LOG.warning("%s stays: dask-als did not make %s in it", staging, min(others))
         return False
     for name in notes:
         os.unlink(os.path.join(staging, name))
@@ -400,7 +416,7 @@ def _put(
         raise
     try:
         files = files_there(old)
-    except InputError:  # Something came into it meanwhile.
+    except InputError:  # Somebody else has put something into it meanwhile.
         if old == made:
             local_files.renameat2(made, target, local_files.EXCHANGE)
         else:
@@ -423,6 +439,6 @@ def _rename_both(made: str, target: str, old: str) -> None:
 
 
 def _discard(staging: str, name: str, files: list[str] | None) -> None:
-    """Remove the listed files of the old output; what cannot be removed stays."""
+    """Remove the listed files of the old output, as far as possible."""
     with suppress(OSError):
         local_files.remove_listed(os.path.join(staging, name), files)

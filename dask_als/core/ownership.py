@@ -1,8 +1,8 @@
-"""What is ours on disk: only what we made, and can prove that we made, is replaced or removed.
+"""Which files are ours: we replace and remove only what we can prove that we made.
 
-A directory of ours has a manifest with a checksum, which names this project, the kind of output and
-all files; a single file of ours has a marker that its format allows. What the release before wrote
-has neither: there the checksum, the names of keys and the names of files have to do. Nothing that
+A directory of ours has a manifest with a checksum that names this project, the kind of output and
+all files. A single file of ours has a marker that its format allows. Release 0.1 wrote neither; its
+outputs are recognized by the checksum, the manifest's keys and the names of the files. Nothing that
 is not listed counts as ours, and no link is followed.
 """
 
@@ -27,7 +27,7 @@ from dask_als.errors import InputError
 PROJECT = "dask_als"
 STEP_NOTE_NAME = "step.json"
 MOVING = ".moving"
-"""On storage that cannot rename a directory at once: what says that its files are on the way."""
+"""On object stores, this file lists an output's files while they are moved one by one."""
 
 _MOST_BYTES = 1 << 24
 _HEAD_BYTES = 1 << 14
@@ -44,11 +44,11 @@ class Kind:
     manifest : str
         The file that completes it: JSON, or Parquet without rows (`parquet_manifest`).
     keys : frozenset of str
-        What a manifest has that does not say its kind: that of the release before.
+        Keys by which a manifest of release 0.1, which does not name its kind, is recognized.
     files : str
-        Which files belong to one whose manifest does not list them; a regular expression.
+        A regular expression: the files of an output whose manifest does not list them.
     before : Kind or None
-        The same kind of output, as earlier releases wrote it.
+        The same kind of output as earlier releases wrote it.
     """
 
     name: str
@@ -66,9 +66,9 @@ class FileKind:
     ----------
     name : str
     format : {"json", "jsonl", "html", "toml"}
-        Which decides where the marker is.
+        It decides where the marker is.
     is_old : callable
-        Tells by its first bytes whether the release before wrote a file, without a marker.
+        Tells by the first bytes of a file without a marker whether release 0.1 wrote it.
     """
 
     name: str
@@ -125,6 +125,7 @@ RECOMMENDATIONS = Kind(
     _PART,
     before=OLD_RECOMMENDATIONS,
 )
+VECTOR_INDEX = Kind("vector index", "index.json", frozenset({"recall"}), r"$^")
 
 JOB_RESULT = FileKind(
     "job result", "json", _has_keys_in_all("run_id", "job", "path", "status", "steps", "dask_als")
@@ -169,12 +170,12 @@ def check_file(path: str, kind: FileKind | None) -> None:
     Parameters
     ----------
     kind : FileKind or None
-        None is one that never replaces another.
+        None for a file that never replaces another.
 
     Raises
     ------
     InputError
-        If something else is there; it names it.
+        If something else is there.
     """
     filesystem, inner = storage.file_system(path)
     if isinstance(filesystem, LocalFileSystem):
@@ -190,10 +191,10 @@ def check_file(path: str, kind: FileKind | None) -> None:
     elif not filesystem.exists(inner):
         return
     if kind is None:
-        raise InputError(f"{path} is there already; choose another name")
+        raise InputError(f"{path} exists already; choose another name")
     if not _is_file_of(filesystem, inner, kind):
         raise InputError(
-            f"{path} is there and is no {kind.name} of dask-als, so it is not replaced; "
+            f"{path} exists and is not a dask-als {kind.name}, so it is not replaced; "
             "choose another name"
         )
 
@@ -201,7 +202,7 @@ def check_file(path: str, kind: FileKind | None) -> None:
 def _called(mode: int) -> str:
     if stat.S_ISLNK(mode):
         return "a symbolic link"
-    return "a directory" if stat.S_ISDIR(mode) else "no regular file"
+    return "a directory" if stat.S_ISDIR(mode) else "not a regular file"
 
 
 def _is_file_of(filesystem: Any, inner: str, kind: FileKind) -> bool:
@@ -215,7 +216,7 @@ def _is_file_of(filesystem: Any, inner: str, kind: FileKind) -> bool:
 
 
 def is_content_of(content: bytes, kind: FileKind) -> bool:
-    """Tell whether a file that begins so is one of ours, of a kind."""
+    """Tell by the first bytes of a file whether it is one of ours, of a kind."""
     match kind.format:
         case "json":
             marker = _object_of(content)
@@ -237,7 +238,7 @@ def files_of(path: str, kind: Kind) -> list[str]:
     Raises
     ------
     InputError
-        If it is not one of ours of that kind, or something in it is not.
+        If the directory, or anything in it, is not ours.
     """
     listed = listed_files(path, kind)
     strange = next(_strangers(path, set(listed)), None)
@@ -250,7 +251,7 @@ def files_of(path: str, kind: Kind) -> list[str]:
 
 
 def listed_files(path: str, kind: Kind) -> list[str]:
-    """Return the files that belong to a directory of ours, whatever else is in it; see `files_of`.
+    """Return the files that belong to a directory of ours and ignore all others; see `files_of`.
 
     Raises
     ------
@@ -284,7 +285,7 @@ def listed_files(path: str, kind: Kind) -> list[str]:
 
 
 def _plain(names: Any) -> list[str]:
-    """Return names of files below a directory; none that leads out of it."""
+    """Return the names that lead to files below a directory, not out of it."""
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return [
         name
@@ -308,7 +309,7 @@ def _manifest_of(path: str, kind: Kind) -> dict[str, Any] | None:
 
 
 def _strangers(path: str, listed: set[str]) -> Iterator[str]:
-    """Yield what is in a directory, relative to it, and is neither listed nor holds what is."""
+    """Yield all names in a directory that are neither listed nor parents of listed files."""
     parents = {parent for name in listed for parent in _parents(name)}
     for name, what in sorted(_inventory(path)):
         if not (name in listed if what == "file" else what == "directory" and name in parents):
@@ -322,7 +323,7 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _inventory(path: str) -> Iterator[tuple[str, Literal["file", "directory", "other"]]]:
-    """Yield the names of all that is below a directory, and what it is; links are not followed."""
+    """Yield name and type of everything below a directory; links are not followed."""
     filesystem, inner = storage.file_system(path)
     inner = inner.rstrip("/")
     if not isinstance(filesystem, LocalFileSystem):
@@ -348,7 +349,7 @@ def _inventory(path: str) -> Iterator[tuple[str, Literal["file", "directory", "o
 
 
 def seal(path: str, kind: Kind) -> None:
-    """Let the manifest of a directory that has just been made say who made it, and its files.
+    """Add the marker and the list of files to the manifest of a directory that was just made.
 
     Raises
     ------
@@ -358,10 +359,9 @@ def seal(path: str, kind: Kind) -> None:
     manifest = storage.join(path, kind.manifest)
     value = _read_manifest(manifest)
     files = sorted(name for name, what in _inventory(path) if what == "file")
-    value = {
-        key: its for key, its in value.items() if key not in ("checksum", *json_files.MARK_KEYS)
-    }
-    marked = {**value, "made_by": PROJECT, "kind": kind.name, "files": files}
+    unmarked = ("checksum", *json_files.MARK_KEYS)
+    content = {key: entry for key, entry in value.items() if key not in unmarked}
+    marked = {**content, "made_by": PROJECT, "kind": kind.name, "files": files}
     if manifest.endswith(".parquet"):
         parquet_manifest.rewrite_value(manifest, marked)
     else:
@@ -375,18 +375,18 @@ def _read_manifest(path: str) -> Any:
 
 
 def check_inputs(path: str, inputs: Iterable[str]) -> None:
-    """Check that nothing that is read is, or is inside, what would be replaced.
+    """Check that no input is, or lies inside, the output that would be replaced.
 
     Raises
     ------
     InputError
-        If something is.
+        If one does.
     """
     replaced = _real(path)
     for each in inputs:
         real = _real(each)
         if real == replaced or real.startswith(f"{replaced}/"):
-            where = "is what is read" if real == replaced else f"holds {each}, which is read"
+            where = "is an input" if real == replaced else f"holds the input {each}"
             raise InputError(f"{path} {where}, so it is not replaced; choose another output")
 
 
@@ -398,9 +398,9 @@ def _real(path: str) -> str:
 
 
 def staging_name(name: str, random: str) -> str:
-    """Return the name of what is written beside an output until it is whole.
+    """Return the name of a staging directory, beside an output that is being written.
 
-    Part of it follows from the rest, so that no name that somebody else thought of is taken for it.
+    It ends in a digest of the rest, so that no directory of somebody else is mistaken for it.
     """
     proof = hashlib.sha256(f"{PROJECT} {name} {random}".encode()).hexdigest()[:8]
     return f".{name}.{random}{proof}{storage.STAGING_SUFFIX}"
@@ -412,7 +412,7 @@ def new_staging_name(name: str) -> str:
 
 
 def name_staged_in(entry: str) -> str | None:
-    """Return the name of the output that is staged under a name of `staging_name`, else None."""
+    """Return the output's name if an entry is a name of `staging_name`, else None."""
     match = re.fullmatch(
         rf"\.(.+)\.([0-9a-f]{{8}})[0-9a-f]{{8}}{re.escape(storage.STAGING_SUFFIX)}",
         entry,

@@ -1,7 +1,7 @@
 """Manifests in the metadata of a Parquet file without rows.
 
-Readers of Parquet take a folder for one table only if every file in it is Parquet and has the same
-columns. So the manifest of such a folder is a Parquet file, too: it has the columns of the parts,
+Parquet readers read a folder as one table only if all its files are Parquet and have the same
+columns. So the manifest of such a folder is a Parquet file, too. It has the columns of the parts,
 no rows, and the JSON text of the manifest under the key ``dask_als`` of the schema's metadata.
 """
 
@@ -24,7 +24,7 @@ _KEY = b"dask_als"
 def write_manifest(
     path: str, value: dict[str, Any], schema: pa.Schema, *, format_version: int
 ) -> None:
-    """Write a manifest with its format version and a checksum beside parts of a schema."""
+    """Write a manifest with its format version and a checksum, beside parts with a schema."""
     _write(path, {"format_version": format_version, **value}, schema)
 
 
@@ -34,18 +34,18 @@ def read_manifest(path: str, *, format_version: int) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it is missing, damaged, changed since, or of another format version.
+        If it is missing, damaged, changed after it was written, or of another format version.
     """
     return json_files.checked_manifest(path, read_value(path), format_version=format_version)
 
 
 def read_value(path: str) -> Any:
-    """Read a manifest as it is, without a check of its checksum.
+    """Read a manifest without checking its checksum.
 
     Raises
     ------
     InputError
-        If the file is missing, too long, no Parquet, or its metadata hold no JSON.
+        If the file is missing, too long or not Parquet, or its metadata hold no JSON.
     """
     return _parsed(path, _read(path))
 

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a row, whoever draws them and in whatever order."""
+"""Random numbers of rows, the same whichever other rows are drawn and in whatever order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def standard_normal(
     """Draw standard normal numbers for rows of a matrix.
 
     The generator is counter-based (Philox; Salmon et al. 2011, "Parallel random numbers: as easy
-    as 1, 2, 3"), keyed by seed and stream and started anew at every 1024th row, so that a row's
+    as 1, 2, 3"), keyed by seed and stream and restarted at every 1024th row, so that a row's
     numbers do not depend on which other rows are drawn.
 
     Parameters
@@ -21,11 +21,11 @@ def standard_normal(
     rows : range
         Contiguous row numbers.
     width : int
-        Numbers a row.
+        Numbers per row.
     seed, stream, step : int
-        What the numbers belong to, below 2**64 each.
+        Together they choose the numbers; each below 2**64.
     dtype : {"float64", "float32"}
-        Numbers of one are not those of the other.
+        The numbers differ between the two.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def standard_normal(
 
 
 def generator(*, seed: int, stream: int, step: int) -> np.random.Generator:
-    """Return a generator of numbers that belong to no row."""
+    """Return a generator of numbers that do not belong to a row."""
     key = np.array([seed, stream], dtype=np.uint64)
     counter = np.array([0, 0, 0, step], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))

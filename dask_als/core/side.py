@@ -1,4 +1,4 @@
-"""The two sides of a rating. Everything between file names and command line is written once."""
+"""The two sides of a rating, users and items; all code between files and commands takes either."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Side:
 
     @property
     def ratings_directory(self) -> str:
-        """Where a dataset keeps the ratings partitioned by this side."""
+        """The directory of a dataset with the ratings partitioned by this side."""
         return f"by_{self.singular}"
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -43,5 +43,5 @@ SIDES = (USERS, ITEMS)
 
 
 def side_named(name: SideName) -> Side:
-    """Return the side of that name, the one object that stands for it in a process."""
+    """Return the side with a name; there is one object for each side in a process."""
     return {side.name: side for side in SIDES}[name]

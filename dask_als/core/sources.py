@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def digest_of_modules(folder: Path) -> str:
-    """Return the SHA-256 of all modules of a folder and of the folders in it.
+    """Return the SHA-256 of all modules in a folder and its subfolders.
 
     It changes if a module is added, removed, renamed, moved or edited.
     """

@@ -17,8 +17,8 @@ from dask_als.core.limits import check_inside
 from dask_als.errors import InputError
 
 STAGING_SUFFIX = ".partial"
-"""How directories are called that are not complete."""
-# By which a file that was replaced is told from the one before.
+"""The end of the names of directories that are not complete."""
+# If none of these differs, a file has not changed.
 STATE_OF_FILE = ("size", "mtime", "ino", "created", "ETag", "etag")
 
 
@@ -28,12 +28,12 @@ def join(directory: str, *names: str) -> str:
 
 
 def part_of(directory: str, *names: str) -> str:
-    """Return the path of a file that belongs to a directory of ours, and lies in it.
+    """Return the path of a file that belongs to a directory of ours.
 
     Raises
     ------
     InputError
-        If there is a link in its place that leads out of the directory, or no file.
+        If it is a link that leads out of the directory, or not a file.
     """
     path = join(directory, *names)
     check_inside(path, directory)
@@ -46,53 +46,53 @@ def part_name(number: int, suffix: str = "parquet") -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name if it says nothing."""
+    """Return the first line of an error's message, or the error's name if there is none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def file_system(path: str) -> tuple[Any, str]:
-    """Return the file system that a path is on, and the path as that file system takes it.
+    """Return the file system that a path is on, and the path inside that file system.
 
     Raises
     ------
     InputError
-        If there is no such file system here.
+        If the path is malformed, or the file system is not installed.
     """
     if not path or "\0" in path:
-        raise InputError(f"{path!r} is no path")
+        raise InputError(f"{path!r} is not a path")
     try:
-        # What other processes wrote meanwhile would be missing from a listing that is kept.
+        # A cached listing would lack what other processes have written since.
         filesystem, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
-        urlsplit(path)  # It refuses addresses that file systems would trip over later.
+        urlsplit(path)  # It raises on malformed addresses, at which file systems fail later.
     except ImportError as error:
         extra = ": pip install 'dask-als[s3]'" if path.startswith(("s3://", "s3a://")) else ""
         raise InputError(f"{path} cannot be reached: {first_line(error)}{extra}") from None
     except ValueError as error:
         raise InputError(f"{path} cannot be reached: {first_line(error)}") from None
     if not inner:
-        raise InputError(f"{path} names no file or folder")
+        raise InputError(f"{path} does not name a file or folder")
     return filesystem, inner
 
 
 def on_every_process(filesystem: Any, inner: str) -> str:
-    """Return the path of a file as every process on the same storage understands it."""
+    """Return the path of a file that is valid in every process on the same storage."""
     is_local = isinstance(filesystem, LocalFileSystem)
     return inner if is_local else str(filesystem.unstrip_protocol(inner))
 
 
 def absolute(path: str) -> str:
-    """Return a path as every process on the same storage understands it."""
+    """Return the absolute path, valid in every process on the same storage."""
     return on_every_process(*file_system(path)).rstrip("/")
 
 
 def exists(path: str) -> bool:
-    """Tell whether there is a file or a directory."""
+    """Tell whether there is a file or a directory at a path."""
     filesystem, inner = file_system(path)
     return bool(filesystem.exists(inner))
 
 
 def list_directory(path: str) -> list[str]:
-    """Return the paths of what is in a directory; none if it is not there."""
+    """Return the sorted paths of a directory's entries; none if it does not exist."""
     filesystem, inner = file_system(path)
     if not filesystem.isdir(inner):
         return []
@@ -101,13 +101,13 @@ def list_directory(path: str) -> list[str]:
 
 
 def make_directory(path: str) -> None:
-    """Make a directory, and those above it, if it is not there."""
+    """Make a directory and its parents, if they do not exist."""
     filesystem, inner = file_system(path)
     filesystem.makedirs(inner, exist_ok=True)
 
 
 def state_of_file(path: str) -> list[Any]:
-    """Return what differs once a file has been changed: its size, and its time or its tag."""
+    """Return values that change with a file: its size, and its time or its tag."""
     filesystem, inner = file_system(path)
     info = filesystem.info(inner)
     changed = next((info[key] for key in ("ETag", "etag", "mtime", "created") if key in info), None)
@@ -116,9 +116,9 @@ def state_of_file(path: str) -> list[Any]:
 
 @contextmanager
 def opened(path: str, mode: str = "rb") -> Iterator[IO[Any]]:
-    """Open a file; for writing, the folder it is in is made first, but not those above.
+    """Open a file; for writing, make its parent directory first, but not the ones above.
 
-    A staging directory is never made here: nothing can be written into one that was removed.
+    A staging directory is never made here, so that nothing is written into a removed one.
     """
     filesystem, inner = file_system(path)
     parent = filesystem._parent(inner)
@@ -131,7 +131,7 @@ def opened(path: str, mode: str = "rb") -> Iterator[IO[Any]]:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn what goes wrong while a file of ours is read into an InputError that names it."""
+    """Turn an error while a file of ours is read into an InputError that names the file."""
     try:
         yield
     except FileNotFoundError:
@@ -141,10 +141,10 @@ def reading(path: str) -> Iterator[None]:
 
 
 def remove(path: str) -> None:
-    """Remove a file or a directory with all that is in it, if it is there."""
+    """Remove a file, or a directory with all its contents, if it exists."""
     filesystem, inner = file_system(path)
     if isinstance(filesystem, LocalFileSystem) and os.path.isdir(inner):
-        # Under its new name nobody puts anything into it any more.
+        # Nobody writes into it any more under its new name.
         doomed = f"{inner.rstrip('/')}{STAGING_SUFFIX}"
         os.rename(inner, doomed)
         shutil.rmtree(doomed, ignore_errors=True)

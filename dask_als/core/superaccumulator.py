@@ -1,7 +1,7 @@
-"""Sums of floats that do not depend on the order or the grouping of the terms.
+"""Exact sums of floats, which do not depend on the order or the grouping of the terms.
 
-A float64 is a whole number of units of 2**-1126, so a Python integer holds any sum of them exactly.
-Such sums are added like integers, in any grouping, and rounded once, when they are read.
+A float64 is an integer multiple of 2**-1126, so a Python integer holds any sum of them exactly.
+Such sums are added as integers, in any grouping, and rounded once, when they are read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ UNIT_EXPONENT = 1126
 _MANTISSA_BITS = 52  # without the first one, which is not stored
 _LOW_BITS = 26
 _EXPONENTS = 2048
-# A number is its mantissa times 2 to the power of its stored exponent less this.
+# A number is its mantissa times 2 ** (stored exponent - _BIAS).
 _BIAS = 1075
 
 
@@ -32,7 +32,7 @@ def exact_sum(values: np.ndarray) -> int:
     Returns
     -------
     int
-        The sum in units of 2**-1126; exact, so ``exact_sum(a) + exact_sum(b)`` is that of both.
+        The sum in units of 2**-1126. Sums of parts add up to the sum of the whole.
 
     Raises
     ------
@@ -55,13 +55,13 @@ def exact_sum(values: np.ndarray) -> int:
 def _sum_by_exponent(bits: np.ndarray, high: np.ndarray, low: np.ndarray) -> Any:
     """Sum mantissas by their exponent; return the least and the greatest exponent.
 
-    The two halves of a mantissa are summed apart: of them int64 holds more than memory does.
+    The two halves of a mantissa are summed separately, so that int64 cannot overflow.
     """
     least, most = _EXPONENTS, 0
     for number in bits:
         exponent = (number >> _MANTISSA_BITS) & (_EXPONENTS - 1)
         mantissa = number & ((1 << _MANTISSA_BITS) - 1)
-        if exponent == 0:  # as small as it gets: there is no first bit
+        if exponent == 0:  # subnormal: there is no implicit first bit
             exponent = 1
         else:
             mantissa |= 1 << _MANTISSA_BITS

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files, read within limits and compared with their checksums."""
+"""Read and write Parquet and Arrow files, within limits and with checksums."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_parquet(
     Parameters
     ----------
     dictionaries : bool or list of str, optional
-        Columns whose values repeat; to try it with others takes time.
+        Columns whose values repeat. Trying dictionaries on other columns takes time.
 
     Returns
     -------
@@ -63,12 +63,12 @@ def write_parquet_tables(
 
 
 def check_parquet(path: str, *, crc32: int, limit: ParquetLimit) -> None:
-    """Check that a Parquet file is the one it should be, before memory is taken for its rows.
+    """Check a Parquet file's CRC-32 and number of rows, before its rows are read.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one, or has not that many rows.
+        If the file is missing or damaged, or its CRC-32 or number of rows differs.
     """
     check_once(path, crc32)
     check_parquet_rows(path, limit)
@@ -88,15 +88,15 @@ def read_parquet(
     columns : list of str, optional
         Those to read, in this order.
     crc32 : int, optional
-        What the file's CRC-32 must be. It covers what the checksums of pages do not: the file's
-        metadata, and that it is this file and no other.
+        The file's expected CRC-32. Unlike the checksums of pages, it covers the metadata, too, and
+        reveals a file that was swapped for another.
     limit : ParquetLimit, optional
-        What it may hold; checked before its columns are read.
+        Checked before the columns are read.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one, or beyond the limit.
+        If the file is missing or damaged, its CRC-32 differs, or it is beyond the limit.
     """
     content = content_of(path) if crc32 is None else content_with(path, crc32)
     with reading(path):
@@ -109,20 +109,20 @@ def read_parquet(
 
 
 def check_parquet_rows(path: str, limit: ParquetLimit) -> None:
-    """Check how many rows a Parquet file holds; see `ParquetLimit.check_rows`."""
+    """Check the number of rows of a Parquet file; see `ParquetLimit.check_rows`."""
     with reading(path), opened(path) as file:
         limit.check_rows(pq.ParquetFile(file).metadata, path, file.seek(0, os.SEEK_END))
 
 
 def read_parquet_rows(path: str, rows: range, columns: list[str], *, crc32: int) -> pa.Table:
-    """Read a range of rows of a Parquet file, opening only the row groups that hold it.
+    """Read a range of rows of a Parquet file: only the row groups that hold them.
 
-    The first time, all of the file is read: its CRC-32 must be the given one.
+    The first time, the whole file is read, to compare its CRC-32.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one, or has not that many rows.
+        If the file is missing, damaged or too short, or its CRC-32 differs.
     """
     check_once(path, crc32)
     with reading(path), opened(path) as file:
@@ -136,7 +136,7 @@ def read_parquet_rows(path: str, rows: range, columns: list[str], *, crc32: int)
                 groups.append(group)
             start = stop
         ParquetLimit(None, TEXT_BYTES).check(file, parquet, columns, groups, path)
-        # No thread of Arrow's may hold a file of Python's when Python ends.
+        # Arrow's threads must not hold Python objects when Python shuts down.
         table = parquet.read_row_groups(groups, columns=columns, use_threads=False)
         table = table.select(columns)
         table = table.slice(rows.start - first, len(rows))
@@ -146,7 +146,7 @@ def read_parquet_rows(path: str, rows: range, columns: list[str], *, crc32: int)
 
 
 def write_arrow(path: str, table: pa.Table) -> int:
-    """Write an Arrow file, which is quick to write and to read; return its CRC-32."""
+    """Write an Arrow file, which is faster than Parquet; return its CRC-32."""
     with opened(path, "wb") as file:
         summed = SummedFile(file)
         with pa.ipc.new_file(pa.PythonFile(summed, "w"), table.schema) as writer:
@@ -160,7 +160,7 @@ def read_arrow(path: str, *, crc32: int) -> pa.Table:
     Raises
     ------
     InputError
-        If the file is missing, damaged or another one: its CRC-32 differs.
+        If the file is missing or damaged, or its CRC-32 differs.
     """
     content = content_with(path, crc32)
     with reading(path):

@@ -10,7 +10,7 @@ from dask_als.core.side import SIDES, Side
 
 
 class TaskKind(Enum):
-    """What a task does: the words that its key starts with, and the fields that follow them."""
+    """The kinds of tasks: the words at the start of the key, and the fields that follow."""
 
     START = ("start", "side", "number")
     SOLVE = ("solve", "side", "epoch", "number")
@@ -55,14 +55,14 @@ class TaskKey:
     side : Side or None
         The solved side.
     epoch : int or None
-        The epoch; 0 for the factors that training starts from.
+        The epoch; 0 for the initial factors.
     number : int or None
         The partition, or the home of a chunk or a replica.
 
     Raises
     ------
     ValueError
-        If an attribute is missing that a key of this kind has, or one is set that it has not.
+        If the attributes that are set are not those of the kind.
     """
 
     kind: TaskKind
@@ -97,7 +97,7 @@ class TaskKey:
 
 
 def unique_key(key: str, client_id: str, number: int) -> str:
-    """Return the key under which a client submits a task, unlike all other keys on a scheduler."""
+    """Return the key under which a client submits a task, unique on a scheduler."""
     return f"{key}-{client_id}-{number}"
 
 

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from nested tables of plain values, as in TOML or JSON, and back."""
+"""Convert nested tables of plain values, as in TOML or JSON, to frozen dataclasses and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dask_als.errors import InputError
 T = TypeVar("T")
 
 SECRET = "secret"
-"""Metadata of a field whose values no message and no table shows."""
+"""Metadata of a field whose values are in no message and no table."""
 
 _MOST_OF_A_MESSAGE = 300
 _MOST_OF_A_KEY = 100
@@ -35,10 +35,10 @@ def from_table(kind: type[T], table: Mapping[str, Any]) -> T:
     ----------
     kind : type
         A dataclass. Its fields are bool, int, float, str, a literal, a tuple or dict of these,
-        another dataclass (a table within the table), anything (`Any`), or one of these or None,
-        for which TOML has an empty text.
+        another dataclass (a table within the table), anything (`Any`), or optionally None, which
+        is an empty text in TOML.
     table : mapping
-        A key left out stands for the field's default.
+        A missing key means the field's default.
 
     Raises
     ------
@@ -73,9 +73,9 @@ def from_manifest(kind: type[T], value: Any, path: str) -> T:
 
 
 def to_table(settings: Any) -> dict[str, Any]:
-    """Return the table that `from_table` makes the dataclass of.
+    """Return the table from which `from_table` makes the dataclass.
 
-    None is left out; where it is not the default, it is an empty text. Secrets are left out.
+    None is left out, or an empty text if it is not the default. Secrets are left out.
     """
     table: dict[str, Any] = {}
     for field in fields(settings):
@@ -99,7 +99,7 @@ class _Reader:
         self._is_secret = False
 
     def is_not(self, path: str, value: Any, demand: str) -> _Mistake:
-        # A list or a table could hold a secret further in.
+        # A list or a table may contain a secret.
         shown = next((words for kind, words in _MANY.items() if isinstance(value, kind)), None)
         if self._is_secret:
             shown = "not shown"
@@ -116,15 +116,15 @@ class _Reader:
         before = len(self.mistakes)
         self.mistakes += _unknown_keys(table, known, path)
         values = {}
-        for name, (its_kind, is_required, is_secret) in known.items():
-            # Most values are plain and right: of a manifest's partitions there may be thousands.
-            if name in table and _is_plain(table[name], its_kind):
+        for name, (field_kind, is_required, is_secret) in known.items():
+            # A shortcut, as a manifest may have thousands of partitions with plain values.
+            if name in table and _is_plain(table[name], field_kind):
                 values[name] = table[name]
                 continue
             try:
                 if name in table:
                     self._is_secret = is_secret
-                    values[name] = self.value(its_kind, table[name], _below(path, name))
+                    values[name] = self.value(field_kind, table[name], _below(path, name))
                 elif is_required:
                     self.wrong(f"{_below(path, name)} is missing")
             except _Mistake:
@@ -147,8 +147,9 @@ class _Reader:
         if get_origin(kind) in (Union, types.UnionType):
             if value is None or value == "":
                 return None
-            (kind,) = (one for one in arguments if one is not type(None))
-            return self.value(kind, value, path)
+            kinds = [one for one in arguments if one is not type(None)]
+            fitting = [one for one in kinds if type(value) is one]
+            return self.value((fitting or kinds)[0], value, path)
         if get_origin(kind) is Literal:
             if value not in arguments:
                 raise self.is_not(path, value, " or ".join(arguments))
@@ -176,7 +177,7 @@ class _Reader:
 
 
 def _is_plain(value: Any, kind: Any) -> bool:
-    """Tell whether a value is of its type as it is, which saves time over `_Reader.value`."""
+    """Tell whether a value needs no conversion; faster than `_Reader.value`."""
     return type(value) is kind and (kind is not int or -(2**63) < value < 2**63)
 
 
@@ -185,7 +186,7 @@ def _shown(value: object) -> str:
     try:
         return reprlib.repr(value)
     except ValueError:
-        return "a number of too many digits to show"
+        return "a number with too many digits to show"
 
 
 @cache
@@ -199,7 +200,7 @@ def _fields_of(kind: Any) -> dict[str, tuple[Any, bool, bool]]:
 
 
 def _below(path: str, name: str) -> str:
-    """Return the path of a key in the table at a path, not all of it if it is very long."""
+    """Return the path of a key in the table at a path; very long keys are shortened."""
     name = name if len(name) <= _MOST_OF_A_KEY else f"{name[:_MOST_OF_A_KEY]}…"
     return f"{path}.{name}" if path else name
 
@@ -209,12 +210,12 @@ def _is_required(field: Field[Any]) -> bool:
 
 
 def _unknown_keys(table: Mapping[str, Any], known: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield a message for each of the first unknown keys, with the known key nearest to it."""
+    """Yield a message for each of the first unknown keys, with the most similar known key."""
     if table.keys() <= known.keys():
         return
     unknown = [key for key in table if key not in known]
     for key in unknown[:_MOST_UNKNOWN_KEYS]:
-        # The search takes time with the square of the key's length.
+        # The search takes time quadratic in the length of the key.
         near = difflib.get_close_matches(key[:_MOST_OF_A_KEY], known, n=1, cutoff=0.0)
         yield f"{_below(path, key)} is not known; the nearest is {_below(path, near[0])}"
     if len(unknown) > _MOST_UNKNOWN_KEYS:

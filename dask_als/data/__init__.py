@@ -1,1 +1,1 @@
-"""From a source of ratings to a dataset of partitions."""
+"""Read ratings from a source and write them as a partitioned dataset."""

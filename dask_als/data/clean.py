@@ -1,16 +1,20 @@
-"""Which rows of a source are usable ratings, and why the others are not."""
+"""Separate the usable ratings of a source from rows that are rejected with a reason."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dask_als.data.source import Raw
+from dask_als.core.side import SIDES, Side
+from dask_als.data.id_values import readable_ids, typed_ids, whole_ids
+from dask_als.data.text_chunks import Raw
+from dask_als.data.text_values import is_null, is_text, numbers, plain, readable, trimmed
+from dask_als.data.times import times
 from dask_als.errors import InputError
+from dask_als.settings.data import Columns
 
 REJECTED_SCHEMA = pa.schema(
     [
@@ -24,207 +28,119 @@ REJECTED_SCHEMA = pa.schema(
     ]
 )
 
-_ID_WORDS = ("user", "item")
-WHOLE_NUMBER = r"^(-?[0-9]+)(\.0*)?$"
-_DATE = r"^[0-9]{4}-?[0-9]{2}"
-_BEYOND_MICROSECONDS = r"(\.[0-9]{6})[0-9]+"
-_WHOLE_FLOATS = 2.0**53
+_DECIMAL_COMMA = r"^[+-]?[0-9]+,[0-9]+$"
 _MOST_SHOWN = 200
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Rows of a source, told apart.
+    """The usable and the rejected rows of a block.
 
     Attributes
     ----------
     usable : pyarrow.Table
-        user and item (int64, uint64 or string), rating (float32), time (float64) if there is one.
+        user and item (int64, uint64 or string), rating (float32) and, if read, time (float64).
     rejected : pyarrow.Table
-        The others, with `REJECTED_SCHEMA`; ``row`` counts within the block, from 0.
+        The rejected rows, with `REJECTED_SCHEMA`; ``row`` counts from 0 within the block.
+    n_untimed : int
+        Usable rows whose time is missing or unreadable; it is minus infinity.
     """
 
     usable: pa.Table
     rejected: pa.Table
+    n_untimed: int = 0
 
 
-def clean(raw: Raw, file: str, id_types: dict[str, pa.DataType]) -> Cleaned:
-    """Tell usable rows from others.
+def clean(
+    raw: Raw,
+    file: str,
+    id_types: dict[Side, pa.DataType],
+    columns: Columns = Columns(),
+    *,
+    needs_time: bool = False,
+) -> Cleaned:
+    """Separate usable rows from rejected ones.
 
     Parameters
     ----------
     raw : Raw
     file : str
-        Where the rows come from, for the rejected ones.
-    id_types : dict of str to DataType
-        For ``user`` or ``item``, the type that ids take if they can; without one they are whole
-        numbers if all usable ones of the block are, else text.
+        The source of the rows, recorded with rejected rows.
+    id_types : dict of Side to DataType
+        The wanted type of the ids of a side. Without one, ids are whole numbers if all usable ids
+        of the block are, else text.
+    columns : Columns, optional
+        How values are written.
+    needs_time : bool, optional
+        Whether a row without a time is rejected.
 
     Raises
     ------
     InputError
-        If a column is of a type that cannot be what it should be.
+        If the type of a column cannot be used.
     """
-    columns = {word: _plain(raw.table.column(word)) for word in raw.table.column_names}
-    ids = {word: _readable_ids(columns[word]) for word in _ID_WORDS}
-    # The first reason that applies is the one that is kept.
-    reasons = [(_is_null(ids[word]), f"{word} id is missing or unreadable") for word in _ID_WORDS]
-    if "rating" in columns:
-        with np.errstate(over="ignore"):
-            rating = _numbers(columns["rating"], "ratings").astype(np.float32)
+    values = {field: plain(raw.table.column(field)) for field in raw.table.column_names}
+    ids = {side.singular: readable_ids(values[side.singular]) for side in SIDES}
+    # The first reason that applies is recorded.
+    reasons = [
+        (is_null(array), f"{field} id is missing or unreadable") for field, array in ids.items()
+    ]
+    if columns.id_type == "int":
+        ids = {field: whole_ids(array) for field, array in ids.items()}
         reasons += [
-            (_is_null(columns["rating"]), "rating is missing"),
+            (is_null(array), f"{field} id is no whole number") for field, array in ids.items()
+        ]
+    if "rating" in values:
+        rating = _ratings(values["rating"], columns.decimal, file)
+        reasons += [
+            (is_null(values["rating"]), "rating is missing"),
             (~np.isfinite(rating), "rating is not a finite number"),
         ]
-    else:  # an event
+    else:  # Every row is an event.
         rating = np.ones(raw.table.num_rows, np.float32)
-    values = {**ids, "rating": pa.array(rating)}
-    if "time" in columns:
-        time = _times(columns["time"])
-        values["time"] = pa.array(time)
-        reasons.append((~np.isfinite(time), "time is missing or unreadable"))
+    cleaned = {**ids, "rating": pa.array(rating)}
+    if "time" in values:
+        time = times(values["time"], columns.time_format)
+        has_no_time = ~np.isfinite(time)
+        if needs_time:
+            reasons.append((has_no_time, "time is missing or unreadable"))
+        cleaned["time"] = pa.array(np.where(has_no_time, -np.inf, time))
 
-    usable = pa.table(values)
+    usable = pa.table(cleaned)
     is_bad = np.logical_or.reduce([applies for applies, _ in reasons])
     bad = np.flatnonzero(is_bad)
     if len(bad):
         usable = usable.filter(pa.array(~is_bad))
-    for place, word in enumerate(_ID_WORDS):
-        array = _typed_ids(usable[word].combine_chunks(), raw.is_text, id_types.get(word))
-        usable = usable.set_column(place, word, array)
+    for position, side in enumerate(SIDES):
+        array = usable[side.singular].combine_chunks()
+        array = typed_ids(array, raw.is_text, id_types.get(side))
+        usable = usable.set_column(position, side.singular, array)
     first_reasons = [next(text for applies, text in reasons if applies[row]) for row in bad]
-    rejected = _rejected(columns, bad, raw.numbers[bad], first_reasons, file)
+    rejected = _rejected(values, bad, raw.numbers[bad], first_reasons, file)
     rejected = pa.concat_tables([rejected, _malformed(raw, file)]).sort_by("row")
-    return Cleaned(usable, rejected)
+    n_untimed = int((has_no_time & ~is_bad).sum()) if "time" in values else 0
+    return Cleaned(usable, rejected, n_untimed)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array, text of any Arrow type as string or binary."""
-    array = column.combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
-        return array.cast(pa.string())
-    if pa.types.is_large_binary(array.type) or pa.types.is_binary_view(array.type):
-        return array.cast(pa.binary())
-    return array
+def _ratings(array: pa.Array, decimal: str, file: str) -> np.ndarray:
+    """Return ratings as float32, not finite where they are none.
 
-
-def _is_text(array: pa.Array) -> bool:
-    return pa.types.is_binary(array.type) or pa.types.is_string(array.type)
-
-
-def _is_null(array: pa.Array) -> np.ndarray:
-    return pc.is_null(array).to_numpy(zero_copy_only=False)
-
-
-def _text(array: pa.Array) -> pa.Array:
-    """Return values as trimmed text; null where there is none or it is not UTF-8."""
-    try:
-        text = array.cast(pa.string())
-    except pa.ArrowInvalid:
-        text = pa.array([_decoded(value) for value in array.to_pylist()], pa.string())
-    text = pc.utf8_trim_whitespace(text)
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-
-
-def _decoded(value: bytes | None) -> str | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _readable_ids(array: pa.Array) -> pa.Array:
-    """Return ids as text or whole numbers, null where a row has none."""
-    if _is_text(array):
-        return _text(array)
-    if pa.types.is_integer(array.type):
-        return array
-    if pa.types.is_null(array.type):
-        return array.cast(pa.int64())
-    if pa.types.is_floating(array.type):
-        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
-        is_whole = (np.abs(values) <= _WHOLE_FLOATS) & (np.floor(values) == values)
-        return pa.array(np.where(is_whole, values, 0).astype(np.int64), mask=~is_whole)
-    raise InputError(f"ids of type {array.type} cannot be used; give whole numbers or text")
-
-
-def _typed_ids(array: pa.Array, is_text: bool, wanted: pa.DataType | None) -> pa.Array:
-    """Return ids as the type that is wanted; where they cannot be, or none is, as what they are.
-
-    Each id says by itself whether it is a whole number, so that it does not matter which ones
-    come in one block.
+    Raises
+    ------
+    InputError
+        If a rating has a decimal comma and that is not the decimal mark.
     """
-    if pa.types.is_string(array.type) and is_text and wanted != pa.string():
-        is_whole = pc.all(pc.match_substring_regex(array, WHOLE_NUMBER)).as_py() is not False
-        if is_whole:
-            digits = pc.replace_substring_regex(array, pattern=WHOLE_NUMBER, replacement=r"\1")
-            array = _as_whole(digits, otherwise=array)
-    elif pa.types.is_integer(array.type):
-        array = _as_whole(array, otherwise=array)
-    if wanted is None or array.type == wanted:
-        return array
-    try:
-        return array.cast(wanted)
-    except pa.ArrowInvalid:
-        return array.cast(pa.string())
-
-
-def _as_whole(array: pa.Array, otherwise: pa.Array) -> pa.Array:
-    """Return an array as int64, else as uint64, else another one."""
-    for kind in (pa.int64(), pa.uint64()):
-        try:
-            return array.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return otherwise
-
-
-def _numbers(array: pa.Array, what: str) -> np.ndarray:
-    """Return values as float64, NaN where they are not numbers."""
-    if not _is_text(array):
-        try:
-            return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise InputError(f"{what} of type {array.type} cannot be used") from None
-    text = _text(array)
-    try:
-        return text.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:
-        return np.array([_number(value) for value in text.to_pylist()], np.float64)
-
-
-def _number(text: str | None) -> float:
-    """Parse a number as Arrow does; NaN if it is none."""
-    try:
-        return float(text) if text and text.isascii() and "_" not in text else np.nan
-    except ValueError:
-        return np.nan
-
-
-def _times(array: pa.Array) -> np.ndarray:
-    """Return times as float64 that order as the times do, NaN where there is none.
-
-    Numbers stay as they are; dates become microseconds since 1970.
-    """
-    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
-        array = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-    times = _numbers(array, "times")
-    if _is_text(array) and np.isnan(times).any():
-        times = np.where(np.isnan(times), _microseconds(_text(array)), times)
-    return times
-
-
-def _microseconds(text: pa.Array) -> np.ndarray:
-    """Return dates as microseconds since 1970, NaN where a text is no ISO 8601 date."""
-    # Else pandas takes "now" for a date, and nanoseconds in one make it refuse others in year 9999.
-    is_date = pc.match_substring_regex(text, _DATE)
-    text = pc.if_else(is_date, text, pa.scalar(None, pa.string()))
-    text = pc.replace_substring_regex(text, pattern=_BEYOND_MICROSECONDS, replacement=r"\1")
-    dates = pd.to_datetime(text.to_pandas(), errors="coerce", utc=True, format="ISO8601")
-    micros: np.ndarray = dates.dt.as_unit("us").astype("int64").to_numpy(np.float64)
-    return np.where(dates.isna(), np.nan, micros)
+    with np.errstate(over="ignore"):
+        ratings = numbers(array, "ratings", decimal=decimal).astype(np.float32)
+    if decimal == "." and is_text(array) and not np.isfinite(ratings).all():
+        text = trimmed(readable(array))
+        found = text.filter(pc.match_substring_regex(text, _DECIMAL_COMMA).fill_null(False))
+        if len(found):
+            raise InputError(
+                f"{file} has the rating {found[0].as_py()[:_MOST_SHOWN]!r}: give --decimal , if "
+                "the comma is a decimal mark"
+            )
+    return ratings
 
 
 def _rejected(
@@ -242,7 +158,10 @@ def _rejected(
         {
             "file": [_text_of_path(file)] * len(bad),
             "row": numbers,
-            **{word: shown.get(word, [None] * len(bad)) for word in (*_ID_WORDS, "rating", "time")},
+            **{
+                word: shown.get(word, [None] * len(bad))
+                for word in ("user", "item", "rating", "time")
+            },
             "reason": reasons,
         },
         schema=REJECTED_SCHEMA,
@@ -257,7 +176,7 @@ def _shown(value: object) -> str | None:
 
 
 def _text_of_path(path: str) -> str:
-    """Return a path as UTF-8 holds it: bytes of a file's name that are no text are written out."""
+    """Return a path as valid UTF-8: undecodable bytes of a file name are escaped."""
     return path.encode(errors="backslashreplace").decode()
 
 

@@ -3,12 +3,12 @@
 ::
 
     DATASET/
-      manifest.json                  written last: a dataset is complete or not there
-      users.parquet  items.parquet   row i = index i: id (as in the source), count, title if known
+      manifest.json                  written last, so that a dataset is complete or absent
+      users.parquet  items.parquet   row i has index i: id (as in the source), count, title if known
       by_user/part-00000.parquet …   user, item (int32 indices), rating (float32), sorted
       by_item/part-00000.parquet …   the same ratings by item
-      test/part-00000.parquet …      held-out ratings by user, if a split was asked for
-      rejected.parquet               source rows that were not usable, each with the reason
+      test/part-00000.parquet …      held-out ratings by user, if the dataset has a split
+      rejected.parquet               unusable rows of the source, each with the reason
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Partition:
     start, stop : int
         The rows, ``start <= row < stop``.
     ratings : int
-        How many training ratings they have.
+        Number of training ratings.
     test_ratings : int
-        How many held-out ratings; 0 for items, whose held-out ratings lie with the users.
+        Number of held-out ratings; 0 for items, because held-out ratings are stored by user.
     n_columns : int
-        Rows of the other side, which the ratings refer to.
+        Number of rows of the other side.
     crc32, test_crc32 : int
-        Of the files of training and held-out ratings.
+        CRC-32 of the files of training and held-out ratings.
     """
 
     start: int
@@ -67,14 +67,14 @@ class Partition:
 
 @dataclass(frozen=True)
 class SideTable:
-    """What the manifest says of one side.
+    """What the manifest records about one side.
 
     Attributes
     ----------
     digest : str
-        SHA-256 of the ids in their order.
+        SHA-256 of the ids in index order.
     crc32 : int
-        Of the file of ids.
+        CRC-32 of the file of ids.
     partitions : tuple of Partition
     """
 
@@ -84,13 +84,13 @@ class SideTable:
 
     @property
     def n_rows(self) -> int:
-        """Rows of the side, those without training ratings included."""
+        """Number of rows, including those without training ratings."""
         return self.partitions[-1].stop
 
 
 @dataclass(frozen=True)
 class RowsFile:
-    """The file of a side's ids, small enough to go with every task.
+    """A reference to the file of a side's ids, small enough to send with every task.
 
     Attributes
     ----------
@@ -102,38 +102,38 @@ class RowsFile:
     crc32: int
 
     def read(self, rows: range, columns: list[str]) -> pa.Table:
-        """Read some columns of a range of rows.
+        """Read columns of a range of rows.
 
         Raises
         ------
         InputError
-            If the file is missing, damaged or another one.
+            If the file is missing, damaged or not the one recorded.
         """
         return table_files.read_parquet_rows(self.path, rows, columns, crc32=self.crc32)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset; the ratings stay on disk until they are read.
+    """A prepared dataset. The ratings stay on disk until they are read.
 
     Attributes
     ----------
     path : str
     users, items : SideTable
     n_ratings, n_test : int
-        Training and held-out ratings.
+        Number of training and of held-out ratings.
     rating_mean, rating_min, rating_max : float
-        Of the training ratings.
+        Statistics of the training ratings.
     fingerprint : str
-        Digest of ids and ratings; it does not depend on partitions or on the source's order.
+        Digest of ids and ratings, independent of partitions and of the order of the source.
     split : dict or None
-        How ratings were held out.
+        How ratings were held out; None if none were.
     source : dict
-        Where the ratings came from, and what became of each of its rows.
+        Where the ratings came from, and the counts of usable, rejected and merged rows.
     has_titles : bool
         Whether the items have titles.
     rejected_crc32 : int or None
-        Of the file of rows that were not usable; None if there is none, or none is known.
+        CRC-32 of the file of rejected rows; None if there is no such file or it is not recorded.
     """
 
     path: str
@@ -151,11 +151,11 @@ class Dataset:
     rejected_crc32: int | None = None
 
     def table(self, side: Side) -> SideTable:
-        """Return what is known of one side."""
+        """Return what the manifest records about a side."""
         return self.users if side is USERS else self.items
 
     def read_rows(self, side: Side) -> pa.Table:
-        """Read id, count and, if there, title of each row of a side.
+        """Read id, count and, if known, title of each row of a side.
 
         Raises
         ------
@@ -168,16 +168,16 @@ class Dataset:
         )
 
     def rows_file(self, side: Side) -> RowsFile:
-        """Return the file of a side's ids."""
+        """Return a reference to the file of a side's ids."""
         return RowsFile(rows_path(self.path, side), self.table(side).crc32)
 
     def check_rows(self) -> None:
-        """Check that the ids of both sides are there, as many as the manifest says.
+        """Check that the ids of both sides are present and match the manifest.
 
         Raises
         ------
         InputError
-            If they are not, or are others.
+            If they do not.
         """
         for side in SIDES:
             table = self.table(side)
@@ -185,7 +185,7 @@ class Dataset:
             table_files.check_parquet(path, crc32=table.crc32, limit=_limit_of_rows(table))
 
     def files(self) -> dict[str, int]:
-        """Return the path of every file of it, and the file's CRC-32."""
+        """Return the path and the CRC-32 of every file of the dataset."""
         found = {rows_path(self.path, side): self.table(side).crc32 for side in SIDES}
         for side in SIDES:
             for number, part in enumerate(self.table(side).partitions):
@@ -198,7 +198,7 @@ class Dataset:
         return found
 
     def write_manifest(self, directory: str) -> None:
-        """Write what completes the dataset."""
+        """Write the manifest, which completes the dataset."""
         value = asdict(self)
         del value["path"]
         json_files.write_manifest(
@@ -217,7 +217,7 @@ def rows_path(dataset: str, side: Side) -> str:
 
 
 def rejected_path(dataset: str) -> str:
-    """Return the path of a dataset's rows that were not usable."""
+    """Return the path of a dataset's rejected rows."""
     return storage.join(dataset, "rejected.parquet")
 
 
@@ -232,7 +232,7 @@ def open_dataset(path: str) -> Dataset:
     Raises
     ------
     InputError
-        If there is none, or one of another format version, or a damaged one.
+        If there is none, or it is damaged or of another format version.
     """
     if not storage.exists(path):
         raise InputError(f"there is no dataset at {path}; make one with: dask-als prepare")
@@ -259,9 +259,9 @@ def _limit_of_rows(table: SideTable) -> ParquetLimit:
 
 
 def _check_partitions(dataset: Dataset, file: str) -> None:
-    """Raise InputError if the partitions do not make up the matrix of ratings.
+    """Raise InputError if the partitions do not cover the matrix of ratings.
 
-    Kernels rely on it: they do not check indices.
+    The kernels rely on this: they do not check indices.
     """
     mistake = _mistake_in_partitions(dataset)
     if mistake is not None:
@@ -273,7 +273,7 @@ def _mistake_in_partitions(dataset: Dataset) -> str | None:
         if not (table.partitions and other.partitions):
             return "a side has no partitions"
         if any(partition.n_columns != other.n_rows for partition in table.partitions):
-            return "the partitions of one side do not go with those of the other"
+            return "the partitions of one side do not match those of the other"
         mistake = mistake_in_ranges(table.partitions)
         if mistake is not None:
             return mistake
@@ -285,7 +285,7 @@ def _mistake_in_partitions(dataset: Dataset) -> str | None:
 
 
 def mistake_in_ranges(partitions: Sequence[Partition]) -> str | None:
-    """Tell what is wrong with partitions that should follow one another; None if nothing is."""
+    """Return what is wrong with partitions that should be consecutive; None if nothing is."""
     stop = 0
     for part in partitions:
         if not (part.start == stop < part.stop) or part.ratings < 0 or part.test_ratings < 0:
@@ -300,7 +300,7 @@ def read_block(path: str, side: Side, number: int, partition: Partition) -> Bloc
     Raises
     ------
     InputError
-        If the file is missing, damaged, or not what the manifest says.
+        If the file is missing, damaged, or does not match the manifest.
     """
     file = ratings_path(path, side.ratings_directory, number)
     return _read_ratings(file, side, partition, partition.ratings, partition.crc32)
@@ -312,7 +312,7 @@ def read_test_block(path: str, number: int, partition: Partition) -> Block:
     Raises
     ------
     InputError
-        If the file is missing, damaged, or not what the manifest says.
+        If the file is missing, damaged, or does not match the manifest.
     """
     file = ratings_path(path, TEST_DIRECTORY, number)
     return _read_ratings(file, USERS, partition, partition.test_ratings, partition.test_crc32)
@@ -321,15 +321,15 @@ def read_test_block(path: str, number: int, partition: Partition) -> Block:
 def _read_ratings(path: str, side: Side, partition: Partition, n_ratings: int, crc32: int) -> Block:
     limit = ParquetLimit(n_ratings, RATING_BYTES)
     table = table_files.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32, limit=limit)
-    is_whole = table.schema.types == RATINGS_SCHEMA.types
-    if not is_whole or any(column.null_count for column in table.columns):
+    has_schema = table.schema.types == RATINGS_SCHEMA.types
+    if not has_schema or any(column.null_count for column in table.columns):
         raise InputError(
             f"{path} is not what the manifest says: {n_ratings:,} ratings of user, item, rating"
         )
     row, column = (table[name].to_numpy() for name in (side.singular, side.other.singular))
     try:
         if len(column) and not (column.min() >= 0 and column.max() < partition.n_columns):
-            raise ValueError(f"{side.other.name} are not all within {range(partition.n_columns)}")
+            raise ValueError(f"{side.other.name} are outside {range(partition.n_columns)}")
         return block_of(partition.rows, row, column, table["rating"].to_numpy())
     except ValueError as error:
-        raise InputError(f"{path} is not the partition it should be: {error}") from None
+        raise InputError(f"{path} is not the expected partition: {error}") from None

@@ -1,4 +1,4 @@
-"""Which rows make a partition: contiguous ranges of row indices with about equal work."""
+"""Cut rows into partitions: contiguous ranges of row indices with about equal work."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from dask_als.errors import InputError
 
 RATINGS_A_PARTITION = 1_000_000
-# Of more than that, partitions are larger and come in such numbers: processors have 2, 4, 8 or 16
-# threads, and the last round of tasks keeps all of them busy.
+# Larger numbers of partitions are multiples of this one: processors have 2, 4, 8 or 16 threads, and
+# the last round of tasks then keeps all of them busy.
 _PARTITIONS_AT_ONCE = 16
 _MOST_PARTITIONS = 4096
-# A row's own work, the factorization, is that of about rank / 3 ratings; for usual ranks 16.
+# Factorizing a row costs as much as accumulating about rank / 3 ratings; 16 for usual ranks.
 _RATINGS_A_ROW = 16
 
 
 def default_partitions(n_ratings: int) -> int:
-    """Return how many partitions keep a task well over the scheduler's cost of a task.
+    """Return a number of partitions for which tasks take much longer than scheduling them.
 
-    They have a million ratings, or if that were more than 16, one to two million.
+    A partition has one million ratings, or one to two million if there are more than 16.
     """
     n = max(1, -(-n_ratings // RATINGS_A_PARTITION))
     if n > _PARTITIONS_AT_ONCE:
@@ -36,7 +36,7 @@ def balanced_ranges(counts: np.ndarray, n_partitions: int) -> list[range]:
     counts : ndarray of int, shape (n_rows,)
         Ratings of each row.
     n_partitions : int
-        Ranges to make; no more than there are rows are made, and none is empty.
+        Number of ranges, at most `n_rows`; no range is empty.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def balanced_ranges(counts: np.ndarray, n_partitions: int) -> list[range]:
     n_partitions = min(n_partitions, n_rows)
     work = np.cumsum(counts.astype(np.int64) + _RATINGS_A_ROW)
     cuts = np.searchsorted(work, work[-1] * np.arange(1, n_partitions) / n_partitions) + 1
-    # Each range keeps a row, whatever a single heavy row weighs.
+    # Each range keeps at least one row, however heavy a single row is.
     cuts = np.maximum.accumulate(cuts - np.arange(n_partitions - 1)) + np.arange(n_partitions - 1)
     cuts = np.clip(cuts, np.arange(1, n_partitions), n_rows - np.arange(n_partitions - 1, 0, -1))
     edges = [0, *(int(cut) for cut in cuts), n_rows]

@@ -1,12 +1,13 @@
-"""From a file of ratings to a dataset: the plan; its tasks are in `dask_als.data.prepare_tasks`.
+"""Prepare a dataset: submits the tasks of `dask_als.data.prepare_tasks` stage by stage.
 
-read (a task a chunk) → ids → shuffle (a task a block) → partitions of users → partitions of items →
-check (a task a partition, from the written files) → manifest.
+read (one task per chunk) → ids → shuffle (one per block) → partitions of users → partitions of
+items → check (one per partition, from the written files) → manifest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +33,8 @@ from dask_als.data.prepare_inputs import (
     columns_to_read,
     find_titles,
     has_types,
+    ranges_to_reread,
+    titles_json,
 )
 from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
 from dask_als.data.prepare_results import (
@@ -41,13 +44,16 @@ from dask_als.data.prepare_results import (
     ChunkSummary,
     UserPart,
 )
-from dask_als.data.source import Source, TitleFile, listed, open_source
+from dask_als.data.source import Source, open_source
+from dask_als.data.source_files import is_stream, listed
+from dask_als.data.standard_input import as_file
+from dask_als.data.titles import TitleFile
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
 __all__ = ["KnownRows", "Progress", "Titles", "prepare"]
 
-# Called with the stage, the number of its tasks that have ended, and the number of all its tasks.
+# Called with the stage, the number of tasks done, and the number of tasks of the stage.
 Progress = Callable[[str, int, int], None]
 
 
@@ -63,38 +69,63 @@ def prepare(
     overwrite: bool = False,
     progress: Progress = lambda stage, done, total: None,
 ) -> Dataset:
-    """Make a dataset of a source of ratings.
+    """Make a dataset from a source of ratings.
 
     Parameters
     ----------
     source_path : str
-        CSV (plain, .gz, .zip) or Parquet: a file, a folder or a glob.
+        Delimited text, JSON lines or Parquet: a file, a folder or a glob; text may be compressed.
+        ``-`` is standard input.
     path : str
         The dataset to make.
     executor : Executor
     columns : Columns, optional
-        The source's names; by default those of GroupLens.
+        The names of the source's columns; by default those of GroupLens.
     settings : PrepareSettings, optional
     titles : Titles, optional
-        By default those in GroupLens' own layout, if the source has it.
+        By default the titles of GroupLens' layout, if the source has it.
     known : KnownRows, optional
-        The rows of one side and their order; by default those of the source, by their ids.
+        The rows of one side in their order; by default the ids of the source, sorted.
     overwrite : bool, optional
-        Whether a dataset that is there is replaced.
+        Whether to replace an existing dataset.
     progress : callable, optional
 
     Raises
     ------
     InputError
-        If the source cannot be used, or `path` is there already.
+        If the source cannot be used, or `path` exists.
     JobError
-        If what was written is not what was read.
+        If the written ratings differ from those read.
     """
-    source = open_source(source_path)
-    columns = columns_to_read(source, columns)
+    with as_file(source_path, path) as readable:
+        source = open_source(readable, columns)
+        return _prepare(
+            replace(source, path=source_path),
+            path,
+            executor,
+            columns_to_read(source, columns),
+            settings,
+            titles,
+            known,
+            overwrite,
+            progress,
+        )
+
+
+def _prepare(
+    source: Source,
+    path: str,
+    executor: Executor,
+    columns: Columns,
+    settings: PrepareSettings,
+    titles: Titles | None,
+    known: KnownRows | None,
+    overwrite: bool,
+    progress: Progress,
+) -> Dataset:
     if settings.test_fraction and settings.split == "latest" and columns.time is None:
         raise InputError(
-            f"the split 'latest' needs a time column; {source_path} has {listed(source.columns)}"
+            f"the split 'latest' needs a time column; {source.path} has {listed(source.columns)}"
         )
     title_file = None
     if known is None or known.side is not ITEMS:
@@ -106,7 +137,7 @@ def prepare(
 
 
 class _Plan:
-    """Submits the stages in turn; holds what they have in common."""
+    """Submits the stages one after another; holds what they share."""
 
     def __init__(
         self,
@@ -166,6 +197,9 @@ class _Plan:
             "unknown": n_unknown,
         }
         check_nothing_lost(counts, users, items, tests)
+        found: dict[str, Any] = {"found": source.findings} if source.findings else {}
+        if n_untimed := sum(chunk.n_untimed for chunk in summaries):
+            found["untimed"] = n_untimed
         dataset = Dataset(
             path=storage.absolute(path),
             users=side_table(users, ranges[USERS], ranges[ITEMS][-1].stop, tests),
@@ -178,10 +212,11 @@ class _Plan:
             fingerprint=fingerprint(users, items, tests),
             split=self.settings.split_json(),
             source={
-                "path": storage.absolute(source.path),
-                "columns": self.columns.names(),
+                "path": source.path if is_stream(source.path) else storage.absolute(source.path),
+                "columns": self.columns.to_json(),
                 "kept": self.settings.duplicates,
-                "titles": given and {"path": storage.absolute(given.path), "column": given.column},
+                "titles": given and titles_json(given),
+                **found,
                 **counts,
             },
             has_titles=titles is not None or (self.known is not None and self.known.has_titles),
@@ -191,27 +226,31 @@ class _Plan:
         return dataset
 
     def completed(self, stage: str, handles: list[Any]) -> None:
-        """Wait for tasks and tell how far they are."""
+        """Wait for tasks and report progress."""
         self.progress(stage, 0, len(handles))
         for done, _ in enumerate(self.executor.as_completed(handles), start=1):
             self.progress(stage, done, len(handles))
 
     def read(self, source: Source) -> tuple[list[Any], list[ChunkSummary]]:
-        """Read all chunks, and again those whose ids are not of the type that all can take."""
+        """Read all chunks; read those again whose ids are not of the common type."""
         chunks: dict[int, Any] = {}
         summaries: dict[int, ChunkSummary] = {}
-        id_types: dict[str, pa.DataType] = {}
-        numbers = list(range(len(source.chunks)))
+        id_types: dict[Side, pa.DataType] = {}
+        if self.columns.id_type == "text":
+            id_types = dict.fromkeys(SIDES, pa.string())
+        parts = list(source.chunks)
+        numbers = list(range(len(parts)))
         attempt = 0
         while numbers:
             for number in numbers:
                 chunks[number] = self.executor.submit(
                     tasks.read_chunk,
-                    source.chunks[number],
+                    parts[number],
                     number,
                     self.columns,
                     id_types,
                     self.work,
+                    self.settings.rejects_without_time,
                     key=f"read-source-{number}-{attempt}",
                 )
             handles = [
@@ -223,14 +262,19 @@ class _Plan:
             self.completed("read", handles)
             summaries.update(zip(numbers, self.executor.gather(handles), strict=True))
             id_types = agreed_id_types(summaries.values(), self.known)
-            numbers = [number for number, its in summaries.items() if not has_types(its, id_types)]
+            changed = ranges_to_reread(parts, summaries)
+            for number, part in changed.items():
+                parts[number] = part
+            numbers = [
+                n for n in summaries if n in changed or not has_types(summaries[n], id_types)
+            ]
             attempt += 1
         return [chunks[number] for number in sorted(chunks)], [
             summaries[number] for number in sorted(summaries)
         ]
 
     def why_none(self, n_rows: int, summaries: list[ChunkSummary]) -> str:
-        """Return why no row is usable: there is none, or what is wrong with the first."""
+        """Return why no row is usable."""
         for number, chunk in enumerate(summaries):
             for block, counts in enumerate(chunk.blocks):
                 if counts.n_rejected:
@@ -240,10 +284,10 @@ class _Plan:
         return "it has no rows"
 
     def refuse_other_types(self, summaries: list[ChunkSummary]) -> None:
-        """Raise InputError if ids are not of the type that the known ones have."""
+        """Raise InputError if the ids of the source and the known ids differ in type."""
         if self.known is None:
             return
-        found = agreed_id_types(summaries, self.known)[self.known.side.singular]
+        found = agreed_id_types(summaries, self.known)[self.known.side]
         if found != self.known.id_type:
             raise InputError(
                 f"ids of {self.known.side.name} are {found} in these ratings, "
@@ -251,13 +295,13 @@ class _Plan:
             )
 
     def all_ids(self, chunks: list[Any], summaries: list[ChunkSummary], side: Side) -> Any:
-        """Return the handle of all ids of a side."""
+        """Return a handle of all ids of a side."""
         if self.known is not None and side is self.known.side:
             return self.known.rows
         tables = [
             self.executor.submit(tasks.chunk_ids, chunk, side, key=f"ids-{side.name}-{number}")
-            for number, (chunk, its) in enumerate(zip(chunks, summaries, strict=True))
-            if its.id_types[side.name]
+            for number, (chunk, summary) in enumerate(zip(chunks, summaries, strict=True))
+            if summary.id_types[side]
         ]
         return reduce_by_tree(
             self.executor, tasks.merged_ids, tables, name=f"merge-ids-{side.name}"
@@ -280,13 +324,12 @@ class _Plan:
         ids: dict[Side, Any],
         ranges: dict[Side, list[range]],
     ) -> int:
-        """Bring all rows on their way to the partitions of users; return how many are left out."""
-        by_name = {side.name: handle for side, handle in ids.items()}
+        """Sort all rows by partitions of users; return how many have an unknown id."""
         handles = [
             self.executor.submit(
                 tasks.shuffle_block,
                 block,
-                by_name,
+                ids,
                 ranges[USERS],
                 self.work,
                 key=f"shuffle-users-{'-'.join(map(str, block))}",
@@ -302,13 +345,11 @@ class _Plan:
         ids: dict[Side, Any],
         ranges: dict[Side, list[range]],
     ) -> list[UserPart]:
-        """Write the partitions of users, training and held-out."""
-        hashes = {}
+        """Write the training and held-out ratings of the partitions of users."""
+        hashes: dict[Side, Any] = {}
         if self.settings.test_fraction and self.settings.split == "random":
             hashes = {
-                side.name: self.executor.submit(
-                    tasks.id_hashes, ids[side], key=f"hash-{side.name}-0"
-                )
+                side: self.executor.submit(tasks.id_hashes, ids[side], key=f"hash-{side.name}-0")
                 for side in SIDES
             }
         handles = [
@@ -330,25 +371,25 @@ class _Plan:
         return parts
 
     def refuse_duplicates(self, parts: list[UserPart], ids: dict[Side, Any]) -> None:
-        """Raise InputError if several ratings of a pair have no sum, or the user wants to know."""
+        """Raise InputError if the sum of a pair's ratings overflows, or duplicates are errors."""
         overflow = next((part.overflow for part in parts if part.overflow), None)
         if overflow is not None:
             user, item = self.ids_of(overflow, ids)
             raise InputError(
-                f"the ratings of user {user!r} and item {item!r} add up to more than float32 "
-                "holds, 3.4e38; scale the ratings down, or use --duplicates last or mean"
+                f"the ratings of user {user!r} and item {item!r} add up to more than the "
+                "largest float32, 3.4e38; scale the ratings down, or use --duplicates last or mean"
             )
         n_merged = sum(part.n_merged for part in parts)
         if not n_merged or self.settings.duplicates != "error":
             return
         user, item = self.ids_of(next(part.duplicate for part in parts if part.duplicate), ids)
         raise InputError(
-            f"{n_merged:,} ratings are of a pair of user and item that has another one, for "
-            f"instance user {user!r} and item {item!r}; use --duplicates last, mean or sum"
+            f"{n_merged:,} ratings repeat a pair of user and item, for instance "
+            f"user {user!r} and item {item!r}; use --duplicates last, mean or sum"
         )
 
     def ids_of(self, pair: tuple[int, int], ids: dict[Side, Any]) -> tuple[object, object]:
-        """Return the ids of a pair of indices of user and item."""
+        """Return the ids of a user index and an item index."""
         handle = self.executor.submit(
             tasks.example_pair, ids[USERS], ids[ITEMS], pair, key="example-pair-0"
         )
@@ -376,7 +417,7 @@ class _Plan:
         ranges: dict[Side, list[range]],
         titles: TitleFile | None,
     ) -> tuple[CheckedSide, CheckedSide, list[CheckedPart]]:
-        """Read all written partitions again and write the ids with their counts."""
+        """Read the written partitions back and write the ids with their counts."""
         parts = {
             side: self._submit_checks(side.ratings_directory, side, ranges[side]) for side in SIDES
         }
@@ -414,7 +455,7 @@ class _Plan:
         ]
 
     def write_rejected(self, source: Source, summaries: list[ChunkSummary]) -> int | None:
-        """Keep the rows that were not usable, if any, numbered as in their files.
+        """Write the rejected rows, if any, numbered as in their files.
 
         Returns
         -------
@@ -422,15 +463,15 @@ class _Plan:
             The file's CRC-32.
         """
         files, rows_before, path = [], 0, None
-        for number, (chunk, its) in enumerate(zip(source.chunks, summaries, strict=True)):
+        for number, (chunk, summary) in enumerate(zip(source.chunks, summaries, strict=True)):
             rows_before = rows_before if chunk.path == path else 0
             path = chunk.path
             files += [
                 (tasks.rejected_path(self.work, (number, block)), rows_before)
-                for block, counts in enumerate(its.blocks)
+                for block, counts in enumerate(summary.blocks)
                 if counts.n_rejected
             ]
-            rows_before += its.n_rows
+            rows_before += summary.n_rows
         if not files:
             return None
         handle = self.executor.submit(
@@ -441,7 +482,7 @@ class _Plan:
 
 
 def _blocks(summaries: list[ChunkSummary]) -> list[BlockNumber]:
-    """Return the blocks that have usable rows, in the order of the source."""
+    """Return the blocks with usable rows, in the order of the source."""
     return [
         (number, block)
         for number, chunk in enumerate(summaries)

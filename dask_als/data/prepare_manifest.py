@@ -1,4 +1,4 @@
-"""What the manifest of a new dataset says, from the partitions as they were written."""
+"""Compute the manifest of a new dataset from its written partitions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dask_als.errors import JobError
 def side_table(
     side: CheckedSide, ranges: list[range], n_columns: int, tests: list[CheckedPart]
 ) -> SideTable:
-    """Return what the manifest holds of one side.
+    """Return what the manifest records about one side.
 
     Parameters
     ----------
     ranges : list of range
         The rows of each partition.
     n_columns : int
-        Rows of the other side.
+        Number of rows of the other side.
     tests : list of CheckedPart
-        The partitions of held-out ratings; empty if there are none.
+        The partitions of held-out ratings; empty without a split.
     """
     partitions = [
         Partition(rows.start, rows.stop, ratings, n_columns=n_columns, crc32=crc32)
@@ -39,19 +39,19 @@ def side_table(
 def check_nothing_lost(
     counts: dict[str, int], users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]
 ) -> None:
-    """Compare what was written, twice, with what was read.
+    """Compare the ratings written by user and by item with those read.
 
     Raises
     ------
     JobError
-        If a rating is missing, or changed.
+        If a rating is missing or changed.
     """
     written = [
         ("by user", sum(users.part_ratings), counts["train"]),
         ("by item", sum(items.part_ratings), counts["train"]),
-        ("for testing", sum(part.n_ratings for part in tests), counts["test"]),
+        ("as held out", sum(part.n_ratings for part in tests), counts["test"]),
         (
-            "in all",
+            "in total",
             sum(counts.values()) - counts["rows"],
             counts["rows"],
         ),
@@ -60,11 +60,11 @@ def check_nothing_lost(
         if found != expected:
             raise JobError(f"{found:,} ratings were written {where}, {expected:,} were read")
     if (users.rating_sum, users.checksum) != (items.rating_sum, items.checksum):
-        raise JobError("the ratings written by user and by item are not the same")
+        raise JobError("the ratings written by user and by item differ")
 
 
 def fingerprint(users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]) -> str:
-    """Return a digest of ids and ratings in which neither partitions nor order show."""
+    """Return a digest of ids and ratings, independent of partitions and order."""
     content = [
         users.digest,
         items.digest,

@@ -1,4 +1,4 @@
-"""What the tasks of `prepare` return."""
+"""Results of the tasks of `prepare`."""
 
 from __future__ import annotations
 
@@ -7,76 +7,87 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from dask_als.core.side import Side
+
 BlockNumber = tuple[int, int]
-"""Which block of the source: the number of its chunk, and its number within the chunk."""
+"""A block of the source: the number of its chunk, and its number within the chunk."""
 
 
 @dataclass(frozen=True)
 class BlockCounts:
-    """How many rows a block of the source has, and how many of them are not usable."""
+    """Number of rows of a block, of rejected rows, and of usable rows without time."""
 
     n_rows: int
     n_rejected: int
+    n_untimed: int = 0
 
     @property
     def n_usable(self) -> int:
-        """Rows that are ratings."""
+        """Number of usable rows."""
         return self.n_rows - self.n_rejected
 
 
 @dataclass(frozen=True)
 class ChunkSummary:
-    """What the plan needs to know of a chunk that was read.
+    """Summary of a chunk, for the plan.
 
     Attributes
     ----------
     blocks : tuple of BlockCounts
-    id_types : dict of str to frozenset of DataType
-        For users and items, the types that ids have in the chunk's blocks.
+    id_types : dict of Side to frozenset of DataType
+        The types of the ids in the chunk's blocks.
+    span : (int, int) or None
+        Of a range of a text file: where its first record starts, and its last one ends.
     """
 
     blocks: tuple[BlockCounts, ...]
-    id_types: dict[str, frozenset[pa.DataType]]
+    id_types: dict[Side, frozenset[pa.DataType]]
+    span: tuple[int, int] | None = None
 
     @property
     def n_rows(self) -> int:
-        """Rows read."""
+        """Number of rows read."""
         return sum(block.n_rows for block in self.blocks)
 
     @property
     def n_rejected(self) -> int:
-        """Rows that are not usable."""
+        """Number of rejected rows."""
         return sum(block.n_rejected for block in self.blocks)
+
+    @property
+    def n_untimed(self) -> int:
+        """Number of usable rows without time."""
+        return sum(block.n_untimed for block in self.blocks)
 
 
 @dataclass(frozen=True)
 class ReadChunk:
-    """What a chunk of the source came to; its rows lie in the work directory.
+    """A chunk that was read; its rows are in the work directory.
 
     Attributes
     ----------
     summary : ChunkSummary
-    ids : dict of str to pyarrow.Table
-        For users and items: ``id``, ascending, and ``count``. Empty if the ids are of several
-        types: then the chunk is to be read again.
+    ids : dict of Side to pyarrow.Table
+        ``id``, ascending, and ``count``. Empty if the ids are of several types: then the chunk has
+        to be read again.
     """
 
     summary: ChunkSummary
-    ids: dict[str, pa.Table]
+    ids: dict[Side, pa.Table]
 
 
 @dataclass(frozen=True)
 class UserPart:
-    """What became of the ratings of one partition of users.
+    """Summary of a written partition of users.
 
     Attributes
     ----------
     n_train, n_test, n_merged : int
-        Training and held-out ratings, and ratings that gave way to another of the same pair.
+        Number of training and held-out ratings, and of ratings merged into another of their pair.
     duplicate : (int, int) or None
-        User and item index of a pair that was there several times.
+        User and item index of a pair with several ratings.
     overflow : (int, int) or None
-        The same of one whose ratings add up to more than float32 holds.
+        User and item index of a pair whose ratings add up to more than the largest float32.
     """
 
     n_train: int
@@ -88,19 +99,19 @@ class UserPart:
 
 @dataclass(frozen=True)
 class CheckedPart:
-    """A written partition, read again.
+    """Summary of a written partition, read back.
 
     Attributes
     ----------
     counts : ndarray of int64
-        Ratings of each of the partition's rows.
+        Number of ratings of each row.
     n_ratings : int
     crc32 : int
-        Of the file.
+        CRC-32 of the file.
     rating_sum : int
         Exact sum.
     checksum : int
-        Sum of hashes of (user, item, rating), modulo 2**64: the same for both orientations.
+        Sum of hashes of (user, item, rating), modulo 2**64: the same by user and by item.
     rating_min, rating_max : float
     """
 
@@ -115,7 +126,7 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class CheckedSide:
-    """All written partitions of one side, and the digest and the file of its ids."""
+    """Summary of the written partitions of one side, and the digest and CRC-32 of its ids."""
 
     digest: str
     crc32: int

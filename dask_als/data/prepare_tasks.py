@@ -1,8 +1,8 @@
-"""The tasks that `prepare` is made of: pure but for the files that they read and write.
+"""The tasks of `prepare`. Their only side effects are the files that they write.
 
-A source's rows pass through two shuffles of files, first to the partitions of users, then to those
-of items: each task of one stage writes one Arrow file with a batch for every partition of the next
-stage, which reads its batch of every file. A task holds one block of the source or one partition.
+Rows are shuffled twice through files, first to the partitions of users, then to those of items. A
+task writes one Arrow file with a batch for each partition of the next stage. A task of that stage
+reads its batch from every file. A task holds one block of the source or one partition in memory.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from dask_als.core import checksums, storage, table_files
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import exact_sum
-from dask_als.data.clean import REJECTED_SCHEMA, WHOLE_NUMBER, clean
+from dask_als.data.clean import REJECTED_SCHEMA, clean
 from dask_als.data.dataset import RATINGS_SCHEMA, TEST_DIRECTORY, ratings_path, rows_path
+from dask_als.data.id_values import WHOLE_NUMBER
 from dask_als.data.partitioning import balanced_ranges, starts
 from dask_als.data.prepare_results import (
     BlockCounts,
@@ -29,8 +30,9 @@ from dask_als.data.prepare_results import (
     ReadChunk,
     UserPart,
 )
-from dask_als.data.source import Chunk, TitleFile, read_blocks, read_titles
+from dask_als.data.source import Chunk, read_blocks
 from dask_als.data.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
+from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
@@ -41,17 +43,17 @@ def usable_path(work: str, block: BlockNumber) -> str:
 
 
 def rejected_path(work: str, block: BlockNumber) -> str:
-    """Return the path of a block's rows that are not usable."""
+    """Return the path of a block's rejected rows."""
     return _path_of(work, "rejected", block, "parquet")
 
 
 def to_users_path(work: str, block: BlockNumber) -> str:
-    """Return the path of a block's rows on their way to the partitions of users."""
+    """Return the path of a block's rows, shuffled for the partitions of users."""
     return _path_of(work, "to-users", block, "arrow")
 
 
 def to_items_path(work: str, part: int) -> str:
-    """Return the path of a user partition's rows on their way to the partitions of items."""
+    """Return the path of a user partition's rows, shuffled for the partitions of items."""
     return storage.join(work, f"to-items-{part:05d}.arrow")
 
 
@@ -61,22 +63,28 @@ def _path_of(work: str, what: str, block: BlockNumber, suffix: str) -> str:
 
 
 def read_chunk(
-    chunk: Chunk, number: int, columns: Columns, id_types: dict[str, pa.DataType], work: str
+    chunk: Chunk,
+    number: int,
+    columns: Columns,
+    id_types: dict[Side, pa.DataType],
+    work: str,
+    needs_time: bool = False,
 ) -> ReadChunk:
-    """Read a chunk of the source and write its usable and its other rows, a file for each block.
+    """Read a chunk of the source; write the usable and the rejected rows of each block.
 
     Raises
     ------
     InputError
         If the file cannot be read, or a column is of a type that cannot be used.
     """
-    as_text = frozenset(word for word, kind in id_types.items() if kind == pa.string())
-    ids: dict[str, list[pa.Table]] = {side.name: [] for side in SIDES}
+    as_text = frozenset(side.singular for side, kind in id_types.items() if kind == pa.string())
+    ids: dict[Side, list[pa.Table]] = {side: [] for side in SIDES}
     counts: list[BlockCounts] = []
     n_rows = 0
+    span = None
     for raw in read_blocks(chunk, columns, as_text):
         block = (number, len(counts))
-        cleaned = clean(raw, chunk.path, id_types)
+        cleaned = clean(raw, chunk.path, id_types, columns, needs_time=needs_time)
         rejected = cleaned.rejected
         if rejected.num_rows:
             row = pc.add(rejected["row"], n_rows + 1)
@@ -87,22 +95,23 @@ def read_chunk(
             batch = _encoded(cleaned.usable)
             table_files.write_batches(usable_path(work, block), [batch], batch.schema)
             for side in SIDES:
-                ids[side.name].append(_counted(batch.column(side.singular)))
-        counts.append(BlockCounts(raw.n_rows, rejected.num_rows))
+                ids[side].append(_counted(batch.column(side.singular)))
+        counts.append(BlockCounts(raw.n_rows, rejected.num_rows, cleaned.n_untimed))
         n_rows += raw.n_rows
+        span = raw.span
     kinds = {
-        name: frozenset(table.schema.field("id").type for table in tables)
-        for name, tables in ids.items()
+        side: frozenset(table.schema.field("id").type for table in tables)
+        for side, tables in ids.items()
     }
     merged = {
-        name: merged_ids(tables) if len(kinds[name]) == 1 else pa.table({})
-        for name, tables in ids.items()
+        side: merged_ids(tables) if len(kinds[side]) == 1 else pa.table({})
+        for side, tables in ids.items()
     }
-    return ReadChunk(ChunkSummary(tuple(counts), kinds), merged)
+    return ReadChunk(ChunkSummary(tuple(counts), kinds, span), merged)
 
 
 def _encoded(usable: pa.Table) -> pa.RecordBatch:
-    """Return one batch whose ids are codes into a dictionary that travels with it."""
+    """Return one batch with dictionary-encoded ids."""
     columns = {name: usable[name].combine_chunks() for name in usable.column_names}
     for side in SIDES:
         columns[side.singular] = columns[side.singular].dictionary_encode()
@@ -115,41 +124,41 @@ def _counted(ids: pa.DictionaryArray) -> pa.Table:
 
 
 def common_id_type(kinds: frozenset[pa.DataType]) -> pa.DataType:
-    """Return the type that can hold ids of several types."""
+    """Return the type that can hold ids of all these types."""
     if len(kinds) == 1:
         return next(iter(kinds))
     return pa.uint64() if kinds == {pa.int64(), pa.uint64()} else pa.string()
 
 
 def summary(chunk: ReadChunk) -> ChunkSummary:
-    """Return what the plan needs to know of a chunk."""
+    """Return the summary of a chunk."""
     return chunk.summary
 
 
 def chunk_ids(chunk: ReadChunk, side: Side) -> pa.Table:
     """Return the ids of one side in a chunk."""
-    return chunk.ids[side.name]
+    return chunk.ids[side]
 
 
 def merged_ids(tables: list[pa.Table]) -> pa.Table:
-    """Merge tables of id and count into one whose ids ascend.
+    """Merge tables of id and count into one, sorted by id.
 
     Raises
     ------
     InputError
-        If there are more ids than int32 can count.
+        If there are 2**31 ids or more.
     """
-    # Tables from other processes lie anywhere; Arrow warns if it has to group what is not aligned.
-    together = pa.concat_tables(tables).combine_chunks()
-    groups = together.group_by("id", use_threads=False)
+    # Combining copies: Arrow warns if it has to group unaligned tables from other processes.
+    combined = pa.concat_tables(tables).combine_chunks()
+    groups = combined.group_by("id", use_threads=False)
     ids = groups.aggregate([("count", "sum")]).rename_columns(["id", "count"])
     if ids.num_rows >= 2**31:
-        raise InputError(f"{ids.num_rows:,} different ids are more than the format's 2**31")
+        raise InputError(f"{ids.num_rows:,} different ids are too many; the format holds 2**31")
     return ids.sort_by("id").combine_chunks()
 
 
 def planned_ranges(ids: pa.Table, n_partitions: int) -> list[range]:
-    """Return the row ranges of a side's partitions, balanced by the source's counts."""
+    """Return the row ranges of a side's partitions, balanced by the counts of the source."""
     return balanced_ranges(ids["count"].to_numpy(), n_partitions)
 
 
@@ -159,19 +168,17 @@ def id_hashes(ids: pa.Table) -> np.ndarray:
 
 
 def shuffle_block(
-    block: BlockNumber, ids: dict[str, pa.Table], ranges: list[range], work: str
+    block: BlockNumber, ids: dict[Side, pa.Table], ranges: list[range], work: str
 ) -> int:
-    """Replace a block's ids by indices and sort its rows by the users' partitions, in order.
+    """Replace a block's ids by indices and sort its rows by partition of users, stably.
 
     Returns
     -------
     int
-        Rows left out, as one of their ids is not among those given.
+        Number of rows left out because one of their ids is not in `ids`.
     """
     batch = table_files.read_batch(usable_path(work, block), 0)
-    columns = {
-        side.singular: _indices(batch.column(side.singular), ids[side.name]) for side in SIDES
-    }
+    columns = {side.singular: _indices(batch.column(side.singular), ids[side]) for side in SIDES}
     for name in batch.schema.names[len(SIDES) :]:
         columns[name] = batch.column(name).to_numpy()
     is_known = np.logical_and.reduce([columns[side.singular] >= 0 for side in SIDES])
@@ -182,7 +189,7 @@ def shuffle_block(
 
 
 def _indices(ids: pa.DictionaryArray, all_ids: pa.Table) -> np.ndarray:
-    """Return the index of each id, -1 if it is not among them."""
+    """Return the index of each id, -1 for an unknown id."""
     found = pc.index_in(ids.dictionary, value_set=all_ids["id"].combine_chunks())
     return found.fill_null(-1).to_numpy()[ids.indices.to_numpy()]
 
@@ -190,9 +197,9 @@ def _indices(ids: pa.DictionaryArray, all_ids: pa.Table) -> np.ndarray:
 def _write_shuffled(
     path: str, columns: dict[str, np.ndarray], side: Side, ranges: list[range]
 ) -> None:
-    """Write rows as one batch for each partition of a side; rows keep their order within."""
+    """Write rows as one batch for each partition of a side; rows keep their order in it."""
     partition = np.searchsorted(starts(ranges), columns[side.singular], side="right") - 1
-    # 16 bits make it a radix sort.
+    # NumPy sorts 16-bit numbers by radix.
     order = np.argsort(partition.astype(np.int16), kind="stable")
     edges = np.searchsorted(partition[order], np.arange(len(ranges) + 1))
     batch = pa.record_batch({name: values[order] for name, values in columns.items()})
@@ -211,7 +218,7 @@ def _read_shuffled(paths: list[str], number: int) -> dict[str, np.ndarray]:
 def write_user_part(
     number: int,
     blocks: list[BlockNumber],
-    hashes: dict[str, np.ndarray],
+    hashes: dict[Side, np.ndarray],
     item_ranges: list[range],
     settings: PrepareSettings,
     dataset: str,
@@ -222,11 +229,11 @@ def write_user_part(
     Parameters
     ----------
     number : int
-        The partition's.
+        The number of the partition.
     blocks : list of BlockNumber
-        Those that have usable rows, in the order of the source.
-    hashes : dict of str to ndarray of uint64
-        Hashes of the ids of users and items, for the random split.
+        The blocks with usable rows, in the order of the source.
+    hashes : dict of Side to ndarray of uint64
+        Hashes of the ids, for the random split.
     """
     read = _read_shuffled([to_users_path(work, block) for block in blocks], number)
     pairs = sorted_pairs(read["user"], read["item"])
@@ -242,7 +249,7 @@ def write_user_part(
         duplicate = _pair(columns, pairs.several[0])
     beyond = np.flatnonzero(~np.isfinite(columns["rating"]))
     if len(beyond):
-        # It is told with the pair's ids, which are not here, and nothing more is made of it.
+        # The plan reports it with the ids of the pair, and the dataset is discarded.
         overflow = _pair(columns, beyond[0])
         columns["rating"][beyond] = 0
 
@@ -257,22 +264,22 @@ def write_user_part(
     return UserPart(len(is_test) - n_test, n_test, pairs.n_merged, duplicate, overflow)
 
 
-def _pair(columns: dict[str, np.ndarray], place: int) -> tuple[int, int]:
+def _pair(columns: dict[str, np.ndarray], position: int) -> tuple[int, int]:
     """Return the user and item index of a rating."""
-    return int(columns["user"][place]), int(columns["item"][place])
+    return int(columns["user"][position]), int(columns["item"][position])
 
 
 def _is_test(
-    columns: dict[str, np.ndarray], hashes: dict[str, np.ndarray], settings: PrepareSettings
+    columns: dict[str, np.ndarray], hashes: dict[Side, np.ndarray], settings: PrepareSettings
 ) -> np.ndarray:
-    """Tell which ratings, sorted by user and item, are held out."""
+    """Return which of the ratings, sorted by user and item, are held out."""
     if not settings.test_fraction:
         return np.zeros(len(columns["user"]), dtype=bool)
     if settings.split == "latest":
         return latest_test(columns["user"], columns["time"], fraction=settings.test_fraction)
     return random_test(
-        hashes["users"][columns["user"]],
-        hashes["items"][columns["item"]],
+        hashes[USERS][columns["user"]],
+        hashes[ITEMS][columns["item"]],
         fraction=settings.test_fraction,
         seed=settings.seed,
     )
@@ -291,7 +298,7 @@ def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> 
 
 
 def check_part(path: str, side: Side, rows: range) -> CheckedPart:
-    """Read a written partition again and sum it up."""
+    """Read a written partition back and summarize it."""
     crc32 = checksums.crc32_of(path)
     table = table_files.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32)
     user, item, rating = (table[name].to_numpy() for name in RATINGS_SCHEMA.names)
@@ -316,14 +323,14 @@ def finish_side(
     titles: TitleFile | None,
     dataset: str,
 ) -> CheckedSide:
-    """Write a side's ids with their counts of training ratings, and sum up its partitions.
+    """Write a side's ids with their counts of training ratings, and summarize its partitions.
 
     Parameters
     ----------
     ids : pyarrow.Table
-        ``id`` and, if known already, ``title``.
+        ``id`` and, if known, ``title``.
     titles : TitleFile or None
-        Where titles are to be looked up.
+        Where to look up titles.
     """
     counts = np.concatenate([part.counts for part in parts])
     table = pa.table({"id": ids["id"], "count": pa.array(counts, pa.int64())})
@@ -346,8 +353,8 @@ def finish_side(
 
 
 def _titles_of(ids: pa.ChunkedArray, titles: pa.Table) -> pa.Array:
-    """Return the title of each id, null where there is none; of several, the first."""
-    key_of = _whole_number if pa.types.is_integer(ids.type) else str.strip
+    """Return the first title of each id, null if it has none."""
+    key_of = _whole_number if pa.types.is_integer(ids.type) else str
     by_id: dict[str | int | None, str] = {}
     for key, title in zip(titles["id"].to_pylist(), titles["title"].to_pylist(), strict=True):
         if key and title:
@@ -361,7 +368,7 @@ def _whole_number(text: str) -> int | None:
 
 
 def _digest(ids: pa.Array) -> str:
-    """Return the SHA-256 of ids, whatever Arrow's buffers look like."""
+    """Return the SHA-256 of ids, independent of the layout of Arrow's buffers."""
     digest = hashlib.sha256(str(ids.type).encode())
     if pa.types.is_integer(ids.type):
         digest.update(ids.to_numpy().tobytes())
@@ -374,12 +381,12 @@ def _digest(ids: pa.Array) -> str:
 
 
 def write_rejected(files: list[tuple[str, int]], path: str) -> int:
-    """Put rejected rows together, one file at a time; return the CRC-32 of what is written.
+    """Concatenate rejected rows, one file at a time; return the CRC-32 of the written file.
 
     Parameters
     ----------
     files : list of (str, int)
-        Files of rejected rows, and how many rows of the source file come before their chunk.
+        Files of rejected rows, and the number of rows of the source file before their chunk.
     """
     tables = (
         table.set_column(1, "row", pc.add(table["row"], rows_before))

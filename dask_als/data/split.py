@@ -1,4 +1,4 @@
-"""Which ratings are held out for testing, and which of several ratings of one pair counts."""
+"""Choose held-out ratings, and merge several ratings of one pair."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def random_test(
     Parameters
     ----------
     user_hash, item_hash : ndarray of uint64, shape (n,)
-        Hashes of the ratings' ids.
+        Hashes of the ids of each rating.
     fraction : float
-        Expected share.
+        Expected share of held-out ratings.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def fold_of(user: np.ndarray, item: np.ndarray, *, folds: int, seed: int) -> np.
     user, item : ndarray of int, shape (n,)
         Row indices, which do not depend on the order of the source or on partitions.
     folds : int
-        How many there are, of about equal size.
+        Number of folds, of about equal size.
 
     Returns
     -------
@@ -70,16 +70,16 @@ def _uniform(user_hash: np.ndarray, item_hash: np.ndarray, seed: int) -> np.ndar
 
 
 def latest_test(user: np.ndarray, time: np.ndarray, *, fraction: float) -> np.ndarray:
-    """Choose each user's last ratings by time; of equal times, those that come later.
+    """Choose each user's last ratings by time; among equal times, those later in the array.
 
     A user keeps at least one rating for training.
 
     Parameters
     ----------
     user, time : ndarray, shape (n,)
-        The users ascend.
+        Sorted by user.
     fraction : float
-        Share of each user's ratings, rounded to the nearest number.
+        Share of each user's ratings; the number is rounded to the nearest integer.
 
     Returns
     -------
@@ -88,8 +88,8 @@ def latest_test(user: np.ndarray, time: np.ndarray, *, fraction: float) -> np.nd
     order = np.lexsort((time, user))
     _, first, counts = np.unique(user, return_index=True, return_counts=True)
     held_out = np.minimum(np.floor(counts * fraction + 0.5), counts - 1).astype(np.int64)
-    place = np.arange(len(user)) - np.repeat(first, counts)
-    is_last = place >= np.repeat(counts - held_out, counts)
+    position = np.arange(len(user)) - np.repeat(first, counts)
+    is_last = position >= np.repeat(counts - held_out, counts)
     chosen = np.zeros(len(user), dtype=bool)
     chosen[order] = is_last
     return chosen
@@ -97,14 +97,14 @@ def latest_test(user: np.ndarray, time: np.ndarray, *, fraction: float) -> np.nd
 
 @dataclass(frozen=True)
 class Pairs:
-    """Ratings sorted by pair of user and item, and where each distinct pair starts.
+    """The order of ratings by pair of user and item, and where each distinct pair starts.
 
     Attributes
     ----------
     order : ndarray of int64, shape (n_ratings,)
-        Positions of the ratings in sorted order; those of one pair in any order.
+        Positions of the ratings in sorted order; ratings of one pair are in any order.
     starts, counts : ndarray of int64, shape (n_pairs,)
-        Where in that order each pair starts, and how many ratings it has.
+        Where in `order` each pair starts, and its number of ratings.
     """
 
     order: np.ndarray
@@ -113,21 +113,21 @@ class Pairs:
 
     @property
     def n_merged(self) -> int:
-        """Ratings that give way to another one of the same pair."""
+        """Number of ratings merged into another one of their pair."""
         return len(self.order) - len(self.starts)
 
     @property
     def several(self) -> np.ndarray:
-        """The pairs that have several ratings."""
+        """The numbers of the pairs with several ratings."""
         return np.flatnonzero(self.counts > 1)
 
     def last(self, time: np.ndarray | None) -> np.ndarray:
-        """Choose the latest rating of each pair; of equal times or without, the last in the source.
+        """Choose the latest rating of each pair; on ties or without times, the last in the source.
 
         Parameters
         ----------
         time : ndarray of float64 or None
-            Of the ratings, in the order of the source.
+            The time of each rating, in the order of the source.
 
         Returns
         -------
@@ -141,7 +141,7 @@ class Pairs:
         return chosen
 
     def mean(self, ratings: np.ndarray) -> np.ndarray:
-        """Return the mean rating of each pair, the same in whatever order its ratings come.
+        """Return the mean rating of each pair, independent of the order of its ratings.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class Pairs:
         return means
 
     def sum(self, ratings: np.ndarray) -> np.ndarray:
-        """Return the sum of each pair's ratings, the same in whatever order they come.
+        """Return the sum of each pair's ratings, independent of their order.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class Pairs:
         return sums
 
     def _sums_of_several(self, ratings: np.ndarray) -> np.ndarray:
-        """Return the float64 sum of each pair that has several ratings, in ascending order."""
+        """Return the float64 sum of each pair with several ratings, added in ascending order."""
         if not self.n_merged:
             return np.empty(0)
         position, pair, ends = self._of_several()
@@ -182,7 +182,7 @@ class Pairs:
         return np.add.reduceat(ascending.astype(np.float64), starts)
 
     def _of_several(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return position and pair of each rating that is not alone, and where the pairs end."""
+        """Return position and pair of each rating of a repeated pair, and where the pairs end."""
         counts = self.counts[self.several]
         position = self.order[np.repeat(self.counts > 1, self.counts)]
         return position, np.repeat(np.arange(len(counts)), counts), np.cumsum(counts)
@@ -194,7 +194,7 @@ def sorted_pairs(user: np.ndarray, item: np.ndarray) -> Pairs:
     Parameters
     ----------
     user, item : ndarray of int32, shape (n_ratings,)
-        At least 0.
+        Not negative.
     """
     pairs = user.astype(np.int64) << 32 | item
     order = np.argsort(pairs)

@@ -1,14 +1,13 @@
 """Ratings in the shape of MovieLens, generated from known biases and factors.
 
-A table of ratings is planned as chunks: contiguous ranges of users, balanced by ratings. A chunk's
-random numbers come from a counter-based generator (Philox) keyed by the seed and positioned by the
-chunk's number, so any process can make any chunk, in any order, with the same bits, and holds one
-chunk at a time.
+Ratings are generated in chunks: contiguous ranges of users, balanced by ratings. The random numbers
+of a chunk come from a counter-based generator (Philox), keyed by the seed and positioned by the
+number of the chunk. So any process can generate any chunk, in any order, with the same bits.
 
-The counts follow MovieLens. A user's count is 20 plus a lognormal with a long tail. An item's
-popularity falls as a stretched exponential from the best-known item, which about half of the users
-rate, to a long tail of items with a few ratings; each item has at least one. A user's items are
-drawn by popularity without replacement.
+The counts follow MovieLens. A user's count is 20 plus a lognormal number. The popularity of items
+decreases as a stretched exponential, from the most popular item, which half of the users rate, to
+a long tail of items with few ratings; each item has at least one. A user's items are drawn by
+popularity without replacement.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ ACTIVITY_SPREAD = 1.37
 
 POPULARITY_BEND = 0.33
 TOP_ITEM_WEIGHT = 1.4
-"""Draws of the best-known item per user. Nobody rates an item twice, so about half the users do."""
+"""Draws of the most popular item per user; without repetition, about half of the users rate it."""
 
 FIRST_SECOND, LAST_SECOND = 820_454_400, 1_577_836_800  # the years 1996 to 2019
 SECONDS_A_RATING = 15
@@ -60,7 +59,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings:
-    """How many ratings to generate, of how many users and items.
+    """The number of ratings, users and items to generate, and their distribution.
 
     Parameters
     ----------
@@ -69,14 +68,14 @@ class GenerateSettings:
     rank : int, default 8
         Length of the true factors.
     seed : int, default 0
-        Of 0 to 2**64 - 1. The same settings give the same ratings.
+        From 0 to 2**64 - 1. The same settings give the same ratings.
     noise : float, default 0.7
-        Standard deviation of what biases and factors do not explain, in stars.
+        Standard deviation of the residuals, in stars.
 
     Raises
     ------
     InputError
-        If a value is out of range, or the ratings are too few or too many for the users and items.
+        If a value is out of range, or the number of ratings does not fit the users and items.
     """
 
     n_users: int
@@ -126,7 +125,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class TrueFactors:
-    """What the ratings are made of: global mean + user bias + item bias + user · item + noise.
+    """The terms of the ratings: global mean + user bias + item bias + user · item + noise.
 
     Attributes
     ----------
@@ -147,7 +146,7 @@ class TrueFactors:
 
 
 def chunks(settings: GenerateSettings) -> list[Chunk]:
-    """Plan the chunks, of about ``CHUNK_RATINGS`` ratings each; every user is in one of them."""
+    """Return the chunks, of about ``CHUNK_RATINGS`` ratings each."""
     offsets = _user_offsets(settings)
     n_chunks = -(-settings.n_ratings // CHUNK_RATINGS)
     targets = np.arange(1, n_chunks) * settings.n_ratings // n_chunks
@@ -165,8 +164,8 @@ def generate_chunk(settings: GenerateSettings, chunk: Chunk) -> pa.Table:
     -------
     pyarrow.Table
         ``userId`` and ``movieId`` (int64; items with holes, as in MovieLens), ``rating``
-        (float32, half stars from 0.5 to 5) and ``timestamp`` (int64, Unix seconds). A pair of user
-        and item occurs once.
+        (float32, half stars from 0.5 to 5) and ``timestamp`` (int64, Unix seconds). Pairs of user
+        and item are distinct.
     """
     catalogue = _catalogue(settings)
     counts = np.diff(_user_offsets(settings)[chunk.first_user : chunk.stop_user + 1])
@@ -193,7 +192,7 @@ def generate_chunk(settings: GenerateSettings, chunk: Chunk) -> pa.Table:
 
 
 def true_factors(settings: GenerateSettings) -> TrueFactors:
-    """Give the biases and factors that the ratings of these settings are made of."""
+    """Return the biases and factors from which the ratings are generated."""
     catalogue = _catalogue(settings)
     users = [
         _biases_and_factors(
@@ -222,8 +221,8 @@ def write_ratings(
 ) -> None:
     """Write all ratings: a CSV file if `path` ends with ``.csv``, else a folder of Parquet files.
 
-    The output appears under its name when it is whole; a run that breaks leaves nothing behind.
-    `progress` is told how many ratings are written, of how many.
+    The output appears under its name when it is complete; a run that fails leaves nothing behind.
+    `progress` is called with the number of ratings written and the number of all ratings.
 
     Raises
     ------
@@ -238,11 +237,11 @@ def write_ratings(
             progress(chunk.stop_rating, settings.n_ratings)
 
 
-# What the chunks have in common ------------------------------------------------------------------
+# Shared by the chunks ----------------------------------------------------------------------------
 
 
 class Purpose(IntEnum):
-    """What a stream of random numbers is for."""
+    """The purpose of a stream of random numbers."""
 
     ACTIVITY = 0
     CATALOGUE = 1
@@ -252,7 +251,7 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """The items by ascending id; `threshold` and `alias` draw by popularity (Walker 1977)."""
+    """The items, sorted by id; `threshold` and `alias` draw by popularity (Walker 1977)."""
 
     ids: np.ndarray
     weight: np.ndarray
@@ -268,13 +267,13 @@ class _Catalogue:
 
 
 def _random(settings: GenerateSettings, purpose: Purpose, number: int = 0) -> np.random.Generator:
-    """Give the stream of a purpose and chunk: the high words of the counter name it."""
+    """Return the stream of a purpose and chunk, which are the high words of the counter."""
     return np.random.Generator(np.random.Philox(key=settings.seed, counter=[0, 0, number, purpose]))
 
 
 @lru_cache(maxsize=4)
 def _user_offsets(settings: GenerateSettings) -> np.ndarray:
-    """Give each user's first rating, counted over all users, and ``n_ratings`` at the end."""
+    """Return the number of each user's first rating, and ``n_ratings`` at the end."""
     fewest = min(FEWEST_RATINGS_OF_A_USER, -(-settings.n_ratings // (2 * settings.n_users)))
     activity = _random(settings, Purpose.ACTIVITY).lognormal(0, ACTIVITY_SPREAD, settings.n_users)
     remaining = settings.n_ratings - fewest * settings.n_users
@@ -287,7 +286,7 @@ def _user_offsets(settings: GenerateSettings) -> np.ndarray:
 
 
 def _scaled_to_sum(values: np.ndarray, total: int, *, limit: int) -> np.ndarray:
-    """Multiply values by one number so that, each cut at the limit, they add up to the total."""
+    """Scale values so that, each clipped to the limit, they add up to the total."""
     low, high = 0.0, max(total, 1) / values.min()
     for _ in range(100):
         middle = (low + high) / 2
@@ -309,21 +308,21 @@ def _catalogue(settings: GenerateSettings) -> _Catalogue:
 
 
 def _popularity(settings: GenerateSettings) -> np.ndarray:
-    """Give the items' expected draws, most popular first: top * exp(-decline * place ** bend)."""
-    place = (np.arange(settings.n_items) / settings.n_items) ** POPULARITY_BEND
+    """Return expected draws of items, most popular first: top * exp(-decline * rank ** bend)."""
+    popularity_rank = (np.arange(settings.n_items) / settings.n_items) ** POPULARITY_BEND
     top = max(TOP_ITEM_WEIGHT * settings.n_users, settings.n_ratings / settings.n_items)
     low, high = 0.0, 100.0
     for _ in range(100):
         decline = (low + high) / 2
-        if top * np.exp(-decline * place).sum() > settings.n_ratings:
+        if top * np.exp(-decline * popularity_rank).sum() > settings.n_ratings:
             low = decline
         else:
             high = decline
-    return top * np.exp(-high * place)
+    return top * np.exp(-high * popularity_rank)
 
 
 def _alias_table(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split the weights into equal slots that each hold one item or parts of two (Vose 1991)."""
+    """Split the weights into equal slots of one item or parts of two items (Vose 1991)."""
     threshold = weight * (len(weight) / weight.sum())
     alias = np.arange(len(weight))
     small = np.flatnonzero(threshold < 1).tolist()
@@ -335,7 +334,7 @@ def _alias_table(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         size[giving] -= 1 - size[lacking]
         if size[giving] < 1:
             small.append(large.pop())
-    # What is left in either list differs from 1 by rounding alone.
+    # The sizes left in either list differ from 1 by rounding errors only.
     for slot in small + large:
         size[slot] = 1.0
     return np.array(size), alias
@@ -354,12 +353,12 @@ def _biases_and_factors(
 
 
 def _items_never_missing(settings: GenerateSettings, chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
-    """Deal every item to one rating, evenly over all ratings, so that each item has at least one.
+    """Assign every item to one rating, evenly over all ratings, so that each item has one.
 
     Returns
     -------
     user, item : ndarray of int64
-        Those dealt to this chunk; users counted from the chunk's first, in ascending order.
+        The assignments in this chunk, sorted by user; users are counted from the chunk's first.
     """
     items = np.arange(settings.n_items)
     ratings = items * settings.n_ratings // settings.n_items
@@ -372,14 +371,14 @@ def _draw_items(
     rng: np.random.Generator,
     catalogue: _Catalogue,
     counts: np.ndarray,
-    dealt: tuple[np.ndarray, np.ndarray],
+    assigned: tuple[np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw each user's items by popularity without replacement; those dealt come first.
+    """Draw each user's items by popularity without replacement, the assigned ones first.
 
-    Both ways draw from the same distribution: one item after another, passing over those drawn
-    before, or the first to finish of all items in an exponential race (Efraimidis and Spirakis
-    2006). The race costs as much as there are items, so it is for users who rate a large part of
-    them, and for those whose draws did not suffice.
+    There are two ways, with the same distribution: draw items one after another and skip
+    repetitions, or take the first to finish of an exponential race of all items (Efraimidis and
+    Spirakis 2006). A race takes time proportional to the number of items, so it is used for users
+    who rate a large part of the items, and for those with too few distinct draws.
 
     Returns
     -------
@@ -389,10 +388,10 @@ def _draw_items(
     n_items = len(catalogue.ids)
     n_draws = _draws_for_distinct(catalogue, counts)
     n_draws[n_draws > n_items // 4] = 0
-    user = np.concatenate([dealt[0], np.repeat(np.arange(len(counts)), n_draws)])
-    item = np.concatenate([dealt[1], catalogue.draw(rng, n_draws.sum())])
-    in_turn = np.argsort(user, kind="stable")
-    pairs = (user * n_items + item)[in_turn]
+    user = np.concatenate([assigned[0], np.repeat(np.arange(len(counts)), n_draws)])
+    item = np.concatenate([assigned[1], catalogue.draw(rng, n_draws.sum())])
+    by_user = np.argsort(user, kind="stable")
+    pairs = (user * n_items + item)[by_user]
 
     is_first = np.zeros(len(pairs), dtype=bool)
     is_first[np.unique(pairs, return_index=True)[1]] = True
@@ -404,8 +403,8 @@ def _draw_items(
     races = [pairs[kept]]
     for racer in np.flatnonzero(n_distinct < counts):
         finish = rng.standard_exponential(n_items) / catalogue.weight
-        first, stop = np.searchsorted(dealt[0], [racer, racer + 1])
-        finish[dealt[1][first:stop]] = -1
+        first, stop = np.searchsorted(assigned[0], [racer, racer + 1])
+        finish[assigned[1][first:stop]] = -1
         winners = np.argpartition(finish, counts[racer] - 1)[: counts[racer]]
         races.append(racer * n_items + winners)
     user, item = np.divmod(np.sort(np.concatenate(races)), n_items)
@@ -413,7 +412,7 @@ def _draw_items(
 
 
 def _draws_for_distinct(catalogue: _Catalogue, counts: np.ndarray) -> np.ndarray:
-    """Give the number of draws with replacement that nearly always hold so many distinct items."""
+    """Return numbers of draws with replacement that rarely give too few distinct items."""
     share = catalogue.weight / catalogue.weight.sum()
     draws = np.unique(np.geomspace(1, 4 * len(share), 60).astype(np.int64))
     distinct = [-np.expm1(n * np.log1p(-np.minimum(share, 0.99))).sum() for n in draws]
@@ -422,7 +421,7 @@ def _draws_for_distinct(catalogue: _Catalogue, counts: np.ndarray) -> np.ndarray
 
 
 def _timestamps(rng: np.random.Generator, counts: np.ndarray, user: np.ndarray) -> np.ndarray:
-    """Give each user one period, longer the more ratings, and each rating any second of it."""
+    """Draw a period for each user, proportional to the count, and a second of it per rating."""
     length = counts * SECONDS_A_RATING
     start = rng.integers(FIRST_SECOND, LAST_SECOND - length)
     return start[user] + rng.integers(0, length[user])
@@ -432,7 +431,7 @@ def _timestamps(rng: np.random.Generator, counts: np.ndarray, user: np.ndarray) 
 
 
 def _write_parquet(settings: GenerateSettings, folder: Path) -> Iterator[Chunk]:
-    """Write a file for each chunk, and yield the chunks that are written."""
+    """Write a file for each chunk; yield each chunk when it is written."""
     folder.mkdir()
     for chunk in chunks(settings):
         file = folder / f"part-{chunk.number:05d}.parquet"
@@ -441,7 +440,7 @@ def _write_parquet(settings: GenerateSettings, folder: Path) -> Iterator[Chunk]:
 
 
 def _write_csv(settings: GenerateSettings, file: Path) -> Iterator[Chunk]:
-    """Write one file, and yield the chunks that are written."""
+    """Write one file; yield each chunk when it is written."""
     options = pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none")
     with pyarrow.csv.CSVWriter(file, SCHEMA, write_options=options) as writer:
         for chunk in chunks(settings):

@@ -34,7 +34,7 @@ class Baselines:
 
 
 def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Baselines:
-    """Measure the baselines on a dataset's held-out ratings, of which there must be some."""
+    """Measure the baselines on the held-out ratings of a dataset that has some."""
     errors = [
         executor.submit(
             _error_of_mean,

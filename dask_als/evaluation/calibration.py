@@ -1,4 +1,4 @@
-"""Whether a model of samples is right about how sure it is: calibration on held-out ratings."""
+"""Calibration of a model of samples: how often held-out ratings lie in predicted intervals."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Interval:
-    """How many held-out ratings lie in the central intervals that a model predicts for them.
+    """The share of held-out ratings that lie in the central intervals predicted for them.
 
     Attributes
     ----------
     level : float
-        The share that should lie within.
+        The expected share.
     coverage : float
-        The share that does.
+        The measured share.
     """
 
     level: float
@@ -38,13 +38,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How held-out ratings lie in the intervals that a model predicts for them.
+    """How well the predicted intervals of held-out ratings hold.
 
     Attributes
     ----------
     intervals : tuple of Interval
-        One for each of `LEVELS`: prediction and rating differ by at most so many standard
-        deviations as a Normal number would at this level.
+        One for each of `LEVELS`: within as many standard deviations of the prediction as a Normal
+        variable lies at this level.
     deviation : float
         The mean standard deviation of a rating.
     """
@@ -55,14 +55,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Some rows of a model of samples.
+    """Rows of a model of samples.
 
     Attributes
     ----------
     state : Factors
-        As any model's.
+        As in any model.
     biases : ndarray, shape (n_rows, n_samples)
-        Of each sample.
+        Biases of each sample.
     """
 
     state: Factors
@@ -70,7 +70,7 @@ class _Sampled:
 
     @property
     def samples(self) -> Factors:
-        """What `standard_deviations` takes."""
+        """The argument of `standard_deviations`."""
         return Factors(self.biases, self.state.factors)
 
 
@@ -80,8 +80,8 @@ def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration
     Raises
     ------
     InputError
-        If the model is not one of samples, or does not belong to the dataset, or nothing is held
-        out.
+        If the model has no samples or does not belong to the dataset, or the dataset has no
+        held-out ratings.
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
@@ -109,9 +109,9 @@ def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration
     ]
     within = [0] * len(LEVELS)
     deviations = 0
-    for its_within, its_deviations in executor.as_completed(parts):
-        within = [sum(counts) for counts in zip(within, its_within, strict=True)]
-        deviations += its_deviations
+    for part_within, part_deviations in executor.as_completed(parts):
+        within = [sum(counts) for counts in zip(within, part_within, strict=True)]
+        deviations += part_deviations
     return Calibration(
         tuple(
             Interval(level, count / dataset.n_test)
@@ -134,7 +134,7 @@ def _calibration_of_part(
     items: _Sampled,
     known: tuple[float, float],
 ) -> tuple[list[int], int]:
-    """Return how many ratings lie within each interval, and the exact sum of their deviations."""
+    """Return the number of ratings within each interval and the exact sum of deviations."""
     (model, dataset), (mean, residual_precision) = paths, known
     users = _read_rows(model, USERS, partition.rows)
     block = read_test_block(dataset, number, partition)

@@ -11,25 +11,21 @@ from dask_als.core import storage
 from dask_als.core.blocks import Block, Factors, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, USERS
-from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.evaluation.calibration import Calibration, calibration
-from dask_als.evaluation.ranking_metrics import MEASURES, measures
-from dask_als.evaluation.results import Errors, Evaluation, Ranking
+from dask_als.evaluation.results import Evaluation
 from dask_als.evaluation.scorers import Scorer, read_counts, submit_scorers
+from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of, set_size
 from dask_als.model import files as model_files
 from dask_als.model.recommend import rated_by
 from dask_als.model.top_k import top_k
 from dask_als.settings.evaluation import EvaluateSettings
-from dask_als.solvers.objective import rmse
-
-COMPARED = ("model", "global mean", "biases alone", "most popular")
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What all partitions' figures need to know of the dataset.
+    """What the tasks of all partitions need to know of the dataset.
 
     Attributes
     ----------
@@ -42,28 +38,6 @@ class _Facts:
     path: str
     item_counts: np.ndarray
     bounds: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class _PartFigures:
-    """Exact sums over some users' held-out ratings: those of all users are the sum of these.
-
-    Attributes
-    ----------
-    sums : dict of str to int
-        Counts, and exact sums (`exact_sum`), by name.
-    items : dict of str to ndarray of uint8
-        Sets of items, a bit each, by name.
-    """
-
-    sums: dict[str, int]
-    items: dict[str, np.ndarray]
-
-    def __add__(self, other: _PartFigures) -> _PartFigures:
-        return _PartFigures(
-            {name: value + other.sums[name] for name, value in self.sums.items()},
-            {name: value | other.items[name] for name, value in self.items.items()},
-        )
 
 
 def evaluate(
@@ -79,16 +53,16 @@ def evaluate(
     Parameters
     ----------
     model : str
-        A model directory that all workers see.
+        A model directory that all workers can read.
     dataset : Dataset
         With held-out ratings, and the users and items of the model.
     progress : callable, optional
-        Told how many partitions are done, and of how many.
+        Called with the number of partitions that are done, and of all partitions.
 
     Raises
     ------
     InputError
-        If the dataset holds out nothing, or does not belong to the model.
+        If the dataset has no held-out ratings, or other users or items than the model.
     """
     if not dataset.n_test:
         raise InputError(
@@ -119,9 +93,9 @@ def evaluate(
         for number, partition in enumerate(dataset.users.partitions)
         if partition.test_ratings
     ]
-    figures = _summed(executor.as_completed(parts), len(parts), progress)
+    sums = _summed(executor.as_completed(parts), len(parts), progress)
     of_samples = calibration(model, dataset, executor) if manifest.knows_deviations else None
-    return _evaluation(figures, of_samples, dataset, settings)
+    return _evaluation(sums, of_samples, dataset.items.n_rows, settings)
 
 
 def _facts(path: str, items: RowsFile, n_items: int, bounds: tuple[float, float]) -> _Facts:
@@ -135,31 +109,23 @@ def _evaluate_part(
     names: list[str],
     scorers: list[Scorer],
     settings: EvaluateSettings,
-) -> _PartFigures:
-    """Return the figures of one partition of users."""
+) -> PartSums:
+    """Return the sums of one partition of users."""
     test = read_test_block(facts.path, number, partition)
     seen = read_block(facts.path, USERS, number, partition)
     relevant = _relevant(test, settings)
-    users_are_cold = seen.counts == 0
+    has_cold_user = seen.counts == 0
     own = test.row_of_rating - partition.start
-    is_cold = users_are_cold[own] | (facts.item_counts[test.indices] == 0)
+    has_cold_item = facts.item_counts[test.indices] == 0
+    is_cold = has_cold_user[own] | has_cold_item
     lists = np.flatnonzero(relevant.counts)
-    n_items = len(facts.item_counts)
-    sums = {
-        "test": len(test.ratings),
-        "cold": int(is_cold.sum()),
-        "cold users": int((users_are_cold & (test.counts > 0)).sum()),
-        "lists": len(lists),
-        "relevant": len(relevant.indices),
-        "popularity": int(facts.item_counts[relevant.indices].sum()),
-    }
-    items = {"cold": _bits(test.indices[facts.item_counts[test.indices] == 0], n_items)}
+    indptr = np.concatenate([[0], np.cumsum(relevant.counts[lists])])
+    errors, ranking = {}, {}
     for name, scorer in zip(names, scorers, strict=True):
         users = scorer.users(partition.rows)
         if scorer.items is not None:
             predicted = predictions(users, scorer.items, own, test.indices, mean=scorer.mean)
-            for what, value in _error_sums(test.ratings, predicted, is_cold, facts.bounds).items():
-                sums[f"{name}: {what}"] = value
+            errors[name] = error_sums(test.ratings, predicted, is_cold, facts.bounds)
         if scorer.candidates is not None:
             best = top_k(
                 Factors(users.bias[lists], users.factors[lists]),
@@ -168,14 +134,18 @@ def _evaluate_part(
                 seen=rated_by(seen, lists),
                 mean=scorer.mean,
             )
-            indptr = np.concatenate([[0], np.cumsum(relevant.counts[lists])])
-            for what, values in measures(best.rows, indptr, relevant.indices).items():
-                sums[f"{name}: {what}"] = exact_sum(values)
-            found = best.rows[best.rows >= 0]
-            sums[f"{name}: recommended"] = len(found)
-            sums[f"{name}: popularity"] = int(facts.item_counts[found].sum())
-            items[name] = _bits(found, n_items)
-    return _PartFigures(sums, items)
+            ranking[name] = ranking_sums(best.rows, indptr, relevant.indices, facts.item_counts)
+    return PartSums(
+        n_test=len(test.ratings),
+        n_cold=int(is_cold.sum()),
+        cold_users=int((has_cold_user & (test.counts > 0)).sum()),
+        n_lists=len(lists),
+        n_relevant=len(relevant.indices),
+        popularity=int(facts.item_counts[relevant.indices].sum()),
+        cold_items=set_of(test.indices[has_cold_item], len(facts.item_counts)),
+        errors=errors,
+        ranking=ranking,
+    )
 
 
 def _relevant(test: Block, settings: EvaluateSettings) -> Block:
@@ -187,31 +157,10 @@ def _relevant(test: Block, settings: EvaluateSettings) -> Block:
     return Block(test.rows, indptr, test.indices[keep], test.ratings[keep])
 
 
-def _error_sums(
-    ratings: np.ndarray, predicted: np.ndarray, is_cold: np.ndarray, bounds: tuple[float, float]
-) -> dict[str, int]:
-    error = ratings - predicted
-    clipped = ratings - np.clip(predicted, *bounds)
-    return {
-        "squared": exact_sum(error**2),
-        "absolute": exact_sum(np.abs(error)),
-        "squared clipped": exact_sum(clipped**2),
-        "absolute clipped": exact_sum(np.abs(clipped)),
-        "squared cold": exact_sum(error[is_cold] ** 2),
-    }
-
-
-def _bits(items: np.ndarray, n_items: int) -> np.ndarray:
-    """Return a set of items, a bit each."""
-    there = np.zeros(n_items, dtype=bool)
-    there[items] = True
-    return np.packbits(there)
-
-
 def _summed(
-    parts: Iterable[_PartFigures], n_parts: int, progress: Callable[[int, int], None]
-) -> _PartFigures:
-    total: _PartFigures | None = None
+    parts: Iterable[PartSums], n_parts: int, progress: Callable[[int, int], None]
+) -> PartSums:
+    total: PartSums | None = None
     progress(0, n_parts)
     for done, part in enumerate(parts, start=1):
         total = part if total is None else total + part
@@ -221,46 +170,21 @@ def _summed(
 
 
 def _evaluation(
-    figures: _PartFigures,
-    calibration: Calibration | None,
-    dataset: Dataset,
-    settings: EvaluateSettings,
+    sums: PartSums, calibration: Calibration | None, n_items: int, settings: EvaluateSettings
 ) -> Evaluation:
-    sums = figures.sums
     return Evaluation(
         settings=settings,
-        n_test=sums["test"],
-        n_cold=sums["cold"],
-        cold_users=sums["cold users"],
-        cold_items=int(np.bitwise_count(figures.items["cold"]).sum()),
-        n_lists=sums["lists"],
-        held_out_popularity=sums["popularity"] / max(1, sums["relevant"]),
-        errors={name: _errors(name, sums) for name in COMPARED if f"{name}: squared" in sums},
+        n_test=sums.n_test,
+        n_cold=sums.n_cold,
+        cold_users=sums.cold_users,
+        cold_items=set_size(sums.cold_items),
+        n_lists=sums.n_lists,
+        held_out_popularity=sums.popularity / max(1, sums.n_relevant),
+        errors={name: its.errors(sums.n_test, sums.n_cold) for name, its in sums.errors.items()},
         ranking={
-            name: _ranking(name, figures, dataset.items.n_rows)
-            for name in COMPARED
-            if name in figures.items and sums["lists"]
+            name: its.ranking(sums.n_lists, n_items)
+            for name, its in sums.ranking.items()
+            if sums.n_lists
         },
         calibration=calibration,
-    )
-
-
-def _errors(name: str, sums: dict[str, int]) -> Errors:
-    n, cold = sums["test"], sums["cold"]
-    return Errors(
-        rmse=rmse(sums[f"{name}: squared"], n),
-        mae=as_float(sums[f"{name}: absolute"]) / n,
-        rmse_clipped=rmse(sums[f"{name}: squared clipped"], n),
-        mae_clipped=as_float(sums[f"{name}: absolute clipped"]) / n,
-        rmse_cold=rmse(sums[f"{name}: squared cold"], cold) if cold else None,
-    )
-
-
-def _ranking(name: str, figures: _PartFigures, n_items: int) -> Ranking:
-    sums = figures.sums
-    means = {what: as_float(sums[f"{name}: {what}"]) / sums["lists"] for what in MEASURES}
-    return Ranking(
-        **means,
-        coverage=int(np.bitwise_count(figures.items[name]).sum()) / n_items,
-        popularity=sums[f"{name}: popularity"] / max(1, sums[f"{name}: recommended"]),
     )

@@ -1,4 +1,4 @@
-"""Measures of ranked lists against what was held out; plain arrays in, a number a list out."""
+"""Measures of ranked lists against held-out items; plain arrays in, one number per list out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def measures(
     recommended : ndarray of int, shape (n_lists, k)
         Items from the best; -1 where a list is shorter.
     indptr, relevant : ndarray of int, shapes (n_lists + 1,), (n_relevant,)
-        Relevant items of each list as compressed sparse rows, ascending in each; at least one.
+        Relevant items of each list, at least one, as compressed sparse rows; ascending in each.
 
     Returns
     -------
@@ -46,13 +46,13 @@ def measures(
 
 
 def found_in(recommended: np.ndarray, indptr: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Tell which of the recommended items are among their list's relevant ones: bool, (n, k)."""
+    """Return whether each recommended item is relevant to its list; bool, shape (n_lists, k)."""
     n = len(indptr) - 1
     width = int(max(relevant.max(initial=0), recommended.max(initial=0))) + 2
     lists = np.arange(n, dtype=np.int64)
     keys = np.repeat(lists, np.diff(indptr)) * width + relevant
     wanted = lists[:, None] * width + recommended
-    # The last possible key keeps every place within range.
+    # A last key, larger than all others, keeps every position within range.
     at = np.searchsorted(keys, wanted)
     keys = np.append(keys, n * width)
     return (keys[at] == wanted) & (recommended >= 0)

@@ -20,8 +20,8 @@ class Errors:
     rmse_clipped, mae_clipped : float
         The same, with predictions clipped to the range of the training ratings.
     rmse_cold : float or None
-        The first, over held-out ratings whose user or item has no training rating; None if there
-        are none.
+        RMSE of held-out ratings whose user or item has no training rating; None if there are
+        none.
     """
 
     rmse: float
@@ -33,14 +33,14 @@ class Errors:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Ranked lists of k items for each user with a relevant held-out item, means over users.
+    """Means over the ranked lists of all users with a relevant held-out item.
 
     Attributes
     ----------
     precision, recall, ndcg, map, hit_rate : float
-        As in `ranking.measures`.
+        As in `dask_als.evaluation.ranking_metrics.measures`.
     coverage : float
-        Share of all items that are in somebody's list.
+        Share of all items that are in at least one list.
     popularity : float
         Mean number of training ratings of an item in a list.
     """
@@ -56,28 +56,28 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What held-out ratings say of a model and of the baselines.
+    """The results of a model and of the baselines on held-out ratings.
 
     Attributes
     ----------
     settings : EvaluateSettings
     n_test : int
-        Held-out ratings; all of them are predicted.
+        Held-out ratings; all are predicted.
     n_cold : int
-        Those whose user or item has no training rating and is scored by the fallback.
+        Those whose user or item has no training rating, so that only biases or means remain.
     cold_users, cold_items : int
-        How many such users and items there are.
+        Users and items without a training rating.
     n_lists : int
         Users with a relevant held-out item.
     held_out_popularity : float
-        Mean number of training ratings of a relevant held-out item: what `Ranking.popularity`
-        compares with.
+        Mean number of training ratings of a relevant held-out item, to compare
+        `Ranking.popularity` with.
     errors : dict of str to Errors
-        By what predicts: ``model`` (if of explicit feedback), ``global mean``, ``biases alone``.
+        By predictor: ``model`` (of explicit feedback), ``global mean``, ``biases alone``.
     ranking : dict of str to Ranking
-        By what ranks: ``model``, ``biases alone``, ``most popular``.
+        By predictor: ``model``, ``biases alone``, ``most popular``.
     calibration : Calibration or None
-        Of a model of samples.
+        For a model of samples.
     """
 
     settings: EvaluateSettings

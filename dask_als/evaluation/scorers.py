@@ -1,4 +1,4 @@
-"""What an evaluation compares: the model and the baselines, as scorers on the workers."""
+"""The model and the baselines that an evaluation compares, as scorers on the workers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from dask_als.solvers.base import SolvedSide
 
 @dataclass(frozen=True)
 class Scorer:
-    """What predicts ratings, or ranks items, or both.
+    """Predicts ratings, ranks items, or both.
 
     Attributes
     ----------
     mean : float
     users : callable
-        Makes the state of a range of users.
+        Returns the state of a range of users.
     items : Factors or None
-        None if it cannot predict.
+        None if it does not predict.
     candidates : Candidates or None
-        None if it cannot rank.
+        None if it does not rank.
     """
 
     mean: float
@@ -45,7 +45,7 @@ class Scorer:
 def submit_scorers(
     model: str, dataset: Dataset, settings: TrainSettings, executor: Executor
 ) -> dict[str, Any]:
-    """Return handles of what is compared, by name."""
+    """Return the handles of all scorers by name."""
     n_users, n_items = dataset.users.n_rows, dataset.items.n_rows
     biases = train_biases(dataset, settings, executor).sides
     return {
@@ -70,7 +70,7 @@ def _model_scorer(model: str, n_users: int, n_items: int) -> Scorer:
     manifest = model_files.read_manifest(model)
     dtype = manifest.settings.dtype
     items, _ = model_files.read_state(model, ITEMS, range(n_items), dtype)
-    # Preferences are no ratings.
+    # Predictions of implicit feedback are preferences, not ratings.
     predicts = manifest.settings.feedback == "explicit"
     return Scorer(
         manifest.global_mean,

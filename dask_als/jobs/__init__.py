@@ -1,1 +1,1 @@
-"""Job files and their steps, here or on Kubernetes."""
+"""Job files and their steps, on this machine or on Kubernetes."""

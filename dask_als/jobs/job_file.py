@@ -1,10 +1,10 @@
-"""A job: what is made of which ratings, by which steps, on clusters of which size; as TOML.
+"""A job file in TOML: source, steps, settings of each step, and sizes of clusters.
 
 ::
 
     name = "movielens"
     steps = ["prepare", "train", "evaluate", "recommend"]
-    output = "movielens"                # all that the job makes goes into this directory
+    output = "movielens"                # directory of all results
 
     [source]
     path = "ml-latest-small.zip"        # [source.columns]: user, item, rating, time
@@ -16,7 +16,7 @@
     [checkpoint]                        # fields of CheckpointPolicy
     [cluster.local]                     # workers, threads, memory, private
     [cluster.kubernetes]                # image, workers, threads, memory, ...
-    [cluster.kubernetes.secrets]        # variables of the pods that nobody may read
+    [cluster.kubernetes.secrets]        # environment variables of the pods, kept in a Secret
 """
 
 from __future__ import annotations
@@ -39,37 +39,40 @@ from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
 from dask_als.settings.training import CheckpointPolicy, TrainSettings
 
 STEPS = ("prepare", "train", "evaluate", "recommend")
-"""All steps there are, in the order in which they run."""
+"""All steps in the order in which they run."""
 
-# Beside what is no TOML: more digits, or more brackets in each other, than Python reads.
+# ValueError: a number with too many digits. RecursionError: brackets nested too deeply.
 _TOML_ERRORS = (tomllib.TOMLDecodeError, ValueError, RecursionError)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
-    """Where the ratings are.
+    """The source of the ratings.
 
     Attributes
     ----------
     path : str
-        A file, a folder or a glob of CSV or Parquet.
+        A file, a folder or a glob of text or Parquet.
     titles : str or None
-        A CSV file of item titles; None takes GroupLens', if it lies beside the ratings.
-    title_column : str
-        The column of the titles in it.
+        A text file of item titles; None takes that of MovieLens beside the ratings, if any.
+    title_column : str or int
+        The column of titles.
+    title_id_column : str or int or None
+        The column of item ids in that file; None takes the same name as in the ratings.
     columns : Columns
     """
 
     path: str
     titles: str | None = None
-    title_column: str = "title"
+    title_column: str | int = "title"
+    title_id_column: str | int | None = None
     columns: Columns = Columns()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSizes:
-    """The size of the cluster, for each kind of cluster."""
+    """The size of the cluster for each kind of cluster."""
 
     local: LocalSize = field(default_factory=LocalSize)
     kubernetes: KubernetesSize = field(default_factory=KubernetesSize)
@@ -77,16 +80,16 @@ class ClusterSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one job file says.
+    """The content of a job file.
 
     Attributes
     ----------
     name : str
-        Small letters, digits and hyphens, at most 40.
+        At most 40 lower-case letters, digits and hyphens.
     output : str
-        The directory that all results go into.
+        The directory of all results.
     steps : tuple of str
-        Those of `STEPS` that run; each takes what the ones before it made, now or earlier.
+        A subset of `STEPS`. Each step uses the results of earlier steps, of this run or another.
     source : SourceSettings
     prepare : PrepareSettings
     train : TrainSettings
@@ -98,7 +101,7 @@ class Job:
     Raises
     ------
     InputError
-        If parts of it do not go together.
+        If values are invalid or contradict each other.
     """
 
     name: str
@@ -115,7 +118,8 @@ class Job:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InputError(
-                f"name is {self.name!r}; it must be at most 40 small letters, digits and hyphens"
+                f"name is {self.name!r}; it must be at most 40 lower-case letters, digits and "
+                "hyphens"
             )
         if not self.output:
             raise InputError("output is empty; it must be a directory")
@@ -126,7 +130,7 @@ class Job:
             )
         if {"prepare", "evaluate"} <= set(self.steps) and not self.prepare.test_fraction:
             raise InputError(
-                "the step evaluate needs held-out ratings: set prepare.test_fraction, say to 0.1"
+                "the step evaluate needs held-out ratings; set prepare.test_fraction, such as 0.1"
             )
 
     @property
@@ -146,7 +150,7 @@ class Job:
 
     @property
     def evaluation(self) -> str:
-        """The file of the evaluation's figures."""
+        """The file with the figures of the evaluation."""
         return storage.join(self.output, "evaluation.json")
 
     @property
@@ -156,31 +160,31 @@ class Job:
 
     @property
     def result(self) -> str:
-        """The file that says how the job went."""
+        """The file with the status and the steps of the newest run."""
         return storage.join(self.output, "result.json")
 
     def sealed(self, secret: str) -> Job:
-        """Return the job without its secrets, which the Secret of the given name holds."""
+        """Return the job without secret values; a Secret of the given name holds them."""
         kubernetes = self.cluster.kubernetes.sealed(secret)
         return replace(self, cluster=replace(self.cluster, kubernetes=kubernetes))
 
     def to_toml(self) -> str:
-        """Return the text of a job file, with all defaults written out, but without secrets."""
+        """Return the text of a job file with all defaults, but without secret values."""
         return tomli_w.dumps(to_table(self))
 
 
 def read_job(path: str, changes: Iterable[str] = ()) -> Job:
-    """Read a job file, local or on an object store.
+    """Read a job file from a local disk or an object store.
 
     Parameters
     ----------
     changes : iterable of str
-        Values that replace those of the file, like ``train.rank=64``.
+        Values that replace those of the file, such as ``train.rank=64``.
 
     Raises
     ------
     InputError
-        If there is no such file, or anything in it is wrong; it names all that is.
+        If the file cannot be read or has errors. The message lists all errors.
     """
     try:
         with storage.opened(path, "r") as file:
@@ -196,24 +200,24 @@ def read_job(path: str, changes: Iterable[str] = ()) -> Job:
 
 
 def job_from_toml(text: str, changes: Iterable[str] = (), *, name: str | None = None) -> Job:
-    """Return the job that the text of a job file says.
+    """Parse the text of a job file.
 
     Parameters
     ----------
     changes : iterable of str
         See `read_job`.
     name : str, optional
-        The job's, if the text does not say one.
+        Name of the job if the text has none.
 
     Raises
     ------
     InputError
-        If anything in it is wrong; it names all that is.
+        If the text has errors. The message lists all errors.
     """
     try:
         table = tomllib.loads(text)
     except _TOML_ERRORS as error:
-        raise InputError(f"not TOML: {storage.first_line(error)}") from None
+        raise InputError(f"it is not valid TOML: {storage.first_line(error)}") from None
     if name is not None:
         table.setdefault("name", name)
     for change in changes:
@@ -225,17 +229,17 @@ def _set(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     *path, name = key.strip().split(".")
     if not equals or not name:
-        # What follows "=" may be a secret.
-        raise InputError(f"--set {key}{equals} cannot be understood; write it like train.rank=64")
+        # Do not print the value after "=": it may be a secret.
+        raise InputError(f"--set {key}{equals} is not KEY=VALUE; write it like train.rank=64")
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise InputError(f"--set {key}: {part} is no table")
+            raise InputError(f"--set {key}: {part} is a value, not a table")
     table[name] = _value(text.strip())
 
 
 def _value(text: str) -> Any:
-    """Return a value of TOML; what is none is a text without its quotation marks."""
+    """Parse a TOML value; treat invalid TOML as a string without quotation marks."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except _TOML_ERRORS:

@@ -1,4 +1,4 @@
-"""The one place that talks to Kubernetes: jobs through the Dask operator."""
+"""Submit, watch, stop and resume jobs on Kubernetes through the Dask operator."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dask_als.kubernetes.api import DaskCluster, DaskJob, api_of, ask, create, d
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
 from dask_als.settings.credentials import resolved
 
-_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_POLLS = 1.0
 _KINDS = (DaskJob, DaskCluster, NetworkPolicy)
 
 
 class Jobs:
-    """The jobs in a namespace of the cluster that ``KUBECONFIG`` names.
+    """The jobs in a namespace of the cluster that ``KUBECONFIG`` selects.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Jobs:
     Raises
     ------
     JobError
-        If there is no cluster to talk to.
+        If no cluster can be reached.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -41,12 +41,12 @@ class Jobs:
         self._api = api_of(namespace)
 
     def submit(self, job_id: str, job: Job) -> None:
-        """Send a job, its secrets apart from it; it starts by itself.
+        """Submit a job; its secret values go into a Secret, not into its record.
 
         Raises
         ------
         InputError
-            If a secret is not to be had, or Kubernetes refuses something; then nothing is left.
+            If a secret value is missing, or Kubernetes refuses an object. No object is left behind.
         """
         values = resolved(job.cluster.kubernetes.secrets, os.environ)
         job = job.sealed(job_id)
@@ -63,12 +63,12 @@ class Jobs:
             raise
 
     def resume(self, job_id: str) -> None:
-        """Start a job that is lost, failed or stopped anew; it goes on from its checkpoint.
+        """Start a new attempt of a lost, failed or stopped job; it resumes from its checkpoint.
 
         Raises
         ------
         InputError
-            If it still runs, or has succeeded.
+            If the job is still running or has succeeded.
         """
         status = self.status(job_id)
         if status.state in (JobState.WAITING, JobState.RUNNING, JobState.SUCCEEDED):
@@ -81,7 +81,7 @@ class Jobs:
             create(manifest, self._api)
 
     def all(self) -> list[JobStatus]:
-        """Return all jobs, the newest first."""
+        """Return all jobs, newest first."""
         selector = {"app.kubernetes.io/name": "dask-als"}
         records, dask_jobs, pods = (self._raw(kind, selector) for kind in (ConfigMap, DaskJob, Pod))
         jobs = [
@@ -96,21 +96,21 @@ class Jobs:
         return sorted(jobs, key=lambda job: job.submitted, reverse=True)
 
     def status(self, job_id: str) -> JobStatus:
-        """Return where a job stands.
+        """Return the status of a job.
 
         Raises
         ------
         InputError
-            If there is no such job.
+            If the job does not exist.
         JobError
-            If Kubernetes cannot be asked.
+            If Kubernetes does not answer.
         """
         record = self._record(job_id).raw.to_dict()
         selector = {JOB_LABEL: job_id}
         return judged(record, self._raw(DaskJob, selector), self._raw(Pod, selector))
 
     def logs(self, job_id: str) -> Iterator[str]:
-        """Yield the lines that a job's runner has written so far."""
+        """Yield the lines that the runner of a job has written so far."""
         runner = self.status(job_id).runner
         for stamped in self._log(runner, since="") if runner else ():
             yield stamped.partition(" ")[2]
@@ -118,12 +118,12 @@ class Jobs:
     def followed(
         self, job_id: str, on_status: Callable[[JobStatus], None] = lambda status: None
     ) -> Iterator[str]:
-        """Yield the lines that a job's runner writes, until it ends or is lost.
+        """Yield the lines that the runner of a job writes, until it ends or is lost.
 
         Parameters
         ----------
         on_status : callable, optional
-            Is told, about every second, where the job stands.
+            Called about every second with the status of the job.
         """
         shown = ""
         while True:
@@ -136,15 +136,15 @@ class Jobs:
                     yield line
             if status.state not in (JobState.WAITING, JobState.RUNNING):
                 return
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_SECONDS_BETWEEN_POLLS)
 
     def stop(self, job_id: str, *, timeout: float = 120.0) -> None:
-        """Take all of a job's pods away; what it wrote, and its status, are kept.
+        """Delete all pods of a job; keep its files and its record.
 
         Raises
         ------
         JobError
-            If pods are still there when the time is over.
+            If pods still exist after the timeout.
         """
         if self.status(job_id).state.is_final:
             return
@@ -154,9 +154,9 @@ class Jobs:
         self._remove_running(job_id, timeout=timeout)
 
     def delete(self, job_id: str) -> None:
-        """Stop a job, and forget it; files that it wrote are kept.
+        """Stop a job and delete its record; keep its files.
 
-        Kubernetes deletes its Secret, which its record owns.
+        Kubernetes deletes the Secret of the job together with the record, its owner.
         """
         record = self._record(job_id)
         self._remove_running(job_id)
@@ -171,14 +171,16 @@ class Jobs:
         while pods := self._get(Pod, selector):
             if time.monotonic() > deadline:
                 names = ", ".join(pod.name for pod in pods)
-                raise JobError(f"{job_id}: pods are still there after {timeout:.0f} s: {names}")
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+                raise JobError(f"{job_id}: pods still exist after {timeout:.0f} s: {names}")
+            time.sleep(_SECONDS_BETWEEN_POLLS)
 
     def _record(self, job_id: str) -> APIObject:
         for record in self._get(ConfigMap, {JOB_LABEL: job_id}):
             return record
-        there = f"no job {job_id!r} in namespace {self.namespace}"
-        raise InputError(f"{there}; `dask-als list` shows those that are")
+        raise InputError(
+            f"there is no job {job_id!r} in namespace {self.namespace}; `dask-als list` shows all "
+            "jobs"
+        )
 
     def _log(self, runner: str, *, since: str) -> list[str]:
         def read() -> list[str]:
@@ -187,7 +189,7 @@ class Jobs:
 
         try:
             return ask(read)
-        except (kr8s.NotFoundError, InputError):  # it is gone, or its container has not started
+        except (kr8s.NotFoundError, InputError):  # The pod is gone or its container not started.
             return []
 
     def _get(self, kind: type[Any], selector: dict[str, str]) -> list[APIObject]:

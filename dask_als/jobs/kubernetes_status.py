@@ -1,6 +1,6 @@
-"""Where a job stands, judged from what Kubernetes says of its runner, and from its own result.
+"""The status of a job, derived from the state of its runner pod and from its result.
 
-The DaskJob's own status is not asked: it can say Running for ever (dask-kubernetes#975).
+The status of the DaskJob is not used: it can stay Running forever (dask-kubernetes#975).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
 
 Found = dict[str, Any]
-_MOST_OF_A_MESSAGE = 4096
+_MAX_MESSAGE_BYTES = 4096
 _TERMINATED = 128 + signal.SIGTERM
-_WAITING = "the Dask operator has not made the runner yet; if that stays so, is it installed?"
+_WAITING = "the Dask operator has not created the runner yet; check that the operator is installed"
 
 
 class JobState(StrEnum):
-    """What can become of a job."""
+    """The states of a job."""
 
     WAITING = "Waiting"
     RUNNING = "Running"
@@ -31,32 +31,32 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether it stays so; a lost job can be resumed."""
+        """Whether the job has ended; a lost job can be resumed."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """Where a job stands.
+    """The status of a job.
 
     Attributes
     ----------
     job_id : str
     state : JobState
     submitted : str
-        Time, ISO 8601, UTC.
+        Time of submission, ISO 8601, UTC.
     attempt : int
-        0 before the first.
+        Number of the attempt; 0 before the first.
     runner : str
-        Name of its pod, as long as that is there.
+        Name of the runner pod while it exists.
     workers : int
-        Pods of workers that are ready.
+        Number of worker pods that are ready.
     exit_code : int or None
-        Of the runner, when it has ended.
+        Exit code of the runner after it has ended.
     message : str
-        Why it waits, failed or is lost: of a failed one, the last lines of its log.
+        Why the job waits, failed or is lost. For a failed job, the last lines of its log.
     result : dict
-        What the runner wrote down of a job that succeeded.
+        The result of a job that succeeded.
     """
 
     job_id: str
@@ -75,14 +75,14 @@ class JobStatus:
 
 
 def judged(record: Found, dask_jobs: list[Found], pods: list[Found]) -> JobStatus:
-    """Judge a job.
+    """Derive the status of a job from its objects, as Kubernetes returns them.
 
     Parameters
     ----------
     record : dict
-        Its ConfigMap, as Kubernetes returns it.
+        The ConfigMap of the job.
     dask_jobs, pods : list of dict
-        All that bear its label, likewise.
+        All DaskJobs and pods with the label of the job.
     """
     metadata = record["metadata"]
     notes = metadata.get("annotations") or {}
@@ -96,7 +96,7 @@ def judged(record: Found, dask_jobs: list[Found], pods: list[Found]) -> JobStatu
         return JobStatus(**base, state=JobState.STOPPED, message="stopped on request")
     newest = next((job for job in dask_jobs if _attempt(job) == number), None)
     if newest is None:
-        message = "it was never started, or its DaskJob was deleted"
+        message = "the job was never started, or its DaskJob was deleted"
         return JobStatus(**base, state=JobState.LOST, message=message)
     own = [pod for pod in pods if _attempt(pod) == number]
     runner = next((pod for pod in own if _component(pod) == "job-runner"), None)
@@ -104,7 +104,7 @@ def judged(record: Found, dask_jobs: list[Found], pods: list[Found]) -> JobStatu
     base["workers"] = ready
     if runner is None:
         if (newest.get("status") or {}).get("jobRunnerPodName"):
-            return JobStatus(**base, state=JobState.LOST, message="its runner is gone")
+            return JobStatus(**base, state=JobState.LOST, message="the runner is gone")
         return JobStatus(**base, state=JobState.WAITING, message=_WAITING)
     return JobStatus(**base, runner=runner["metadata"]["name"], **_of_runner(runner))
 
@@ -121,10 +121,10 @@ def _of_runner(pod: Found) -> Found:
         if not (is_leaving or was_terminated or status.get("reason") == "Evicted"):
             return _of_failure(ended)
     if is_leaving:
-        return {"state": JobState.LOST, "message": "its runner was deleted"}
+        return {"state": JobState.LOST, "message": "the runner was deleted"}
     if status.get("phase") == "Failed":
         reason = f"{status.get('reason', '')} {status.get('message', '')}".strip()
-        return {"state": JobState.LOST, "message": f"its runner was taken away: {reason}"}
+        return {"state": JobState.LOST, "message": f"the runner was evicted: {reason}"}
     if "running" in container:
         return {"state": JobState.RUNNING}
     return {"state": JobState.WAITING, "message": _why_it_waits(status, container)}
@@ -134,10 +134,10 @@ def _of_success(message: str) -> Found:
     try:
         result = json.loads(message)
     except ValueError:
-        if len(message.encode()) >= _MOST_OF_A_MESSAGE:  # Kubernetes keeps the end of it
+        if len(message.encode()) >= _MAX_MESSAGE_BYTES:  # Kubernetes truncated the result.
             return {"state": JobState.SUCCEEDED, "exit_code": 0}
-        said = "its runner ended well, but without a result"
-        return {"state": JobState.FAILED, "exit_code": 0, "message": said}
+        problem = "the runner exited with code 0, but without a result"
+        return {"state": JobState.FAILED, "exit_code": 0, "message": problem}
     return {"state": JobState.SUCCEEDED, "exit_code": 0, "result": result}
 
 
@@ -155,8 +155,8 @@ def _why_it_waits(status: Found, container: Found) -> str:
         for condition in status.get("conditions") or []
         if condition["type"] == "PodScheduled" and condition["status"] == "False"
     ]
-    said = [waiting.get("reason", ""), waiting.get("message", ""), *unscheduled]
-    return " ".join(filter(None, said)) or "its runner starts"
+    reasons = [waiting.get("reason", ""), waiting.get("message", ""), *unscheduled]
+    return " ".join(filter(None, reasons)) or "the runner is starting"
 
 
 def _attempt(found: Found) -> int:

@@ -1,4 +1,4 @@
-"""How a job went: what ran, what it took, where things are; as ``result.json``, kept up to date."""
+"""The result of a job: steps, times and paths; written to ``result.json`` after every step."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from dask_als.jobs.job_file import Job
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """How one step went.
+    """The result of one step.
 
     Attributes
     ----------
     step : str
     status : {"done", "skipped", "failed"}
-        Skipped is a step whose result was there already, of the same inputs and settings.
+        A step is skipped if its output exists and was made from the same inputs and settings.
     seconds : float
     path : str
-        Where its result is.
+        Path of the output.
     reason : str
-        Why it ran, or what it failed with.
+        Why the step ran, was skipped, or failed.
     replaced : list of str
-        Paths of what was there, and was replaced or removed.
+        Paths of earlier outputs that were replaced or removed.
     figures : dict
-        Numbers that tell of its result.
+        Figures of the output by name.
     """
 
     step: str
@@ -51,21 +51,21 @@ class StepResult:
 
 @dataclass(kw_only=True)
 class JobResult:
-    """How a job went so far; `recorded` gives one and writes it down.
+    """The result of a job so far; `recorded` yields it and writes it to disk.
 
     Attributes
     ----------
     run_id : str
-        Tells this run from other runs of the same job.
+        Identifies this run among all runs of the job.
     job : str
     status : {"running", "succeeded", "failed"}
-        One that says running is either at work or was killed.
+        A killed run keeps the status running.
     exit_code : int or None
-        Of ``dask-als run``; None while it runs.
+        Exit code of ``dask-als run``; None while it runs.
     error : str or None
         One line.
     started : str
-        In UTC, as in ISO 8601.
+        Start time, ISO 8601, UTC.
     seconds : float
     dask_als, python : str
         Versions.
@@ -89,28 +89,28 @@ class JobResult:
         return asdict(self)
 
     def write(self) -> None:
-        """Write ``result.json``, which is whole at any time."""
+        """Replace ``result.json`` atomically."""
         outputs.replace_json(self.path, JOB_RESULT, self.to_json())
 
     def add(self, step: StepResult) -> None:
-        """Note down a step that has ended."""
+        """Record a step that has ended."""
         self.steps.append(step)
         self.write()
 
 
 @contextmanager
 def recorded(job: Job, run_id: str | None = None) -> Iterator[JobResult]:
-    """Give the record of a run; the end of the block, or what it raises, is written down.
+    """Yield the record of a run, and write its status at the end of the block.
 
     Parameters
     ----------
     run_id : str, optional
-        One is made if it is not given.
+        A random one by default.
 
     Raises
     ------
     InputError
-        If the job's output cannot be written, or another run does.
+        If the output of the job cannot be written, or another run is writing to it.
     """
     run_id = run_id or uuid.uuid4().hex[:12]
     with held(job.output, run_id):
@@ -134,7 +134,7 @@ def _written(result: JobResult) -> Iterator[JobResult]:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return what an error says in one line, with its name if we did not raise it on purpose."""
+    """Return the message of an error as one line, with the class name of unexpected errors."""
     if isinstance(error, KeyboardInterrupt):
         return interrupts.word_for(error)
     text = " ".join(str(error).split())

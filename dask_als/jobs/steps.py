@@ -1,7 +1,7 @@
-"""Run the steps of a job, each only if what it would make is not there already.
+"""Run the steps of a job; skip a step whose output is up to date.
 
-Each step leaves beside what it made a note of what it was made from. The next run compares: same
-inputs, same settings, and the result still as it was left, so the step is skipped.
+Each step writes a note beside its output with its inputs and settings. The next run skips the step
+if inputs and settings are the same and the output is unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dask_als.data.source import open_source
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import evaluate
 from dask_als.evaluation.results import Evaluation
-from dask_als.jobs.job_file import Job
+from dask_als.jobs.job_file import Job, SourceSettings
 from dask_als.jobs.result import JobResult, StepResult, in_a_line
 from dask_als.model import files as model_files
 from dask_als.model import recommend
@@ -46,81 +46,81 @@ _FILES_OF_A_TASK = 16
 
 
 class Watcher(Protocol):
-    """Is told how a job goes."""
+    """Receives the progress of a job."""
 
     def started(self, step: str, reason: str, replaced: list[str]) -> None:
-        """Hear that a step begins, why it has to run, and the paths of what it will replace."""
+        """Handle the start of a step, with its reason and the paths that it will replace."""
         ...
 
     def ended(self, step: StepResult) -> None:
-        """Hear how a step went."""
+        """Handle the end of a step."""
         ...
 
     def preparing(self) -> AbstractContextManager[Progress]:
-        """Give what is told of the stages of `prepare`."""
+        """Return the callback for the stages of `prepare`."""
         ...
 
     def training(self, n_epochs: int) -> AbstractContextManager[Listener]:
-        """Give what is told of epochs and half-epochs."""
+        """Return the listener for epochs and half-epochs."""
         ...
 
     def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """Give what is told how many partitions, or tasks, are done, and of how many."""
+        """Return the callback for the number of completed partitions or tasks, and the total."""
         ...
 
 
 class Unwatched:
-    """A watcher that says nothing."""
+    """A watcher that ignores all events."""
 
     def started(self, step: str, reason: str, replaced: list[str]) -> None:
-        """Say nothing."""
+        """Ignore the event."""
 
     def ended(self, step: StepResult) -> None:
-        """Say nothing."""
+        """Ignore the event."""
 
     @contextmanager
     def preparing(self) -> Iterator[Progress]:
-        """Show nothing."""
+        """Ignore stages."""
         yield lambda stage, done, total: None
 
     @contextmanager
     def training(self, n_epochs: int) -> Iterator[Listener]:
-        """Show nothing."""
+        """Ignore epochs."""
         yield Listener()
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Show nothing."""
+        """Ignore counts."""
         yield lambda done, total: None
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What a step makes, of what, and how.
+    """The inputs, the action and the output of a step.
 
     Attributes
     ----------
     path : str
-        What it makes: a directory, or a file.
-    whole : str
-        The file that is there when all of it is.
+        The output: a directory or a file.
+    marker : str
+        The file that exists only if the output is complete.
     note : str
-        The file that says what it was made from.
+        The file that records what the output was made from.
     kind : Kind or FileKind
     inputs : callable
-        Job -> what decides the result, as plain JSON values.
+        Job -> all values that determine the output, as plain JSON values.
     run : callable
-        Makes it.
+        Makes the output.
     files : callable
-        Job -> the paths of all files of what is there, and their CRC-32.
+        Job -> the paths of all files of the output, with their CRC-32.
     figures : callable
-        Job -> numbers that tell of what is there.
+        Job -> figures of the output by name.
     also_removed : callable
-        Job -> paths of what else will be of no use any more, and is removed.
+        Job -> other paths that become useless and are removed.
     """
 
     path: str
-    whole: str
+    marker: str
     note: str
     kind: Kind | FileKind
     inputs: Callable[[Job], dict[str, Any]]
@@ -130,16 +130,16 @@ class _Step:
     also_removed: Callable[[Job], list[str]] = lambda job: []
 
     def check(self) -> None:
-        """Check, before any step is run, that nothing is in the way that is not ours.
+        """Check before any step runs that the output may be written.
 
         Raises
         ------
         InputError
-            If something is.
+            If a file or folder of another program would be replaced.
         """
         if isinstance(self.kind, FileKind):
             outputs.check_file(self.path, self.kind)
-        elif not storage.exists(self.whole):
+        elif not storage.exists(self.marker):
             outputs.check_directory(self.path, self.kind, overwrite=True)
         if not self.note.startswith(f"{self.path}/"):
             outputs.check_file(self.note, STEP_NOTE)
@@ -153,13 +153,13 @@ def run_job(
     Parameters
     ----------
     result : JobResult
-        Is told of every step; see `dask_als.jobs.result.recorded`.
+        Records every step; see `dask_als.jobs.result.recorded`.
     watcher : Watcher, optional
 
     Raises
     ------
     InputError, JobError
-        What a step raises; it is noted down before.
+        The error of a step, after it was recorded.
     """
     watcher = watcher or Unwatched()
     for name in job.steps:
@@ -177,7 +177,7 @@ def _run_step(
     path, replaced = storage.absolute(step.path), []
     try:
         inputs = step.inputs(job)
-        reason = _why_it_must_run(step, inputs) or _what_has_changed(step.files(job), executor)
+        reason = _reason_to_run(step, inputs) or _changed_file(step.files(job), executor)
         if reason is None:
             return StepResult(
                 step=name,
@@ -187,12 +187,12 @@ def _run_step(
                 reason="nothing has changed",
                 figures=step.figures(job),
             )
-        replaced = [path] if storage.exists(step.whole) else []
+        replaced = [path] if storage.exists(step.marker) else []
         replaced += step.also_removed(job)
         watcher.started(name, reason, replaced)
         step.run(job, executor, watcher)
-        step = _steps(job)[name]  # What was there before may have had another layout.
-        made = {"step": name, "inputs": inputs, "sha256": checksums.sha256(step.whole)}
+        step = _steps(job)[name]  # The replaced output may have had another layout.
+        made = {"step": name, "inputs": inputs, "sha256": checksums.sha256(step.marker)}
         outputs.replace_json(step.note, STEP_NOTE, made)
     except BaseException as error:
         result.add(
@@ -220,27 +220,27 @@ def _since(start: float) -> float:
     return round(time.monotonic() - start, 3)
 
 
-def _why_it_must_run(step: _Step, inputs: dict[str, Any]) -> str | None:
-    """Return what is not as it was when the step ran last; None if all is."""
-    if not storage.exists(step.whole):
-        return "not made yet"
+def _reason_to_run(step: _Step, inputs: dict[str, Any]) -> str | None:
+    """Return what changed since the last run of the step; None if nothing did."""
+    if not storage.exists(step.marker):
+        return "no output yet"
     if not storage.exists(step.note):
-        return "what is there was made by something else"
+        return "the output was not made by a job"
     try:
         note = json_files.read_json(step.note)
         before, digest = dict(note["inputs"]), note["sha256"]
     except (InputError, KeyError, TypeError, ValueError):
-        return "the note of what it was made from is damaged"
-    if digest != checksums.sha256(step.whole):
-        return "what is there was changed since"
+        return "the note with the inputs of the output is damaged"
+    if digest != checksums.sha256(step.marker):
+        return "the output was changed after the last run"
     changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
     return f"changed: {', '.join(changed)}" if changed else None
 
 
-def _what_has_changed(files: dict[str, int], executor: Executor) -> str | None:
-    """Return which file is not as its manifest says; None if all are.
+def _changed_file(files: dict[str, int], executor: Executor) -> str | None:
+    """Return the first file that differs from its manifest; None if there is none.
 
-    The workers read them, which know where the files are quick to reach.
+    The workers read the files, as they may be closer to the storage than this process.
     """
     paths = list(files)
     handles = [
@@ -249,7 +249,7 @@ def _what_has_changed(files: dict[str, int], executor: Executor) -> str | None:
         for some in [paths[start : start + _FILES_OF_A_TASK]]
     ]
     changed = [path for found in executor.gather(handles) for path in found]
-    return f"{changed[0]} was changed since" if changed else None
+    return f"{changed[0]} was changed after the last run" if changed else None
 
 
 def _changed(paths: list[str], expected: list[int]) -> list[str]:
@@ -259,7 +259,7 @@ def _changed(paths: list[str], expected: list[int]) -> list[str]:
 
 class _Paths(TypedDict):
     path: str
-    whole: str
+    marker: str
     note: str
     kind: Kind
 
@@ -267,14 +267,17 @@ class _Paths(TypedDict):
 def _in_directory(path: str, kind: Kind) -> _Paths:
     return {
         "path": path,
-        "whole": storage.join(path, kind.manifest),
+        "marker": storage.join(path, kind.manifest),
         "note": storage.join(path, STEP_NOTE_NAME),
         "kind": kind,
     }
 
 
 def _recommendations_paths(path: str) -> _Paths:
-    """Return where the note is: beside the directory, which readers take for one Parquet table."""
+    """Return the paths of recommendations.
+
+    The note is beside the directory, because readers open the directory as one Parquet table.
+    """
     layout = recommend.layout_of(path)
     paths = _in_directory(path, layout)
     if layout is RECOMMENDATIONS:
@@ -301,12 +304,12 @@ def _steps(job: Job) -> dict[str, _Step]:
         ),
         "evaluate": _Step(
             path=job.evaluation,
-            whole=job.evaluation,
+            marker=job.evaluation,
             note=f"{job.evaluation.removesuffix('.json')}.step.json",
             kind=EVALUATION,
             inputs=_evaluate_inputs,
             run=_evaluate,
-            files=lambda job: {},  # The note has its SHA-256.
+            files=lambda job: {},  # The note has the SHA-256 of the only file.
             figures=_evaluate_figures,
         ),
         "recommend": _Step(
@@ -320,7 +323,7 @@ def _steps(job: Job) -> dict[str, _Step]:
 
 
 def _prepare_inputs(job: Job) -> dict[str, Any]:
-    source = open_source(job.source.path)
+    source = open_source(job.source.path, job.source.columns)
     files = {*source.files, *([source.titles[0]] if source.titles else [])}
     if job.source.titles is not None:
         files.add(job.source.titles)
@@ -337,10 +340,16 @@ def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
             executor,
             columns=source.columns,
             settings=job.prepare,
-            titles=None if source.titles is None else Titles(source.titles, source.title_column),
+            titles=_titles_of(source),
             overwrite=True,
             progress=progress,
         )
+
+
+def _titles_of(source: SourceSettings) -> Titles | None:
+    if source.titles is None:
+        return None
+    return Titles(source.titles, source.title_column, source.title_id_column)
 
 
 def _prepare_figures(job: Job) -> dict[str, Any]:
@@ -354,7 +363,7 @@ def _train_inputs(job: Job) -> dict[str, Any]:
 
 
 def _useless_checkpoints(job: Job) -> list[str]:
-    """Return the directory of the checkpoints, if they are of the job as it was before a change."""
+    """Return the directory of the checkpoints if training cannot resume from them."""
     try:
         for newest in complete_checkpoints(job.checkpoints)[-1:]:
             check_continues(newest, open_dataset(job.dataset), job.train)
@@ -388,12 +397,14 @@ def _train_figures(job: Job) -> dict[str, Any]:
 def _evaluate_inputs(job: Job) -> dict[str, Any]:
     dataset = open_dataset(job.dataset)
     if not dataset.n_test:
-        raise InputError(f"{dataset.path} has no held-out ratings; set prepare.test_fraction")
+        raise InputError(
+            f"{dataset.path} has no held-out ratings; set prepare.test_fraction, such as 0.1"
+        )
     return {**_trained(job, dataset), **asdict(job.evaluate)}
 
 
 def _trained(job: Job, dataset: Dataset) -> dict[str, str]:
-    """Return what tells a model, and the dataset it goes with, from others."""
+    """Return the values that identify a model and its dataset."""
     return {
         "dataset": dataset.fingerprint,
         "model": checksums.sha256(storage.join(job.model, model_files.MANIFEST)),
@@ -408,7 +419,7 @@ def _evaluate(job: Job, executor: Executor, watcher: Watcher) -> None:
 
 
 def _evaluate_figures(job: Job) -> dict[str, Any]:
-    """Return the figures that are asked for first; the file has the others."""
+    """Return the most important figures; the file has the others."""
     content = json_files.without_marks(json_files.read_json(job.evaluation))
     found = from_manifest(Evaluation, content, job.evaluation)
     rmse = {name: errors.rmse for name, errors in found.errors.items()}
@@ -418,7 +429,7 @@ def _evaluate_figures(job: Job) -> dict[str, Any]:
 
 def _recommend_inputs(job: Job) -> dict[str, Any]:
     dataset = open_dataset(job.dataset)
-    # Titles are not in the fingerprint, but in what is written.
+    # Titles are part of the output, but not of the fingerprint.
     titles = checksums.sha256(rows_path(dataset.path, ITEMS))
     return {**_trained(job, dataset), "titles": titles, **asdict(job.recommend)}
 

@@ -1,4 +1,4 @@
-"""The job file of settings that a search has found: the dataset's own source, split and columns."""
+"""The job file that `tune` writes: source, columns and split of the dataset, and found settings."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from dask_als.settings.training import TrainSettings
 
 
 def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:
-    """Return the job that prepares a dataset's source as it was, and trains with these settings.
+    """Return a job that prepares the source of a dataset again and trains with these settings.
 
     Parameters
     ----------
     path : str
-        Of the job file: its results go beside it, into a directory of the same name.
+        Path of the job file. The output is a directory of the same name beside it.
 
     Raises
     ------
     InputError
-        If the dataset does not say how its source was read.
+        If the manifest of the dataset does not record how its source was read.
     """
     source = dataset.source
     if "columns" not in source:
-        raise InputError(f"{dataset.path} does not say how it was prepared; prepare it again")
+        raise InputError(f"{dataset.path} has no record of its preparation; prepare it again")
     split = dict(dataset.split or {})
     if split:
         split["split"] = split.pop("kind")
@@ -43,6 +43,7 @@ def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:
             path=source["path"],
             titles=titles.get("path"),
             title_column=titles.get("column", "title"),
+            title_id_column=titles.get("id_column"),
             columns=Columns(**{"rating": None, **source["columns"]}),
         ),
         prepare=PrepareSettings(duplicates=source["kept"], **split),
@@ -56,16 +57,16 @@ def check_job_path(path: str, *, overwrite: bool) -> None:
     Raises
     ------
     InputError
-        If its name does not end in .toml, or it is there already and is not to be replaced.
+        If its name does not end in .toml, or it exists and must not be replaced.
     """
     if not path.endswith(".toml"):
-        raise InputError(f"{path} is no name of a job file; it must end in .toml")
+        raise InputError(f"{path} is not the name of a job file; it must end in .toml")
     if storage.exists(path) and not overwrite:
-        raise InputError(f"{path} is there already; choose another name or give --overwrite")
+        raise InputError(f"{path} exists already; choose another name or give --overwrite")
     outputs.check_file(path, TUNED_JOB)
 
 
 def write_job(path: str, job: Job, comment: str) -> None:
-    """Write a job file that starts with a comment; one that is there is replaced."""
+    """Write a job file that starts with a comment; replace an existing one."""
     text = marked_text(TUNED_JOB, f"# {comment}\n{job.to_toml()}")
     outputs.replace_text(path, TUNED_JOB, text)

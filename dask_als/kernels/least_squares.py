@@ -140,8 +140,8 @@ def solve_rows_plain(
     squared_error = np.zeros(len(own_factors))
     for row in np.flatnonzero(np.diff(indptr)):
         rated = indices[indptr[row] : indptr[row + 1]]
-        fixed = fixed_factors[rated].astype(np.float64)
-        y = ratings[indptr[row] : indptr[row + 1]] - mean - fixed_bias[rated].astype(np.float64)
+        fixed, bias_of_rated = (x[rated].astype(np.float64) for x in (fixed_factors, fixed_bias))
+        y = ratings[indptr[row] : indptr[row + 1]].astype(np.float64) - mean - bias_of_rated
         predicted = fixed.sum(axis=0) @ own_factors[row]
         bias[row] = (y.sum() - predicted) / (len(y) + bias_ridge[row])
         target = y - bias[row]

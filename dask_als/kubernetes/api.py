@@ -1,4 +1,4 @@
-"""The Kubernetes cluster that ``KUBECONFIG`` names, and what is asked of it with patience."""
+"""Access to the Kubernetes cluster that ``KUBECONFIG`` selects, with retries."""
 
 from __future__ import annotations
 
@@ -18,71 +18,71 @@ from dask_als.kubernetes.spec import Manifest
 
 T = TypeVar("T")
 
-# kr8s holds the classes that it makes for such kinds weakly, and may make others, with a kind that
-# Kubernetes refuses, from what it asked the server: these stay.
+# kr8s keeps only weak references to such classes. If they are collected, it may create others with
+# a kind that Kubernetes refuses. These references keep them alive.
 DaskJob = new_class("DaskJob", "kubernetes.dask.org/v1", asyncio=False)
 DaskCluster = new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)
 
-_PASSING = (httpx.TransportError, kr8s.APITimeoutError, kr8s.ConnectionClosedError)
-_SECONDS_OF_PATIENCE = 120.0
+_TRANSIENT = (httpx.TransportError, kr8s.APITimeoutError, kr8s.ConnectionClosedError)
+_SECONDS_OF_RETRIES = 120.0
 _SECONDS_BETWEEN_TRIES = 1.0
 
 
 def api_of(namespace: str) -> kr8s.Api:
-    """Return what asks the cluster about a namespace.
+    """Return the API client for a namespace.
 
     Raises
     ------
     JobError
-        If there is no cluster to ask.
+        If no cluster can be reached.
     """
-    # Of what is asked here, older versions than kr8s was tested with know all.
+    # All calls made here also work with versions older than those that kr8s was tested with.
     warnings.filterwarnings("ignore", "Kubernetes version .* is not supported", UserWarning)
     try:
         return kr8s.api(namespace=namespace)
-    except (KeyError, OSError, TypeError, ValueError, *_PASSING) as error:
+    except (KeyError, OSError, TypeError, ValueError, *_TRANSIENT) as error:
         files = os.environ.get("KUBECONFIG", "~/.kube/config")
-        said = str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
         raise JobError(
-            f"no Kubernetes cluster: {said}; KUBECONFIG names {files}, which must say where one is"
+            f"no Kubernetes cluster: {reason}; check the cluster in KUBECONFIG ({files})"
         ) from error
 
 
 def ask(question: Callable[[], T]) -> T:
-    """Ask Kubernetes; what may pass is asked again for a while (dask-kubernetes#975).
+    """Send a request; retry transient errors for two minutes (dask-kubernetes#975).
 
     Raises
     ------
     InputError
-        If it refuses.
+        If Kubernetes refuses the request.
     JobError
-        If it does not answer for two minutes.
+        If Kubernetes does not answer for two minutes.
     """
-    deadline = time.monotonic() + _SECONDS_OF_PATIENCE
+    deadline = time.monotonic() + _SECONDS_OF_RETRIES
     while True:
         try:
             return question()
         except kr8s.ServerError as error:
             code = error.response.status_code if error.response is not None else 0
             if code < 500 and code != 429:
-                raise InputError(f"Kubernetes refused it: {error}") from error
-            said = error
-        except _PASSING as error:
-            said = error  # type: ignore[assignment]
+                raise InputError(f"Kubernetes refused the request: {error}") from error
+            last = error
+        except _TRANSIENT as error:
+            last = error  # type: ignore[assignment]
         if time.monotonic() > deadline:
-            raise JobError(f"Kubernetes does not answer: {said}") from said
+            raise JobError(f"Kubernetes does not answer: {last}") from last
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def create(manifest: Manifest, api: kr8s.Api) -> APIObject:
-    """Make an object, whose name nobody else gives away."""
+    """Create an object; its name must be unique, as an existing one counts as created."""
     found = object_from_spec(manifest, api=api)
 
     def make() -> None:
         try:
             found.create()
         except kr8s.ServerError as error:
-            # It is there since a try whose answer was lost.
+            # An earlier try created the object, but its answer was lost.
             if error.response is None or error.response.status_code != httpx.codes.CONFLICT:
                 raise
 
@@ -91,6 +91,6 @@ def create(manifest: Manifest, api: kr8s.Api) -> APIObject:
 
 
 def delete(found: APIObject) -> None:
-    """Take an object away, if it is there."""
+    """Delete an object, if it exists."""
     with suppress(kr8s.NotFoundError):
         ask(found.delete)

@@ -1,4 +1,4 @@
-"""A cluster on Kubernetes for a client that runs elsewhere, gone when the client is done."""
+"""A temporary cluster on Kubernetes for a client that runs outside of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dask_als.settings.credentials import resolved
 
 @contextmanager
 def kube_cluster(size: KubernetesSize) -> Iterator[KubeCluster]:
-    """Start a cluster for the block, and take it away after it, whatever happens.
+    """Start a cluster for the block, and always delete it at the end.
 
     Raises
     ------
     InputError
-        If a secret is not to be had, or Kubernetes refuses something.
+        If a secret value is missing, or Kubernetes refuses an object.
     JobError
         If Kubernetes cannot be reached or the cluster does not start.
     """
@@ -36,7 +36,7 @@ def kube_cluster(size: KubernetesSize) -> Iterator[KubeCluster]:
     with ExitStack() as made:
         for manifest in (*secrets, *policies):
             made.callback(delete, create(manifest, api))
-        # Not by the KubeCluster: one that failed to start, or whose client is lost, does not.
+        # A KubeCluster that failed to start, or lost its client, does not delete its objects.
         made.callback(delete, DaskCluster(dask_cluster, api=api))
         yield _started(dask_cluster, size)
 
@@ -51,4 +51,4 @@ def _started(dask_cluster: spec.Manifest, size: KubernetesSize) -> KubeCluster:
             quiet=True,
         )
     except (OSError, RuntimeError, TimeoutError, kr8s.ServerError) as error:
-        raise JobError(f"no cluster on Kubernetes: {error}") from error
+        raise JobError(f"the cluster on Kubernetes did not start: {error}") from error

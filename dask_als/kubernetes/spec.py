@@ -1,4 +1,4 @@
-"""What is asked of Kubernetes, as plain dictionaries: a test, or a person, can read them."""
+"""Kubernetes manifests as plain dictionaries, readable by people and by tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JOB_LABEL = "dask-als/job"
 ATTEMPT_LABEL = "dask-als/attempt"
 STOPPED = "dask-als/stopped"
 RESULT_FILE = "/dev/termination-log"
-"""What a container writes here, Kubernetes keeps in the pod's status (up to 4 KiB)."""
+"""Kubernetes copies up to 4 KiB of this file into the status of the pod."""
 
 _API = "kubernetes.dask.org/v1"
 _SCHEDULER_PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
@@ -23,26 +23,26 @@ _USER = 10001
 
 
 def new_job_id(name: str) -> str:
-    """Return an id that no other job has: the job's name and a random part."""
+    """Return a unique id for a job: its name and a random part."""
     return f"{name[:30].rstrip('-')}-{uuid.uuid4().hex[:6]}"
 
 
 def attempt_name(job_id: str, attempt: int) -> str:
-    """Return the name of a job's DaskJob; none is used twice (dask-kubernetes#829)."""
+    """Return the unique DaskJob name of an attempt; names are not reused (dask-kubernetes#829)."""
     return job_id if attempt == 1 else f"{job_id}-{attempt}"
 
 
 def secret(
     name: str, namespace: str, values: Mapping[str, str], owner: Manifest | None = None
 ) -> Manifest:
-    """Return the Secret with the credentials of a job, or of a cluster without one.
+    """Return the Secret with the credentials of a job, or of a cluster without a job.
 
     Parameters
     ----------
     values : mapping of str to str
-        The variables of the pods, by name.
+        Environment variables of the pods by name.
     owner : dict, optional
-        The job's ConfigMap as Kubernetes returns it: when that is deleted, so is the Secret.
+        The ConfigMap of the job as Kubernetes returns it. Kubernetes deletes the Secret with it.
     """
     labels = {JOB_LABEL: name} if owner else {}
     metadata = _metadata(name, namespace, labels)
@@ -60,12 +60,12 @@ def secret(
 
 
 def record(job_id: str, job_file: str, namespace: str) -> Manifest:
-    """Return the ConfigMap that records a job, from `submit` to `delete`: at attempt 1.
+    """Return the ConfigMap that records a job from `submit` to `delete`, at attempt 1.
 
     Parameters
     ----------
     job_file : str
-        The job as TOML, without its secrets.
+        The job as TOML, without secret values.
     """
     metadata = _metadata(job_id, namespace, {JOB_LABEL: job_id})
     return {
@@ -77,13 +77,13 @@ def record(job_id: str, job_file: str, namespace: str) -> Manifest:
 
 
 def attempt(job_id: str, number: int, size: KubernetesSize) -> list[Manifest]:
-    """Return the objects that run a job once: who may reach its pods, and the DaskJob.
+    """Return the objects of one attempt of a job: network policies and the DaskJob.
 
     Parameters
     ----------
     job_id : str
     number : int
-        Which attempt this is, from 1.
+        Number of the attempt, from 1.
     size : KubernetesSize
     """
     name = attempt_name(job_id, number)
@@ -93,7 +93,7 @@ def attempt(job_id: str, number: int, size: KubernetesSize) -> list[Manifest]:
         "kind": "DaskJob",
         "metadata": _metadata(name, size.namespace, labels),
         "spec": {
-            # The operator's default, OnFailure, would start a failed runner again for ever.
+            # With the default of the operator, OnFailure, a failed runner restarts forever.
             "job": {"spec": {"restartPolicy": "Never", **_runner(job_id, size)}},
             "cluster": {"spec": _cluster_spec(name, size)},
         },
@@ -102,9 +102,9 @@ def attempt(job_id: str, number: int, size: KubernetesSize) -> list[Manifest]:
 
 
 def cluster(name: str, size: KubernetesSize) -> list[Manifest]:
-    """Return a DaskCluster without a job, for a client elsewhere, and first who may reach its pods.
+    """Return network policies and a DaskCluster without a job, for a client outside Kubernetes.
 
-    The client comes in by a forwarded port, which no network policy concerns.
+    The client connects through a forwarded port, which network policies do not restrict.
     """
     dask_cluster = {
         "apiVersion": _API,
@@ -116,7 +116,7 @@ def cluster(name: str, size: KubernetesSize) -> list[Manifest]:
 
 
 def network_policies(name: str, size: KubernetesSize, labels: dict[str, str]) -> list[Manifest]:
-    """Return who may reach the pods of a cluster: its own workers and runner, nobody else."""
+    """Return policies that admit only workers and runner of a cluster to its pods."""
 
     def pods(*components: str) -> Manifest:
         return {
@@ -161,7 +161,7 @@ def _cluster_spec(name: str, size: KubernetesSize) -> Manifest:
 
 
 def _runner(job_id: str, size: KubernetesSize) -> Manifest:
-    # What it prints is its result; how it goes is its log.
+    # Standard output is the result, standard error the log.
     run = f'exec dask-als run "$@" --json > {RESULT_FILE}'
     options = ["--cluster", "$(DASK_SCHEDULER_ADDRESS)", "--timeout", "300s", "--run-id", job_id]
     container = _container("runner", size, ["sh", "-c", run, "run", "/job/job.toml", *options])
@@ -192,13 +192,13 @@ def _worker(size: KubernetesSize) -> Manifest:
     container = _container("worker", size, command)
     container["ports"] = _ports(_WORKER_PORTS)
     container["resources"] = _resources(size.cpu or threads, threads, size.memory, size.memory)
-    # A worker that computes answers late: only one that is silent for two minutes is replaced.
+    # A busy worker answers late: replace it only after two minutes without an answer.
     container["livenessProbe"] = _health(seconds=20, failures=6)
     return _pod(container, size)
 
 
 def _pod(container: Manifest, size: KubernetesSize) -> Manifest:
-    """Return a pod's spec that the pod security level "restricted" admits."""
+    """Return a pod spec that conforms to the pod security level "restricted"."""
     volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
     if size.volume_claim:
         volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": size.volume_claim}})

@@ -1,4 +1,4 @@
-"""BLAS with one thread a task, as tasks already use all cores."""
+"""One BLAS thread per task, as the tasks already use all cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from threadpoolctl import threadpool_limits
 
 _lock = threading.Lock()
-# OpenBLAS takes a limit back only in the thread that set it, and tasks run in many.
+# OpenBLAS restores a limit only in the thread that set it; tasks run in several threads.
 _keeper = ThreadPoolExecutor(1, thread_name_prefix="blas-threads")
 _inside = 0
 _limits: threadpool_limits | None = None
@@ -18,10 +18,10 @@ _limits: threadpool_limits | None = None
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Let BLAS run in the thread that calls it, for the block.
+    """Limit BLAS to the calling thread during the block.
 
-    The limit belongs to the process, so the first task to enter sets it and the last to leave takes
-    it back: tasks that overlap would restore each other's limits else.
+    The limit belongs to the process, so the first task to enter sets it and the last to leave
+    restores it: otherwise, overlapping tasks would restore each other's limits.
     """
     global _inside, _limits
     with _lock:

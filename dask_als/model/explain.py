@@ -1,4 +1,4 @@
-"""Which of a row's own ratings led to a prediction: the weights that the normal equations give.
+"""The contribution of each of a row's own ratings to a prediction, by the normal equations.
 
 A user's factors are linear in their ratings, u = A⁻¹ Fᵀ y with A = FᵀF + ridge I, so a prediction
 u·v is a sum with one term for each rating: (v A⁻¹ f_n) y_n. Hu, Koren and Volinsky 2008,
@@ -13,27 +13,27 @@ import numpy as np
 def contributions(
     rated: np.ndarray, residuals: np.ndarray, target: np.ndarray, *, ridge: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take a prediction apart by the ratings that it comes from.
+    """Split a prediction into the contributions of the row's ratings.
 
     Parameters
     ----------
     rated : ndarray, shape (n_ratings, rank)
-        Factors of what was rated.
+        Factors of the rated rows.
     residuals : ndarray, shape (n_ratings,)
-        What mean and biases leave of the ratings.
+        The ratings without mean and biases.
     target : ndarray, shape (rank,)
-        Factors of what is predicted.
+        Factors of the predicted row.
     ridge : float
         The row's regularization, divided by the residual precision.
 
     Returns
     -------
     weights, parts : ndarray of float64, shape (n_ratings,)
-        How alike the target each rated one is to this row, and weight times residual: the parts
-        add up to the product of factors in the prediction.
+        The similarity of each rated row to the target as this row sees it, and weight times
+        residual: the parts add up to the product of factors in the prediction.
     """
     rated = rated.astype(np.float64)
     matrix = rated.T @ rated + ridge * np.eye(rated.shape[1])
-    # The least squares solution also where there is no ridge and A is singular.
+    # Least squares also solves a singular A, which only a ridge of 0 allows.
     weights = rated @ np.linalg.lstsq(matrix, target.astype(np.float64), rcond=None)[0]
     return weights, weights * residuals

@@ -1,11 +1,11 @@
-"""A model on disk: plain Parquet and JSON, written by the workers, one part a partition.
+"""A model on disk: plain Parquet and JSON, one part per partition, written by the workers.
 
 ::
 
     MODEL/
       model.json                     settings, ranges of the parts, figures; written last
-      users/part-00000.parquet …     id, count, bias, factors (fixed-size list of rank floats),
-                                     of an average of samples also bias_of_samples
+      users/part-00000.parquet …     id, count, bias, factors (fixed-size list of rank floats);
+                                     an average of samples also has bias_of_samples
       items/part-00000.parquet …     the same
       history.jsonl                  one object per epoch
 """
@@ -40,16 +40,16 @@ _BIAS_OF_SAMPLES = "bias_of_samples"
 
 @dataclass(frozen=True)
 class ModelSide:
-    """What model.json says of one side.
+    """The entry of one side in model.json.
 
     Attributes
     ----------
     digest : str
-        SHA-256 of the ids in their order, the dataset's.
+        SHA-256 of the ids in the order of the dataset.
     mean_bias : float
         The bias of rows without training ratings, and of unknown ids.
     partitions : tuple of Partition
-        The part files' rows, training ratings and CRC-32.
+        Rows, training ratings and CRC-32 of the part files.
     """
 
     digest: str
@@ -62,24 +62,24 @@ class ModelSide:
         return self.partitions[-1].stop
 
     def written(self, checksums: Sequence[int]) -> ModelSide:
-        """Return what is said of the side once its parts are written."""
+        """Return the entry of a side whose parts have these checksums."""
         parts = zip(self.partitions, checksums, strict=True)
         return replace(self, partitions=tuple(replace(part, crc32=crc) for part, crc in parts))
 
 
 @dataclass(frozen=True)
 class KeptFiles:
-    """What resuming from a checkpoint reads besides the model, by CRC-32.
+    """CRC-32 of the files that resuming from a checkpoint reads in addition to the model.
 
     Attributes
     ----------
     predictions : tuple of int
-        Of the sums of predictions of held-out ratings, a file for each partition that has some.
+        The sums of predictions of held-out ratings, a file for each partition that has some.
     samples : tuple of int or None
-        Of the manifests of the samples that were kept so far, in their order; None of one that an
-        earlier release wrote.
+        The manifests of the samples so far, in order; None for one that an earlier release
+        wrote.
     user_row_prior, item_row_prior : RowPriorFiles or None
-        Of the sides with attributes.
+        The files of each side with attributes.
     """
 
     predictions: tuple[int, ...] = ()
@@ -94,13 +94,13 @@ class KeptFiles:
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """What model.json says.
+    """The contents of model.json.
 
     Attributes
     ----------
     settings : TrainSettings
     global_mean : float
-        What was taken out of the ratings before training.
+        Subtracted from the ratings before training.
     rating_min, rating_max : float
         The range of the training ratings.
     dataset : dict
@@ -109,13 +109,13 @@ class ModelManifest:
     figures : EpochFigures
         Of the last epoch.
     samples : int
-        How many epochs' models are averaged: their factors lie side by side.
+        How many samples the model averages: their factors are concatenated.
     residual_precision : float or None
-        With gibbs, the inverse of the variance that ratings have around their predictions.
+        With gibbs, the inverse of the variance of ratings around their predictions.
     history_crc32 : int or None
-        CRC-32 of the figures of all epochs; None if it is not known.
+        CRC-32 of the file of all epochs' figures; None if it is not known.
     kept : KeptFiles or None
-        Of a checkpoint, what training needs besides the model to resume; None if it is not known.
+        For a checkpoint, the other files that resuming reads; None if they are not known.
     """
 
     settings: TrainSettings
@@ -133,16 +133,16 @@ class ModelManifest:
 
     @property
     def rank(self) -> int:
-        """Length of a factor vector of the model: a sample's, times the samples."""
+        """Length of a factor vector of the model: the rank of a sample times the samples."""
         return self.settings.rank * self.samples
 
     @property
     def knows_deviations(self) -> bool:
-        """Whether it has what standard deviations come from: the samples of both sides."""
+        """Whether it holds the samples of both sides, which standard deviations need."""
         return self.samples > 1 and self.residual_precision is not None
 
     def side(self, side: Side) -> ModelSide:
-        """Return what is known of one side."""
+        """Return the entry of one side."""
         return self.users if side is USERS else self.items
 
     def files(self, model: str) -> dict[str, int]:
@@ -156,9 +156,9 @@ class ModelManifest:
             found[storage.join(model, HISTORY)] = self.history_crc32
         return found
 
-    def with_side(self, side: Side, its: ModelSide) -> ModelManifest:
-        """Return it with another side in place of its own."""
-        return replace(self, users=its) if side is USERS else replace(self, items=its)
+    def with_side(self, side: Side, entry: ModelSide) -> ModelManifest:
+        """Return the manifest with another entry for a side."""
+        return replace(self, users=entry) if side is USERS else replace(self, items=entry)
 
 
 def part_path(model: str, side: Side, number: int) -> str:
@@ -174,16 +174,16 @@ def write_part(
     state: Factors,
     bias_of_samples: np.ndarray | None = None,
 ) -> int:
-    """Write one part: ids and counts of its rows, with their state.
+    """Write one part: ids, counts, biases and factors of its rows.
 
     Parameters
     ----------
     ids : pyarrow.Table
         Columns ``id`` and ``count``.
     state : Factors
-        Of the same rows.
+        Biases and factors of the same rows.
     bias_of_samples : ndarray, shape (n_rows, n_samples), optional
-        For an average of samples, of which `state` has the factors of each, but one bias.
+        For an average of samples: `state` has the factors of each sample, but only one bias.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def write_part(
 
 
 def state_columns(state: Factors) -> dict[str, pa.Array]:
-    """Return biases and factors as columns, which `state_of` takes back."""
+    """Return biases and factors as columns; the inverse of `state_of`."""
     return {"bias": pa.array(state.bias), "factors": _lists(state.factors)}
 
 
@@ -220,16 +220,16 @@ def write_dataset_part(
     state: Factors,
     bias_of_samples: np.ndarray | None = None,
 ) -> int:
-    """Write the part of a model that belongs to one partition of a dataset; see `write_part`."""
+    """Write the part for one partition of a dataset; see `write_part`."""
     table = ids.read(rows, ["id", "count"])
     return write_part(model, side, number, table, state, bias_of_samples)
 
 
 def average_of_samples(samples: list[Factors]) -> Factors:
-    """Return the state whose predictions are the mean of those of all samples.
+    """Return the state whose predictions are the mean of the predictions of all samples.
 
-    The mean of u·v over S samples is one product of vectors S times as long, the samples' divided
-    by the root of S and laid side by side.
+    The mean of u·v over S samples is one product of vectors that are S times as long: those of the
+    samples, concatenated and divided by the root of S.
     """
     bias = np.mean([state.bias for state in samples], axis=0, dtype=np.float64)
     factors = np.concatenate([state.factors for state in samples], axis=1)
@@ -238,7 +238,7 @@ def average_of_samples(samples: list[Factors]) -> Factors:
 
 
 def write_manifest(directory: str, manifest: ModelManifest) -> None:
-    """Write what completes the model."""
+    """Write model.json, which completes the model."""
     value = {"rank": manifest.rank, **asdict(manifest)}
     path = storage.join(directory, MANIFEST)
     json_files.write_manifest(path, value, format_version=FORMAT_VERSION)
@@ -256,13 +256,13 @@ def read_history(model: str) -> list[EpochFigures]:
     Raises
     ------
     InputError
-        If the file is missing, damaged, or not the one that belongs there.
+        If the file is missing, damaged or does not belong to the model.
     """
     path = storage.part_of(model, HISTORY)
     manifest = read_manifest(model)
     rows = json_files.read_json_lines(path, crc32=manifest.history_crc32)
     history = [from_manifest(EpochFigures, row, path) for row in rows]
-    # Of models that have no checksum of it, this is all that is known.
+    # Models of earlier releases have no checksum of the history.
     if [figures.epoch for figures in history] != list(range(1, len(history) + 1)):
         raise InputError(f"{path} is damaged: its epochs do not follow one another from 1")
     if manifest.figures not in history:
@@ -276,7 +276,7 @@ def read_manifest(model: str) -> ModelManifest:
     Raises
     ------
     InputError
-        If there is no model, or one of another format version, or a damaged one.
+        If there is no model, or it is damaged or of another format version.
     """
     path = storage.part_of(model, MANIFEST)
     if not storage.exists(path):
@@ -292,7 +292,7 @@ def read_manifest(model: str) -> ModelManifest:
 
 
 def _mistake_in(manifest: ModelManifest, rank: object) -> str | None:
-    """Tell what is wrong with what a manifest says, each value of its type; None if nothing is."""
+    """Return the first contradiction in a manifest of the right types; None if there is none."""
     if manifest.samples < 1 or rank != manifest.rank:
         return f"rank is {rank!r}; it must be {manifest.rank}"
     for name in ("path", "fingerprint"):
@@ -315,19 +315,14 @@ def read_part(
 ) -> pa.Table:
     """Read one part of a model: by default id, count, bias, factors.
 
-    Parameters
-    ----------
-    rank : int
-        The model's.
-
     Raises
     ------
     InputError
-        If the file is missing, damaged or not the one that belongs there.
+        If the file is missing, damaged or does not belong to the model.
     """
     path = part_path(model, side, number)
     part, rank = manifest.side(side).partitions[number], manifest.rank
-    # Factors and biases of samples are at most 8 bytes each, and no more samples than the rank.
+    # At most 8 bytes for each factor and each bias of a sample; samples <= rank.
     limit = ParquetLimit(len(part.rows), TEXT_BYTES + 16 * rank)
     table = table_files.read_parquet(path, list(columns), crc32=part.crc32, limit=limit)
     expected = _types(manifest)
@@ -341,7 +336,7 @@ def read_part(
 
 
 def _types(manifest: ModelManifest) -> dict[str, pa.DataType]:
-    """Return the types of the columns of parts, but for ids, which are as in the source."""
+    """Return the types of the columns of parts; the type of ids is that of the source."""
     number = pa.from_numpy_dtype(manifest.settings.dtype)
     return {
         "count": pa.int64(),
@@ -357,13 +352,13 @@ def read_ids(model: str, manifest: ModelManifest, side: Side, number: int) -> pa
 
 
 def state_of(table: pa.Table) -> Factors:
-    """Return the biases and factors of a table that has them as columns."""
+    """Return biases and factors from the columns of a table; the inverse of `state_columns`."""
     bias = np.ascontiguousarray(table.column("bias").to_numpy())
     return Factors(bias, _rows(table.column("factors")))
 
 
 def biases_of_samples(table: pa.Table) -> np.ndarray:
-    """Return the biases of each sample, shape (n_rows, n_samples), of a part that has them."""
+    """Return the bias of each row in each sample, shape (n_rows, n_samples)."""
     return _rows(table.column(_BIAS_OF_SAMPLES))
 
 
@@ -374,12 +369,12 @@ def _rows(lists: pa.ChunkedArray) -> np.ndarray:
 
 
 def read_state(model: str, side: Side, rows: range, dtype: str) -> tuple[Factors, np.ndarray]:
-    """Read the state of a range of rows, from whichever parts hold them.
+    """Read the state of a range of rows from the parts that hold them.
 
     Returns
     -------
     Factors
-        As the given dtype.
+        Of the given dtype.
     ndarray of bool, shape (len(rows),)
         Which rows have training ratings.
     """
@@ -395,7 +390,7 @@ def read_biases_of_samples(model: str, side: Side, rows: range) -> np.ndarray:
 
 
 def read_mean_biases_of_samples(model: str, side: Side) -> np.ndarray:
-    """Read what each sample takes for the bias of an unknown id; float64, shape (n_samples,)."""
+    """Read the bias of an unknown id in each sample; float64, shape (n_samples,)."""
     rows = range(read_manifest(model).side(side).n_rows)
     table = _read_rows(model, side, rows, ["count", _BIAS_OF_SAMPLES])
     return mean_biases_of_samples(table.column("count").to_numpy(), biases_of_samples(table))
@@ -408,7 +403,7 @@ def mean_biases_of_samples(counts: np.ndarray, biases: np.ndarray) -> np.ndarray
 
 
 def _read_rows(model: str, side: Side, rows: range, columns: Sequence[str]) -> pa.Table:
-    """Read a range of rows, from whichever parts hold them."""
+    """Read a range of rows from the parts that hold them."""
     tables: list[pa.Table] = []
     first = 0
     manifest = read_manifest(model)
@@ -432,7 +427,7 @@ def check_has_samples(manifest: ModelManifest, model: str) -> float:
     Raises
     ------
     InputError
-        If it is not one, and so knows no standard deviations.
+        If it is not one, and so has no standard deviations.
     """
     if not manifest.knows_deviations or manifest.residual_precision is None:
         raise InputError(
@@ -451,8 +446,8 @@ def check_same_ids(manifest: ModelManifest, dataset: Dataset, model: str) -> Non
         If they are not.
     """
     for side in SIDES:
-        its, ids = manifest.side(side), dataset.table(side)
-        if (its.digest, its.n_rows) != (ids.digest, ids.n_rows):
+        own, ids = manifest.side(side), dataset.table(side)
+        if (own.digest, own.n_rows) != (ids.digest, ids.n_rows):
             raise InputError(
                 f"{model} and {dataset.path} do not belong together: their {side.name} differ; "
                 f"the model was trained on {manifest.dataset['path']}"

@@ -1,17 +1,17 @@
-"""Factors for new users, or items, from their ratings, by the kernel that training uses.
+"""Factors of new users or items from their ratings, with the kernel of training.
 
-What is written is a model, so that every command takes it::
+The output is a model, so every command accepts it::
 
     OUT/
-      model.json                     as the model's, with the folded side in place of its own
-      users/part-00000.parquet …     id, count, bias, factors of what was folded in (or items/)
-      items/part-00000.parquet …     the model's other side as it is (or users/)
-      history.jsonl                  the model's
-      fold_in.json                   which model, and counts
-      ratings/                       the ratings as a dataset, its other side in the model's order
+      model.json                     that of the model, with the folded side replaced
+      users/part-00000.parquet …     id, count, bias, factors of the folded rows (or items/)
+      items/part-00000.parquet …     the other side of the model, unchanged (or users/)
+      history.jsonl                  that of the model
+      fold_in.json                   the path of the model, and counts
+      ratings/                       the ratings as a dataset; its other side has the model's order
 
-A row that the model knows starts from its factors there, which its bias depends on: it gets what
-the next half-epoch would give it. All others start from 0.
+A row that the model knows starts from its factors in the model, as its bias depends on them: the
+result is that of the next half-epoch. All other rows start from 0.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ RATINGS = "ratings"
 
 @dataclass(frozen=True)
 class Folded:
-    """What was folded in.
+    """Counts of a fold-in.
 
     Attributes
     ----------
     rows : int
-        Users, or items, that were solved.
+        Users or items that were solved.
     known : int
-        Those of them that the model has trained.
+        Those of them that are in the model.
     ratings : int
-        That they were solved from.
+        Ratings that they were solved from.
     ratings_of_unknown : int
-        Left out, as they are of rows of the other side that the model does not know.
+        Ratings that were left out, as the model does not know the row of the other side.
     """
 
     rows: int
@@ -67,16 +67,16 @@ class Folded:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What a model says of both sides.
+    """Both sides of a model, as fold-in needs them.
 
     Attributes
     ----------
     own : Factors
-        Of the folded side, with a last row of zeros for what is new.
+        The folded side, with a last row of zeros for new ids.
     own_ids : pandas.Index
     fixed : SolvedSide
     mean_bias : float
-        For rows without a rating that counts.
+        The bias of rows without a usable rating.
     """
 
     own: Factors
@@ -98,31 +98,31 @@ def fold_in(
     preparing: Callable[[str, int, int], None] = lambda stage, done, total: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Folded:
-    """Solve users, or items, from their ratings, with the other side as a model has it.
+    """Solve users or items from their ratings, with the other side of a model fixed.
 
     Parameters
     ----------
     ratings : str
         A source that `prepare` reads.
     model : str
-        A model directory that all workers see.
+        A model directory that all workers can read.
     out : str
         The model directory to write.
     side : Side
-        What is folded in.
+        The side that is folded in.
     columns : Columns, optional
         Of `ratings`.
     partitions : int, optional
-        Of each side of the ratings; None chooses by their number.
+        Partitions of each side; None chooses by the number of ratings.
     overwrite : bool, optional
     preparing, progress : callable, optional
-        Told how far reading, and solving, are.
+        Called with the progress of reading and of solving.
 
     Raises
     ------
     InputError
-        If ratings or model cannot be read, no rating is of anything the model knows, or `out` is
-        there already.
+        If ratings or model cannot be read, no rating is of a row that the model knows, or `out`
+        exists.
     """
     manifest = model_files.read_manifest(model)
     model = storage.absolute(model)
@@ -186,7 +186,7 @@ def _wait(handles: list[object], executor: Executor, progress: Callable[[int, in
 
 
 def _known_rows(model: str, manifest: ModelManifest, side: Side, executor: Executor) -> KnownRows:
-    """Return the model's rows of the side that stays, with titles if its dataset is still there."""
+    """Return the model's rows of the fixed side, with titles if its dataset is found."""
     dataset = dataset_of(manifest, model, None) if side is ITEMS else None
     titled = dataset if dataset is not None and dataset.has_titles else None
     first = model_files.read_ids(model, manifest, side, 0)
@@ -216,9 +216,9 @@ def _folded_manifest(
     )
     folded = ModelSide(table.digest, manifest.side(side).mean_bias, partitions)
     path = storage.join(storage.absolute(out), RATINGS)
-    its_dataset = {"path": path, "fingerprint": dataset.fingerprint}
-    # Rows that are solved from the average are no samples.
-    without = replace(manifest, dataset=its_dataset, residual_precision=None, kept=None)
+    reference = {"path": path, "fingerprint": dataset.fingerprint}
+    # Rows that are solved from the average of the samples have no samples of their own.
+    without = replace(manifest, dataset=reference, residual_precision=None, kept=None)
     return without.with_side(side, folded)
 
 
@@ -239,7 +239,7 @@ def _read_trained(model: str, side: Side) -> _Trained:
 
 
 def _read_side(model: str, side: Side) -> tuple[pd.Index[int], Factors, np.ndarray]:
-    """Return ids, state and which rows have training ratings."""
+    """Return ids, state and whether each row has training ratings."""
     manifest = model_files.read_manifest(model)
     parts = [
         model_files.read_part(model, manifest, side, number)
@@ -263,11 +263,11 @@ def _fold_in_part(
     ids_file: RowsFile,
     trained: _Trained,
 ) -> tuple[int, int]:
-    """Solve and write one partition; return how many of its rows are known, and a CRC-32."""
+    """Solve and write one partition; return the number of known rows and the file's CRC-32."""
     model, dataset, out = paths
     manifest = model_files.read_manifest(model)
     stored = read_block(dataset, side, number, partition)
-    # Its own state is not the whole side's, but has these rows alone.
+    # `own` holds the rows of this block alone, so the block's rows start at 0.
     block = replace(stored, rows=range(len(stored.rows)))
     ids = ids_file.read(partition.rows, ["id", "count"])
     rows = trained.own_ids.get_indexer(pd.Index(ids.column("id").to_pandas()))

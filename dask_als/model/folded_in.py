@@ -1,4 +1,4 @@
-"""A new user or item, solved from its ratings against a model."""
+"""A new user or item, solved from its ratings with a model fixed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FoldedIn:
     bias : float
     factors : ndarray, shape (rank,)
     rated : ndarray of int
-        Rows of the fixed side that it has ratings of.
+        Rows of the fixed side that it has rated.
     """
 
     model: ALSModel

@@ -1,14 +1,14 @@
-"""What a model of samples says of pairs beyond the mean: how far a rating may be from it.
+"""The standard deviation of a predicted rating, from the samples of a model.
 
-The samples' predictions of a pair differ; their variance is what the model does not know about the
-pair's mean. A rating varies around that mean with the inverse of the residual precision alpha, so
-its standard deviation is, over samples s,
+The variance of the samples' predictions of a pair is the uncertainty of the pair's mean. A rating
+varies around that mean with the inverse of the residual precision alpha, so its standard deviation
+is, over samples s,
 
     std² = var_s (b_s + c_s + u_s·v_s) + 1 / alpha
 
-Rows without training ratings have each sample's mean bias, so what is said of them is too sure.
-Source: Salakhutdinov and Mnih 2008, "Bayesian probabilistic matrix factorization using Markov chain
-Monte Carlo", whose predictive distribution this is the variance of.
+Rows without training ratings have the mean bias of each sample, so their standard deviations are
+too small. This is the variance of the predictive distribution in Salakhutdinov and Mnih 2008,
+"Bayesian probabilistic matrix factorization using Markov chain Monte Carlo".
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _PAIRS_AT_ONCE = 4096
 def predictions_of_samples(
     users: Factors, items: Factors, user_rows: np.ndarray, item_rows: np.ndarray, *, mean: float
 ) -> np.ndarray:
-    """Return what each sample predicts.
+    """Return the prediction of each sample.
 
     Parameters
     ----------
     users, items : Factors
-        With the biases of all samples, shape (n_rows, n_samples), and their factors as a model has
-        them, side by side and divided by the root of `n_samples`.
+        Biases of all samples, shape (n_rows, n_samples), and their factors as in a model:
+        concatenated and divided by the root of `n_samples`.
     user_rows, item_rows : ndarray of int, shape (n,)
     mean : float
         The global mean.
@@ -74,7 +74,7 @@ def standard_deviations(
     variances = np.empty(len(user_rows))
     for start in range(0, len(user_rows), _PAIRS_AT_ONCE):
         some = slice(start, start + _PAIRS_AT_ONCE)
-        # The global mean is in all samples alike.
+        # The global mean is the same in all samples, so it does not change the variance.
         predicted = predictions_of_samples(users, items, user_rows[some], item_rows[some], mean=0.0)
         variances[some] = predicted.var(axis=1)
     return np.sqrt(variances + 1 / residual_precision)

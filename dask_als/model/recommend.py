@@ -1,9 +1,9 @@
-"""The best of one side for all rows of the other, or some, as Parquet written by the workers.
+"""The best of one side for all or some rows of the other, as Parquet written by the workers.
 
 ::
 
     OUT/
-      part-00000.parquet …       user_id, rank (from 1), item_id, score, std if asked for, title if
+      part-00000.parquet …       user_id, rank (from 1), item_id, score, std on request, title if
                                  known
       _recommendations.parquet   no rows; settings, model and counts in its metadata; written last
 
@@ -40,14 +40,14 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Recommended:
-    """What was written.
+    """Counts of what was written.
 
     Attributes
     ----------
     rows : int
-        Users, or items, that got recommendations.
+        Users or items with recommendations.
     unknown : int
-        Those of them that the model does not know: they got the best on the whole.
+        Those of them that the model does not know: they get the overall best.
     recommendations : int
     """
 
@@ -79,7 +79,7 @@ class RecommendationsManifest(Recommended):
 
 @dataclass(frozen=True)
 class _Written:
-    """What a task wrote: for how many rows how many recommendations, where, and its CRC-32."""
+    """One part: its rows, its recommendations, its file and the file's CRC-32."""
 
     rows: int
     recommendations: int
@@ -90,7 +90,7 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Others:
-    """What is recommended.
+    """The side that is recommended.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class _Others:
     mean, mean_bias : float
         The global mean, and the bias of an unknown searching row.
     samples : Factors or None
-        If standard deviations are wanted: what they are made of, in the candidates' order.
+        For standard deviations: the samples, in the order of the candidates.
     """
 
     candidates: Candidates
@@ -112,16 +112,16 @@ class _Others:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some rows of one partition, searched for by one task.
+    """Rows of one partition that one task searches for.
 
     Attributes
     ----------
     number : int
-        Of the partition.
+        The number of the partition.
     partition : Partition
     rows : range
     only : ndarray of int or None
-        Those of them that are wanted, ascending; None is all.
+        The requested ones among them, ascending; None is all.
     """
 
     number: int
@@ -148,24 +148,24 @@ def recommend(
     Parameters
     ----------
     model : str
-        A model directory that all workers see.
+        A model directory that all workers can read.
     dataset : Dataset
-        With the users and items of the model: what they have rated, ids and titles.
+        It has the users and items of the model: ids, titles and training ratings.
     out : str
         The directory to write.
     only : sequence of ids, optional
-        Who gets recommendations; everybody if it is not given.
+        Who gets recommendations; all rows by default.
     include, exclude : sequence of ids, optional
-        What may, and what may not be recommended.
+        What may, and what must not be recommended.
     overwrite : bool, optional
     progress : callable, optional
-        Told how many tasks are done, and of how many.
+        Called with the number of tasks that are done, and of all tasks.
 
     Raises
     ------
     InputError
-        If model and dataset do not belong together, nothing may be recommended, `out` is there, or
-        standard deviations are asked of a model that is not an average of samples.
+        If model and dataset do not belong together, nothing may be recommended, `out` exists, or
+        standard deviations are requested from a model that is not an average of samples.
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
@@ -216,8 +216,8 @@ def recommend(
             schema = part.schema
             progress(done, len(parts))
         made = Recommended(rows=rows, unknown=len(unknown), recommendations=written)
-        its = dict(sorted(crc32.items()))
-        about = {"model": model, "settings": asdict(settings), **asdict(made), "parts": its}
+        checksums = dict(sorted(crc32.items()))
+        about = {"model": model, "settings": asdict(settings), **asdict(made), "parts": checksums}
         path = storage.join(staging, RECOMMENDATIONS.manifest)
         parquet_manifest.write_manifest(path, about, schema, format_version=FORMAT_VERSION)
     return made
@@ -238,7 +238,7 @@ def read_manifest(out: str) -> RecommendationsManifest:
 
 
 def layout_of(out: str) -> Kind:
-    """Return how the recommendations at `out` are laid out: as this release writes, or before."""
+    """Return the kind of the recommendations at `out`: of this release or an earlier one."""
     is_old = storage.exists(storage.join(out, OLD_RECOMMENDATIONS.manifest))
     return OLD_RECOMMENDATIONS if is_old else RECOMMENDATIONS
 
@@ -246,7 +246,7 @@ def layout_of(out: str) -> Kind:
 def allowed_rows(
     ids: pd.Index[Any], side: Side, include: Sequence[Any] | None, exclude: Sequence[Any]
 ) -> np.ndarray | None:
-    """Return which rows may be recommended: bool, or None if all may.
+    """Return whether each row may be recommended; None if all may.
 
     Raises
     ------
@@ -314,7 +314,7 @@ def _read_others(
 
 
 def typical_norm(state: Factors, n_searching: int) -> float:
-    """Guess the norm of the other side's factors: both sides weigh the same on the whole."""
+    """Estimate the norm of the searching rows' factors: the two sides have equal total weight."""
     return float(np.sqrt(np.square(state.factors, dtype=np.float64).sum() / n_searching))
 
 
@@ -361,7 +361,7 @@ def _recommend_chunk(
 def _recommend_to_unknown(
     model: str, path: str, ids: pa.Array, others: _Others, settings: RecommendSettings
 ) -> _Written:
-    """Write the best for ids that the model does not know: mean bias, no factors."""
+    """Write the best for unknown ids, which have the mean bias and no factors."""
     weights = others.candidates.weights
     one = Factors(
         np.array([others.mean_bias], weights.dtype),
@@ -378,8 +378,8 @@ def _recommend_to_unknown(
 
 
 def _deviations(model: str, own: Factors, best: Best, others: _Others) -> np.ndarray:
-    """Return the standard deviation of what is best for each row, of the shape of `best`."""
-    assert others.samples is not None, "standard deviations are wanted"
+    """Return the standard deviations of the best of each row, in the shape of `best`."""
+    assert others.samples is not None, "samples are read if std is requested"
     found = best.rows >= 0
     deviations = np.full(best.scores.shape, np.nan)
     deviations[found] = standard_deviations(
@@ -393,7 +393,7 @@ def _deviations(model: str, own: Factors, best: Best, others: _Others) -> np.nda
 
 
 def rated_by(block: Block, rows: np.ndarray) -> Seen:
-    """Return what some rows of a block, counted from its first, have rated."""
+    """Return the rated rows of some rows of a block, which count from its first row."""
     counts = block.counts[rows]
     indptr = np.concatenate([[0], np.cumsum(counts)])
     places = np.arange(indptr[-1]) + np.repeat(block.indptr[rows] - indptr[:-1], counts)

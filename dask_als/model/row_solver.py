@@ -1,4 +1,4 @@
-"""Solves single rows against the factors of a model, with the kernel of its training."""
+"""Solves single rows with the factors of a model fixed, with the kernel of training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RowSolver:
             Rows of the fixed side, ascending.
         ratings : ndarray of float32, shape (n_ratings,)
         own : Factors
-            The row before; its bias is solved with its old factors.
+            The row's previous state; its bias is solved with its old factors.
         """
         block = Block(range(1), np.array([0, len(rated)], dtype=np.int64), rated, ratings)
         step = HalfEpoch(side, self._epochs)
@@ -48,7 +48,7 @@ class RowSolver:
         return self._method.solve_part(step, block, SolvedSide(own, NO_SUMS, 0.0), fixed).state
 
     def _fixed_side(self, side: Side) -> SolvedSide:
-        """Return a side with what its rows share, computed once."""
+        """Return a side with the sums that all its rows share; they are computed once."""
         if side not in self._fixed_sides:
             rows = self._rows[side]
             part = self._method.start_part(rows.state, rows.counts > 0)

@@ -1,4 +1,4 @@
-"""A kept sample on disk: what the average over samples is made of, and nothing else.
+"""A sample on disk: biases and factors, which the average over samples needs, and no more.
 
 ::
 
@@ -7,8 +7,8 @@
       users/part-00000.arrow …       bias, factors
       items/part-00000.arrow …       the same
 
-A model of every epoch would do as well, but writing and reading lists in Parquet takes the
-processor ten times as long, which shows beside an epoch.
+A complete model would do as well, but lists in Parquet take ten times the CPU time to write and to
+read, which is noticeable in comparison with an epoch.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MANIFEST = "sample.json"
 
 @dataclass(frozen=True)
 class SampleSide:
-    """What sample.json says of one side.
+    """The entry of one side in sample.json.
 
     Attributes
     ----------
     mean_bias : float
-        Of the rows with training ratings.
+        Mean bias of the rows with training ratings.
     checksums : tuple of int
         CRC-32 of the parts.
     """
@@ -46,13 +46,13 @@ class SampleSide:
 
 @dataclass(frozen=True)
 class SampleManifest:
-    """What sample.json says.
+    """The contents of sample.json.
 
     Attributes
     ----------
     sides : dict of Side to SampleSide
     residual_precision : float
-        The inverse of the variance that ratings have around their predictions.
+        The inverse of the variance of ratings around their predictions.
     """
 
     sides: dict[Side, SampleSide]
@@ -61,7 +61,7 @@ class SampleManifest:
 
 @dataclass(frozen=True)
 class _File:
-    """What sample.json has, by its words."""
+    """The contents of sample.json by its keys."""
 
     users: SampleSide
     items: SampleSide
@@ -91,8 +91,8 @@ def _part_path(sample: str, side: Side, number: int) -> str:
 
 
 def write_manifest(sample: str, manifest: SampleManifest) -> None:
-    """Write the manifest of a sample whose parts are written."""
-    value: dict[str, Any] = {side.name: asdict(its) for side, its in manifest.sides.items()}
+    """Write sample.json, which completes a sample."""
+    value: dict[str, Any] = {side.name: asdict(entry) for side, entry in manifest.sides.items()}
     value["residual_precision"] = manifest.residual_precision
     path = storage.join(sample, MANIFEST)
     json_files.write_manifest(path, value, format_version=FORMAT_VERSION)
@@ -104,12 +104,12 @@ def read_manifest(sample: str, *, crc32: int | None = None) -> SampleManifest:
     Parameters
     ----------
     crc32 : int, optional
-        What the file's CRC-32 must be, so that it is the sample of this epoch and this training.
+        The expected CRC-32 of the file, which identifies the sample of one epoch and training.
 
     Raises
     ------
     InputError
-        If it is missing, damaged, another one or of another format version.
+        If it is missing, damaged, of another sample or of another format version.
     """
     path = storage.part_of(sample, MANIFEST)
     if crc32 is not None:

@@ -1,4 +1,4 @@
-"""How alike the factors of rows are."""
+"""Similarity of rows by their factors."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""The best of one side for every row of the other, exactly, without holding all their scores.
+"""The exact best rows of one side for every row of the other, without a matrix of all scores.
 
-Scores are computed tile by tile with BLAS, in the model's own precision, and each row keeps the few
-best it has met. BLAS rounds differently in tiles of other shapes, so what it finds are only
-candidates: they are scored again in float64, always in the same order, and ranked by that. If
-rounding could have kept one of the best out of the candidates, which a bound on its error tells,
-the row is searched again in float64 alone. Results thus have the same bits in any tiling.
+BLAS computes scores tile by tile in the precision of the model, and each row keeps a few more than
+the best k. The rounding of BLAS depends on the shape of a tile, so these are only candidates: they
+are scored again in float64, in a fixed order of operations, and ranked by that. A bound on the
+rounding error tells whether it could have excluded one of the best; such a row is searched again
+in float64 alone. So the results have the same bits for every tiling.
 
-A tile whose scores cannot reach what a row has met already (Cauchy-Schwarz: u·v <= |u| |v|) is not
-computed for that row. Rows are laid out by that bound, the most promising first.
+A tile is skipped for a row if no score in it can reach the worst score that the row keeps
+(Cauchy-Schwarz: u·v <= |u| |v|). Candidates are ordered by that bound, the most promising first.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from dask_als.core.blocks import Factors
 from dask_als.core.jit import compiled
 from dask_als.errors import InputError
 from dask_als.model.blas_threads import one_blas_thread
+from dask_als.model.scores import score
 
-# Rows and candidates of a tile: its scores stay in the second cache.
+# Rows and candidates of a tile: its scores fit into the second-level cache.
 TILE_ROWS = 1024
 TILE_CANDIDATES = 512
-# So many more than k are kept, that rounding seldom makes a row be searched again.
+# Kept in addition to k, so that rounding seldom makes a row be searched again.
 _SPARE = 8
-# Scores are looked at so many at a time: most groups hold none of the best.
+# Scores are compared in groups of this size: most groups hold none of the best.
 _GROUP = 32
 
 
@@ -39,9 +40,9 @@ class Candidates:
     Attributes
     ----------
     rows : ndarray of int32, shape (n,)
-        Where each stands on its side; the most promising first.
+        Row of each candidate on its side; the most promising first.
     place : ndarray of int32, shape (n_rows,)
-        The inverse: where each row of the side stands in `rows`, -1 if it is not among them.
+        The inverse: the position of each row in `rows`, -1 if it is no candidate.
     weights : ndarray of the model's dtype, shape (n, rank + 1)
         Factors and, last, bias.
     tile_norm, tile_bias : ndarray of float64, shape (n_tiles,)
@@ -57,7 +58,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Seen:
-    """Rows of the other side to be left out, for each searching row, as compressed sparse rows.
+    """Rows of the other side to exclude for each searching row, as compressed sparse rows.
 
     Attributes
     ----------
@@ -74,19 +75,19 @@ class Seen:
 
 
 def nothing_seen(n_rows: int) -> Seen:
-    """Return what leaves out nothing."""
+    """Exclude nothing."""
     return Seen(np.zeros(n_rows + 1, dtype=np.int64), np.zeros(0, dtype=np.int32))
 
 
 class Best(NamedTuple):
-    """The best for each searching row, from the highest score; of equal scores, the first row.
+    """The best for each searching row, highest score first; of equal scores, the first row.
 
     Attributes
     ----------
     rows : ndarray of int32, shape (n_rows, k)
-        Rows of the other side; -1 where there were not enough.
+        Rows of the other side; -1 where there are fewer than k.
     scores : ndarray of float64, shape (n_rows, k)
-        Predicted ratings; not a number where there were not enough.
+        Predicted ratings; NaN where there are fewer than k.
     """
 
     rows: np.ndarray
@@ -105,7 +106,7 @@ def candidates(
     allowed : ndarray of bool, optional
         Which rows may be among the best; all if it is not given.
     typical_norm : float, optional
-        Of the searching rows' factors: the better the guess, the faster the search.
+        Norm of the searching rows' factors: the better the guess, the faster the search.
     """
     norms = np.linalg.norm(state.factors.astype(np.float64), axis=1)
     promise = state.bias + typical_norm * norms
@@ -138,7 +139,7 @@ def top_k(
     others : Candidates
     k : int
     seen : Seen, optional
-        What to leave out.
+        What to exclude.
     mean : float
         The model's global mean, which is part of the scores.
 
@@ -151,9 +152,46 @@ def top_k(
     rows = np.full((n_rows, k), -1, dtype=np.int32)
     scores = np.full((n_rows, k), np.nan)
     with one_blas_thread():
-        for its in _slices(n_rows, TILE_ROWS):
-            _search(own[its], others, seen[its], mean, Best(rows[its], scores[its]))
+        for tile in _slices(n_rows, TILE_ROWS):
+            _search(own[tile], others, seen[tile], mean, Best(rows[tile], scores[tile]))
     return Best(rows, scores)
+
+
+class _Kept(NamedTuple):
+    """The best candidates so far, as a heap for each row whose root is the worst of them.
+
+    Attributes
+    ----------
+    scores : ndarray of the model's dtype, shape (n_rows, size)
+    places : ndarray of int32, shape (n_rows, size)
+        Of the candidates; -1 is none.
+    """
+
+    scores: np.ndarray
+    places: np.ndarray
+
+
+class _SeenPlaces(NamedTuple):
+    """Candidates to exclude for each row of a tile, ascending.
+
+    Attributes
+    ----------
+    indptr : ndarray of int64, shape (n_rows + 1,)
+    places : ndarray of int32
+    next : ndarray of int64, shape (n_rows,)
+        The first of each row that was not excluded yet.
+    """
+
+    indptr: np.ndarray
+    places: np.ndarray
+    next: np.ndarray
+
+
+class _Rows(NamedTuple):
+    """`Factors` of the searching rows, for compiled functions."""
+
+    bias: np.ndarray
+    factors: np.ndarray
 
 
 def _search(own: Factors, others: Candidates, seen: Seen, mean: float, best: Best) -> None:
@@ -163,46 +201,33 @@ def _search(own: Factors, others: Candidates, seen: Seen, mean: float, best: Bes
     weights = np.column_stack([own.factors, np.ones(n_rows, dtype)]).astype(dtype, copy=False)
     norms = np.linalg.norm(own.factors.astype(np.float64), axis=1)
     seen_places = _sorted_places(seen.indptr, seen.indices, others.place)
-    next_seen = seen.indptr[:-1].copy()
-    kept = min(k + _SPARE, len(others.rows))
-    kept_scores = np.full((n_rows, kept), -np.inf, dtype)
-    kept_places = np.full((n_rows, kept), -1, np.int32)
+    excluded = _SeenPlaces(seen.indptr, seen_places, seen.indptr[:-1].copy())
+    size = min(k + _SPARE, len(others.rows))
+    kept = _Kept(np.full((n_rows, size), -np.inf, dtype), np.full((n_rows, size), -1, np.int32))
     tile = np.empty((n_rows, TILE_CANDIDATES), dtype)
-    tiles = enumerate(_slices(len(others.rows), TILE_CANDIDATES))
-    for number, places in tiles:
+    for number, places in enumerate(_slices(len(others.rows), TILE_CANDIDATES)):
         reach = others.tile_bias[number] + norms * others.tile_norm[number]
-        # The least kept score is the root of each heap.
-        active = np.flatnonzero(reach > kept_scores[:, 0])
+        active = np.flatnonzero(reach > kept.scores[:, 0])
         if not len(active):
             continue
         fixed = others.weights[places]
         scores = tile[: len(active), : len(fixed)]
         np.matmul(weights if len(active) == n_rows else weights[active], fixed.T, out=scores)
-        _leave_out(scores, active, places.start, seen.indptr, seen_places, next_seen)
-        _keep_best(scores, active, places.start, kept_scores, kept_places)
-    complete = _rank(
-        own.bias,
-        own.factors,
-        others.weights,
-        others.rows,
-        mean,
-        _margins(norms, others),
-        kept_scores,
-        kept_places,
-        best.rows,
-        best.scores,
-    )
-    for row in np.flatnonzero(~complete).tolist():
+        _exclude(scores, active, places.start, excluded)
+        _keep_best(scores, active, places.start, kept)
+    rows, margins = _Rows(own.bias, own.factors), _margins(norms, others)
+    is_certain = _rank(rows, others.weights, others.rows, mean, kept, margins, best)
+    for row in np.flatnonzero(~is_certain).tolist():
         left_out = seen_places[seen.indptr[row] : seen.indptr[row + 1]]
         _search_again(own, row, others, left_out, mean, best)
 
 
 def _margins(norms: np.ndarray, others: Candidates) -> np.ndarray:
-    """Return how far apart two scores of BLAS must be for their order to be certain.
+    """Return by how much two scores of BLAS must differ for their order to be certain.
 
     A sum of n products in any order is off by at most n ulp/2 of the sum of their absolute values
-    (Higham 2002, section 3.1). Both scores may be, and float64 is not exact either: twice, and so
-    again.
+    (Higham 2002, section 3.1). That holds for both scores, which makes 2; a further factor of 2
+    covers the rounding of float64.
     """
     unit = np.finfo(others.weights.dtype).eps / 2
     terms = others.weights.shape[1] + 2
@@ -232,7 +257,7 @@ def _slices(n: int, size: int) -> Iterator[slice]:
 
 @compiled
 def _sorted_places(indptr, indices, place):
-    """Return where seen rows stand among the candidates, sorted for each searching row."""
+    """Return the positions of seen rows among the candidates, sorted for each searching row."""
     places = np.empty(len(indices), np.int32)
     for row in range(len(indptr) - 1):
         for i in range(indptr[row], indptr[row + 1]):
@@ -242,65 +267,61 @@ def _sorted_places(indptr, indices, place):
 
 
 @compiled
-def _leave_out(scores, active, start, indptr, seen_places, next_seen):
-    """Put what a row has seen below all others, in a tile of scores."""
+def _exclude(scores, active, start, seen):
+    """Set the scores of seen candidates in a tile to minus infinity."""
     stop = start + scores.shape[1]
     for i in range(len(active)):
         row = active[i]
-        at = next_seen[row]
-        while at < indptr[row + 1] and seen_places[at] < stop:
-            if seen_places[at] >= start:
-                scores[i, seen_places[at] - start] = -np.inf
+        at = seen.next[row]
+        while at < seen.indptr[row + 1] and seen.places[at] < stop:
+            if seen.places[at] >= start:
+                scores[i, seen.places[at] - start] = -np.inf
             at += 1
-        next_seen[row] = at
+        seen.next[row] = at
 
 
 @compiled
-def _keep_best(scores, active, start, kept_scores, kept_places):
-    """Take scores of a tile into the rows' heaps, whose root is the least that is kept."""
+def _keep_best(scores, active, start, kept):
+    """Put the scores of a tile that are among the best into the rows' heaps."""
     n = scores.shape[1]
-    size = kept_scores.shape[1]
     for i in range(len(active)):
-        row = active[i]
-        least = kept_scores[row, 0]
+        kept_scores, kept_places = kept.scores[active[i]], kept.places[active[i]]
         for first in range(0, n, _GROUP):
-            last = min(first + _GROUP, n)
-            above = 0
-            for j in range(first, last):
-                above += scores[i, j] > least
-            if above == 0:
-                continue
-            for j in range(first, last):
-                score = scores[i, j]
-                if score > least:
-                    # Put it in place of the root, and let it sink.
-                    at = 0
-                    while True:
-                        below = 2 * at + 1
-                        if below >= size:
-                            break
-                        if below + 1 < size and (
-                            kept_scores[row, below + 1] < kept_scores[row, below]
-                        ):
-                            below += 1
-                        if kept_scores[row, below] >= score:
-                            break
-                        kept_scores[row, at] = kept_scores[row, below]
-                        kept_places[row, at] = kept_places[row, below]
-                        at = below
-                    kept_scores[row, at] = score
-                    kept_places[row, at] = start + j
-                    least = kept_scores[row, 0]
+            group = scores[i, first : min(first + _GROUP, n)]
+            if _any_above(group, kept_scores[0]):
+                _keep_best_of_group(group, start + first, kept_scores, kept_places)
 
 
 @compiled
-def _score(bias, factors, weights, mean):
-    """Score one pair in float64: always the same operations in the same order."""
-    rank = len(factors)
-    product = 0.0
-    for i in range(rank):
-        product += np.float64(factors[i]) * np.float64(weights[i])
-    return mean + (np.float64(bias) + np.float64(weights[rank])) + product
+def _any_above(scores, least):
+    """Tell whether any score is above another; without a branch, so that it is vectorized."""
+    above = 0
+    for j in range(len(scores)):
+        above += scores[j] > least
+    return above > 0
+
+
+@compiled
+def _keep_best_of_group(scores, start, kept_scores, kept_places):
+    """Put those of a few scores that are among the best into one row's heap."""
+    for j in range(len(scores)):
+        if scores[j] > kept_scores[0]:
+            _replace_root(kept_scores, kept_places, scores[j], start + j)
+
+
+@compiled
+def _replace_root(kept_scores, kept_places, score, place):
+    """Replace the root of a heap and restore the order of the heap."""
+    size = len(kept_scores)
+    at, below = 0, 1
+    while below < size:
+        if below + 1 < size and kept_scores[below + 1] < kept_scores[below]:
+            below += 1
+        if kept_scores[below] >= score:
+            break
+        kept_scores[at], kept_places[at] = kept_scores[below], kept_places[below]
+        at, below = below, 2 * below + 1
+    kept_scores[at], kept_places[at] = score, place
 
 
 @compiled
@@ -308,48 +329,46 @@ def _all_scores(bias, factors, weights, mean):
     """Score one row and all candidates."""
     scores = np.empty(len(weights))
     for place in range(len(weights)):
-        scores[place] = _score(bias, factors, weights[place], mean)
+        scores[place] = score(bias, factors, weights[place, -1], weights[place], mean)
     return scores
 
 
 @compiled
-def _rank(
-    bias, factors, weights, rows, mean, margins, kept_scores, kept_places, best_rows, best_scores
-):
-    """Rank what was kept by exact scores; return for which rows that is certain to be right."""
-    n, k = best_rows.shape
-    size = kept_scores.shape[1]
-    complete = np.ones(n, np.bool_)
+def _rank(own, weights, rows, mean, kept, margins, best):
+    """Rank the kept candidates by exact scores; return for which rows the result is certain."""
+    n, k = best.rows.shape
+    size = kept.scores.shape[1]
+    is_certain = np.ones(n, np.bool_)
     found_scores = np.empty(size)
     found_rows = np.empty(size, np.int32)
     for row in range(n):
         found = 0
-        for i in range(size):
-            place = kept_places[row, i]
-            if place < 0:
-                continue
-            score = _score(bias[row], factors[row], weights[place], mean)
-            other = rows[place]
-            at = found
-            while at > 0 and (
-                found_scores[at - 1] < score
-                or (found_scores[at - 1] == score and found_rows[at - 1] > other)
-            ):
-                found_scores[at] = found_scores[at - 1]
-                found_rows[at] = found_rows[at - 1]
-                at -= 1
-            found_scores[at] = score
-            found_rows[at] = other
-            found += 1
-        for i in range(min(k, found)):
-            best_scores[row, i] = found_scores[i]
-            best_rows[row, i] = found_rows[i]
+        for place in kept.places[row]:
+            if place >= 0:
+                exact = score(
+                    own.bias[row], own.factors[row], weights[place, -1], weights[place], mean
+                )
+                _insert(found_scores, found_rows, found, exact, rows[place])
+                found += 1
+        n_best = min(k, found)
+        best.scores[row, :n_best] = found_scores[:n_best]
+        best.rows[row, :n_best] = found_rows[:n_best]
         if found == size and size < len(rows):
-            # All that was not kept scored at most as much as the least that was.
-            sorted_scores = np.sort(kept_scores[row])
+            # Every candidate that was not kept scored at most as much as the worst one that was.
+            sorted_scores = np.sort(kept.scores[row])
             least_of_best = np.float64(sorted_scores[max(0, size - k)])
-            complete[row] = least_of_best - np.float64(sorted_scores[0]) > margins[row]
-    return complete
+            is_certain[row] = least_of_best - np.float64(sorted_scores[0]) > margins[row]
+    return is_certain
+
+
+@compiled
+def _insert(scores, rows, found, score, row):
+    """Insert a score into the first `found`, which are sorted; of equal scores, by row."""
+    at = found
+    while at > 0 and (scores[at - 1] < score or (scores[at - 1] == score and rows[at - 1] > row)):
+        scores[at], rows[at] = scores[at - 1], rows[at - 1]
+        at -= 1
+    scores[at], rows[at] = score, row
 
 
 def best_rows(
@@ -366,12 +385,12 @@ def best_rows(
     Parameters
     ----------
     one : Factors
-        Of the one row.
+        The searching row.
     others : Factors
-        Of the whole other side.
+        The whole other side.
     k : int
     without : ndarray of int
-        Rows that are left out, such as those with a rating.
+        Rows to exclude, such as those with a rating.
     mean : float
         The global mean, which is added to each score.
     allowed : ndarray of bool, optional

@@ -1,4 +1,4 @@
-"""The dataset that a model was trained on, and its ratings of single rows."""
+"""The dataset that a model was trained on, and the ratings of single rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 def recently_read_block(
     fingerprint: str, path: str, side: Side, number: int, partition: Partition
 ) -> Block:
-    """Read a block; the fingerprint tells a dataset from another one at the same path."""
+    """Read a block; the fingerprint distinguishes datasets at the same path."""
     return read_block(path, side, number, partition)
 
 

@@ -22,57 +22,61 @@ _PHASES = ("solving", "waiting", "overhead")
 
 
 class RunMetrics(Collector):
-    """Collects the metrics of the trainings that are shown.
+    """Collects the metrics of all current trainings.
 
-    All schedulers of a process share one registry, so there is one of these for a process.
+    All schedulers of a process share one registry, so there is one collector per process.
     """
 
     def __init__(self) -> None:
         self._runs: dict[str, RunState] = {}
 
     def show(self, run: str, state: RunState) -> None:
-        """Show a training, under a label that no other has."""
+        """Show a training under a unique label."""
         if not self._runs:
             REGISTRY.register(self)
         self._runs[run] = state
 
     def hide(self, run: str) -> None:
-        """Show it no longer."""
+        """Stop showing a training."""
         if self._runs.pop(run, None) is not None and not self._runs:
             REGISTRY.unregister(self)
 
     def describe(self) -> Iterable[Metric]:
-        """Announce nothing, since what there is depends on the trainings."""
+        """Announce nothing in advance, as the metrics depend on the trainings."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all trainings."""
         now = time.time()
-        info = InfoMetricFamily("dask_als_run", "What is trained, on what.", labels=["run"])
+        info = InfoMetricFamily("dask_als_run", "Model and dataset of a training.", labels=["run"])
         gauges = {
             name: GaugeMetricFamily(f"dask_als_{name}", text, labels=["run", *labels])
             for name, text, labels in (
-                ("epochs_planned", "Epochs to be trained at most.", []),
-                ("epochs_done", "Epochs whose figures are known.", []),
+                ("epochs_planned", "Maximum number of epochs.", []),
+                ("epochs_done", "Completed epochs.", []),
                 ("objective", "Penalized log joint after the last epoch; it rises.", []),
                 ("rmse", "Root mean squared error after the last epoch.", ["split"]),
-                ("epoch_duration_seconds", "Seconds of the last epoch.", []),
-                ("remaining_seconds", "About the seconds that the epochs left will take.", []),
+                ("epoch_duration_seconds", "Duration of the last epoch.", []),
+                ("remaining_seconds", "Estimated time of the remaining epochs.", []),
                 ("ratings", "Ratings of the dataset.", ["split"]),
-                ("slowest_partition_seconds", "Slowest partition when last solved.", ["side"]),
-                ("mean_partition_seconds", "A partition on average when last solved.", ["side"]),
+                (
+                    "slowest_partition_seconds",
+                    "Slowest partition in the last half-epoch.",
+                    ["side"],
+                ),
+                ("mean_partition_seconds", "Mean partition, last half-epoch.", ["side"]),
             )
         }
         halves = CounterMetricFamily(
-            "dask_als_half_epochs", "Half-epochs that have ended.", labels=["run", "side"]
+            "dask_als_half_epochs", "Completed half-epochs.", labels=["run", "side"]
         )
         seconds = CounterMetricFamily(
             "dask_als_half_epoch_seconds",
-            "Seconds of half-epochs, by what a thread did on average.",
+            "Average time of a thread in half-epochs, by phase.",
             labels=["run", "side", "phase"],
         )
         ratings = CounterMetricFamily(
-            "dask_als_solved_ratings", "Ratings that half-epochs went through.", labels=["run"]
+            "dask_als_solved_ratings", "Ratings solved in half-epochs.", labels=["run"]
         )
         for run, state in self._runs.items():
             info.add_metric([run], _described(state))

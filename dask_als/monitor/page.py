@@ -41,9 +41,9 @@ def document(runs: Mapping[str, RunState], extra: dict[str, Any], doc: Document)
     Parameters
     ----------
     runs : mapping of str to RunState
-        Those that are on, the newest last.
+        The current trainings, the newest last.
     extra : dict
-        What the template's menu needs.
+        Variables for the template's menu.
     """
     page = _Page(runs)
     for root in page.roots:
@@ -58,7 +58,7 @@ def document(runs: Mapping[str, RunState], extra: dict[str, Any], doc: Document)
 
 
 class _Page:
-    """What the page shows, and how it is brought up to date."""
+    """The contents of the page, and their updates."""
 
     def __init__(self, runs: Mapping[str, RunState]) -> None:
         self._runs = runs
@@ -84,14 +84,14 @@ class _Page:
         self.update()
 
     def update(self) -> None:
-        """Show what has changed."""
+        """Show changes since the last call."""
         if self._runs:
             newest = list(self._runs.values())[-1]
             if newest is not self._state:
                 self._state, self._version = newest, None
         state = self._state
         if state is None:
-            self._summary.text = "Nothing is trained now."
+            self._summary.text = "No training is running."
             return
         self._summary.text = _summary(state)
         if state.version == self._version:
@@ -115,7 +115,7 @@ class _Page:
         }
 
     def _show_half_epochs(self, state: RunState) -> None:
-        # Epochs trained again after a loss would be there twice.
+        # Epochs that were trained again after a loss appear once.
         last = {f"{half.epoch} {half.side}": half for half in state.half_epochs}
         n_ratings = state.info.n_ratings
         self._half_names.factors = list(last)
@@ -143,7 +143,7 @@ class _Page:
 
 
 def _text(name: str) -> Div:
-    # Bokeh would make it as narrow as its content.
+    # By default, Bokeh makes it as narrow as its content.
     whole_width = InlineStyleSheet(css=".bk-clearfix { display: block !important; }")
     return Div(name=name, sizing_mode="stretch_width", margin=0, stylesheets=[whole_width])
 
@@ -207,11 +207,11 @@ def _times(source: ColumnDataSource) -> Any:
             tooltips=[
                 ("epoch", "@half"),
                 *((phase, f"@{phase}{{0.000}} s") for phase in _PHASES),
-                ("ratings a second", "@rate{0.0a}"),
+                ("ratings per second", "@rate{0.0a}"),
             ]
         )
     )
-    # Forty names do not fit: the users' half-epochs name the epoch.
+    # Forty labels do not fit: only the users' half-epochs are labelled, with the epoch.
     plot.xaxis.formatter = CustomJSTickFormatter(
         code="const [epoch, side] = tick.split(' '); return side == 'users' ? epoch : ''"
     )
@@ -261,14 +261,14 @@ def _summary(state: RunState) -> str:
         if last.test_rmse is not None:
             cells["held-out RMSE"] = f"{last.test_rmse:.4f}"
         cells["objective"] = f"{last.objective:,.0f}"
-        cells["seconds an epoch"] = f"{last.seconds:.3g}"
+        cells["seconds per epoch"] = f"{last.seconds:.3g}"
     if state.ratings_per_second is not None:
-        cells["ratings a second"] = f"{state.ratings_per_second:,.0f}"
+        cells["ratings per second"] = f"{state.ratings_per_second:,.0f}"
     left = state.seconds_left(time.time())
     if state.is_over:
         cells["state"] = "ended"
     elif left is not None:
-        cells["about to go"] = _clock(left)
+        cells["time left"] = _clock(left)
     shown = "".join(
         f'<div style="margin-right:2.2em"><div style="color:#666;font-size:12px">{name}</div>'
         f'<div style="font-size:20px;white-space:nowrap">{value}</div></div>'

@@ -1,7 +1,7 @@
-"""The part of watching that lives on the scheduler: it sees tasks end, and serves page and metrics.
+"""The monitor's part on the scheduler: it records completed tasks and serves page and metrics.
 
-Each training brings a plugin of its own and takes it away again; the page is there as long as
-there is one.
+Each training registers its own plugin and removes it at the end. The page exists while at least one
+training is registered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dask_als.monitor.metrics import METRICS
 from dask_als.monitor.run_state import RunState
 
 HANDLER = "dask_als_tell"
-"""How a driver calls `tell`."""
+"""The name of the scheduler's handler that calls `tell`."""
 
 _MENU = "training"
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -32,11 +32,11 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
     Parameters
     ----------
     run : str
-        A name that no other training has.
+        A unique name of the training.
     tasks : str
-        The mark of its tasks' keys.
+        The id of the client in the keys of its tasks.
     client : str
-        Whose training it is; it ends with its client.
+        The id of the training's client; the plugin is removed with it.
     info : RunInfo
     """
 
@@ -48,7 +48,7 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
         self._scheduler: Any = None
 
     def start(self, scheduler: Any) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._scheduler = scheduler
         _WATCHING[self._run] = self
         METRICS.show(self._run, self._state)
@@ -59,17 +59,17 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
             raise
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **about: Any) -> None:
-        """Take in what becomes of a task."""
+        """Record a task that has completed."""
         if finish == "memory" and start == "processing" and isinstance(key, str):
             self._state.task_ended(key, about["worker"], about["startstops"], self._threads)
 
     def tell(self, epochs: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
-        """Take in the figures of epochs; return how far it is, and half-epochs that have ended.
+        """Record the figures of epochs; return the progress, and the completed half-epochs.
 
         Parameters
         ----------
         last : bool
-            Whether the training has ended, with which the plugin goes.
+            Whether the training has ended; the plugin is removed then.
         """
         for figures in epochs:
             self._state.record(EpochFigures(**figures))
@@ -82,12 +82,12 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
         }
 
     def remove_client(self, scheduler: Any, client: str) -> None:
-        """End with the client."""
+        """Stop watching when the client has gone."""
         if client == self._client and not self._state.is_over:
             self._end()
 
     async def close(self) -> None:
-        """End with the scheduler."""
+        """Stop watching when the scheduler ends."""
         if not self._state.is_over:
             self._end()
 
@@ -99,20 +99,20 @@ class WatchPlugin(SchedulerPlugin):  # type: ignore[misc]
         _WATCHING.pop(self._run, None)
 
     def _threads(self) -> Mapping[str, int]:
-        return {address: its.nthreads for address, its in self._scheduler.workers.items()}
+        return {address: worker.nthreads for address, worker in self._scheduler.workers.items()}
 
 
 def tell(run: str, epochs: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
-    """Answer a driver: `WatchPlugin.tell` of the training that it watches."""
+    """Call `WatchPlugin.tell` of a training; drivers call this."""
     return _WATCHING[run].tell(epochs, last=last)
 
 
-# By the name of the run, on all schedulers of this process.
+# The plugins of all schedulers of this process, by the name of the run.
 _WATCHING: dict[str, WatchPlugin] = {}
 
 
 class _Board:
-    """The page of a scheduler: there while something is trained, if there is a dashboard."""
+    """The page of a scheduler with a dashboard, which exists while there are trainings."""
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
@@ -122,7 +122,7 @@ class _Board:
 
     def put_up(self, run: str, state: RunState) -> None:
         self._runs[run] = state
-        # Not a method of a plugin: Dask never forgets a handler.
+        # Not a method of a plugin, because Dask keeps handlers forever.
         self._scheduler.handlers[HANDLER] = tell
         dashboard = dashboard_of(self._scheduler)
         if self._page is None and dashboard is not None:
@@ -159,14 +159,14 @@ class _Board:
 
 
 def _stop_unseen(page: Any) -> None:
-    """Stop serving a page that is taken down when no browser shows it any more.
+    """Stop serving a removed page once no browser shows it any more.
 
-    Until then a browser sees the end of the training, and the next ones.
+    Until then, a browser shows the end of the training, and later trainings.
     """
     if page.get_sessions(f"/{_MENU}"):
         IOLoop.current().call_later(_SECONDS_BETWEEN_LOOKS, _stop_unseen, page)
     else:
-        # Its loop runs: there is nothing to wait on it with.
+        # Without waiting, as this runs in the event loop that it would wait for.
         page.stop(wait=False)
 
 

@@ -1,4 +1,4 @@
-"""The state of a training as the scheduler sees it, derived from completed tasks and epochs."""
+"""The state of a training on the scheduler, derived from completed tasks and epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of a half-epoch went."""
+"""Split the time of a half-epoch into solving, waiting and overhead."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interval:
-    """What a worker did, and when.
+    """An interval of a worker's time.
 
     Attributes
     ----------
     worker : str
     start, stop : float
-        Seconds, of one clock for all workers.
+        Seconds, by the same clock for all workers.
     """
 
     worker: str
@@ -31,17 +31,17 @@ def split_time(
     solving: Iterable[Interval],
     waiting: Iterable[Interval],
 ) -> tuple[float, float]:
-    """Return the seconds from start to stop that a thread, on average, solved and waited.
+    """Return the average seconds, from start to stop, that a thread spent solving and waiting.
 
-    A thread that does not solve while its worker fetches data waits for that data. What is left of
-    the time is overhead: joining, messages, the scheduler, and threads with nothing to do.
+    A thread waits if it does not solve while its worker fetches data. The rest of the time is
+    overhead: joining, messages, the scheduler, and idle threads.
 
     Parameters
     ----------
     threads : mapping of str to int
         Threads of each worker.
     solving, waiting : iterable of Interval
-        When a thread solved, and when data was on its way to a worker.
+        When a thread solved, and when a worker fetched data.
     """
     all_threads = sum(threads.values())
     if not all_threads:
@@ -54,10 +54,10 @@ def split_time(
                 changes[interval.worker].append((first, solves, waits))
                 changes[interval.worker].append((last, -solves, -waits))
     solved = waited = 0.0
-    for worker, its_changes in changes.items():
+    for worker, worker_changes in changes.items():
         n_threads = threads.get(worker, 0)
         before, n_solving, n_waiting = start, 0, 0
-        for moment, solves, waits in sorted(its_changes):
+        for moment, solves, waits in sorted(worker_changes):
             busy = min(n_threads, n_solving)
             solved += busy * (moment - before)
             if n_waiting:

@@ -1,4 +1,4 @@
-"""The part of watching that lives beside the driver: figures go to the scheduler, in batches."""
+"""The monitor's part in the driver: it sends figures to the scheduler in batches."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.run_events import HalfEpochTimes, Listener, Progress, RunInfo
 from dask_als.monitor.plugin import HANDLER, WatchPlugin
 
-# Four times as often takes more than a hundredth of two cores.
+# Four times as often takes more than 1 % of two cores.
 _SECONDS_BETWEEN_BATCHES = 1.0
 _MOST_SECONDS_OF_A_BATCH = 5.0
-# Who interrupts a training does not want to wait.
+# A user who interrupts a training does not want to wait.
 _MOST_SECONDS_AFTER_A_FAILURE = 0.3
 _LOG = logging.getLogger(__name__)
 
@@ -28,23 +28,23 @@ _LOG = logging.getLogger(__name__)
 def watched(
     client: Client, tasks: str, info: RunInfo, listener: Listener
 ) -> Iterator[Callable[[EpochFigures], None]]:
-    """Have the scheduler watch a training for the block; without effect if it cannot.
+    """Let the scheduler watch a training during the block; no effect if it cannot.
 
     Parameters
     ----------
     tasks : str
-        The mark of the training's tasks' keys.
+        The id of the client in the keys of the training's tasks.
 
     Yields
     ------
     callable
-        To be told the figures of each epoch; returns at once.
+        Takes the figures of each epoch; returns at once.
     """
     run = uuid.uuid4().hex[:8]
     try:
         client.register_plugin(WatchPlugin(run, tasks, client.id, info))
     except Exception:
-        # A scheduler without this package, of another version of it, or that takes no plugins.
+        # The scheduler lacks this package, has another version of it, or refuses plugins.
         yield lambda figures: None
         return
     teller = _Teller(client, run, listener)
@@ -58,7 +58,7 @@ def watched(
 
 
 class _Teller(threading.Thread):
-    """Tells the scheduler of epochs once a second, and the listener of what it answers."""
+    """Reports epochs to the scheduler once a second, and the answers to the listener."""
 
     def __init__(self, client: Client, run: str, listener: Listener) -> None:
         super().__init__(name="dask-als-teller", daemon=True)
@@ -69,16 +69,16 @@ class _Teller(threading.Thread):
         self._ended = threading.Event()
 
     def note(self, figures: EpochFigures) -> None:
-        """Note an epoch down for the next batch."""
+        """Add the figures of an epoch to the next batch."""
         self._noted.append(figures.to_json())
 
     def run(self) -> None:
-        """Tell until the end."""
+        """Send batches until the end."""
         while not self._ended.wait(_SECONDS_BETWEEN_BATCHES):
             self._tell(_MOST_SECONDS_OF_A_BATCH, last=False)
 
     def end(self, most_seconds: float) -> None:
-        """Tell the rest."""
+        """Send the last batch."""
         self._ended.set()
         self.join(most_seconds)
         self._tell(most_seconds, last=True)
@@ -94,7 +94,7 @@ class _Teller(threading.Thread):
                 callback_timeout=most_seconds,
             )
         except Exception:
-            # The scheduler is gone or slow: whoever waits for results will say so.
+            # The scheduler is gone or slow; the training itself reports that.
             self._noted.extendleft(reversed(epochs))
             return
         try:
@@ -103,6 +103,6 @@ class _Teller(threading.Thread):
             if answer["progress"] and not last:
                 self._listener.progress(Progress(**answer["progress"]))
         except Exception:
-            # Say, a trace on a full disk: no reason to lose the model.
-            _LOG.exception("half-epochs are told no longer")
+            # A listener that fails must not cost the model.
+            _LOG.exception("the listener of this training failed; it gets no more events")
             self._listener = Listener()

@@ -1,1 +1,1 @@
-"""What a training will need: memory, disk, time."""
+"""Estimate the memory, disk space and time that a training needs."""

@@ -21,20 +21,20 @@ _CALIBRATION_FLOPS = 1e9
 _CALIBRATION_RATINGS = 2_000_000
 CALIBRATION_BYTES = 64 << 20
 _CALIBRATION_TEST_RATINGS = 20_000
-# Of the logarithms of ratings a row: what MovieLens has, between its users and its items.
+# Standard deviation of the logarithm of ratings per row: between MovieLens' users and items.
 _SPREAD = 1.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What one thread does in a second.
+    """The speed of one thread.
 
     Attributes
     ----------
     flops : dict of str to float
-        By the name of the solved side, whose rows differ in their number of ratings.
+        Operations per second, by the name of the solved side: it depends on the ratings per row.
     test_ratings : float
-        Held-out ratings predicted.
+        Held-out ratings predicted per second.
     """
 
     flops: dict[str, float]
@@ -42,12 +42,12 @@ class Speed:
 
 
 def row_flops(n_rows: int, n_ratings: int, rank: int) -> float:
-    """Return the operations of solving rows: their normal matrices and the factorizations."""
+    """Return the operations of solving rows: for the normal matrices and their factorizations."""
     return float(n_ratings) * rank * (rank + 1) + n_rows * rank**3 / 3
 
 
 def measured_speed(dataset: Dataset, settings: TrainSettings) -> Speed:
-    """Run the kernel on small blocks like those of a dataset, on one thread of this machine."""
+    """Measure the kernel on small blocks like those of a dataset, with one thread."""
     rng = np.random.default_rng(0)
     return Speed(
         flops={side.name: _measured_flops(dataset, side, settings, rng) for side in SIDES},
@@ -84,7 +84,7 @@ def _measured_test_ratings(
 
 
 def _made_up_block(n_rows: int, n_fixed: int, mean: float, rng: np.random.Generator) -> Block:
-    """Return a block of which both sides' rows have log-normal numbers of ratings.
+    """Return a block with log-normal numbers of ratings per row on both sides.
 
     Indices may repeat in a row.
     """
@@ -99,7 +99,7 @@ def _made_up_block(n_rows: int, n_fixed: int, mean: float, rng: np.random.Genera
 
 
 def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:
-    """Return a side as a training has it in memory, whose rows repeat."""
+    """Return a side as a training holds it in memory; its rows repeat."""
     drawn = min(n_rows, 1024)
     state = random_factors(USERS, range(drawn), rank=settings.rank, seed=0, dtype=settings.dtype)
     method = method_of(settings, 0.0)
@@ -109,9 +109,9 @@ def _made_up_side(n_rows: int, settings: TrainSettings) -> SolvedSide:
 
 
 def _fastest(function: Callable[[], object]) -> float:
-    """Return the processor's seconds for the fastest of three runs, after one that loads it all.
+    """Return the processor time of the fastest of three runs, in seconds, after a warm-up run.
 
-    What other processes take of this one's time does not count.
+    Processor time does not count the time that other processes take.
     """
     function()
     seconds = []

@@ -1,4 +1,4 @@
-"""Estimate the room that a training takes on disk."""
+"""Estimate the disk space that a training needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dask_als.data.dataset import Dataset
 from dask_als.planning.sizes import factors_bytes
 from dask_als.settings.training import CheckpointPolicy, TrainSettings
 
-# A model's parts as files: ids and counts beside the numbers, which compress little.
+# A model's files hold ids and counts beside the factors, which compress little.
 _WRITTEN_BYTES_A_ROW = 4
 _COMPRESSED = 0.93
 
@@ -23,8 +23,8 @@ class Disk:
     model : int
         The model that is written at the end.
     checkpoints : int
-        What is there besides before: the newest checkpoints, as many as are kept by default, and
-        with gibbs all samples. Without --checkpoint they are removed at the end.
+        Space for the newest checkpoints, as many as are kept by default, and all samples of gibbs.
+        Without --checkpoint they are removed at the end.
     """
 
     model: int
@@ -32,7 +32,7 @@ class Disk:
 
 
 def disk_bytes(dataset: Dataset, settings: TrainSettings) -> Disk:
-    """Estimate the room that model, checkpoints and samples take."""
+    """Estimate the disk space of model, checkpoints and samples."""
     n_rows = sum(dataset.table(side).n_rows for side in SIDES)
     ids = n_rows * _WRITTEN_BYTES_A_ROW
     state = int(_COMPRESSED * factors_bytes(n_rows, settings))

@@ -19,23 +19,23 @@ from dask_als.planning.sizes import (
 from dask_als.settings.training import TrainSettings
 
 _SECONDS_A_TASK = 0.001
-# From the end of one stage, through the scheduler, to the start of the next.
+# From the end of one stage, through the scheduler, to the start of the next stage.
 _SECONDS_A_STAGE = 0.005
-# From worker to worker; a gigabit network has 0.12e9, processes of one machine that send and
-# receive at once 0.45e9 to 1.2e9.
+# From worker to worker. A gigabit network reaches 0.12e9; processes on one machine that send and
+# receive at once reach 0.45e9 to 1.2e9.
 _BYTES_A_SECOND = 0.8e9
-# Rows at random from main memory, where a fixed side exceeds the one that was measured.
+# Random rows from main memory, for the part of a fixed side beyond the measured size.
 _GATHERED_A_SECOND = 5e9
-# Written by one thread to memory that is new to the process: 2e9 to 5e9.
+# One thread writes to newly allocated memory: 2e9 to 5e9.
 _NEW_BYTES_A_SECOND = 3e9
-# One thread: pages, their compression and the file's checksum.
+# One thread makes Parquet pages, compresses them and computes the file's checksum.
 _WRITTEN_A_SECOND = 0.15e9
-# Samples: arrays as they are, with a checksum.
+# Samples are written as plain arrays, with a checksum.
 _SAMPLE_WRITTEN_A_SECOND = 1e9
 _SAMPLE_READ_A_SECOND = 1e9
-# Directories, manifest and history.
+# For directories, manifest and history.
 _SECONDS_A_MODEL = 0.03
-# Shorter tasks are mostly the scheduler's; more of them than threads even out.
+# In shorter tasks, the scheduler's overhead dominates; several per thread balance the load.
 _SECONDS_OF_A_GOOD_TASK = 0.1
 _TASKS_A_THREAD = 3
 
@@ -48,7 +48,7 @@ def tasks_per_epoch(dataset: Dataset, shape: Shape) -> int:
 
 
 def _tasks_of_a_join(n_partitions: int, dataset: Dataset, shape: Shape) -> int:
-    """Return the tasks that put a side together: a copy on each home, of a chunk from each."""
+    """Return the tasks that join a side: a chunk from each home, and a replica on each home."""
     homes = Placement.on(map(str, range(shape.workers)), most_partitions(dataset))
     if n_partitions == 1:
         return 0
@@ -71,7 +71,7 @@ def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed
     predicting += prediction_task_bytes(dataset.n_test, settings) / _NEW_BYTES_A_SECOND
     testing = predicting / min(threads, max(1, n_test_blocks(dataset)))
     state = sum(factors_bytes(dataset.table(side).n_rows, settings) for side in SIDES)
-    # Every home gets from each other what that has solved.
+    # Each home receives the solved rows of all others.
     sent = state * (shape.workers - 1) / shape.workers / _BYTES_A_SECOND
     joined = [side for side in SIDES if n_partitions(dataset, side) > 1]
     joining = sum(factors_bytes(dataset.table(side).n_rows, settings) for side in joined)
@@ -83,7 +83,7 @@ def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed
 def training_seconds(
     dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed
 ) -> float:
-    """Estimate how long all epochs take, and what is written: samples, and the model."""
+    """Estimate how long all epochs take, including writing samples and the model."""
     epochs = settings.epochs * epoch_seconds(dataset, settings, shape, speed)
     threads = shape.workers * shape.threads
     # On the busiest thread.
@@ -103,19 +103,19 @@ def training_seconds(
 
 
 def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> int:
-    """Return how many partitions of each side keep all threads busy with tasks long enough."""
+    """Return the number of partitions that keeps all threads busy with long enough tasks."""
     least = min(_thread_seconds(dataset, side, settings, speed) for side in SIDES)
     threads = shape.workers * shape.threads
     even = 1 if threads == 1 else _TASKS_A_THREAD * threads
     long_enough = min(even, int(least / _SECONDS_OF_A_GOOD_TASK))
     if long_enough > threads:
-        long_enough -= long_enough % threads  # in the last round no thread is idle
+        long_enough -= long_enough % threads  # no thread is idle in the last round
     wanted = max(long_enough, default_partitions(dataset.n_ratings))
     return max(1, min(wanted, *(dataset.table(side).n_rows for side in SIDES)))
 
 
 def _thread_seconds(dataset: Dataset, side: Side, settings: TrainSettings, speed: Speed) -> float:
-    """Return how long one thread would solve a side."""
+    """Return the seconds that one thread takes to solve a side."""
     flops = row_flops(dataset.table(side).n_rows, dataset.n_ratings, settings.rank)
     fixed = factors_bytes(dataset.table(side.other).n_rows, settings)
     beyond_cache = max(0.0, 1 - CALIBRATION_BYTES / fixed)
@@ -124,5 +124,5 @@ def _thread_seconds(dataset: Dataset, side: Side, settings: TrainSettings, speed
 
 
 def _rounds(n_tasks: int, threads: int) -> float:
-    """Return the share of equal tasks that the busiest thread has."""
+    """Return the busiest thread's share of equal tasks."""
     return -(-n_tasks // threads) / n_tasks

@@ -21,32 +21,32 @@ from dask_als.planning.sizes import (
 )
 from dask_als.settings.training import StopSettings, TrainSettings
 
-# A worker that has imported all, loaded the kernel and trained on next to nothing, and what the
-# allocators keep for each thread once it has read and written; measured.
+# Measured: a worker that has loaded all modules and the kernel and trained on tiny data, and the
+# memory that allocators keep for each thread after it has read and written.
 PROCESS_BYTES = 260 << 20
 THREAD_BYTES = 16 << 20
-# Dask's nanny ends a worker that uses more than this share of its limit.
+# Dask's nanny kills a worker that uses more than this share of its limit.
 USABLE = 0.95
 _BYTES_A_RATING = 8  # int32 index, float32 rating
 _BYTES_A_ROW = 8  # int64 of indptr
-# Arrow's allocator keeps the room of the column that is dropped beside the two that stay.
+# Arrow's allocator keeps the memory of the column that is dropped beside the two that stay.
 _KEPT_A_RATING = 4
 # File, table and the int64 differences that check its order.
 _READ_BYTES_A_RATING = 44
-# Draws, their concatenation and their quotient are float64.
+# The draws, their concatenation and their quotient are float64.
 _START_BYTES_A_FACTOR = 24
 _BYTES_A_PREDICTION = 8
-# Arrow arrays, pages and compressed pages, as multiples of the rows written.
+# Arrow arrays, pages and compressed pages, as multiples of the written rows.
 _WRITE_COPIES = 4
-# Samples as they are read, side by side, and divided, besides.
+# In addition: samples as they are read, concatenated, and divided.
 _AVERAGE_COPIES = _WRITE_COPIES + 3
-# Random numbers of a part's rows, as blocks and joined.
+# Random numbers of a partition's rows, in blocks and concatenated.
 _DRAW_COPIES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of the worker that needs the most, at its peak.
+    """The peak memory of the worker that needs the most, in bytes.
 
     Attributes
     ----------
@@ -55,11 +55,11 @@ class Memory:
     blocks : int
         Its share of the ratings by user, by item and held out.
     states : int
-        Both sides' biases and factors: those that are fixed, new, and still held.
+        Both sides' biases and factors: the fixed, the new, and earlier ones that are still held.
     temporaries : int
-        What its threads' tasks hold besides.
+        Further memory of the tasks on its threads.
     phase : {"reading", "epochs", "writing"}
-        When the peak is.
+        The phase of the peak.
     """
 
     process: int
@@ -70,7 +70,7 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """All of them."""
+        """The sum of all parts."""
         return self.process + self.blocks + self.states + self.temporaries
 
 
@@ -85,12 +85,12 @@ def memory_of_a_worker(
 
     Notes
     -----
-    Blocks are taken to be shared out evenly. States are whole on every worker. An epoch starts
-    while the driver still waits for the figures of the one before. So besides both sides' states
-    as they were there are the side solved first and the one solved last, each as parts and as the
-    whole that they are joined to, if it has several partitions. The memory of a whole that is gone
-    is kept for the side's next one, which is idle while the other side is joined.
-    With patience, those of the best epoch so far stay as well.
+    Blocks are assumed to be distributed evenly; every worker holds a replica of both sides. An
+    epoch starts while the driver still waits for the figures of the one before. So a worker holds
+    both sides as they were, the side solved first, and the side solved last; each of the latter two
+    in parts and joined, if it has several partitions. A replica's memory is kept for the side's
+    next replica, so it is idle while the other side is joined. With patience, a worker also holds
+    both sides of the best epoch so far.
     """
     state = {side: factors_bytes(dataset.table(side).n_rows, settings) for side in SIDES}
     both = sum(state.values())
@@ -150,33 +150,33 @@ def check_fits(
         raise InputError(
             f"a worker would need {in_words(memory.peak)} (process {in_words(memory.process)}, "
             f"blocks {in_words(memory.blocks)}, states {in_words(memory.states)}, temporaries "
-            f"{in_words(memory.temporaries)}), and Dask ends it at {USABLE:.0%} of its limit of "
+            f"{in_words(memory.temporaries)}), and Dask kills it at {USABLE:.0%} of its limit of "
             f"{in_words(shape.memory or 0)}; give {_ways_out(dataset, settings, shape, stopping)}"
         )
 
 
 def in_words(n_bytes: float) -> str:
-    """Return bytes as a person reads them, in MiB or GiB."""
+    """Return a number of bytes as text, in MiB or GiB."""
     mebibytes = n_bytes / (1 << 20)
     return f"{mebibytes:,.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:,.1f} GiB"
 
 
 def fits_limit(memory: Memory, shape: Shape) -> bool:
-    """Return whether a worker's peak stays below what Dask lets it use."""
+    """Tell whether a worker's peak stays below the share of its limit that Dask allows."""
     return not shape.memory or memory.peak <= USABLE * shape.memory
 
 
 def _ways_out(
     dataset: Dataset, settings: TrainSettings, shape: Shape, stopping: StopSettings
 ) -> str:
-    """Return what would make it fit, each by itself."""
+    """Return the changes each of which would make it fit."""
 
     def works(settings: TrainSettings, shape: Shape) -> bool:
         return fits_limit(memory_of_a_worker(dataset, settings, shape, stopping=stopping), shape)
 
     peak = memory_of_a_worker(dataset, settings, shape, stopping=stopping).peak
     ways = [f"workers more memory (--memory {-(-peak * 100 // int(USABLE * 100) >> 20)}MiB)"]
-    # Blocks are shared out by whole partitions, so more workers than those do not help.
+    # Whole partitions are distributed, so more workers than partitions do not help.
     more = range(shape.workers + 1, most_partitions(dataset) + 1)
     least = bisect_left(more, True, key=lambda n: works(settings, replace(shape, workers=n)))
     if least < len(more):
@@ -196,7 +196,7 @@ def _ways_out(
 
 
 def _block_bytes(dataset: Dataset, shape: Shape) -> int:
-    """Return the share of the blocks on the worker that has most."""
+    """Return the bytes of blocks on the worker that has the most."""
     ratings = 2 * dataset.n_ratings + dataset.n_test
     rows = dataset.users.n_rows * (1 + (dataset.n_test > 0)) + dataset.items.n_rows
     total = ratings * (_BYTES_A_RATING + _KEPT_A_RATING) + rows * _BYTES_A_ROW
@@ -205,7 +205,7 @@ def _block_bytes(dataset: Dataset, shape: Shape) -> int:
 
 
 def _prediction_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:
-    """Return the share of the sums of predictions: those of an epoch and its neighbours."""
+    """Return a worker's share of the sums of predictions, of an epoch and its two neighbours."""
     sums = 3 if settings.n_kept > 1 else 0
     return (
         sums

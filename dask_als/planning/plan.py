@@ -27,25 +27,25 @@ from dask_als.settings.training import StopSettings, TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a training will need.
+    """The estimated needs of a training.
 
     Attributes
     ----------
     shape : Shape
-        The cluster's.
+        The size of the cluster.
     memory : Memory
     disk : Disk
     partitions : dict of str to int
-        Of each side, as the dataset has them.
+        The dataset's number of partitions, by side.
     best_partitions : int
-        Of each side, for this job and cluster.
+        The best number of partitions of each side, for this job and cluster.
     tasks_per_epoch : int
     epoch_seconds : float
-        Of all epochs alike; samples are written besides.
+        Time of an epoch, without writing samples.
     training_seconds : float
-        Of all epochs, and of writing samples and model.
+        Time of all epochs, and of writing samples and model.
     fits : bool
-        Whether the workers' memory limit is enough.
+        Whether the workers' memory limit is high enough.
     """
 
     shape: Shape
@@ -73,18 +73,18 @@ def plan(
     *,
     stopping: StopSettings = StopSettings(),
 ) -> Plan:
-    """Estimate what a training will need.
+    """Estimate what a training needs.
 
     Parameters
     ----------
     dataset : Dataset
     settings : TrainSettings
     shape : Shape
-        Of the cluster.
+        The size of the cluster.
     speed : Speed
-        Of its threads, see `measured_speed`.
+        The speed of a thread, see `measured_speed`.
     stopping : StopSettings, optional
-        What ends the training before its last epoch.
+        When the training stops before its last epoch.
     """
     memory = memory_of_a_worker(dataset, settings, shape, stopping=stopping)
     return Plan(

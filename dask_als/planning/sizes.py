@@ -1,4 +1,4 @@
-"""Sizes of a training's factors and tasks, in bytes and numbers, that several estimates share."""
+"""Sizes of a training's factors and tasks that several estimates share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TEST_BYTES_A_RATING = 40
 
 
 def itemsize(settings: TrainSettings) -> int:
-    """Return the bytes of one number of the model."""
+    """Return the bytes per number of the model."""
     return np.dtype(settings.dtype).itemsize
 
 
@@ -25,13 +25,13 @@ def factors_bytes(n_rows: int, settings: TrainSettings) -> int:
 
 
 def prediction_task_bytes(n_ratings: int, settings: TrainSettings) -> int:
-    """Return what a task that predicts held-out ratings allocates, in bytes."""
+    """Return the bytes that a task which predicts held-out ratings allocates."""
     gathered = 2 * min(n_ratings, PREDICTIONS_AT_ONCE) * settings.rank * itemsize(settings)
     return gathered + n_ratings * _TEST_BYTES_A_RATING
 
 
 def busy_threads(n_tasks: int, shape: Shape) -> int:
-    """Return how many of a worker's threads have a task, if so many are shared out."""
+    """Return how many threads of a worker are busy if tasks are distributed evenly."""
     return min(shape.threads, -(-n_tasks // shape.workers))
 
 

@@ -1,4 +1,4 @@
-"""The numbers behind a report: of a model as it is, and of its errors, measured by partition."""
+"""The data of a report: from the model itself, and its errors, measured by partition."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _MOST_POINTS_OF_A_CURVE = 200
 
 @dataclass(frozen=True)
 class Scale:
-    """How ratings and predictions are put into classes.
+    """The bins of ratings and predictions.
 
     Attributes
     ----------
     low, high : float
-        The range of the ratings; `N_LEVELS` classes of ratings share it.
+        The range of the ratings, which has `N_LEVELS` bins.
     """
 
     low: float
@@ -37,22 +37,22 @@ class Scale:
 
     @property
     def margin(self) -> float:
-        """How far beyond the ratings' range predictions are shown; others count at its end."""
+        """How far predictions are shown beyond the range of the ratings; the rest are clipped."""
         return 0.25 * (self.high - self.low)
 
     @property
     def level_edges(self) -> np.ndarray:
-        """Edges of the classes of ratings, the lowest and the highest rating in their middle."""
+        """Edges of the bins of ratings; the extreme ratings are in the middle of their bins."""
         half = 0.5 * (self.high - self.low) / (N_LEVELS - 1)
         return np.linspace(self.low - half, self.high + half, N_LEVELS + 1)
 
     @property
     def predicted_edges(self) -> np.ndarray:
-        """Edges of the classes of predictions."""
+        """Edges of the bins of predictions."""
         return np.linspace(self.low - self.margin, self.high + self.margin, N_PREDICTED + 1)
 
     def table(self, ratings: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """Count ratings by their class and that of their prediction.
+        """Count ratings by their bin and that of their prediction.
 
         Returns
         -------
@@ -66,14 +66,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of predictions over some ratings, added by ``+`` without regard to partitions.
+    """Errors of predictions over some ratings; ``+`` adds those of partitions exactly.
 
     Attributes
     ----------
     table : ndarray of int64, shape (N_LEVELS, N_PREDICTED)
-        Ratings by their class and that of their prediction.
+        Number of ratings by their bin and that of their prediction.
     counts : ndarray of int64, shape (n_classes,)
-        Ratings by how often their item was rated in training: 0, 1, 2 to 3, 4 to 7, ….
+        Number of ratings by their item's training ratings: 0, 1, 2 to 3, 4 to 7, ….
     squared : ndarray of object, shape (n_classes,)
         Exact sums of their squared errors.
     """
@@ -86,7 +86,7 @@ class Errors:
         return Errors(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def by_popularity(self) -> list[tuple[int, int, int, float]]:
-        """Return, for each class with ratings, the fewest and most, the ratings and their RMSE."""
+        """Return (least count, greatest count, ratings, RMSE) of each class with ratings."""
         return [
             (
                 0 if number == 0 else 1 << (number - 1),
@@ -120,7 +120,7 @@ def errors_on(block: Block, users: Factors, items: Factors, known: Known) -> Err
 
 @dataclass(frozen=True)
 class Known:
-    """What measuring errors needs besides states and ratings.
+    """What measuring errors needs in addition to factors and ratings.
 
     Attributes
     ----------
@@ -144,14 +144,14 @@ def measure_errors(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Errors:
-    """Measure a model's errors on a dataset's held-out ratings, or else on those it learnt from.
+    """Measure a model's errors on a dataset's held-out ratings, or else on the training ratings.
 
     Parameters
     ----------
     path : str
-        Where the model is: workers read it from there.
+        The path of the model; workers read it from there.
     progress : callable, optional
-        Told how many partitions are done, of how many.
+        Called with the number of partitions that are done, and of all.
     """
     manifest = model.manifest
     states = [
@@ -194,12 +194,12 @@ def _errors_of_part(
 
 
 def counts_by_position(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many ratings the most rated row has, the second, and so on, thinned out.
+    """Return the ratings per row in descending order, thinned out for a plot.
 
     Returns
     -------
     positions, counts : ndarray of int64
-        Positions from 1, even on a logarithmic scale; rows without ratings are left out.
+        Positions from 1, evenly spaced on a logarithmic scale; rows without ratings are left out.
     """
     descending = np.sort(counts[counts > 0])[::-1]
     if not len(descending):
@@ -210,9 +210,9 @@ def counts_by_position(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def well_known(model: ALSModel, side: Side, *, at_least: int = 10) -> np.ndarray:
-    """Return the rows with enough ratings to be judged, the most rated first.
+    """Return the rows with at least some number of ratings, the most rated first.
 
-    If none has as many, all rows with ratings.
+    If there are none, return all rows with ratings.
     """
     counts = model.rows(side).counts
     order = np.argsort(-counts, kind="stable")
@@ -221,7 +221,7 @@ def well_known(model: ALSModel, side: Side, *, at_least: int = 10) -> np.ndarray
 
 
 def main_directions(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows in the two directions in which they differ most (principal components).
+    """Return the coordinates of rows in their first two principal components.
 
     Parameters
     ----------
@@ -230,14 +230,14 @@ def main_directions(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     ndarray of float64, shape (n_rows, 2)
-        A second coordinate of 0 if the rank is 1.
+        The second coordinate is 0 if the rank is 1.
     shares : ndarray of float64, shape (2,)
-        What each direction has of the whole variance.
+        Each component's share of the variance.
     """
     centred = factors.astype(np.float64) - factors.mean(axis=0, dtype=np.float64)
     values, vectors = np.linalg.eigh(centred.T @ centred)
     vectors = vectors[:, ::-1][:, :2]
-    # A direction has no sign of its own: its longest entry is made positive.
+    # The sign of a component is arbitrary: its largest entry is made positive.
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(vectors.shape[1])])
     places, shares = np.zeros((len(factors), 2)), np.zeros(2)
     places[:, : vectors.shape[1]] = centred @ vectors
@@ -251,7 +251,7 @@ def lengths(factors: np.ndarray) -> np.ndarray:
 
 
 def names_of(model: ALSModel, rows: np.ndarray) -> list[str]:
-    """Return titles of items, or their ids where titles are not known."""
+    """Return titles of items, or their ids if there are no titles."""
     ids = [str(identifier) for identifier in model.items.ids[rows]]
     if model.dataset is None or not model.dataset.has_titles:
         return ids
@@ -260,5 +260,5 @@ def names_of(model: ALSModel, rows: np.ndarray) -> list[str]:
 
 
 def _classes(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return the class of each value; those beyond the edges belong to the outermost classes."""
+    """Return the bin of each value; values beyond the edges belong to the outermost bins."""
     return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)

@@ -25,11 +25,11 @@ def report(
     ----------
     model : ALSModel
     errors : Errors or None
-        On the ratings of its dataset; None leaves out the plots that need them, and says so.
+        Its errors on the ratings of its dataset; None leaves out the plots that need them.
     name : str
-        What the page calls the model.
+        The name of the model on the page.
     calibration : Calibration, optional
-        Of a model of samples, on held-out ratings.
+        The calibration of a model of samples, on held-out ratings.
     """
     plots = plots_of(model, errors)
     if calibration is not None:
@@ -50,15 +50,15 @@ def report(
 
 
 def _left_out(model: ALSModel) -> str:
-    """Say which plots there are none of without errors, and why."""
+    """Return which plots are left out without errors, and why."""
     what = "Errors by popularity, and predictions against ratings, are left out"
     if model.settings.feedback == "implicit":
-        return f"{what}: implicit feedback has no ratings to predict. Nor has it biases."
-    return f"{what}: the dataset that this model was trained on is not there."
+        return f"{what}: implicit feedback has no ratings to predict. It has no biases either."
+    return f"{what}: the dataset that this model was trained on does not exist any more."
 
 
 def write_report(path: str, page: str) -> None:
-    """Write a report's page; one that is there is replaced, and nothing else."""
+    """Write a report's page; replace an earlier report, but nothing else."""
     outputs.replace_text(path, REPORT, marked_text(REPORT, page))
 
 

@@ -34,12 +34,12 @@ _LONGEST_NAME = 26
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with the words around it.
+    """A plot with its heading and explanation.
 
     Attributes
     ----------
     title, words : str
-        Its heading, and how to read it.
+        The heading, and how to read the plot.
     drawing : bokeh figure
     """
 
@@ -49,7 +49,7 @@ class Plot:
 
 
 def plots_of(model: ALSModel, errors: Errors | None) -> list[Plot]:
-    """Draw the plots that the model, and its errors if they are known, allow."""
+    """Draw all plots that the model, and its errors if they are known, allow."""
     plots = [_objective_plot(model), _rmse_plot(model), _counts_plot(model)]
     if errors is not None:
         manifest = model.manifest
@@ -63,7 +63,7 @@ def plots_of(model: ALSModel, errors: Errors | None) -> list[Plot]:
 
 
 def _empty(x: str, y: str, tooltips: list[tuple[str, str]], **options: Any) -> Any:
-    """Return axes to draw into, as wide as the page lets them be."""
+    """Return empty axes, as wide as the page allows."""
     drawing = figure(
         height=330,
         sizing_mode="stretch_width",
@@ -87,7 +87,7 @@ def _empty(x: str, y: str, tooltips: list[tuple[str, str]], **options: Any) -> A
 
 
 def _lift_legend(drawing: Any) -> None:
-    """Put the legend above the axes, where it covers nothing."""
+    """Put the legend above the axes, where it hides nothing."""
     (legend,) = drawing.legend
     legend.orientation = "horizontal"
     legend.padding = legend.margin = 0
@@ -108,9 +108,9 @@ def _objective_plot(model: ALSModel) -> Plot:
     drawing.yaxis.formatter = NumeralTickFormatter(format="0,0")
     drawing.line("epoch", "objective", source=data, color=_INK, line_width=2)
     drawing.scatter("epoch", "objective", source=data, color=_INK, size=5)
-    words = "What training raises, after each epoch."
+    words = "The function that training maximizes, after each epoch."
     if model.settings.method == "gibbs":
-        words = "Log density of the ratings given each epoch's sample: it levels off, and sways."
+        words = "Log density of the ratings given each epoch's sample; it fluctuates in the end."
     return Plot("Objective", words, drawing)
 
 
@@ -147,9 +147,7 @@ def _counts_plot(model: ALSModel) -> Plot:
         drawing.line("position", "ratings", line_width=2, **options)
         drawing.scatter("position", "ratings", size=4, **options)
     _lift_legend(drawing)
-    words = (
-        "Training ratings of the most active user, or the most rated item, the second, and so on."
-    )
+    words = "Training ratings per user and per item, in descending order."
     return Plot("Ratings per user and item", words, drawing)
 
 
@@ -192,17 +190,17 @@ def _predictions_plot(errors: Errors, scale: Scale, which: str) -> Plot:
     color = {"field": "share", "transform": mapper}
     drawing.quad("left", "right", "bottom", "top", source=data, fill_color=color, line_color=None)
     drawing.line([scale.low, scale.high], [scale.low, scale.high], color=_INK, line_dash="dashed")
-    words = f"On {which}: each column is the distribution of predictions for ratings of its height."
+    words = f"On {which}: each column is the distribution of predictions for one rating."
     return Plot("Predictions against ratings", words, drawing)
 
 
 def calibration_plot(calibration: Calibration) -> Plot:
     """Plot the share of held-out ratings inside each predicted interval."""
-    labels = [f"{its.level:.0%}" for its in calibration.intervals]
+    labels = [f"{interval.level:.0%}" for interval in calibration.intervals]
     data = {
         "label": labels,
-        "level": [its.level for its in calibration.intervals],
-        "coverage": [its.coverage for its in calibration.intervals],
+        "level": [interval.level for interval in calibration.intervals],
+        "coverage": [interval.coverage for interval in calibration.intervals],
     }
     tooltips = [("should lie within", "@level{0%}"), ("lie within", "@coverage{0.0%}")]
     drawing = _empty("interval", "share of held-out ratings", tooltips, x_range=labels)
@@ -211,12 +209,13 @@ def calibration_plot(calibration: Calibration) -> Plot:
     drawing.y_range.start = 0
     drawing.xgrid.grid_line_color = None
     shares = ", ".join(
-        f"{its.coverage:.1%} in the {its.level:.0%} interval" for its in calibration.intervals
+        f"{interval.coverage:.1%} in the {interval.level:.0%} interval"
+        for interval in calibration.intervals
     )
     words = (
-        "How many held-out ratings lie in their predicted intervals; the dashes are how many "
-        f"should. Here {shares}. A rating's standard deviation is {calibration.deviation:.2f} on "
-        "average."
+        "The share of held-out ratings in their predicted intervals; dashes mark the ideal share. "
+        f"Here {shares}. The mean predicted standard deviation of a rating is "
+        f"{calibration.deviation:.2f}."
     )
     return Plot("Calibration", words, drawing)
 
@@ -245,7 +244,7 @@ def _biases_plot(model: ALSModel) -> Plot:
         )
     drawing.y_range.start = 0
     _lift_legend(drawing)
-    words = "How much higher or lower than the mean users rate and items are rated."
+    words = "How far above or below the mean users rate, and items are rated."
     return Plot("Biases", words, drawing)
 
 
@@ -289,7 +288,7 @@ def _plane_plot(model: ALSModel) -> Plot:
         )
     )
     words = (
-        f"The {len(x):,} most rated items in the two directions in which factors differ most. "
+        f"The {len(x):,} most rated items in the first two principal components of the factors. "
         "Touch a point for its name."
     )
     return Plot("Items in factor space", words, drawing)
@@ -315,7 +314,7 @@ def _polarizing_plot(model: ALSModel) -> Plot:
     drawing.ygrid.grid_line_color = None
     drawing.yaxis.ticker = FixedTicker(ticks=places.tolist())
     drawing.yaxis.major_label_overrides = {place: _short(name) for place, name in enumerate(names)}
-    words = "Items whose predictions differ most from user to user, beyond biases."
+    words = "Items whose predictions, without biases, differ most from user to user."
     return Plot("Polarizing items", words, drawing)
 
 

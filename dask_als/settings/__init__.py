@@ -1,1 +1,1 @@
-"""What users set: frozen dataclasses that check themselves."""
+"""Settings: frozen dataclasses that check their values."""

@@ -1,4 +1,4 @@
-"""Checks of single settings; the error names the setting, its value and what is allowed."""
+"""Checks of single settings; the error names the setting, its value and the allowed values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def require_whole(name: str, value: object, *, least: int, most: int = 2**63 - 1
 
 
 def require_finite(name: str, value: float, *, positive: bool = False) -> None:
-    """Raise InputError if a setting is not finite, or negative, or, with `positive`, zero."""
+    """Raise InputError if a setting is infinite, NaN, negative or, with `positive`, zero."""
     demand = "a positive number" if positive else "zero or a positive number"
     in_range = value > 0 if positive else value >= 0
     require(math.isfinite(value) and in_range, name, value, demand)

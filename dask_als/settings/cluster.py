@@ -1,4 +1,4 @@
-"""Settings of a cluster: its size, here or on Kubernetes."""
+"""Settings of a cluster: its size, on this machine or on Kubernetes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dask_als.settings.credentials import looks_like_credential
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSize:
-    """A cluster on this machine: its size, and who may use it.
+    """The size of a cluster on this machine, and who may use it.
 
     Attributes
     ----------
     workers : int
-        Processes.
+        Number of worker processes.
     threads : int or None
-        Of each of them; None shares out all cores.
+        Threads per worker; None divides all cores among the workers.
     memory : str
-        Limit of each of them, like 4GiB.
+        Memory limit per worker, like 4GiB.
     private : bool
-        Let no other user of this machine see it or run code on it.
+        Whether other users of this machine can neither see the cluster nor run code on it.
     """
 
     workers: int = 1
@@ -44,31 +44,31 @@ class KubernetesSize:
     Attributes
     ----------
     image : str
-        The image of runner, scheduler and workers, made by ``k8s/Dockerfile``.
+        The image of runner, scheduler and workers, built from ``k8s/Dockerfile``.
     workers : int
-        Pods.
+        Number of worker pods.
     threads : int
-        Of each of them, and the most processors it may use.
+        Threads per worker, and the limit of its CPUs.
     memory : str
-        Of each of them, as Kubernetes writes it, like 4Gi.
+        Memory per worker in Kubernetes' notation, like 4Gi.
     cpu : str or None
-        Processors that each of them asks for, like 500m; None asks for one a thread.
+        CPUs that each worker requests, like 500m; None requests one per thread.
     namespace : str
     service_account : str
-        Of all pods; it needs no rights.
+        The service account of all pods; it needs no rights.
     volume_claim : str
-        The persistent volume claim that all pods mount; empty where all paths are object stores.
+        The persistent volume claim that all pods mount; empty if all paths are on object stores.
     volume_path : str
-        Where it is mounted; relative paths of a job are below it.
+        The directory where it is mounted; relative paths of a job are below it.
     node_selectors : dict of str to str
         Labels that a node must have.
     environment : dict of str to str
-        Variables of all pods; none that looks like a credential.
+        Environment variables of all pods; none may look like a credential.
     secrets : dict of str to str
-        Variables of all pods that nobody may read: they go into a Secret of the job, and are never
-        shown. ``${NAME}`` stands for a variable of the environment that the job is submitted from.
+        Environment variables of all pods that stay secret: they are stored in a Secret of the job
+        and never shown. ``${NAME}`` stands for a variable of the submitting environment.
     secret_names : tuple of str
-        Secrets of the namespace that are there already: each key is a variable of all pods.
+        Existing Secrets of the namespace; each of their keys is a variable of all pods.
 
     Raises
     ------
@@ -97,35 +97,37 @@ class KubernetesSize:
         require_whole("workers", self.workers, least=1)
         require_whole("threads", self.threads, least=1)
         memory = re.fullmatch(r"[0-9]+([KMGT]i?)?", self.memory)
-        require(memory is not None, "memory", self.memory, "as Kubernetes writes it, like 4Gi")
+        require(memory is not None, "memory", self.memory, "in Kubernetes' notation, like 4Gi")
         cpu = re.fullmatch(r"[0-9]+m|[0-9]+(\.[0-9]+)?", self.cpu or "1")
-        require(cpu is not None, "cpu", self.cpu, "as Kubernetes writes it, like 2 or 500m")
+        require(cpu is not None, "cpu", self.cpu, "in Kubernetes' notation, like 2 or 500m")
         require(self.volume_path.startswith("/"), "volume_path", self.volume_path, "absolute")
         self._check_credentials()
 
     def _check_credentials(self) -> None:
-        """Check what may be secret; no message has a value."""
+        """Check all variables; no message shows a value."""
         for name, value in self.environment.items():
             if name in self.secrets:
-                raise InputError(f"{name} is both in environment and in secrets; keep the secret")
+                raise InputError(
+                    f"{name} is both in environment and in secrets; keep it in secrets only"
+                )
             if looks_like_credential(name, value):
                 raise InputError(
-                    f"environment.{name} looks like a credential, and who may see the job can read "
-                    "its environment; put it into [cluster.kubernetes.secrets], or name a Secret "
-                    "that holds it in secret_names"
+                    f"environment.{name} looks like a credential, and everyone who may see the job "
+                    "can read its environment; put it into [cluster.kubernetes.secrets], or name a "
+                    "Secret that holds it in secret_names"
                 )
         for name, value in self.secrets.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
                 raise InputError(
-                    f"the secret {name!r} can be no environment variable: its name must be "
-                    "letters, digits and _, and its value has no null byte"
+                    f"the secret {name!r} cannot be an environment variable: its name must be "
+                    "letters, digits and _, and its value must not contain a null byte"
                 )
         for name in self.secret_names:
             known = re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", name)
             require(known is not None, "secret_names", name, "names of Secrets, like aws")
 
     def sealed(self, secret: str) -> KubernetesSize:
-        """Return the same without secrets; pods get them from the Secret of the given name."""
+        """Return the same with the name of a Secret in place of the secrets stored in it."""
         if not self.secrets:
             return self
         return replace(self, secrets={}, secret_names=(*self.secret_names, secret))

@@ -1,4 +1,4 @@
-"""Credentials in a job file: what looks like one, and where its value comes from."""
+"""Credentials in a job file: how they are recognized and where their values come from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dask_als.errors import InputError
 
 REDACTED = "REDACTED"
-"""What is shown in place of a credential."""
+"""The text that is shown in place of a credential."""
 
 _WORD = re.compile(
     r"KEYS?|.*(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|APIKEY|ACCESSKEY|SECRETKEY)S?"
@@ -21,9 +21,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 def looks_like_credential(name: str, value: str) -> bool:
     """Tell whether an environment variable should be kept secret.
 
-    One of the words of its name is KEY, or ends in SECRET, TOKEN, PASSWORD, CREDENTIAL or the like,
-    and the last word does not say that it is a place of files; or the value is a URL with a
-    password.
+    That is so if a word of its name is KEY, or ends in SECRET, TOKEN, PASSWORD, CREDENTIAL or the
+    like, unless the last word is FILE, PATH or DIR; or if its value is a URL with a password.
     """
     words = re.split(r"[^A-Z0-9]+", name.upper())
     named = words[-1] not in _PLACE and any(map(_WORD.fullmatch, words))
@@ -31,7 +30,7 @@ def looks_like_credential(name: str, value: str) -> bool:
 
 
 def resolved(secrets: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of secrets: of ``${NAME}``, that of a variable of the environment.
+    """Return the values of secrets; ``${NAME}`` is replaced by that environment variable.
 
     Raises
     ------
@@ -43,8 +42,8 @@ def resolved(secrets: Mapping[str, str], environ: Mapping[str, str]) -> dict[str
         variable = _VARIABLE.fullmatch(value)
         if variable and variable[1] not in environ:
             raise InputError(
-                f"the secret {name} is taken from the environment variable {variable[1]}, which is "
-                "not set here; export it"
+                f"the secret {name} refers to the environment variable {variable[1]}, which is not "
+                "set here; export it"
             )
         values[name] = environ[variable[1]] if variable else value
     return values

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import math
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from dask_als.settings.checks import require, require_choice, require_whole
@@ -14,36 +17,154 @@ MOST_PARTITIONS = 2**15 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The source's names for what a rating is made of.
+    """The columns of a source, and how they are written where a text file does not tell.
+
+    A column is named as in the header (of CSV), the schema (of Parquet) or the keys (of JSON). A
+    number that is no such name is the position of a column, from 0.
 
     Attributes
     ----------
-    user, item : str
+    user, item : str or int
         Columns of the ids.
-    rating : str or None
+    rating : str or int or None
         Column of the number; None counts every row as an event, a rating of 1.
-    time : str or None
+    time : str or int or None
         Column of the time; None takes ``timestamp``, if it is there.
+    no_time : bool
+        Read no time, even if there is a column ``timestamp``.
+    time_format : str or None
+        ``seconds`` or ``milliseconds`` since 1970, ``iso``, a pattern like ``dd/mm/yyyy hh:mm`` or
+        one of `datetime.strptime`. None takes numbers as they are, and ISO dates.
+    id_type : {"text", "int"} or None
+        What ids are. None makes them whole numbers if all of them are, else text.
+    delimiter : str or None
+        Of text files: any characters, ``tab``, or ``space`` for runs of blanks. None finds it.
+    header : bool or None
+        Whether text files start with the names of the columns. None finds it.
+    comment : str or None
+        Lines that start so are skipped. None skips lines with # or % before the first record; an
+        empty text skips none.
+    decimal : {".", ","}
+        Decimal mark of text files.
+    encoding : str or None
+        Of text files; None is UTF-8, for titles also Latin-1 where they are not UTF-8.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range, or two columns are the same.
     """
 
-    user: str = "userId"
-    item: str = "movieId"
-    rating: str | None = "rating"
-    time: str | None = None
+    user: str | int = "userId"
+    item: str | int = "movieId"
+    rating: str | int | None = "rating"
+    time: str | int | None = None
+    no_time: bool = False
+    time_format: str | None = None
+    id_type: Literal["text", "int"] | None = None
+    delimiter: str | None = None
+    header: bool | None = None
+    comment: str | None = None
+    decimal: Literal[".", ","] = "."
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
         names = self.names()
         require(len(set(names.values())) == len(names), "columns", list(names.values()), "distinct")
+        require(
+            not (self.no_time and self.time is not None), "time", self.time, "left out with no-time"
+        )
+        require_choice(self, "decimal")
+        if self.id_type is not None:
+            require(self.id_type in ("text", "int"), "id_type", self.id_type, "text or int")
+        if self.time_format is not None:
+            strptime_pattern(self.time_format)
+        self._check_text()
+
+    def _check_text(self) -> None:
+        if self.delimiter is not None:
+            delimiter = _DELIMITER_NAMES.get(self.delimiter, self.delimiter)
+            is_fit = delimiter and not any(letter in delimiter for letter in '"\r\n\0')
+            require(bool(is_fit), "delimiter", self.delimiter, "without quotes and line ends")
+            object.__setattr__(self, "delimiter", delimiter)
+        if self.encoding is not None:
+            try:
+                name = codecs.lookup(self.encoding).name
+            except LookupError:
+                name = ""
+            require(bool(name), "encoding", self.encoding, "an encoding like latin-1 or cp1252")
+            object.__setattr__(self, "encoding", name)
 
     def names(self) -> dict[str, str]:
-        """Return our word -> the source's word, for the columns that are there."""
+        """Return field of a rating -> column, for the columns that are read."""
         words = {"user": self.user, "item": self.item, "rating": self.rating, "time": self.time}
-        return {word: name for word, name in words.items() if name is not None}
+        return {word: str(name) for word, name in words.items() if name is not None}
 
-    def within(self, there: tuple[str, ...]) -> Columns:
-        """Return the same columns for a source that has these; the time may be found there."""
-        found = DEFAULT_TIME if DEFAULT_TIME in there else None
-        return replace(self, time=self.time or found)
+    def within(self, present: tuple[str, ...]) -> Columns:
+        """Return the same for a source with these columns: positions named, the time found."""
+        time = self.time
+        if time is None and DEFAULT_TIME in present and not self.no_time:
+            time = DEFAULT_TIME
+        return replace(
+            self,
+            user=_named(self.user, present),
+            item=_named(self.item, present),
+            rating=None if self.rating is None else _named(self.rating, present),
+            time=None if time is None else _named(time, present),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the columns that are read, and each other field that is not the default."""
+        others = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default and field.name not in _COLUMN_FIELDS
+        }
+        return {**self.names(), **others}
+
+
+_COLUMN_FIELDS = ("user", "item", "rating", "time")
+_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "space": " ", "spaces": " "}
+_STRPTIME = {"yyyy": "%Y", "yy": "%y", "dd": "%d", "hh": "%H", "ss": "%S"}
+
+
+def _named(column: str | int, present: tuple[str, ...]) -> str:
+    """Return the name of a column that is given by name or position."""
+    name = str(column)
+    if name not in present and name.isdecimal() and int(name) < len(present):
+        return present[int(name)]
+    return name
+
+
+def strptime_pattern(time_format: str) -> str | None:
+    """Return the pattern of `datetime.strptime` for a time format; None if it has a name.
+
+    Raises
+    ------
+    InputError
+        If it is neither a name nor a pattern.
+    """
+    if time_format in ("iso", "seconds", "milliseconds"):
+        return None
+    if "%" in time_format:
+        pattern = time_format
+    else:
+        # Minutes follow hours, months do not.
+        pattern = re.sub(r"(?<=hh.)mm", "%M", time_format.lower())
+        pattern = re.sub("yyyy|yy|dd|hh|ss", lambda match: _STRPTIME[match.group()], pattern)
+        pattern = pattern.replace("mm", "%m")
+    try:
+        datetime.strptime(datetime(2024, 2, 29).strftime(pattern), pattern)
+        is_pattern = "%" in pattern
+    except ValueError:
+        is_pattern = False
+    require(
+        is_pattern,
+        "time_format",
+        time_format,
+        "iso, seconds, milliseconds or a pattern like dd/mm/yyyy",
+    )
+    return pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +174,13 @@ class PrepareSettings:
     Attributes
     ----------
     test_fraction : float
-        Share of the ratings held out, 0 (none) to below 1.
+        Fraction of the ratings that is held out: at least 0 (none) and below 1.
     split : {"random", "latest"}
-        Held out by a hash of ids and seed, or each user's last ratings by time.
+        Hold out ratings chosen by a hash of ids and seed, or each user's latest ratings.
     duplicates : {"last", "mean", "sum", "error"}
-        What becomes of several ratings of one item by one user.
+        How several ratings of one item by one user are combined.
     partitions : int or None
-        Partitions of each side; None chooses by the number of ratings.
+        Number of partitions of each side; None chooses it by the number of ratings.
     seed : int
         Seed of the random split.
 
@@ -83,6 +204,11 @@ class PrepareSettings:
         if self.partitions is not None:
             require_whole("partitions", self.partitions, least=1, most=MOST_PARTITIONS)
         require_whole("seed", self.seed, least=0)
+
+    @property
+    def rejects_without_time(self) -> bool:
+        """Whether a rating without a time cannot be used, because the split is by time."""
+        return self.test_fraction > 0 and self.split == "latest"
 
     def split_json(self) -> dict[str, Any] | None:
         """Return the split as plain JSON values; None if nothing is held out."""

@@ -1,4 +1,4 @@
-"""Settings of a training: the model, its checkpoints, when it stops."""
+"""Settings of a training: the model, its checkpoints, and early stopping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BY_METHOD = cast(int, None)
 
 @dataclass(frozen=True)
 class Regularization:
-    """What weighs against large biases and factors on one side.
+    """The penalty of large biases and factors on one side.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class TrainSettings:
     Attributes
     ----------
     rank : int
-        Length of a factor vector. None makes it 64, with gibbs 32.
+        Length of a factor vector; by default 64, with gibbs 32.
     epochs : int
-        How often each side is solved. None makes it 15, with gibbs the burn-in and the samples.
+        How often each side is solved; by default 15, with gibbs burn_in + samples.
     residual_precision : float
         Weight of the squared errors (lambda).
     bias_regularization : float
@@ -55,30 +55,30 @@ class TrainSettings:
     user_factor_regularization, item_factor_regularization : float or None
         The same for one side alone; None is `factor_regularization`.
     regularization_scaling : {"plain", "count"}
-        Whether these weights hold for each row alike, or are multiplied by its number of ratings.
+        Whether these weights are the same for all rows, or multiplied by a row's number of ratings.
     center : bool
-        Whether the mean of the training ratings is taken out before training.
+        Whether the mean of the training ratings is subtracted before training.
     dtype : {"float32", "float64"}
         Type of biases and factors, and of the arithmetic.
     seed : int
-        Seed of the factors that training starts from.
+        Seed of the initial factors.
     first : {"users", "items"}
         The side that each epoch solves first.
     method : {"als", "gibbs"}
-        How a half-epoch comes from its normal equations to new biases and factors, see `methods`.
-        With gibbs, residual precision and bias regularization are drawn, not set: what is set
-        here holds for folding in, and for the baselines of an evaluation.
+        Whether a half-epoch solves each row (als) or draws it from its distribution (gibbs). With
+        gibbs, residual precision and bias regularization are drawn; the values set here apply to
+        folding in and to the baselines of an evaluation only.
     burn_in, samples : int
-        With gibbs, the first epochs, which are not kept, and those after them, which are.
+        With gibbs, the number of first epochs that are discarded, and of later ones that are kept.
     feedback : {"explicit", "implicit"}
-        Whether the numbers are ratings, or say how sure a preference is (counts of events, say).
-        Implicit feedback has no mean and no biases.
+        Whether the numbers are ratings, or measure the confidence in a preference (counts of
+        events, say). Implicit feedback has no mean and no biases.
     confidence : float
-        What a rating of 1 adds to the confidence of a pair, which is 1 without (alpha); for
+        How much a rating of 1 adds to the confidence of a pair, which is 1 otherwise (alpha); for
         implicit feedback.
     frequency_exponent : float
-        The weight of a row's squared factors is multiplied by its total confidence to the power of
-        this (nu); 0 weighs all rows alike. For implicit feedback.
+        The weight of a row's squared factors is multiplied by this power of its total confidence
+        (nu); 0 weights all rows equally. For implicit feedback.
     implicit_attributes : {"none", "auto", "items", "users", "both"}
         The sides whose rows have attributes: which rows of the other side have ratings of them.
         The prior mean of a row's factors then depends on its attributes. With auto, each side that
@@ -179,7 +179,7 @@ class TrainSettings:
 
     @property
     def n_kept(self) -> int:
-        """How many epochs' models the one that is written is made of."""
+        """The number of epochs that the written model averages."""
         return self.samples if self.method == "gibbs" else 1
 
     def sides_with_attributes(self, n_rows: Mapping[Side, int]) -> tuple[Side, ...]:
@@ -197,11 +197,11 @@ class TrainSettings:
         return tuple(side for side in SIDES if wanted in (side.name, "both"))
 
     def keeps(self, epoch: int) -> bool:
-        """Return whether the model after an epoch is kept, for the average at the end."""
+        """Tell whether an epoch is one of the samples that the written model averages."""
         return self.method == "gibbs" and epoch > self.burn_in
 
     def regularization(self, side: Side) -> Regularization:
-        """Return what holds for one side: its own weights, else the common ones."""
+        """Return the regularization of a side: its own weights, else the common ones."""
         bias = getattr(self, f"{side.singular}_bias_regularization")
         factor = getattr(self, f"{side.singular}_factor_regularization")
         return Regularization(
@@ -217,14 +217,14 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointPolicy:
-    """How often training writes down its state, and how much of it is kept.
+    """How often training writes a checkpoint, and how many are kept.
 
     Attributes
     ----------
     every : int
         Epochs from one checkpoint to the next.
     minutes : float or None
-        Write one as well when so many minutes have passed.
+        Also write one when this many minutes have passed since the last.
     keep : int
         How many of the newest are kept.
 
@@ -247,14 +247,14 @@ class CheckpointPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings(CheckpointPolicy):
-    """Where checkpoints are as well, and whether training goes on from there.
+    """The directory of checkpoints, and whether training resumes from there.
 
     Attributes
     ----------
     directory : str
         Each checkpoint is a directory in it, a model like any other.
     resume : bool
-        Go on from the newest one, if there is one.
+        Whether to resume from the newest checkpoint, if there is one.
     """
 
     directory: str
@@ -263,15 +263,15 @@ class CheckpointSettings(CheckpointPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class StopSettings:
-    """What ends a training before its last epoch; nothing, unless asked for.
+    """When training stops before the last epoch; by default, never.
 
     Attributes
     ----------
     flat : float or None
-        Stop when an epoch raises the objective by less than this part of its size.
+        Stop when an epoch raises the objective by less than this fraction of its magnitude.
     patience : int or None
-        Stop when so many epochs in a row did not lower the held-out RMSE, and keep the model of
-        the epoch with the lowest. Needs held-out ratings.
+        Stop when this many epochs in a row have not lowered the held-out RMSE, and keep the model
+        of the epoch with the lowest. Needs held-out ratings.
 
     Raises
     ------

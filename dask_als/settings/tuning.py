@@ -1,4 +1,4 @@
-"""Settings of a search for settings."""
+"""Settings of a search for hyperparameters."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ class TuneSettings:
     Attributes
     ----------
     trials : int
-        How many combinations of settings are tried.
+        Number of combinations of settings that are tried.
     minutes : float or None
-        Start no more of them after so long.
+        No trial starts after this time.
     folds : int
-        Parts of the training ratings, each of which is held out once.
+        Number of parts of the training ratings, each of which is held out once.
     epochs : int
-        The most epochs of a model that is trained from random factors.
+        The maximum number of epochs of a model that is trained from random factors.
     at_once : int
-        Trials that are under way at the same time.
+        Number of trials that run at the same time.
     k : int
-        Length of the ranked lists that settings for implicit feedback are measured by.
+        Length of the ranked lists by which settings for implicit feedback are measured.
     seed : int
-        Seed of search, folds and first factors.
+        Seed of search, folds and initial factors.
     method : {"als", "gibbs", "any"}
-        What is tried with explicit feedback.
+        The methods that are tried with explicit feedback.
     feedback : {"explicit", "implicit"}
-        What the ratings are; decides the measure, see `tune`.
+        The kind of ratings; it decides the measure, see `tune`.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The training ratings of a dataset as folds, for cross-validation; held-out ratings stay unseen.
+"""Split the training ratings of a dataset into folds; its held-out ratings are not used.
 
-Each block is read once, where its home is, and split there into what each fold trains on and what
-it holds out.
+Each block is read once, on its home, and split there into the training and the held-out ratings of
+each fold.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from dask_als.training.task_graph import TaskGraph
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold: what trains on all other folds' ratings, and is measured on its own.
+    """A fold: it trains on the ratings of all other folds, and is measured on its own.
 
     Attributes
     ----------
     dataset : Dataset
-        As if it had been prepared with this split.
+        The dataset as if it had been prepared with this split.
     blocks : dict of Side to list of handle
-        The ratings that are trained on.
+        The ratings to train on.
     held_out : dict of int to handle
         The fold's own ratings, by the number of their partition of users.
     """
@@ -42,7 +42,7 @@ class Fold:
 
 
 class FoldTraining(TaskGraph):
-    """A training on the ratings of a fold, which other trainings share."""
+    """A training on the blocks of a fold, which are shared with other trainings."""
 
     def __init__(self, fold: Fold, settings: TrainSettings, executor: Executor) -> None:
         self.fold = fold
@@ -56,12 +56,12 @@ class FoldTraining(TaskGraph):
 
 
 def split_into_folds(dataset: Dataset, executor: Executor, *, folds: int, seed: int) -> list[Fold]:
-    """Split a dataset's training ratings, each of its files read once.
+    """Split a dataset's training ratings; read each of its files once.
 
     Raises
     ------
     InputError
-        If a fold would have nothing to train on or nothing held out.
+        If a fold would have no training ratings or no held-out ratings.
     """
     whole = {
         side: [
@@ -83,7 +83,7 @@ def split_into_folds(dataset: Dataset, executor: Executor, *, folds: int, seed: 
 
 
 def _view(dataset: Dataset, counts: list[list[tuple[int, int]]], fold: int) -> Dataset:
-    """Return a dataset as if it had held out a fold; `counts` are by partition of users."""
+    """Return the dataset as if a fold were held out; `counts` are by partition of users."""
     n_tests = [of_part[fold][0] for of_part in counts]
     n_test = sum(n_tests)
     n_ratings = dataset.n_ratings - n_test

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from dask_als.solvers.base import SolvedSide
 from dask_als.training.task_graph import Epoch
 from dask_als.tuning.folds import Fold
 
-if TYPE_CHECKING:
-    pass
-
 
 class Measure:
     """Measures an epoch of all folds."""
@@ -32,12 +28,12 @@ class Measure:
         self._k = settings.k
 
     def best(self, values: list[float]) -> float | None:
-        """Return the best value; None of none."""
+        """Return the best value; None if there are no values."""
         choose = min if self.name == "rmse" else max
         return choose(values, default=None)
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Tell whether a value is better than another one, or the first."""
+        """Tell whether a value is better than another one, or there is no other."""
         return than is None or (value < than if self.name == "rmse" else value > than)
 
     def of(self, folds: list[Fold], epochs: tuple[Epoch, ...]) -> float:
@@ -68,9 +64,9 @@ class Measure:
 def ndcg_of_part(
     held_out: Block, seen: Block, users: SolvedSide, items: SolvedSide, k: int
 ) -> tuple[int, int]:
-    """Return the exact sum of a partition's NDCG at k, and how many lists that are.
+    """Return the exact sum of a partition's NDCG at k, and the number of lists.
 
-    A list is of all items but those the user is trained on, for each user with a held-out one.
+    There is a list for each user with a held-out item, of all items but the user's training items.
     """
     rows = np.flatnonzero(held_out.counts)
     own = users.state[held_out.rows.start : held_out.rows.stop]

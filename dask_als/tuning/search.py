@@ -1,19 +1,18 @@
 """Search for good settings by cross-validation on a dataset's training ratings.
 
 A trial is a combination of settings, drawn by Optuna's tree-structured Parzen estimator (Bergstra
-et al. 2011). It walks along a path of factor regularizations from weak to strong, and each stage
-but the first starts from the factors of the one before: a few epochs are enough there. (From strong
-to weak would not do: factors that a strong weight has brought to 0 stay there.) A trial that is
-worse after some epoch than the median of those before it is given up. The best few are then trained
-again from random factors, as `train` would, and the best of these is the result, with the number of
-epochs that were best.
+et al. 2011). It walks along a path of factor regularizations from weak to strong. Each stage but
+the first starts from the factors of the one before and needs few epochs. (From strong to weak would
+fail: factors that a strong weight has shrunk to 0 stay 0.) A trial is pruned if it is worse after
+some epoch than the median of earlier trials. The best few are then trained again from random
+factors, as `train` would do. The best of these is the result, with its best number of epochs.
 
-The measure is the RMSE over the held-out ratings of all folds, or, with implicit feedback, the NDCG
-of ranked lists of what is not in the fold's training ratings, averaged over users and folds.
+The measure is the RMSE over the held-out ratings of all folds or, with implicit feedback, the NDCG
+of ranked lists of all items without the training items, averaged over users and folds.
 
-All trials share the blocks of the folds. The driver goes around the trials that are under way and
-takes an epoch from each in turn, so the search depends on the seed and on how many are at once, not
-on which task ends first.
+All trials share the blocks of the folds. The driver takes an epoch from each running trial in turn,
+so the search depends on the seed and on the number of trials that run at once, but not on the order
+in which tasks end.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from dask_als.settings.training import TrainSettings
 from dask_als.settings.tuning import TuneSettings
 from dask_als.training.start import random_start
 from dask_als.tuning.folds import Fold, split_into_folds
-
-if TYPE_CHECKING:
-    import optuna
 from dask_als.tuning.measure import Measure
 from dask_als.tuning.search_space import RANKS, SearchSpace
 from dask_als.tuning.walk import Walk, train_folds
+
+if TYPE_CHECKING:
+    import optuna
 
 _CONFIRMED = 3
 _TRIALS_BEFORE_PRUNING = 5
@@ -45,18 +44,18 @@ _TRIALS_BEFORE_PRUNING = 5
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried, and how good it was.
+    """A trial and its measure.
 
     Attributes
     ----------
     number : int
         In the order of the search.
     settings : TrainSettings
-        The best of the trial's path.
+        The best settings on the trial's path.
     value : float or None
         The measure by cross-validation; None if no epoch ended.
     pruned : bool
-        Whether it was given up.
+        Whether the search stopped it early.
     """
 
     number: int
@@ -74,11 +73,11 @@ class Tuning:
     measure : str
         ``rmse``, the lower the better, or ``ndcg``, the higher the better.
     settings : TrainSettings
-        The best, with the epochs that were best.
+        The best settings, with the best number of epochs.
     value : float
-        Its measure by cross-validation, trained from random factors.
+        Their measure by cross-validation, trained from random factors.
     default_value : float
-        That of the default settings.
+        The measure of the default settings.
     trials : tuple of Trial
     """
 
@@ -105,9 +104,9 @@ def tune(
     Parameters
     ----------
     dataset : Dataset
-        Of which training ratings alone are used.
+        Only its training ratings are used.
     progress : callable, optional
-        Told how many trainings are done, of how many, and the best measure so far.
+        Called with the number of trainings that are done, of all, and the best measure so far.
 
     Raises
     ------
@@ -126,7 +125,7 @@ def tune(
     trials: list[Trial] = []
     for trial in _searched(study, space, folds, measure, settings):
         trials.append(trial)
-        best = measure.best([its.value for its in trials if its.value is not None])
+        best = measure.best([each.value for each in trials if each.value is not None])
         progress(len(trials), settings.trials + _CONFIRMED + len(defaults), best)
     chosen = [*defaults, *_candidates(trials, measure)]
     confirmed: list[tuple[TrainSettings, float]] = []
@@ -141,7 +140,7 @@ def tune(
 
 
 def check_fits(dataset: Dataset, settings: TuneSettings, shape: Shape) -> None:
-    """Check that the folds, and the models under way, can fit the workers' memory limit.
+    """Check that the folds, and the models of running trials, fit the workers' memory limit.
 
     Raises
     ------
@@ -159,7 +158,7 @@ def check_fits(dataset: Dataset, settings: TuneSettings, shape: Shape) -> None:
     if shape.memory and need > USABLE * shape.memory:
         raise InputError(
             f"a worker would need {in_words(need)} for {settings.folds} folds and "
-            f"{settings.at_once} trials at once, and Dask ends it at {USABLE:.0%} of its limit of "
+            f"{settings.at_once} trials at once, and Dask kills it at {USABLE:.0%} of its limit of "
             f"{in_words(shape.memory)}; give fewer --folds, fewer --at-once, more workers or more "
             "--memory"
         )
@@ -204,7 +203,7 @@ def _searched(
     measure: Measure,
     settings: TuneSettings,
 ) -> Iterator[Trial]:
-    """Try settings, several at once, and yield each when it has ended."""
+    """Run trials, several at once, and yield each when it has ended."""
     deadline = time.monotonic() + 60 * (settings.minutes or math.inf)
     under_way: list[tuple[optuna.Trial, Walk, Iterator[tuple[int, float]]]] = []
     started = 0
@@ -241,7 +240,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, walk: Walk, *, pruned: bool)
 
 
 def _candidates(trials: list[Trial], measure: Measure) -> list[TrainSettings]:
-    """Return the settings of the best trials that were not given up."""
+    """Return the settings of the best trials that were not pruned."""
     ended = [trial for trial in trials if trial.value is not None and not trial.pruned]
     sign = 1 if measure.name == "rmse" else -1
     ended.sort(key=lambda trial: (sign * (trial.value or 0.0), trial.number))
@@ -258,7 +257,7 @@ def _confirmed(
         for epochs in train_folds(settings, folds, starts, settings.epochs, measure.executor)
     ]
     if settings.method == "gibbs":
-        # Its epochs are burn-in and samples, and its figures those of the average so far.
+        # The number of epochs is fixed: burn-in and samples. The last value is that of their mean.
         return settings, values[-1]
     best = measure.best(values)
     assert best is not None, "there is at least one epoch"

@@ -18,10 +18,10 @@ RANKS = (4, 8, 16, 32, 64)
 
 
 class SearchSpace:
-    """Which settings there are to choose from.
+    """The distribution of settings.
 
-    Weights that are multiplied by a power of a row's count are drawn as what they come to in a row
-    of typical count, so that their ranges are alike.
+    A weight that is multiplied by a power of a row's count is drawn as its product in a row of
+    typical count, so that its range does not depend on the power.
     """
 
     def __init__(self, settings: TuneSettings, dataset: Dataset) -> None:
@@ -40,7 +40,7 @@ class SearchSpace:
         return found
 
     def parameters_of(self, default: TrainSettings) -> dict[str, Any]:
-        """Return what the search draws, for the default settings."""
+        """Return the parameters of the search that give the default settings."""
         rank = default.rank
         if default.method == "gibbs":
             return {"method": "gibbs", "rank": rank, "prior": default.factor_regularization}
@@ -61,7 +61,7 @@ class SearchSpace:
         }
 
     def draw(self, trial: optuna.Trial) -> TrainSettings:
-        """Draw settings; the weight of factors is where the trial's path starts."""
+        """Draw settings; the trial's path starts at their factor regularization."""
         settings = self._settings
         common: dict[str, Any] = {"feedback": settings.feedback, "seed": settings.seed}
         if settings.feedback == "implicit":
@@ -79,7 +79,7 @@ class SearchSpace:
     def _explicit(self, trial: optuna.Trial) -> dict[str, Any]:
         scaling = trial.suggest_categorical("scaling", ["plain", "count"])
         unit = self._typical if scaling == "count" else 1.0
-        # Not by side: u c and v / c are the same model, so only the product of both weights counts.
+        # One for both sides: u c and v / c are the same model, so only the product matters.
         factor = trial.suggest_float("factor", 1.0, 30.0, log=True) / unit
         user_bias, item_bias = (
             trial.suggest_float(f"{side.singular}_bias", 0.1, 30.0, log=True) / unit

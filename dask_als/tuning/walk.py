@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dask_als.core.blocks import Factors
 from dask_als.core.executor import Executor
@@ -16,9 +16,6 @@ from dask_als.solvers.base import SolvedSide
 from dask_als.training.start import Start, random_start
 from dask_als.training.task_graph import Epoch
 from dask_als.tuning.folds import Fold, FoldTraining
-
-if TYPE_CHECKING:
-    pass
 from dask_als.tuning.measure import Measure
 
 _STAGES = 6
@@ -36,16 +33,16 @@ def _stages(settings: TrainSettings) -> list[TrainSettings]:
 
 @dataclass(eq=False)
 class Walk:
-    """A trial's way along its path, an epoch at a time.
+    """A trial on its path, an epoch at a time.
 
     Attributes
     ----------
     settings : TrainSettings
-        Those of the first stage.
+        The settings of the first stage.
     best : TrainSettings
-        Those of the best stage so far.
+        The settings of the best stage so far.
     value : float or None
-        The best measure so far; of samples, that of their average so far.
+        The best measure so far; with gibbs, the measure of the mean of the samples so far.
     """
 
     settings: TrainSettings
@@ -59,7 +56,7 @@ class Walk:
 
     @property
     def may_be_pruned(self) -> bool:
-        """Whether its epochs compare with those of other trials; samples do not."""
+        """Whether its epochs can be compared with those of other trials; samples cannot."""
         return self.settings.method == "als"
 
     def epochs(self) -> Iterator[float]:
@@ -80,13 +77,13 @@ class Walk:
             n_epochs = _EPOCHS_OF_A_STAGE
 
     def _start_from(self, epoch: Epoch) -> Any:
-        """Return the handle of a start from an epoch's factors, which stay on the workers."""
+        """Return the handle of a start from an epoch's factors; they stay on the workers."""
         sides = [epoch.sides[side][0] for side in SIDES]
         return self.measure.executor.submit(start_from_sides, *sides, key="start-from-stage")
 
 
 def start_from_sides(users: SolvedSide, items: SolvedSide) -> Start:
-    """Start from sides as they were solved."""
+    """Return a start from solved sides."""
     return partial(_rows_of, {USERS: users.state, ITEMS: items.state})
 
 
@@ -103,7 +100,7 @@ def train_folds(
     n_epochs: int,
     executor: Executor,
 ) -> Iterator[tuple[Epoch, ...]]:
-    """Train all folds side by side; yield an epoch of each."""
+    """Train all folds in parallel; yield an epoch of each."""
     segments = [
         FoldTraining(fold, settings, executor).segment(start, range(1, n_epochs + 1))
         for fold, start in zip(folds, starts, strict=True)

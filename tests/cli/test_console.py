@@ -1,4 +1,5 @@
 import io
+import re
 
 import pandas as pd
 
@@ -62,3 +63,20 @@ def test_a_table():
     shown = its_screen.file.getvalue()
     assert shown.startswith("Recommended")
     assert all(text in shown for text in ("item_id", "4.25", "Seven"))
+
+
+LONG = "https://shop.example.com/catalogue/products/category-7/item-50?variant=blue" * 3
+
+
+def test_ids_are_whole_outside_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    its_screen = console.Screen(file=io.StringIO())
+    its_screen.print(console.table_of(pd.DataFrame({"item_id": [LONG], "score": [4.25]}), "Best"))
+    assert [line for line in its_screen.file.getvalue().splitlines() if f"│ {LONG} │" in line]
+
+
+def test_ids_are_whole_in_a_narrow_terminal():
+    its_screen = console.Screen(file=io.StringIO(), force_terminal=True, width=40)
+    its_screen.print(console.table_of(pd.DataFrame({"item_id": [LONG], "score": [4.25]}), "Best"))
+    cells = re.findall(r"^│ (\S+) +│", its_screen.file.getvalue(), flags=re.MULTILINE)
+    assert "".join(cells) == LONG

@@ -69,7 +69,7 @@ def test_the_reference_solver_agrees_with_the_kernel(trained, monkeypatch):
     kernel = trained("kernel")
     monkeypatch.setenv("DASK_ALS_SOLVER", "reference")
     reference = trained("reference")
-    np.testing.assert_allclose(predictions(kernel), predictions(reference), rtol=1e-6)
+    np.testing.assert_allclose(predictions(kernel), predictions(reference), rtol=1e-9)
     assert predictions(kernel).tobytes() != predictions(reference).tobytes()
 
 

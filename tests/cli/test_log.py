@@ -43,7 +43,7 @@ def lines(text):
 
 def told(log):
     log.say("dashboard http://x/status")
-    log.started("train", "not made yet", ["/o/m"])
+    log.started("train", "no output yet", ["/o/m"])
     with log.preparing() as progress:
         progress("read", 1, 2)
         progress("read", 2, 2)
@@ -79,7 +79,7 @@ def test_lines_for_people():
     told(TextLog(Screen(file=file, width=20)))
     assert file.getvalue().split("\n") == [
         "dashboard http://x/status",
-        "train: not made yet",
+        "train: no output yet",
         "train: replaces /o/m",
         "epoch    2/3  objective -1,234.50  RMSE 0.6124  0.25 s",
         "train: 1.50 s",

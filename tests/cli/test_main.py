@@ -74,7 +74,7 @@ def test_evaluate(tmp_path, source, run):
     run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
     code, out, err = run("evaluate", tmp_path / "m", tmp_path / "d", "-k", 5)
     assert (code, err) == (0, "")
-    for text in ("Errors on", "Lists of 5", "most popular", "rmse_clipped"):
+    for text in ("Errors on", "Ranked lists of 5 items", "most popular", "rmse_clipped"):
         assert text in out
     code, out, _ = run("evaluate", tmp_path / "m", tmp_path / "d", "--relevant-from", 4, "--json")
     assert code == 0
@@ -139,7 +139,9 @@ def test_fold_in(tmp_path, source, run):
     run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
     code, out, _ = run("fold-in", source, tmp_path / "m", "--out", tmp_path / "u")
     assert code == 0
-    assert "40 users, 40 of them known, from 900 ratings; 0 left out" in out
+    assert (
+        "40 users, 40 of them known, from 900 ratings; 0 ratings of unknown items left out" in out
+    )
     code, out, _ = run(
         *("fold-in", source, tmp_path / "m", "--for", "items", "--out", tmp_path / "i", "--json")
     )
@@ -230,7 +232,7 @@ class TestBadInput:
     def test_an_existing_output(self, tmp_path, source, run):
         assert run("prepare", source, tmp_path / "d")[0] == 0
         manifest = (tmp_path / "d" / "manifest.json").read_bytes()
-        complains(run("prepare", source, tmp_path / "d"), "is there already.*--overwrite")
+        complains(run("prepare", source, tmp_path / "d"), "exists already.*--overwrite")
         assert (tmp_path / "d" / "manifest.json").read_bytes() == manifest
         assert run("prepare", source, tmp_path / "d", "--overwrite")[0] == 0
 
@@ -270,7 +272,7 @@ class TestBadInput:
     def test_duplicates_that_are_an_error(self, tmp_path, run):
         source = write_csv(tmp_path / "r.csv", [(1, 7, 3), (1, 7, 4), (2, 7, 1)])
         result = run("prepare", source, tmp_path / "d", "--duplicates", "error")
-        complains(result, "1 ratings are of a pair.*user 1 and item 7")
+        complains(result, "1 ratings repeat a pair.*user 1 and item 7")
         assert not (tmp_path / "d").exists()
 
     def test_an_unknown_option(self, tmp_path, run):
@@ -394,7 +396,7 @@ def test_generate_writes_what_prepare_reads(tmp_path, run):
     options = ["--users", 30, "--items", 40, "--ratings", 500]
     for name in ("g.csv", "parquet"):
         code, out, _ = run("generate", tmp_path / name, *options)
-        assert (code, out) == (0, f"500 ratings are in {tmp_path / name}\n")
+        assert (code, out) == (0, f"wrote 500 ratings to {tmp_path / name}\n")
         code, out, _ = run("prepare", tmp_path / name, tmp_path / f"{name}.dataset")
         assert "500 rows of 30 users" in out
 

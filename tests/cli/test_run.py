@@ -48,7 +48,7 @@ def test_what_it_says(folder):
     code, out, err = run(folder)
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert "prepare: not made yet" in lines
+    assert "prepare: no output yet" in lines
     assert [line for line in lines if line.startswith("epoch    3/3  objective")]
     assert any(line.startswith("prepare: users 40, items ") for line in lines)
     evaluated = [line for line in lines if line.startswith("evaluate: ratings ")]
@@ -121,7 +121,7 @@ def test_after_a_kill_it_goes_on_to_the_same_bits(folder):
     code, out, err = run(folder, *changes)
     assert code == 0
     # One line for each thing that the killed run left.
-    assert all(line.endswith("is removed, which a killed run left") for line in err.splitlines())
+    assert all(line.endswith(", which a killed run had left") for line in err.splitlines())
     assert "prepare: skipped, nothing has changed" in out
     epochs = [int(line[5:].split("/")[0]) for line in out.splitlines() if line.startswith("epoch")]
     assert epochs[0] > 10

@@ -351,7 +351,7 @@ def test_files_that_are_no_certificates(certificates, tmp_path):
         ("tls_key", strangers["tls_key"]),
     ]:
         settings = ClusterSettings(**{**ours, name: str(path)})
-        with pytest.raises(InputError, match="are no certificates"), connected(settings):
+        with pytest.raises(InputError, match="cannot be used"), connected(settings):
             pass
 
 

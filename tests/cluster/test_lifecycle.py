@@ -264,13 +264,16 @@ def certificates(directory, protocol):
     return options
 
 
-@pytest.mark.slow
-def test_no_worker_outlives_a_run_that_is_killed(tmp_path, made):
+@pytest.mark.parametrize(
+    "moment", [pytest.param("training", marks=pytest.mark.slow), "hung"], ids=["running", "stopped"]
+)
+def test_no_worker_outlives_a_run_that_is_killed(tmp_path, made, moment):
     with started(command_for("train", made, tmp_path), tmp_path, tmp_path) as process:
-        wait_for_moment("training", process, tmp_path, tmp_path)
+        wait_for_moment(moment, process, tmp_path, tmp_path)
+        assert len(workers_of(process)) == 2
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while members(process.pid):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -201,7 +201,9 @@ def test_a_command_says_that_a_cluster_is_not_private(tmp_path):
             [*command, "--dashboard", "127.0.0.1:0", option], capture_output=True, text=True
         )
         assert done.returncode == 0
-        assert ("not private: users of this machine can see this" in done.stdout) == told
+        assert (
+            "the cluster is not private: other users of this machine can see it" in done.stdout
+        ) == told
 
 
 def test_one_that_is_not_private_is_as_dask_makes_it():

@@ -421,7 +421,7 @@ def test_workers_then_the_driver_then_the_scheduler(tmp_path, processes, dataset
     kill_at_random(scheduler)
     assert driver.wait(timeout=SOON) == 3
     *left, last = driver.err.read_text().splitlines(keepends=True)
-    assert all(line.endswith("is removed, which a killed run left\n") for line in left)
+    assert all(line.endswith(", which a killed run had left\n") for line in left)
     assert last == (
         f"dask-als: the scheduler at {processes.address} is gone; {how_to_go_on(tmp_path)}"
     )

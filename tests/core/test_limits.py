@@ -22,7 +22,7 @@ from dask_als.core.side import USERS
 from dask_als.data import source
 from dask_als.data.dataset import open_dataset, read_block
 from dask_als.data.prepare import prepare
-from dask_als.data.source import TitleFile
+from dask_als.data.titles import TitleFile
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
@@ -277,7 +277,7 @@ def test_titles_that_inflate_are_not_read(suffix, small_limits, tmp_path):
 
 READ_TITLES = """
 import resource, sys
-from dask_als.data.source import TitleFile, read_titles
+from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

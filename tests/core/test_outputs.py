@@ -59,9 +59,7 @@ def test_a_directory_is_complete_or_not_there(tmp_path, memory):
 def test_what_is_there_stays(tmp_path, memory):
     for path in (str(tmp_path / "a"), memory):
         make(path, 1)
-        with pytest.raises(
-            InputError, match="is there already; choose another or give --overwrite"
-        ):
+        with pytest.raises(InputError, match="exists already; choose another or give --overwrite"):
             make(path, 2)
         with (
             pytest.raises(ValueError, match="no"),
@@ -99,7 +97,7 @@ def test_only_our_own_is_overwritten(tmp_path):
 def test_what_came_meanwhile_stays(tmp_path):
     path = str(tmp_path / "a")
     with (
-        pytest.raises(InputError, match="is there already"),
+        pytest.raises(InputError, match="exists already"),
         outputs.staged_directory(path, DATASET, overwrite=False),
     ):
         make(path, 1)
@@ -216,12 +214,12 @@ def test_what_a_run_killed_between_two_renames_moved_away_is_back_with_the_next(
     )
     assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -9
     assert not os.path.exists(path)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         make(path, 2)
     assert content_of(path) == 1
     assert os.listdir(tmp_path) == ["a"]
     told = [record.getMessage() for record in caplog.records]
-    assert told[0].endswith("/a is back, which a killed run had moved away")
+    assert told[0] == f"restored {path}, which a killed run had moved away"
     assert len(told) == 2
 
 

@@ -291,7 +291,7 @@ def dataset_and_source(tmp_path):
 def test_a_source_in_what_would_be_replaced(dataset_and_source):
     dataset, source = dataset_and_source
     shutil.copy(source, dataset / "raw.csv")
-    with pytest.raises(InputError, match=r"holds .*raw.csv, which is read, so it is not replaced"):
+    with pytest.raises(InputError, match=r"holds the input .*raw.csv, so it is not replaced"):
         prepare(str(dataset / "raw.csv"), str(dataset), SERIAL, overwrite=True)
     assert (dataset / "raw.csv").exists()
     with pytest.raises(InputError, match=r"holds raw.csv, which dask-als did not make"):
@@ -304,7 +304,7 @@ def test_a_source_in_what_would_be_replaced(dataset_and_source):
 
 def test_a_kind_is_replaced_by_its_own_kind_alone(dataset_and_source):
     dataset, source = dataset_and_source
-    with pytest.raises(InputError, match=r"d is what is read, so it is not replaced"):
+    with pytest.raises(InputError, match=r"d is an input, so it is not replaced"):
         train(open_dataset(str(dataset)), str(dataset), small_settings(), SERIAL, overwrite=True)
     model = dataset.parent / "m"
     train(open_dataset(str(dataset)), str(model), small_settings(), SERIAL)
@@ -357,7 +357,7 @@ def test_a_file_is_replaced_by_its_own_kind_alone(tmp_path, kind):
     outputs.replace_text(path, kind, marked(kind))
     for other in FILE_KINDS:
         if other is not kind:
-            with pytest.raises(InputError, match=f"is there and is no {other.name} of dask-als"):
+            with pytest.raises(InputError, match=f"exists and is not a dask-als {other.name}"):
                 outputs.replace_text(path, other, marked(other))
     assert (tmp_path / "f").read_text() == marked(kind)
     (tmp_path / "link").symlink_to(path)
@@ -397,7 +397,7 @@ def test_the_demo_leaves_another_file_alone(tmp_path):
     _write_once(path, table)
     _write_once(path, table)
     path.write_text("mine")
-    with pytest.raises(InputError, match=r"ratings.csv is there already"):
+    with pytest.raises(InputError, match=r"ratings.csv exists already"):
         _write_once(path, table)
     assert path.read_text() == "mine"
 
@@ -408,7 +408,7 @@ def test_evaluation_of_others_is_told_before_any_step(tmp_path):
     (tmp_path / "o" / "evaluation.json").write_text('{"mine": 1}')
     its = job(str(tmp_path), str(source))
     with (
-        pytest.raises(InputError, match=r"evaluation.json is there and is no evaluation"),
+        pytest.raises(InputError, match=r"evaluation.json exists and is not a dask-als evaluation"),
         recorded(its) as result,
     ):
         run_job(its, SERIAL, result)

@@ -106,8 +106,8 @@ def test_a_manifest_comes_back(tmp_path):
         (lambda m: m.pop("a"), "was changed after it was written"),
         (lambda m: m.update(more=1), "was changed after it was written"),
         (lambda m: m.pop("checksum"), "was changed after it was written"),
-        (lambda m: m.update(format_version=4), "is of format version 4, this release reads 3"),
-        (lambda m: m.clear(), "is of format version None, this release reads 3"),
+        (lambda m: m.update(format_version=4), "has format version 4, and this release reads 3"),
+        (lambda m: m.clear(), "has format version None, and this release reads 3"),
     ],
 )
 def test_a_manifest_that_was_edited(tmp_path, change, message):

@@ -1,4 +1,5 @@
 import datetime
+import uuid
 from decimal import Decimal
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dask_als.core.side import USERS
 from dask_als.data.clean import REJECTED_SCHEMA, clean
-from dask_als.data.source import Raw
+from dask_als.data.text_chunks import Raw
 from dask_als.errors import InputError
+from dask_als.settings.data import Columns
 
 NO_USER, NO_ITEM = (f"{word} id is missing or unreadable" for word in ("user", "item"))
 NO_TIME = "time is missing or unreadable"
@@ -17,13 +20,15 @@ NOT_FINITE, NO_RATING = "rating is not a finite number", "rating is missing"
 INTEGERS = [getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)]
 
 
-def cleaned(*, is_text=False, malformed=(), id_types=None, **columns):
+def cleaned(
+    *, is_text=False, malformed=(), id_types=None, settings=Columns(), needs_time=True, **columns
+):
     """Clean a block of columns; those that are not given are fine."""
     columns = {word: pa.array(values) for word, values in columns.items()}
     n = len(next(iter(columns.values())))
     fine = {"user": pa.array([1] * n), "item": pa.array([2] * n), "rating": pa.array([3.5] * n)}
     raw = Raw(pa.table({**fine, **columns}), list(malformed), is_text)
-    return clean(raw, "some/file", id_types or {})
+    return clean(raw, "some/file", id_types or {}, settings, needs_time=needs_time)
 
 
 def of_csv(word, values, **options):
@@ -53,7 +58,10 @@ def test_rows_that_are_fine():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (["7", "-5", "007", "0"], [7, -5, 7, 0]),
+        (["7", "-5", "0"], [7, -5, 0]),
+        (["7", "007", "07"], ["7", "007", "07"]),
+        (["0", "-0"], ["0", "-0"]),
+        ([" 7", "x ", " y"], [" 7", "x ", " y"]),
         (["1.0", "2", "3."], [1, 2, 3]),
         ([" 7\t", "\u00a08"], [7, 8]),
         ([str(2**63 - 1), str(-(2**63))], [2**63 - 1, -(2**63)]),
@@ -81,7 +89,7 @@ def test_text_in_parquet_stays_text(kind):
         if kind == pa.binary()
         else (values.cast(kind))
     )
-    assert cleaned(user=values).usable["user"].to_pylist() == ["007", "8"]
+    assert cleaned(user=values).usable["user"].to_pylist() == ["007", " 8 "]
 
 
 @pytest.mark.parametrize("kind", INTEGERS)
@@ -142,11 +150,11 @@ def test_a_rejected_row_does_not_make_text_of_ids():
     ],
 )
 def test_ids_of_a_type_that_is_wanted(values, wanted, expected):
-    assert of_csv("user", values, id_types={"user": wanted}) == (expected, [])
+    assert of_csv("user", values, id_types={USERS: wanted}) == (expected, [])
 
 
 def test_whole_numbers_become_text_where_it_is_wanted():
-    assert cleaned(user=[7], id_types={"user": pa.string()}).usable["user"].to_pylist() == ["7"]
+    assert cleaned(user=[7], id_types={USERS: pa.string()}).usable["user"].to_pylist() == ["7"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +163,7 @@ def test_whole_numbers_become_text_where_it_is_wanted():
         (["1", "-2.5", "+1.5", "1e-2", ".5", "5."], [1, -2.5, 1.5, 0.01, 0.5, 5], []),
         (["1e400", "-1e400", "1e39", "1"], [1], [(row, NOT_FINITE) for row in (0, 1, 2)]),
         (["nan", "inf", "-Infinity", "1"], [1], [(row, NOT_FINITE) for row in (0, 1, 2)]),
-        (["good", "1_0", "1,5", "0x1", "٣", "1"], [1], [(r, NOT_FINITE) for r in range(5)]),
+        (["good", "1_0", "1,5,2", "0x1", "٣", "1"], [1], [(r, NOT_FINITE) for r in range(5)]),
         (["1", None, " ", " 2 "], [1, 2], [(1, NO_RATING), (2, NOT_FINITE)]),
         (["1e-400", "-0"], [0, 0], []),
     ],
@@ -266,3 +274,78 @@ def test_rejected_rows_are_shown_as_they_were():
         ],
     }
     assert result.usable["user"].to_pylist() == [1]
+
+
+NO_NUMBER = "user id is no whole number"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "rejected"),
+    [
+        (["007", " 8", "9.0"], [7, 8, 9], []),
+        (["7", "x", "1.5"], [7], [(1, NO_NUMBER), (2, NO_NUMBER)]),
+        ([str(2**64 - 1), "7"], [2**64 - 1, 7], []),
+        ([str(2**64), "7", "1" + "0" * 30], [7], [(0, NO_NUMBER), (2, NO_NUMBER)]),
+    ],
+)
+def test_ids_that_must_be_numbers(values, expected, rejected):
+    assert of_csv("user", values, settings=Columns(id_type="int")) == (expected, rejected)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pa.array([Decimal(7), Decimal(-5)], pa.decimal128(38, 0)), [7, -5]),
+        (pa.array([Decimal("7.00")], pa.decimal128(10, 2)), [7]),
+        (pa.array([Decimal(2**64 - 1)], pa.decimal128(38, 0)), [2**64 - 1]),
+        (pa.array([Decimal(2**70), Decimal(7)], pa.decimal256(60, 0)), [str(2**70), "7"]),
+        (
+            pa.array([uuid.UUID(int=7).bytes, uuid.UUID(int=2**128 - 5).bytes], pa.uuid()),
+            [str(uuid.UUID(int=7)), str(uuid.UUID(int=2**128 - 5))],
+        ),
+        (pa.array([b"abcd"], pa.binary(4)), ["abcd"]),
+    ],
+)
+def test_ids_of_databases(values, expected):
+    assert told_apart(cleaned(user=values), "user") == (expected, [])
+
+
+def test_databases_ids_that_are_missing():
+    uuids = pa.array([None, uuid.UUID(int=1).bytes], pa.uuid())
+    assert told_apart(cleaned(user=uuids), "user") == ([str(uuid.UUID(int=1))], [(0, NO_USER)])
+    decimals = pa.array([None, Decimal("1.5"), Decimal(2)], pa.decimal128(10, 1))
+    assert told_apart(cleaned(user=decimals), "user") == ([2], [(0, NO_USER), (1, NO_USER)])
+
+
+def test_a_decimal_comma():
+    comma = Columns(decimal=",")
+    found = of_csv("rating", ["3,5", "4", "1.000", "-0,5"], settings=comma)
+    assert found == ([3.5, 4, -0.5], [(2, NOT_FINITE)])
+    with pytest.raises(InputError, match=r"some/file has the rating '3,5': give --decimal ,"):
+        of_csv("rating", ["4", "3,5"])
+
+
+SECOND = 1e6
+
+
+@pytest.mark.parametrize(
+    ("time_format", "values", "expected"),
+    [
+        ("seconds", ["10", "1.5"], [10 * SECOND, 1.5 * SECOND]),
+        ("milliseconds", ["10000", "1500"], [10 * SECOND, 1.5 * SECOND]),
+        ("iso", ["1970-01-01T00:00:01Z", "19700101"], [SECOND, 0]),
+        ("dd/mm/yyyy", ["02/01/1970", "03/01/1970"], [86_400 * SECOND, 172_800 * SECOND]),
+        ("mm/dd/yyyy hh:mm", ["01/02/1970 00:01"], [86_460 * SECOND]),
+        ("%d.%m.%Y %H:%M:%S", ["01.01.1970 00:00:02"], [2 * SECOND]),
+    ],
+)
+def test_times_of_a_format(time_format, values, expected):
+    settings = Columns(time_format=time_format)
+    usable, rejected = of_csv("time", [*values, "no"], settings=settings)
+    assert (usable, rejected) == (expected, [(len(values), NO_TIME)])
+
+
+def test_a_time_that_is_not_needed_rejects_nothing():
+    result = cleaned(time=pa.array(["2024-01-01", "24/12/2023", None]), needs_time=False)
+    assert result.usable["time"].to_pylist()[1:] == [-np.inf, -np.inf]
+    assert (result.n_untimed, result.rejected.num_rows) == (2, 0)

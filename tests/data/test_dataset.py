@@ -140,7 +140,7 @@ def test_an_edited_manifest(made):
 def test_another_format_version(made):
     path = Path(made.path, "manifest.json")
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(InputError, match="is of format version 99, this release reads 1"):
+    with pytest.raises(InputError, match="has format version 99, and this release reads 1"):
         open_dataset(made.path)
 
 
@@ -269,9 +269,9 @@ def with_column(name, change):
          "not all within range"),
         (with_column("item", lambda v: [pa.array([-1, *v[1:]], pa.int32())]),
          "not all within range"),
-        (with_column("user", lambda v: [pa.array(v + 1)]), "is not the partition it should be"),
-        (with_column("user", lambda v: [pa.array(v - 1)]), "is not the partition it should be"),
-        (with_column("user", lambda v: [pa.array(v[::-1])]), "is not the partition it should be"),
+        (with_column("user", lambda v: [pa.array(v + 1)]), "is not the expected partition"),
+        (with_column("user", lambda v: [pa.array(v - 1)]), "is not the expected partition"),
+        (with_column("user", lambda v: [pa.array(v[::-1])]), "is not the expected partition"),
     ],
 )  # fmt: skip
 def test_a_part_that_kernels_must_not_see(made, change, message):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
-from dask_als.data import prepare_tasks, source
+from dask_als.data import prepare_tasks, source, text_chunks
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, JobError
@@ -178,7 +178,7 @@ def test_any_source_in_any_shape(
 
     order.shuffle(records)
     files = write_source(tmp / "other", records, kind=kinds[1], n_files=n_files)
-    with patch.object(source, "_BLOCK_BYTES", n_bytes):
+    with patch.object(text_chunks, "BLOCK_BYTES", n_bytes):
         other = made(tmp / "other", "other-dataset", partitions=partitions, **options)
     check(other, oracle.expected(files, **options), held_out=held_out)
     assert same_content(dataset, other)
@@ -254,7 +254,7 @@ def plain(tmp_path):
 
 
 def test_on_a_cluster_as_in_this_process(plain, client, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 2000)
     options = {"test_fraction": 0.2, "duplicates": "mean"}
     serial = made(plain, **options)
     distributed = made(plain, "distributed", DaskExecutor(client), partitions=5, **options)
@@ -292,7 +292,7 @@ def test_without_a_split_nothing_is_held_out(plain):
 
 
 def test_the_last_in_the_source_wins_without_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 30)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 30)
     (tmp_path / "source").mkdir()
     for number in (2, 10):
         records = [("1", "1", str(number)), *[("2", str(n), "1") for n in range(9)]]
@@ -357,13 +357,13 @@ def test_partitions(plain):
 
 
 def test_ids_that_are_words_in_one_block_are_words_in_all(tmp_path, monkeypatch):
-    """Whatever the other blocks look like: 007 and 7 are two users then, or else one."""
-    records = [("007", "1", "1", "1"), ("7", "1", "2", "2")]
+    """Whatever the other blocks look like: 7.0 and 7 are two users then, or else one."""
+    records = [("7.0", "1", "1", "1"), ("7", "1", "2", "2")]
     for kind, n_bytes in itertools.product(["csv", "csv.gz"], [10, 10**6]):
-        monkeypatch.setattr(source, "_BLOCK_BYTES", n_bytes)
+        monkeypatch.setattr(text_chunks, "BLOCK_BYTES", n_bytes)
         name = f"{kind}-{n_bytes}"
         write_source(tmp_path / name, [*records, ("x", "1", "3", "3")], kind=kind)
-        assert oracle.written(made(tmp_path / name, f"{name}-a").path).users == ["007", "7", "x"]
+        assert oracle.written(made(tmp_path / name, f"{name}-a").path).users == ["7", "7.0", "x"]
         write_source(tmp_path / name, [*records, ("", "1", "3", "3")], kind=kind)
         assert oracle.written(made(tmp_path / name, f"{name}-b").path).users == [7]
 
@@ -396,7 +396,7 @@ def test_csv_and_parquet_together(tmp_path):
 
 
 def test_rejected_rows_are_numbered_as_in_their_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 40)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 40)
     folder = tmp_path / "source"
     folder.mkdir()
     good = "1,2,3,4\r\n" * 20
@@ -419,7 +419,7 @@ def test_rejected_rows_are_numbered_as_in_their_files(tmp_path, monkeypatch):
 
 
 def test_hostile_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 100)
     (tmp_path / "x.csv").write_bytes(
         b"\xef\xbb\xbfuserId,movieId,rating,timestamp\r\n"
         b"1,2,3,4\n1,\xff\xfe,3,4\r\n\xff,3\n\0,2,3,4\n"
@@ -564,7 +564,7 @@ def test_titles_of_items_that_are_words(tmp_path):
 def test_an_output_that_is_there(plain, tmp_path):
     first = made(plain)
     before = Path(first.path, "manifest.json").read_bytes()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         made(plain, partitions=3)
     with pytest.raises(InputError, match="no column 'u'"):
         prepare(str(plain), first.path, SERIAL, columns=Columns(user="u"), overwrite=True)
@@ -600,7 +600,7 @@ class Failing:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("on_a_cluster", [False, True])
 def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_cluster):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 2000)
     monkeypatch.setattr(prepare_tasks, stage, Failing(stage))
     executor = DaskExecutor(client) if on_a_cluster else SERIAL
     with pytest.raises(ZeroDivisionError, match="on purpose"):
@@ -660,9 +660,9 @@ def changes_a_rating(columns):
 @pytest.mark.parametrize(
     ("stage", "change", "message"),
     [
-        ("to-users", loses_a_rating, "ratings were written in all, 3,000 were read"),
+        ("to-users", loses_a_rating, "ratings were written in total, 3,000 were read"),
         ("to-items", loses_a_rating, "ratings were written by item"),
-        ("to-items", changes_a_rating, "by user and by item are not the same"),
+        ("to-items", changes_a_rating, "by user and by item differ"),
     ],
 )
 def test_what_is_written_is_checked(plain, monkeypatch, stage, change, message):

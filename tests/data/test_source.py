@@ -11,15 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_als.core import storage
-from dask_als.data import source
-from dask_als.data.source import (
-    TitleFile,
-    check_titles,
-    listed,
-    open_source,
-    read_blocks,
-    read_titles,
-)
+from dask_als.data import csv_text, source, text_chunks
+from dask_als.data.source import open_source, read_blocks
+from dask_als.data.source_files import listed
+from dask_als.data.titles import TitleFile, check_titles, read_titles
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
 
@@ -93,14 +88,17 @@ def test_blocks_of_any_size_hold_the_same_records(
         return not isinstance(value, bytes) or re.fullmatch(rb"[0-9.]+", value)
 
     whole = read(path)[1]
-    with patch.object(source, "_BLOCK_BYTES", n_bytes), patch.object(source, "_SCAN_BYTES", 3):
+    with (
+        patch.object(text_chunks, "BLOCK_BYTES", n_bytes),
+        patch.object(text_chunks, "_SCAN_BYTES", 3),
+    ):
         assert texts(read(path)[1]) == texts(whole)
     assert len(whole) == sum(line != b"" for line in lines)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".zip"])
 def test_small_blocks_are_many(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 64)
     path = packed(tmp_path / f"x{suffix}", csv_of(*range(100)))
     columns, rows, n_blocks = read(path)
     assert columns == ("userId", "movieId", "rating")
@@ -109,7 +107,7 @@ def test_small_blocks_are_many(tmp_path, suffix, monkeypatch):
 
 
 def test_a_block_holds_about_its_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 1000)
     path = packed(tmp_path / "x.csv", csv_of(*range(1000)))
     sizes = [chunk.stop - chunk.start for chunk in open_source(str(path)).chunks]
     assert max(sizes) <= 1000
@@ -118,12 +116,15 @@ def test_a_block_holds_about_its_bytes(tmp_path, monkeypatch):
 
 def test_a_file_is_not_read_twice_for_its_range(tmp_path, monkeypatch):
     """Each range reads its own lines; together they read the file about once."""
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 1000)
     path = packed(tmp_path / "x.csv", csv_of(*range(1000)))
     lengths = []
-    monkeypatch.setattr(
-        source.csv_text, "parse", lambda text, *_: (lengths.append(len(text)) or pa.table({}), [])
-    )
+
+    def parse(text, *_, stop, **options):
+        lengths.append(len(text))
+        return csv_text.Parsed(pa.table({}), [], stop)
+
+    monkeypatch.setattr(csv_text, "parse", parse)
     read(path)
     assert sum(lengths) == path.stat().st_size - len(HEADER)
 
@@ -135,9 +136,9 @@ def test_header_only(tmp_path):
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_LONGEST_LINE_BYTES", 1000)
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 100)
-    monkeypatch.setattr(source, "_SCAN_BYTES", 100)
+    monkeypatch.setattr(text_chunks, "_LONGEST_LINE_BYTES", 1000)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(text_chunks, "_SCAN_BYTES", 100)
     for suffix in (".csv", ".csv.gz", ".zip"):
         path = packed(tmp_path / f"a{suffix}", csv_of(1, 2) + b"7" * 2000)
         with pytest.raises(InputError, match=r"a\S+ has a line of more than 1,000 bytes"):
@@ -287,12 +288,11 @@ def test_on_other_file_systems():
     ("name", "content", "message"),
     [
         (None, None, "there is no file or folder at"),
-        ("x.txt", csv_of(1), "x.txt is no .csv, .tsv, .gz, .zip or .parquet file"),
         ("x.csv", b"", "x.csv is empty"),
         ("x.csv.gz", csv_of(1), "x.csv.gz cannot be read: Not a gzipped file"),
         ("x.zip", b"PK\x03\x04 no", "x.zip cannot be read: File is not a zip file"),
         ("x.parquet", csv_of(1), "x.parquet cannot be read: Parquet magic bytes not found"),
-        ("x.parquet", b"", "x.parquet cannot be read: Parquet file size is 0 bytes"),
+        ("x.parquet", b"", "x.parquet is empty"),
         ("x.csv", b"PAR1" + bytes(100), "x.csv is not CSV text in UTF-8"),
     ],
 )
@@ -307,9 +307,11 @@ def test_files_that_cannot_be_read(tmp_path, name, content, message):
 def test_folders_and_archives_without_ratings(tmp_path):
     (tmp_path / "README.txt").write_bytes(b"no")
     for path in (tmp_path, tmp_path / "*.csv"):
-        with pytest.raises(InputError, match=r"holds no \.csv"):
+        with pytest.raises(InputError, match="holds no file of text or Parquet"):
             open_source(str(path))
-    with pytest.raises(InputError, match=r"one CSV file, or one named ratings.csv; it holds none"):
+    with pytest.raises(
+        InputError, match="one file of text, or one named ratings.csv; it holds none"
+    ):
         open_source(str(zip_of(tmp_path / "a.zip", {"readme": "no"})))
     with pytest.raises(InputError, match=r"it holds a.csv, b.csv"):
         open_source(str(zip_of(tmp_path / "b.zip", {"a.csv": "no", "b.csv": "no"})))
@@ -420,7 +422,7 @@ def test_a_long_list_of_names_is_cut():
 
 def test_blocks_of_a_stream_are_read_one_by_one(tmp_path, monkeypatch):
     """A compressed file is never in memory as a whole."""
-    monkeypatch.setattr(source, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 100)
     path = packed(tmp_path / "x.csv.gz", csv_of(*range(1000)))
     (chunk,) = open_source(str(path)).chunks
     assert next(read_blocks(chunk, COLUMNS, frozenset())).n_rows < 20

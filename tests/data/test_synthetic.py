@@ -213,7 +213,7 @@ def test_parquet_folder_and_csv_hold_the_same_ratings(small_chunks, tmp_path):
 @pytest.mark.parametrize("name", ["ratings", "ratings.csv"])
 def test_existing_path_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         write_ratings(TINY, tmp_path / name)
     assert (tmp_path / name).read_text() == "mine"
 

@@ -61,8 +61,8 @@ def test_changes():
 @pytest.mark.parametrize(
     ("change", "mistake"),
     [
-        ("train.rank", "--set train.rank cannot be understood"),
-        ("output.x=1", "--set output.x: output is no table"),
+        ("train.rank", "--set train.rank is not KEY=VALUE"),
+        ("output.x=1", "--set output.x: output is a value, not a table"),
         ("train.ranks=3", "train.ranks is not known; the nearest is train.rank"),
         ("train.rank=0", r"\[train\] rank is 0; it must be a whole number"),
         ("recommend.k=0", r"\[recommend\] k is 0"),
@@ -70,7 +70,7 @@ def test_changes():
         ("checkpoint.every=0", r"\[checkpoint\] checkpoint-every is 0"),
         ("cluster.local.workers=0", r"\[cluster.local\] workers is 0"),
         ("cluster.kubernetes.threads=0", r"\[cluster.kubernetes\] threads is 0"),
-        ("name=My Job", "name is 'My Job'; it must be at most 40 small letters"),
+        ("name=My Job", "name is 'My Job'; it must be at most 40 lower-case letters"),
         ("output=''", "output is empty"),
         ('steps=["train", "prepare"]', "steps are train, prepare; .* in this order"),
         ("steps=[]", "steps are none"),
@@ -91,7 +91,7 @@ def test_a_file(tmp_path):
     path.write_text(SMALLEST.removeprefix('name = "a"\n'))
     assert read_job(str(path)).name == "small"
     path.write_text("a = ]")
-    with pytest.raises(InputError, match=r"small\.toml: not TOML: .*line 1"):
+    with pytest.raises(InputError, match=r"small\.toml: it is not valid TOML: .*line 1"):
         read_job(str(path))
     path.write_bytes(b"\xff")
     with pytest.raises(InputError, match="is not text in UTF-8"):

@@ -61,7 +61,7 @@ CUT = json.dumps({"status": "succeeded", "steps": ["long"] * 1000})[-4096:]
         (runner(ended(1, "a\nlast line\n"), phase="Failed"), "Failed", 1, "last line"),
         (runner(ended(137, reason="OOMKilled"), phase="Failed"), "Failed", 137, "OOMKilled"),
         (runner(ended(137), phase="Failed", leaving=True), "Lost", None, "deleted"),
-        (runner(ended(143), phase="Failed"), "Lost", None, "taken away"),
+        (runner(ended(143), phase="Failed"), "Lost", None, "evicted"),
         (runner({"running": {}}, leaving=True), "Lost", None, "deleted"),
         (runner(ended(0, WELL), phase="Succeeded", leaving=True), "Succeeded", 0, ""),
         (runner(phase="Failed", reason="Evicted", message="low disk"), "Lost", None, "low disk"),

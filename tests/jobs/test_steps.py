@@ -183,11 +183,11 @@ def test_other_partitions_are_other_files_of_the_same_ratings(job):
 def test_what_somebody_else_made_is_made_again(job, undisturbed):
     run(job)
     train(open_dataset(job.dataset), job.model, small_settings(epochs=1), SERIAL, overwrite=True)
-    assert reasons(run(job))["train"] == "what is there was made by something else"
+    assert reasons(run(job))["train"] == "the output was not made by a job"
     assert content(job.model) == undisturbed
     with open(f"{job.model}/model.json", "a") as file:
         file.write("\n")
-    assert reasons(run(job))["train"] == "what is there was changed since"
+    assert reasons(run(job))["train"] == "the output was changed after the last run"
     with open(f"{job.model}/step.json", "w") as file:
         file.write("[]")
     with pytest.raises(InputError, match=r"holds step.json, which dask-als did not make"):
@@ -311,6 +311,6 @@ def test_a_foreign_file_in_place_of_the_note_of_recommendations(job):
     note = Path(f"{job.recommendations}.step.json")
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text("precious")
-    with pytest.raises(InputError, match="is there and is no step note"):
+    with pytest.raises(InputError, match="exists and is not a dask-als step note"):
         run(job)
     assert note.read_text() == "precious"

@@ -83,7 +83,7 @@ def test_paths(tmp_path):
     path = tmp_path / "t.toml"
     check_job_path(str(path), overwrite=False)
     path.write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         check_job_path(str(path), overwrite=False)
     with pytest.raises(InputError, match="no tuned job of dask-als"):
         check_job_path(str(path), overwrite=True)

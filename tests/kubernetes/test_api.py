@@ -54,12 +54,12 @@ def test_what_passes_is_asked_again(soon):
 
 @pytest.mark.parametrize("code", [400, 403, 404, 422])
 def test_what_is_refused_is_told(soon, code):
-    with pytest.raises(InputError, match="Kubernetes refused it: said no"):
+    with pytest.raises(InputError, match="Kubernetes refused the request: said no"):
         ask(answering(refused(code)))
 
 
 def test_patience_ends(soon, monkeypatch):
-    monkeypatch.setattr(api, "_SECONDS_OF_PATIENCE", 0.05)
+    monkeypatch.setattr(api, "_SECONDS_OF_RETRIES", 0.05)
     with pytest.raises(JobError, match="Kubernetes does not answer: said no"):
         ask(answering(*[refused(500)] * 100))
 
@@ -75,7 +75,7 @@ class Namespace:
 
     def create(self, manifest, api):
         if manifest["kind"] == self._refuses:
-            raise InputError("Kubernetes refused it")
+            raise InputError("Kubernetes refused the request")
         self.kinds.append(manifest["kind"])
         if manifest["kind"] == "Secret":
             self.secret = manifest
@@ -117,6 +117,6 @@ def test_of_a_job_that_is_refused_nothing_is_left(kind, monkeypatch):
     namespace = Namespace(monkeypatch, refuses=kind)
     deleted = []
     monkeypatch.setattr(operator.Jobs, "delete", lambda jobs, job_id: deleted.append(job_id))
-    with pytest.raises(InputError, match="Kubernetes refused it"):
+    with pytest.raises(InputError, match="Kubernetes refused the request"):
         operator.Jobs("n").submit("films-1", JOB)
     assert (deleted, kind in namespace.kinds) == (["films-1"], False)

@@ -247,8 +247,8 @@ def test_a_url_with_a_password_is_a_credential():
 @pytest.mark.parametrize(
     ("wrong", "mistake"),
     [
-        ({"secrets": {"A B": "hush"}}, "the secret 'A B' can be no environment variable"),
-        ({"secrets": {"A": "hush\0"}}, "the secret 'A' can be no environment variable"),
+        ({"secrets": {"A B": "hush"}}, "the secret 'A B' cannot be an environment variable"),
+        ({"secrets": {"A": "hush\0"}}, "the secret 'A' cannot be an environment variable"),
         ({"secrets": {"A": "hush"}, "environment": {"A": "b"}}, "A is both in environment"),
         ({"secret_names": ("Aws",)}, "secret-names is 'Aws'"),
     ],

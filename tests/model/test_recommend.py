@@ -160,7 +160,7 @@ def test_what_is_written_says_how_it_came_about(data, tmp_path):
     about = read_manifest(str(tmp_path / "out"))
     assert about.settings["k"] == 3
     assert about.rows == 50
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         recommend(model, dataset, str(tmp_path / "out"), SERIAL, RecommendSettings(k=3))
 
 

@@ -82,7 +82,7 @@ def test_it_turns_to_a_new_training_and_stays_at_the_end_of_the_last():
 def test_without_a_training():
     roots, update = page({})
     update()
-    assert roots["summary"].text == "Nothing is trained now."
+    assert roots["summary"].text == "No training is running."
 
 
 def test_many_epochs_are_thinned_out_but_for_the_last():

@@ -433,7 +433,7 @@ def test_plan_prints_a_table_or_json(tmp_path, source):
     options = ["--rank", 4, "--workers", 2, "--threads", 1, "--memory", "1GiB"]
     ended = dask_als("plan", dataset, *options)
     assert ended.returncode == 0, ended.stderr
-    for words in ("a worker at its peak", "1.0 GiB", "tasks an epoch", "seconds in all"):
+    for words in ("peak of a worker", "1.0 GiB", "tasks per epoch", "seconds in total"):
         assert words in ended.stdout
     value = json.loads(dask_als("plan", dataset, *options, "--json").stdout)
     assert value["shape"] == {"workers": 2, "threads": 1, "memory": 1 << 30}

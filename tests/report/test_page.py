@@ -87,7 +87,7 @@ def test_without_the_dataset_the_plots_that_need_ratings_are_left_out(model):
     loaded.dataset = None
     page = report(loaded, None, name="mine")
     assert headings(page) == [heading for heading in HEADINGS if heading not in NEED_RATINGS]
-    assert "the dataset that this model was trained on is not there" in page
+    assert "the dataset that this model was trained on does not exist any more" in page
 
 
 def test_a_model_of_implicit_feedback_has_no_errors_of_ratings(model, tmp_path):

@@ -16,9 +16,7 @@ def test_values_come_from_the_file_or_from_the_environment():
 
 
 def test_a_variable_that_is_not_there_is_named():
-    with pytest.raises(
-        InputError, match=r"secret B is taken from .* variable NOWHERE, which is not"
-    ):
+    with pytest.raises(InputError, match=r"secret B refers to .* variable NOWHERE, which is not"):
         resolved({"A": "hush", "B": "${NOWHERE}"}, {})
 
 

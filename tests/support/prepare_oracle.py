@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-WHOLE = re.compile(r"(-?[0-9]+)(\.0*)?")
+WHOLE = re.compile(r"\s*(0|-?[1-9][0-9]*)(\.0*)?\s*")
 
 
 @dataclass
@@ -41,6 +41,8 @@ def expected(files, *, duplicates="last", test_fraction=0.0, split=None, has_tim
             user, item = (text(value) for value in record[:2])
             rating = float32(number(record[2]))
             time = moment(record[3]) if has_time else 0.0
+            if time is None and split != "latest":
+                time = -math.inf
             if None in (user, item, rating, time):
                 result.rejected.append((name, row))
             else:
@@ -75,7 +77,7 @@ def in_order(ids):
 
 
 def text(value):
-    return None if value is None else value.strip() or None
+    return value if value is not None and value.strip() else None
 
 
 def number(value):

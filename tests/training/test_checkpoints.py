@@ -193,7 +193,7 @@ def test_another_directory_named_like_a_checkpoint_is_refused(dataset, tmp_path)
 def test_a_checkpoint_that_is_the_initial_model_is_not_removed(dataset, tmp_path):
     interrupted(dataset, tmp_path, at=5, every=2)
     first = complete_checkpoints(str(tmp_path / "c"))[-1]
-    with pytest.raises(InputError, match="epoch-00004 is what is read, so it is not replaced"):
+    with pytest.raises(InputError, match="epoch-00004 is an input, so it is not replaced"):
         train(
             dataset,
             str(tmp_path / "m"),

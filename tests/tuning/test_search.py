@@ -215,7 +215,7 @@ def test_a_job_that_is_there_is_kept(dataset, tmp_path, capsys):
     path = tmp_path / "t.toml"
     path.write_text("mine")
     refused(["tune", dataset.path, str(path)])
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert path.read_text() == "mine"
 
 

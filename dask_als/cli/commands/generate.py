@@ -14,13 +14,17 @@ from dask_als.cli.commands.saying import say
 
 @click.command()
 @click.argument("output")
-@click.option("--users", default=610, help="Users.")
-@click.option("--items", default=9_724, help="Items.")
-@click.option("--ratings", default=100_836, help="Ratings.")
-@click.option("--like", type=click.Choice(["ml-latest-small", "ml-25m"]), help="Take its counts.")
-@click.option("--rank", default=8, help="Length of the true factors.")
-@click.option("--noise", default=0.7, help="Standard deviation of what factors do not explain.")
-@click.option("--seed", default=0, help="Seed of all that is random.")
+@click.option("--users", default=610, help="Number of users.")
+@click.option("--items", default=9_724, help="Number of items.")
+@click.option("--ratings", default=100_836, help="Number of ratings.")
+@click.option(
+    "--like",
+    type=click.Choice(["ml-latest-small", "ml-25m"]),
+    help="Use the counts of this dataset.",
+)
+@click.option("--rank", default=8, help="Rank of the true factors.")
+@click.option("--noise", default=0.7, help="Standard deviation of the noise.")
+@click.option("--seed", default=0, help="Seed of all random numbers.")
 @json_option
 @debug_option
 def generate(
@@ -52,4 +56,4 @@ def generate(
     if as_json:
         click.echo(json.dumps({"output": output, **dataclasses.asdict(settings)}, indent=2))
         return
-    say(f"{settings.n_ratings:,} ratings are in {output}")
+    say(f"wrote {settings.n_ratings:,} ratings to {output}")

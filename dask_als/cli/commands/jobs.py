@@ -1,4 +1,4 @@
-"""What the commands about jobs on Kubernetes share."""
+"""Options and output that the commands for jobs on Kubernetes share."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 _RESUMPTIONS = 3
 
 namespace_option = click.option(
-    "--namespace", default=KubernetesSize().namespace, help="Where the jobs are."
+    "--namespace", default=KubernetesSize().namespace, help="Kubernetes namespace of the jobs."
 )
 job_argument = together(click.argument("job_id", metavar="JOB_ID"), namespace_option)
 
 
 def jobs_in(namespace: str) -> Jobs:
-    """Return the jobs in a namespace of the cluster that KUBECONFIG names."""
+    """Return the jobs in a namespace of the cluster that KUBECONFIG selects."""
     try:
         from dask_als.jobs.kubernetes import Jobs
     except ImportError:
@@ -34,9 +34,9 @@ def jobs_in(namespace: str) -> Jobs:
 
 
 def waited_for(jobs: Jobs, job_id: str, *, as_json: bool = False) -> JobStatus:
-    """Show a job's log until it ends, resume it if its runner is lost, and return its end.
+    """Print the log of a job until it ends, resume it if its runner is lost, return its status.
 
-    With JSON for the output, the log goes to standard error.
+    With JSON output, the log goes to standard error.
     """
     from dask_als.jobs.kubernetes_status import JobState
 
@@ -47,13 +47,13 @@ def waited_for(jobs: Jobs, job_id: str, *, as_json: bool = False) -> JobStatus:
         status = jobs.status(job_id)
         if status.state is not JobState.LOST or resumptions == _RESUMPTIONS:
             break
-        say(f"{job_id}: {status.message}; it is started again", err=True)
+        say(f"{job_id}: {status.message}; resuming", err=True)
         jobs.resume(job_id)
     return status
 
 
 class _Waiting:
-    """Says why a job waits, once for each reason."""
+    """Prints why a job waits, once for each reason."""
 
     def __init__(self) -> None:
         self._said = ""
@@ -66,27 +66,27 @@ class _Waiting:
             say(f"{status.job_id} waits: {status.message}", err=True)
 
 
-def said(status: JobStatus) -> str:
-    """Return a status in words."""
-    words = [f"{status.job_id}  {status.state}  attempt {status.attempt}"]
+def described_status(status: JobStatus) -> str:
+    """Return a status as lines of text."""
+    lines = [f"{status.job_id}  {status.state}  attempt {status.attempt}"]
     if status.workers:
-        words.append(f"workers   {status.workers} ready")
+        lines.append(f"workers   {status.workers} ready")
     if status.exit_code is not None:
-        words.append(f"exit code {status.exit_code}")
+        lines.append(f"exit code {status.exit_code}")
     if status.message:
-        words.append(status.message)
+        lines.append(status.message)
     for step in (status.result or {}).get("steps", []):
-        words.append(f"{step['step']:9} {step['status']:8} {step['seconds']:.2f} s  {step['path']}")
-    return "\n".join(words)
+        lines.append(f"{step['step']:9} {step['status']:8} {step['seconds']:.2f} s  {step['path']}")
+    return "\n".join(lines)
 
 
-def tell(status: JobStatus, *, as_json: bool) -> None:
-    """Print a status, in words or as JSON."""
-    say(json.dumps(status.to_json(), indent=2) if as_json else said(status))
+def print_status(status: JobStatus, *, as_json: bool) -> None:
+    """Print a status, as text or as JSON."""
+    say(json.dumps(status.to_json(), indent=2) if as_json else described_status(status))
 
 
 def end_as(status: JobStatus, *, as_json: bool = False) -> None:
-    """Say how a job ended, and end the command as its runner did.
+    """Print how a job ended, and end the command with the exit code of its runner.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def end_as(status: JobStatus, *, as_json: bool = False) -> None:
     """
     from dask_als.jobs.kubernetes_status import JobState
 
-    tell(status, as_json=as_json)
+    print_status(status, as_json=as_json)
     if status.state is not JobState.SUCCEEDED:
         error = JobError(f"{status.job_id} is {status.state}")
         error.exit_code = status.exit_code or JobError.exit_code

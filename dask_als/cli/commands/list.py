@@ -16,7 +16,7 @@ from dask_als.cli.commands.saying import say
 @json_option
 @debug_option
 def list(namespace: str, as_json: bool) -> None:
-    r"""List the jobs on Kubernetes, the newest first.
+    r"""List the jobs on Kubernetes, newest first.
 
     \b
     Example:

@@ -14,11 +14,11 @@ from dask_als.cli.commands.saying import say
 
 @click.command()
 @job_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the job ends.")
 @json_option
 @debug_option
 def logs(job_id: str, namespace: str, follow: bool, as_json: bool) -> None:
-    r"""Print the log of the runner of a job on Kubernetes; as JSON, an object a line.
+    r"""Print the log of the runner of a job on Kubernetes; with --json, one object per line.
 
     \b
     Example:

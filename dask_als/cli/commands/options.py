@@ -1,4 +1,4 @@
-"""Options that commands share, and the settings that are made of them."""
+"""Options that commands share, and their conversion to settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Decorator = Callable[[Command], Command]
 
 
 def together(*options: Decorator) -> Decorator:
-    """Put several options on a command, in the order given."""
+    """Add several options to a command, in the given order."""
     return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
 
 
@@ -38,7 +38,7 @@ def _log_everything(context: click.Context, option: click.Parameter, wanted: boo
 
 
 def settings_of(settings: type, options: dict[str, Any]) -> Any:
-    """Take the options that are fields of a settings class out of all options."""
+    """Remove the options that are fields of a settings class, and return them as its instance."""
     names = {f.name for f in dataclasses.fields(settings)}
     return settings(**{name: options.pop(name) for name in names & options.keys()})
 
@@ -52,7 +52,7 @@ debug_option = together(
         is_flag=True,
         expose_value=False,
         callback=_log_everything,
-        help="Show the messages of the logger dask_als from level INFO on.",
+        help="Show messages of the logger dask_als from level INFO on.",
     ),
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -61,33 +61,35 @@ cluster_option = click.option(
     "address",
     default="local",
     metavar="local|ADDRESS|kubernetes|serial",
-    help="Where to compute: serial is this process alone, without Dask.",
+    help="Where to compute; serial is this process alone, without Dask.",
 )
 size_options = together(
     click.option(
         "--pods",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Of a cluster on Kubernetes: image, workers, threads, memory, volume_claim, …",
+        help="Size of a cluster on Kubernetes: image, workers, threads, memory, volume_claim, …",
     ),
-    click.option("--workers", default=1, help="Processes of a local cluster."),
-    click.option("--threads", type=int, help="Threads of each of them.  [default: all cores]"),
-    click.option("--memory", default="auto", help="Memory limit of each of them."),
+    click.option("--workers", default=1, help="Worker processes of a local cluster."),
+    click.option("--threads", type=int, help="Threads per worker.  [default: all cores]"),
+    click.option("--memory", default="auto", help="Memory limit per worker."),
     click.option(
         "--private/--no-private",
         default=True,
-        help="Let no other user of this machine into a local cluster.",
+        help="Deny other users of this machine access to a local cluster.",
     ),
 )
 connection_options = together(
-    click.option("--dashboard", default="127.0.0.1:8787", help="Where a local dashboard listens."),
+    click.option(
+        "--dashboard", default="127.0.0.1:8787", help="Address of the dashboard of a local cluster."
+    ),
     click.option("--timeout", default="10s", help="How long to wait for a scheduler."),
     click.option(
         "--worker-timeout", default=300.0, help="Seconds to wait for a worker if all are lost."
     ),
-    click.option("--tls-ca", metavar="FILE", help="Authority of the cluster's certificates."),
-    click.option("--tls-cert", metavar="FILE", help="A certificate it signed."),
-    click.option("--tls-key", metavar="FILE", help="The certificate's key."),
+    click.option("--tls-ca", metavar="FILE", help="Certificate of the cluster's authority (CA)."),
+    click.option("--tls-cert", metavar="FILE", help="Client certificate signed by that authority."),
+    click.option("--tls-key", metavar="FILE", help="Key of the client certificate."),
     debug_option,
 )
 cluster_options = together(cluster_option, size_options, connection_options)
@@ -95,23 +97,53 @@ log_format_option = click.option(
     "--log-format",
     default="text",
     type=click.Choice(["text", "json"]),
-    help="Say things for people, or as a JSON object a line.",
+    help="Log as text, or as one JSON object per line.",
 )
 watch_options = together(
     log_format_option,
-    click.option("--trace", metavar="FILE", help="Write where the time of each half-epoch goes."),
+    click.option("--trace", metavar="FILE", help="Write the times of each half-epoch by phase."),
     click.option(
         "--performance-report", metavar="FILE.html", help="Write Dask's performance report."
     ),
 )
-overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace an output that is there."
-)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 column_options = together(
-    setting(Columns, "user", "--user-col", help="The source's column of users."),
-    setting(Columns, "item", "--item-col", help="Of items."),
-    setting(Columns, "rating", "--rating-col", help="Of ratings."),
-    click.option("--time-col", "time", help="Of times.  [default: timestamp, if it is there]"),
+    setting(Columns, "user", "--user-col", help="Column of users: its name, or position from 0."),
+    setting(Columns, "item", "--item-col", help="Column of items."),
+    setting(Columns, "rating", "--rating-col", help="Column of ratings."),
+    click.option("--time-col", "time", help="Column of times.  [default: timestamp, if present]"),
+    setting(Columns, "no_time", is_flag=True, help="Read no times."),
+    setting(
+        Columns,
+        "time_format",
+        metavar="FORMAT",
+        help="seconds, milliseconds, iso, or a pattern like dd/mm/yyyy.  [default: numbers or iso]",
+    ),
+    setting(
+        Columns,
+        "id_type",
+        type=click.Choice(["text", "int"]),
+        help="What ids are.  [default: int if all of a column are, without leading zeros]",
+    ),
+    setting(
+        Columns,
+        "delimiter",
+        help="Of text files: any characters, tab, or space.  [default: found]",
+    ),
+    setting(
+        Columns,
+        "header",
+        "--header/--no-header",
+        help="Whether text files start with the names of the columns.  [default: found]",
+    ),
+    setting(
+        Columns,
+        "comment",
+        metavar="START",
+        help="Skip lines that start so.  [default: # or %, before the first record]",
+    ),
+    setting(Columns, "decimal", type=click.Choice([".", ","]), help="Decimal mark of text files."),
+    setting(Columns, "encoding", help="Encoding of text files.  [default: utf-8]"),
 )
 split_options = together(
     setting(PrepareSettings, "test_fraction", help="Share of the ratings to hold out."),
@@ -119,7 +151,7 @@ split_options = together(
         PrepareSettings,
         "split",
         type=click.Choice(["random", "latest"]),
-        help="Hold out any ratings, or each user's last.",
+        help="Hold out random ratings, or the latest ratings of each user.",
     ),
 )
 train_options = together(
@@ -133,7 +165,7 @@ train_options = together(
         TrainSettings,
         "epochs",
         type=int,
-        help="How often each side is solved.  [default: 15; with gibbs, burn-in + samples]",
+        help="Number of epochs.  [default: 15; with gibbs, burn-in + samples]",
     ),
     setting(TrainSettings, "residual_precision", help="Weight of squared errors (lambda)."),
     setting(TrainSettings, "bias_regularization", help="Weight of squared biases (gamma)."),
@@ -143,7 +175,7 @@ train_options = together(
             TrainSettings,
             f"{side.singular}_{what}_regularization",
             type=float,
-            help=f"The same for {side.name} alone.  [default: --{what}-regularization]",
+            help=f"The same for {side.name} only.  [default: --{what}-regularization]",
         )
         for side in SIDES
         for what in ("bias", "factor")
@@ -152,11 +184,15 @@ train_options = together(
         TrainSettings,
         "regularization_scaling",
         type=click.Choice(["plain", "count"]),
-        help="Multiply these weights by a row's number of ratings, or not.",
+        help="With count, multiply these weights by the number of ratings of each row.",
     ),
-    setting(TrainSettings, "center", "--center/--no-center", help="Take the mean out first."),
-    setting(TrainSettings, "dtype", type=click.Choice(["float32", "float64"])),
-    setting(TrainSettings, "seed", help="Seed of the first factors."),
+    setting(
+        TrainSettings, "center", "--center/--no-center", help="Subtract the global mean first."
+    ),
+    setting(
+        TrainSettings, "dtype", type=click.Choice(["float32", "float64"]), help="Type of factors."
+    ),
+    setting(TrainSettings, "seed", help="Seed of the initial factors."),
     setting(
         TrainSettings,
         "first",
@@ -167,21 +203,23 @@ train_options = together(
         TrainSettings,
         "method",
         type=click.Choice(["als", "gibbs"]),
-        help="Best factors, or an average over samples of them.",
+        help="Maximize the objective (als), or average posterior samples (gibbs).",
     ),
-    setting(TrainSettings, "burn_in", help="With gibbs: first epochs, not kept."),
-    setting(TrainSettings, "samples", help="With gibbs: epochs that are kept."),
+    setting(TrainSettings, "burn_in", help="With gibbs: epochs before the first sample."),
+    setting(TrainSettings, "samples", help="With gibbs: number of samples, one per epoch."),
     setting(
         TrainSettings,
         "feedback",
         type=click.Choice(["explicit", "implicit"]),
-        help="Fit the ratings, or preferences as sure as the ratings say.",
+        help="Fit ratings, or preferences with a confidence that grows with the rating.",
     ),
-    setting(TrainSettings, "confidence", help="Of a rating of 1, if implicit (alpha)."),
+    setting(
+        TrainSettings, "confidence", help="With implicit: confidence of a rating of 1 (alpha)."
+    ),
     setting(
         TrainSettings,
         "frequency_exponent",
-        help="Of a row's total confidence in the weight of its factors, if implicit (nu).",
+        help="With implicit: exponent of the frequency-scaled regularization (nu).",
     ),
     setting(
         TrainSettings,
@@ -198,34 +236,34 @@ stop_options = together(
         "--stop-when-flat",
         type=float,
         metavar="PART",
-        help="Stop when an epoch raises the objective by less than this part of it, say 1e-4.",
+        help="Stop when an epoch improves the objective by less than this fraction, such as 1e-4.",
     ),
     setting(
         StopSettings,
         "patience",
         type=int,
         metavar="EPOCHS",
-        help="Stop after so many epochs without a lower held-out RMSE; the best model is kept.",
+        help="Stop after this many epochs without a lower held-out RMSE; keep the best model.",
     ),
 )
 checkpoint_options = together(
     click.option("--checkpoint", metavar="DIR", help="Write checkpoints to this directory."),
-    setting(CheckpointSettings, "every", "--checkpoint-every", help="Epochs from one to the next."),
+    setting(CheckpointSettings, "every", "--checkpoint-every", help="Epochs between checkpoints."),
     click.option(
         "--checkpoint-minutes",
         "minutes",
         type=float,
-        help="Write one as well when so many have passed.",
+        help="Also write a checkpoint when this time has passed.",
     ),
-    setting(CheckpointSettings, "keep", "--checkpoint-keep", help="How many are kept."),
-    click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, if any."),
+    setting(CheckpointSettings, "keep", "--checkpoint-keep", help="Number of checkpoints to keep."),
+    click.option("--resume", is_flag=True, help="Resume from the newest checkpoint, if any."),
 )
 
 
 def checkpoint_settings(
     directory: str | None, options: dict[str, Any]
 ) -> CheckpointSettings | None:
-    """Take the options of checkpoints out of all options."""
+    """Remove the options of checkpoints from all options, and return them as settings."""
     options["directory"] = directory or ""
     settings: CheckpointSettings = settings_of(CheckpointSettings, options)
     if directory is not None:

@@ -27,7 +27,7 @@ from dask_als.settings.training import StopSettings, TrainSettings
 def plan(dataset: str, as_json: bool, **options: Any) -> None:
     r"""Estimate memory, tasks and time of a training on a DATASET, without running it.
 
-    The time is that of threads as fast as this machine's.
+    The time assumes threads as fast as those of this machine.
 
     \b
     Example:

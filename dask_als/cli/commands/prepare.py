@@ -32,19 +32,22 @@ if TYPE_CHECKING:
 @click.option(
     "--events",
     is_flag=True,
-    help="Each row is an event, not a rating; a pair's rating counts them.",
+    help="Rows are events without a rating; the rating of a pair is its number of events.",
 )
-@click.option("--titles", help="CSV file of item titles.  [default: GroupLens' movies.csv beside]")
-@click.option("--title-col", default="title", help="Its column of titles.")
+@click.option("--titles", help="Text file of item titles.  [default: that of MovieLens, beside]")
+@click.option("--title-col", default="title", help="Column of titles in that file.")
+@click.option("--title-id-col", help="Column of item ids in that file.  [default: --item-col]")
 @split_options
 @setting(
     PrepareSettings,
     "duplicates",
     type=click.Choice(["last", "mean", "sum", "error"]),
-    help="What becomes of several ratings of one pair; with --events, sum unless given.",
+    help="How to merge several ratings of one pair; with --events, the default is sum.",
 )
 @click.option(
-    "--partitions", type=int, help="Of each side.  [default: one for 1 to 2 million ratings]"
+    "--partitions",
+    type=int,
+    help="Partitions of each side.  [default: one per 1 to 2 million ratings]",
 )
 @setting(PrepareSettings, "seed", help="Seed of the random split.")
 @overwrite_option
@@ -56,15 +59,20 @@ def prepare(
     events: bool,
     titles: str | None,
     title_col: str,
+    title_id_col: str | None,
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Make a DATASET of SOURCE: CSV (.csv, .gz, .zip) or Parquet; a file, a folder or a glob.
+    r"""Make a DATASET from SOURCE: delimited text, JSON lines or Parquet.
+
+    SOURCE is a file, a folder, a glob, or - for standard input. Text may be compressed.
 
     \b
     Example:
         dask-als prepare ml-latest-small.zip DATASET --test-fraction 0.1
+        dask-als prepare u1.base DATASET
+        zcat log.gz | dask-als prepare - DATASET --no-header --user-col 0 --item-col 1 --events
     """
     from dask_als.cli import console
     from dask_als.data.prepare import Titles
@@ -84,7 +92,7 @@ def prepare(
             executor,
             columns=columns,
             settings=settings,
-            titles=None if titles is None else Titles(titles, title_col),
+            titles=None if titles is None else Titles(titles, title_col, title_id_col),
             overwrite=overwrite,
             progress=progress,
         )
@@ -99,7 +107,7 @@ def _is_default(option: str) -> bool:
 
 
 def dataset_json(dataset: Dataset) -> dict[str, Any]:
-    """Return where a dataset is, its size, and what became of the rows of its source."""
+    """Return the path and size of a dataset, and the counts of source rows by outcome."""
     return {
         "dataset": dataset.path,
         "users": dataset.users.n_rows,
@@ -110,12 +118,19 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
 
 
 def say_dataset(screen: Screen, dataset: Dataset) -> None:
-    """Say what became of the rows of a source."""
+    """Print the counts of source rows by outcome."""
     counts = dataset.source
+    if "found" in counts:
+        screen.say(f"found in {counts['path']}: {counts['found']}")
     screen.say(
         f"{counts['rows']:,} rows of {dataset.users.n_rows:,} users and {dataset.items.n_rows:,} "
-        f"items: {counts['train']:,} to train on, {counts['test']:,} held out, "
+        f"items: {counts['train']:,} for training, {counts['test']:,} held out, "
         f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected"
     )
+    if "untimed" in counts:
+        screen.say(
+            f"{counts['untimed']:,} ratings without a readable time count as the oldest; give "
+            "--time-format, or --no-time"
+        )
     if counts["rejected"]:
         screen.say(f"rejected rows, with reasons: {dataset.path}/rejected.parquet")

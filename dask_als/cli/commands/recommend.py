@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,33 +29,43 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.argument("dataset")
-@click.option("--out", metavar="DIR", help="Directory to write, as Parquet.")
-@click.option("--to", metavar="ID", help="Recommend to this one alone, and print it.")
-@click.option("--to-file", metavar="FILE", help="Recommend to these alone: an id a line.")
+@click.option(
+    "--out",
+    metavar="DIR|FILE",
+    help="Directory of Parquet to write, or a file: .csv or .jsonl, also with .gz, .bz2, .zst.",
+)
+@click.option("--to", metavar="ID", help="Print recommendations for this user or item only.")
+@click.option(
+    "--to-file", metavar="FILE", help="Recommend only to the ids in this file, one per line."
+)
 @setting(
     RecommendSettings,
     "side",
     "--for",
     type=click.Choice(["users", "items"]),
-    help="Who gets recommendations, of the other side.",
+    help="Side that gets recommendations of the other side.",
 )
-@setting(RecommendSettings, "k", "-k", help="How many.")
+@setting(RecommendSettings, "k", "-k", help="Length of each list.")
 @setting(
     RecommendSettings,
     "seen",
     "--seen/--no-seen",
-    help="Whether what has a training rating may be among them.",
+    help="Whether lists may contain pairs with a training rating.",
 )
-@click.option("--include", metavar="FILE", help="Recommend these alone: an id a line.")
-@click.option("--exclude", metavar="FILE", help="Do not recommend these: an id a line.")
+@click.option(
+    "--include", metavar="FILE", help="Recommend only the ids in this file, one per line."
+)
+@click.option(
+    "--exclude", metavar="FILE", help="Do not recommend the ids in this file, one per line."
+)
 @setting(
     RecommendSettings,
     "std",
     "--std",
     is_flag=True,
-    help="Give the standard deviation of each rating, too; of a model trained by gibbs.",
+    help="Add the standard deviation of each rating; needs a model trained by gibbs.",
 )
-@setting(RecommendSettings, "rows_at_once", help="Rows of a task: fewer need less memory.")
+@setting(RecommendSettings, "rows_at_once", help="Rows per task; fewer rows need less memory.")
 @overwrite_option
 @json_option
 @cluster_options
@@ -70,11 +81,12 @@ def recommend(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Recommend what a MODEL predicts the highest ratings for, by default unrated items to users.
+    r"""Recommend the pairs with the highest ratings of a MODEL; by default unrated items to users.
 
     \b
     Example:
         dask-als recommend MODEL DATASET --out DIR -k 10
+        dask-als recommend MODEL DATASET --out best.csv
         dask-als recommend MODEL DATASET --to 307
     """
     from dask_als.cli import console
@@ -82,10 +94,15 @@ def recommend(
     from dask_als.data.dataset import open_dataset
     from dask_als.model.model import ALSModel
     from dask_als.model.recommend import recommend as run
+    from dask_als.model.recommendation_text import (
+        check_text_path,
+        text_format,
+        text_of_recommendations,
+    )
 
     settings = settings_of(RecommendSettings, options)
     if (out is None) == (to is None):
-        raise InputError("give either --out DIR, or --to ID for one alone")
+        raise InputError("give either --out DIR, or --to ID for a single user or item")
     loaded = ALSModel.load(model, dataset)
     side = side_named(settings.side)
     lists: dict[str, Any] = {
@@ -98,11 +115,18 @@ def recommend(
     assert out is not None
     only = _ids(loaded.rows(side), to_file)
     screen = console.Screen(stderr=as_json)
-    with computing(screen, options) as executor, console.counting(screen, "tasks") as progress:
+    is_text = text_format(out) is not None
+    if is_text:
+        check_text_path(out, overwrite=overwrite)
+    with (
+        computing(screen, options) as executor,
+        console.counting(screen, "tasks") as progress,
+        text_of_recommendations(out) if is_text else nullcontext(out) as directory,
+    ):
         made = run(
             model,
             open_dataset(dataset),
-            out,
+            directory,
             executor,
             settings,
             only=only,
@@ -142,13 +166,13 @@ def _print_one(
 
 
 def _ids(rows: ModelRows, path: str | None) -> list[Any] | None:
-    """Read ids, one a line."""
+    """Read ids from a file, one per line."""
     if path is None:
         return None
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # Not UTF-8, or no path.
+    except ValueError as error:  # Not UTF-8, or not a valid path.
         raise InputError(f"{path} cannot be read: {error}") from None
     return [rows.parse(line.strip()) for line in lines if line.strip()]

@@ -14,12 +14,12 @@ from dask_als.cli.commands.options import cluster_options
 
 @click.command()
 @click.argument("model")
-@click.option("--out", default="report.html", help="The page to write.")
-@click.option("--dataset", help="What the model was trained on, if it was moved since.")
-@click.option("--json", "as_json", is_flag=True, help="Print the errors as JSON, too.")
+@click.option("--out", default="report.html", help="HTML file to write.")
+@click.option("--dataset", help="The training dataset, if it was moved after training.")
+@click.option("--json", "as_json", is_flag=True, help="Also print the errors as JSON.")
 @cluster_options
 def report(model: str, out: str, dataset: str | None, as_json: bool, **options: Any) -> None:
-    r"""Write a page of plots about a MODEL: one HTML file that needs no network.
+    r"""Write a page of plots of a MODEL: one HTML file that needs no network.
 
     \b
     Example:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from dask_als.cli.commands.jobs import end_as, job_argument, jobs_in, tell, waited_for
+from dask_als.cli.commands.jobs import end_as, job_argument, jobs_in, print_status, waited_for
 from dask_als.cli.commands.options import debug_option, json_option
 
 
 @click.command()
 @job_argument
-@click.option("--wait", is_flag=True, help="Show the log; end as the job ends.")
+@click.option("--wait", is_flag=True, help="Show the log; exit with the exit code of the job.")
 @json_option
 @debug_option
 def resume(job_id: str, namespace: str, wait: bool, as_json: bool) -> None:
-    r"""Start a lost, failed or stopped job on Kubernetes again, from its checkpoint.
+    r"""Resume a lost, failed or stopped job on Kubernetes from its checkpoint.
 
     \b
     Example:
@@ -25,4 +25,4 @@ def resume(job_id: str, namespace: str, wait: bool, as_json: bool) -> None:
     if wait:
         end_as(waited_for(jobs, job_id, as_json=as_json), as_json=as_json)
     else:
-        tell(jobs.status(job_id), as_json=as_json)
+        print_status(jobs.status(job_id), as_json=as_json)

@@ -17,7 +17,7 @@ from dask_als.cli.commands.options import cluster_option, connection_options, wa
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value of the job file."
 )
-@click.option("--run-id", help="Name of this run in result.json.  [default: a random one]")
+@click.option("--run-id", help="Name of this run in result.json.  [default: a random name]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @watch_options
 @cluster_option
@@ -31,7 +31,7 @@ def run(
     trace: str | None,
     **options: Any,
 ) -> None:
-    r"""Run the steps of a job file; skip what is made already, go on with what was broken off.
+    r"""Run the steps of a job file; skip steps that are up to date, resume interrupted training.
 
     \b
     Example:
@@ -47,7 +47,11 @@ def run(
     size = {**asdict(job.cluster.local), "kubernetes": job.cluster.kubernetes}
     with log_of(log_format, trace, to_stderr=as_json) as log:
         with recorded(job, run_id) as result:
-            seen = list(open_source(job.source.path).files) if "prepare" in job.steps else []
+            seen = (
+                list(open_source(job.source.path, job.source.columns).files)
+                if "prepare" in job.steps
+                else []
+            )
             cluster = {**size, **options}
             with computing(log, cluster, shared=job.output, seen=seen) as executor:
                 run_job(job, executor, result, watcher=log)

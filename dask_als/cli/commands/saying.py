@@ -1,4 +1,4 @@
-"""Lines for people, without a terminal's control characters in them."""
+"""Print text without control characters of a terminal."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from dask_als.cli.printable import printable_lines
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print text that may hold what others wrote: paths, ids, logs."""
+    """Print text that may contain untrusted parts: paths, ids, logs."""
     click.echo(printable_lines(text), err=err)

@@ -16,22 +16,24 @@ from dask_als.core.side import side_named
     "side",
     type=click.Choice(["items", "users"]),
     default="items",
-    help="Whether ID is an item's or a user's.",
+    help="Whether ID is an item or a user.",
 )
-@click.option("-k", "k", default=10, help="How many.")
+@click.option("-k", "k", default=10, help="Length of the list.")
 @click.option(
     "--measure",
     type=click.Choice(["cosine", "inner-product"]),
     default="cosine",
-    help="Compare directions of factors alone, or lengths, too.",
+    help="Compare only the directions of factors, or also their lengths.",
 )
 @click.option(
     "--least-ratings",
     default=0,
     type=click.IntRange(0),
-    help="Leave out those with fewer training ratings.",
+    help="Leave out rows with fewer training ratings.",
 )
-@click.option("--dataset", metavar="DIR", help="Where titles are, if it was moved since training.")
+@click.option(
+    "--dataset", metavar="DIR", help="The dataset with the titles, if it was moved after training."
+)
 @json_option
 @debug_option
 def similar(
@@ -44,7 +46,7 @@ def similar(
     dataset: str | None,
     as_json: bool,
 ) -> None:
-    r"""Find the items of a MODEL that are most like the item ID, or users like a user.
+    r"""Find the items of a MODEL most similar to the item ID, or the users similar to a user.
 
     \b
     Example:
@@ -54,10 +56,10 @@ def similar(
     from dask_als.model.model import ALSModel
 
     loaded = ALSModel.load(model, dataset)
-    its_side = side_named(side)  # type: ignore[arg-type]
-    one = loaded.rows(its_side).parse(identifier)
+    chosen = side_named(side)  # type: ignore[arg-type]
+    one = loaded.rows(chosen).parse(identifier)
     frame = loaded.similar(
-        its_side,
+        chosen,
         one,
         k,
         least_ratings=least_ratings,

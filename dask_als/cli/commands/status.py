@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dask_als.cli.commands.jobs import job_argument, jobs_in, tell
+from dask_als.cli.commands.jobs import job_argument, jobs_in, print_status
 from dask_als.cli.commands.options import debug_option, json_option
 
 
@@ -13,10 +13,10 @@ from dask_als.cli.commands.options import debug_option, json_option
 @json_option
 @debug_option
 def status(job_id: str, namespace: str, as_json: bool) -> None:
-    r"""Say where a job on Kubernetes stands.
+    r"""Print the status of a job on Kubernetes.
 
     \b
     Example:
         dask-als status notebook-1a2b3c
     """
-    tell(jobs_in(namespace).status(job_id), as_json=as_json)
+    print_status(jobs_in(namespace).status(job_id), as_json=as_json)

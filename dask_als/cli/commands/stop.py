@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dask_als.cli.commands.jobs import job_argument, jobs_in, tell
+from dask_als.cli.commands.jobs import job_argument, jobs_in, print_status
 from dask_als.cli.commands.options import debug_option, json_option
 
 
@@ -13,7 +13,7 @@ from dask_als.cli.commands.options import debug_option, json_option
 @json_option
 @debug_option
 def stop(job_id: str, namespace: str, as_json: bool) -> None:
-    r"""Take all pods of a job on Kubernetes away; `resume` goes on from its checkpoint.
+    r"""Stop a job on Kubernetes by deleting all its pods; `resume` continues from its checkpoint.
 
     \b
     Example:
@@ -21,4 +21,4 @@ def stop(job_id: str, namespace: str, as_json: bool) -> None:
     """
     jobs = jobs_in(namespace)
     jobs.stop(job_id)
-    tell(jobs.status(job_id), as_json=as_json)
+    print_status(jobs.status(job_id), as_json=as_json)

@@ -16,14 +16,14 @@ from dask_als.cli.commands.saying import say
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value of the job file."
 )
-@click.option("--wait", is_flag=True, help="Show the job's log; end as it ends.")
-@click.option("--dry-run", is_flag=True, help="Print the manifests, send nothing.")
+@click.option("--wait", is_flag=True, help="Show the log; exit with the exit code of the job.")
+@click.option("--dry-run", is_flag=True, help="Print the manifests without sending them.")
 @json_option
 @debug_option
 def submit(
     job_file: str, changes: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool
 ) -> None:
-    r"""Send a job to Kubernetes, to run on a Dask cluster of its own; print its id.
+    r"""Submit a job to Kubernetes, where it runs on its own Dask cluster; print its id.
 
     \b
     Example:

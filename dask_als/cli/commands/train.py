@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.argument("dataset")
 @click.argument("model")
 @train_options
-@click.option("--init-from", metavar="MODEL", help="Start from this model's factors and biases.")
+@click.option(
+    "--init-from", metavar="MODEL", help="Start from the factors and biases of this model."
+)
 @stop_options
 @checkpoint_options
 @overwrite_option
@@ -81,7 +83,7 @@ def train(
 
 
 def model_json(path: str, manifest: ModelManifest) -> dict[str, Any]:
-    """Return where a model is, and how good."""
+    """Return the path and the final figures of a model."""
     from dask_als.core import storage
 
     return {"model": storage.absolute(path), **manifest.figures.to_json()}

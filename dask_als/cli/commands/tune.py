@@ -21,27 +21,27 @@ from dask_als.settings.tuning import TuneSettings
 @click.command()
 @click.argument("dataset")
 @click.argument("job_file", metavar="OUT.toml")
-@setting(TuneSettings, "trials", help="Combinations of settings to try.")
-@setting(TuneSettings, "minutes", type=float, help="After so many, no more trials start.")
-@setting(TuneSettings, "folds", help="Parts of the training ratings, each held out once.")
-@setting(TuneSettings, "epochs", help="The most epochs of a training.")
-@setting(TuneSettings, "at_once", help="Trials under way at the same time.")
-@setting(TuneSettings, "method", type=click.Choice(["als", "gibbs", "any"]), help="What to try.")
+@setting(TuneSettings, "trials", help="Number of combinations of settings to try.")
+@setting(TuneSettings, "minutes", type=float, help="Start no more trials after this time.")
+@setting(TuneSettings, "folds", help="Folds of the training ratings; each is held out once.")
+@setting(TuneSettings, "epochs", help="Maximum number of epochs of a training.")
+@setting(TuneSettings, "at_once", help="Number of trials that run at the same time.")
+@setting(TuneSettings, "method", type=click.Choice(["als", "gibbs", "any"]), help="Methods to try.")
 @setting(
     TuneSettings,
     "feedback",
     type=click.Choice(["explicit", "implicit"]),
-    help="Search for the lowest RMSE, or the highest NDCG.",
+    help="Search for the lowest RMSE (explicit) or the highest NDCG (implicit).",
 )
-@setting(TuneSettings, "k", "-k", help="Length of the ranked lists, if implicit.")
-@setting(TuneSettings, "seed", help="Of search, folds and first factors.")
+@setting(TuneSettings, "k", "-k", help="Length of the ranked lists with implicit feedback.")
+@setting(TuneSettings, "seed", help="Seed of search, folds and initial factors.")
 @overwrite_option
 @json_option
 @cluster_options
 def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options: Any) -> None:
     r"""Search for good settings by cross-validation on the training ratings of a DATASET.
 
-    OUT.toml is a job file for `dask-als run`. Ratings that the DATASET holds out are not looked at.
+    OUT.toml is a job file for `dask-als run`. The held-out ratings of the DATASET are not used.
 
     \b
     Example:
@@ -68,6 +68,6 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
     if as_json:
         click.echo(json.dumps({"job": job_file, **tuning.to_json()}, indent=2))
         return
-    screen.print(console.table_of(console.described_tuning(tuning), "Trials, from the best"))
+    screen.print(console.table_of(console.described_tuning(tuning), "Trials, best first"))
     screen.say(measured)
     screen.say(f"job      {job_file}: dask-als run {job_file}")

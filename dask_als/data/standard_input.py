@@ -1,0 +1,53 @@
+"""Copy standard input or a pipe to a file, which all workers can read, and more than once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dask_als.core import storage
+from dask_als.data.source_files import STANDARD_INPUT, is_stream
+from dask_als.errors import InputError, JobError
+
+
+@contextmanager
+def as_file(source: str, output: str) -> Iterator[str]:
+    """Return the path of a source; of a stream, a temporary copy beside the output.
+
+    Raises
+    ------
+    InputError
+        If the stream cannot be read.
+    JobError
+        If it cannot be written.
+    """
+    if not is_stream(source):
+        yield source
+        return
+    filesystem, inner = storage.file_system(output)
+    folder = os.path.dirname(inner) or "." if isinstance(filesystem, LocalFileSystem) else None
+    try:
+        os.makedirs(folder or ".", exist_ok=True)
+        handle, path = tempfile.mkstemp(prefix=".dask-als-input-", dir=folder)
+    except OSError as error:
+        raise JobError(f"standard input cannot be copied: {storage.first_line(error)}") from None
+    try:
+        with os.fdopen(handle, "wb") as copy:
+            try:
+                if source == STANDARD_INPUT:
+                    shutil.copyfileobj(sys.stdin.buffer, copy)
+                else:
+                    with open(source, "rb") as stream:
+                        shutil.copyfileobj(stream, copy)
+            except OSError as error:
+                raise InputError(f"{source} cannot be read: {storage.first_line(error)}") from None
+        yield path
+    finally:
+        with suppress(FileNotFoundError):
+            os.remove(path)

@@ -1,0 +1,183 @@
+"""Exact sums over held-out ratings: the sums of several partitions are added without rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+
+from dask_als.core.superaccumulator import as_float, exact_sum
+from dask_als.evaluation.ranking_metrics import MEASURES, measures
+from dask_als.evaluation.results import Errors, Ranking
+from dask_als.solvers.objective import rmse
+
+
+class _Sums:
+    """A dataclass whose fields are added one by one; sets of items are united."""
+
+    def __add__(self, other: Self) -> Self:
+        added = {
+            field.name: _added(getattr(self, field.name), getattr(other, field.name))
+            for field in fields(self)  # type: ignore[arg-type]
+        }
+        return type(self)(**added)
+
+
+def _added(one: Any, other: Any) -> Any:
+    if isinstance(one, np.ndarray):
+        return one | other
+    if isinstance(one, dict):
+        return {name: _added(value, other[name]) for name, value in one.items()}
+    return one + other
+
+
+@dataclass(frozen=True)
+class ErrorSums(_Sums):
+    """Sums of the errors of one predictor, as `exact_sum` makes them.
+
+    Attributes
+    ----------
+    squared, absolute : int
+    squared_clipped, absolute_clipped : int
+        With predictions clipped to the range of the training ratings.
+    squared_cold : int
+        Over ratings whose user or item has no training rating.
+    """
+
+    squared: int
+    absolute: int
+    squared_clipped: int
+    absolute_clipped: int
+    squared_cold: int
+
+    def errors(self, n: int, n_cold: int) -> Errors:
+        """Return the errors of `n` ratings, of which `n_cold` are cold."""
+        return Errors(
+            rmse=rmse(self.squared, n),
+            mae=as_float(self.absolute) / n,
+            rmse_clipped=rmse(self.squared_clipped, n),
+            mae_clipped=as_float(self.absolute_clipped) / n,
+            rmse_cold=rmse(self.squared_cold, n_cold) if n_cold else None,
+        )
+
+
+@dataclass(frozen=True)
+class RankingSums(_Sums):
+    """Sums over the ranked lists of one predictor.
+
+    Attributes
+    ----------
+    measures : dict of str to int
+        Exact sums by the names in `MEASURES`.
+    recommended : int
+        Items in all lists.
+    popularity : int
+        Training ratings of these items.
+    items : ndarray of uint8
+        The set of items in the lists, one bit each.
+    """
+
+    measures: dict[str, int]
+    recommended: int
+    popularity: int
+    items: np.ndarray
+
+    def ranking(self, n_lists: int, n_items: int) -> Ranking:
+        """Return the means over `n_lists` lists of `n_items` items."""
+        means = {name: as_float(self.measures[name]) / n_lists for name in MEASURES}
+        return Ranking(
+            **means,
+            coverage=set_size(self.items) / n_items,
+            popularity=self.popularity / max(1, self.recommended),
+        )
+
+
+@dataclass(frozen=True)
+class PartSums(_Sums):
+    """Sums over the held-out ratings of some users.
+
+    Attributes
+    ----------
+    n_test, n_cold : int
+        Held-out ratings, and those whose user or item has no training rating.
+    cold_users : int
+        Users without a training rating.
+    n_lists : int
+        Users with a relevant held-out item.
+    n_relevant, popularity : int
+        Relevant held-out items, and the training ratings of these items.
+    cold_items : ndarray of uint8
+        The set of items without a training rating, one bit each.
+    errors : dict of str to ErrorSums
+        By predictor.
+    ranking : dict of str to RankingSums
+        By predictor.
+    """
+
+    n_test: int
+    n_cold: int
+    cold_users: int
+    n_lists: int
+    n_relevant: int
+    popularity: int
+    cold_items: np.ndarray
+    errors: dict[str, ErrorSums]
+    ranking: dict[str, RankingSums]
+
+
+def error_sums(
+    ratings: np.ndarray, predicted: np.ndarray, is_cold: np.ndarray, bounds: tuple[float, float]
+) -> ErrorSums:
+    """Sum the errors of predictions.
+
+    Parameters
+    ----------
+    bounds : (float, float)
+        The range of the training ratings.
+    """
+    error = ratings - predicted
+    clipped = ratings - np.clip(predicted, *bounds)
+    return ErrorSums(
+        squared=exact_sum(error**2),
+        absolute=exact_sum(np.abs(error)),
+        squared_clipped=exact_sum(clipped**2),
+        absolute_clipped=exact_sum(np.abs(clipped)),
+        squared_cold=exact_sum(error[is_cold] ** 2),
+    )
+
+
+def ranking_sums(
+    recommended: np.ndarray, indptr: np.ndarray, relevant: np.ndarray, item_counts: np.ndarray
+) -> RankingSums:
+    """Sum the measures of ranked lists.
+
+    Parameters
+    ----------
+    recommended, indptr, relevant
+        As for `dask_als.evaluation.ranking_metrics.measures`.
+    item_counts : ndarray of int64
+        Training ratings of each item.
+    """
+    found = recommended[recommended >= 0]
+    return RankingSums(
+        measures={
+            name: exact_sum(values)
+            for name, values in measures(recommended, indptr, relevant).items()
+        },
+        recommended=len(found),
+        popularity=int(item_counts[found].sum()),
+        items=set_of(found, len(item_counts)),
+    )
+
+
+def set_of(items: np.ndarray, n_items: int) -> np.ndarray:
+    """Return a set of items, one bit each."""
+    is_member = np.zeros(n_items, dtype=bool)
+    is_member[items] = True
+    return np.packbits(is_member)
+
+
+def set_size(bits: np.ndarray) -> int:
+    """Return how many items a set holds."""
+    return int(np.bitwise_count(bits).sum())
