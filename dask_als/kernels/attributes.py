@@ -8,12 +8,24 @@ A row's sum has one order, so that its bits do not depend on which other rows a 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from dask_als.core.aligned import aligned_empty, aligned_zeros
 from dask_als.core.jit import compiled
+from dask_als.kernels.compilation import (
+    compile_kernel,
+    digest_of_sources,
+    number_type,
+    read_only,
+    writable,
+)
+from dask_als.kernels.gram import prefetch_row
+from dask_als.kernels.ratings import CSR_TYPES, dot
+from dask_als.kernels.simd import pointer
 
 
 def sums_of_rated(indptr: np.ndarray, indices: np.ndarray, dense: np.ndarray) -> np.ndarray:
@@ -30,7 +42,7 @@ def sums_of_rated(indptr: np.ndarray, indices: np.ndarray, dense: np.ndarray) ->
     ndarray of the same dtype, shape (n, rank)
     """
     sums = aligned_zeros((len(indptr) - 1, dense.shape[1]), dense.dtype)
-    _add_rated(indptr, indices, dense, sums)
+    _sum_kernel_of(dense.dtype)(indptr, indices, dense, sums)
     return sums
 
 
@@ -67,7 +79,8 @@ def ratings_less_prior(
     ndarray of float32 (nnz,)
     """
     less = np.empty_like(ratings)
-    _subtract_predicted(indptr, indices, ratings, means, fixed_factors, less)
+    kernel = _prediction_kernel_of(means.dtype)
+    kernel(indptr, indices, ratings, means, fixed_factors, less)
     return less
 
 
@@ -78,14 +91,33 @@ def dots_of_columns(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return dots
 
 
-@compiled
-def _add_rated(indptr: Any, indices: Any, dense: Any, sums: Any) -> None:
-    n, rank = sums.shape
-    for row in range(n):
-        for position in range(indptr[row], indptr[row + 1]):
-            rated = np.int64(indices[position])
-            for c in range(rank):
-                sums[row, c] += dense[rated, c]
+# Rows are prefetched so many ratings before they are needed.
+_AHEAD = 8
+
+
+@cache
+def _sum_kernel_of(dtype: Any) -> Any:
+    """Return the kernel for a dtype, compiled or from numba's cache on disk."""
+    number = number_type(dtype)
+    digest = digest_of_sources()
+
+    def add_rated(indptr: Any, indices: Any, dense: Any, sums: Any) -> None:
+        digest  # noqa: B018 - see `compile_kernel`
+        n, rank = sums.shape
+        rows, total = pointer(dense), pointer(sums)
+        for row in range(n):
+            place = total + row * rank
+            for position in range(indptr[row], indptr[row + 1]):
+                if position + _AHEAD < len(indices):
+                    ahead = np.int64(indices[position + _AHEAD])
+                    prefetch_row(rows + ahead * rank, rank)
+                rated = rows + np.int64(indices[position]) * rank
+                for c in range(rank):
+                    place[c] += rated[c]
+
+    csr = read_only(types.int64), read_only(types.int32)
+    arrays = read_only(number, 2), writable(number, 2)
+    return compile_kernel(add_rated, "add_rated", dtype, *csr, *arrays)
 
 
 @compiled
@@ -99,18 +131,32 @@ def _multiply(rows: Any, matrix: Any, products: Any) -> None:
                 products[row, c] += rows[row, i] * matrix[i, c]
 
 
-@compiled
-def _subtract_predicted(
-    indptr: Any, indices: Any, ratings: Any, means: Any, factors: Any, less: Any
-) -> None:
-    n, rank = means.shape
-    for row in range(n):
-        for position in range(indptr[row], indptr[row + 1]):
-            rated = np.int64(indices[position])
-            predicted = 0.0
-            for c in range(rank):
-                predicted += np.float64(means[row, c]) * np.float64(factors[rated, c])
-            less[position] = ratings[position] - predicted
+@cache
+def _prediction_kernel_of(dtype: Any) -> Any:
+    """Return the kernel for a dtype, compiled or from numba's cache on disk."""
+    number = number_type(dtype)
+    digest = digest_of_sources()
+
+    def subtract_predicted(
+        indptr: Any, indices: Any, ratings: Any, means: Any, factors: Any, less: Any
+    ) -> None:
+        digest  # noqa: B018 - see `compile_kernel`
+        n, rank = means.shape
+        rows = pointer(factors)
+        for row in range(n):
+            mean = pointer(means) + row * rank
+            for position in range(indptr[row], indptr[row + 1]):
+                if position + _AHEAD < len(indices):
+                    ahead = np.int64(indices[position + _AHEAD])
+                    prefetch_row(rows + ahead * rank, rank)
+                rated = rows + np.int64(indices[position]) * rank
+                less[position] = ratings[position] - dot(mean, rated, rank)
+
+    arrays = read_only(number, 2), read_only(number, 2)
+    result = writable(types.float32)
+    return compile_kernel(
+        subtract_predicted, "subtract_predicted", dtype, *CSR_TYPES, *arrays, result
+    )
 
 
 @compiled

@@ -17,6 +17,7 @@ from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.model.files import read_manifest
+from dask_als.planning.sizes import sides_with_attributes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import (
     HalfEpoch,
@@ -96,8 +97,7 @@ class TaskGraph:
         self.executor = executor
         self.mean = training_mean(dataset, settings)
         self._method = method_of(settings, self.mean)
-        n_rows = {side: dataset.table(side).n_rows for side in SIDES}
-        self._sides_with_attributes = settings.sides_with_attributes(n_rows)
+        self._sides_with_attributes = sides_with_attributes(dataset, settings)
         self._placement = Placement(())
         self._blocks: dict[Side, list[Any]] = {}
         self._test_blocks: dict[int, Any] = {}
