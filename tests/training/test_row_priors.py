@@ -7,9 +7,13 @@ from support.data import content, generated, small_settings, write_csv
 
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
+from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model.files import read_manifest
+from dask_als.planning.calibration import Speed
+from dask_als.planning.duration import epoch_seconds
+from dask_als.planning.memory import memory_of_a_worker
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import CheckpointSettings, TrainSettings
 from dask_als.training.train import train
@@ -22,6 +26,8 @@ GIBBS = small_settings(
     factor_regularization=12.0,
     implicit_attributes="both",
 )
+
+ALS = small_settings(epochs=5, implicit_attributes="both")
 
 
 def prepared(tmp_path, name="dataset", partitions=1):
@@ -37,8 +43,9 @@ def bits(model):
 
 
 @pytest.mark.parametrize("sides", ["users", "items", "both"])
-def test_partitions_do_not_show(tmp_path, sides):
-    settings = replace(GIBBS, implicit_attributes=sides)
+@pytest.mark.parametrize("settings", [GIBBS, ALS], ids=["gibbs", "als"])
+def test_partitions_do_not_show(tmp_path, settings, sides):
+    settings = replace(settings, implicit_attributes=sides)
     results = []
     for partitions in (1, 2, 7):
         dataset = prepared(tmp_path, f"dataset-{partitions}", partitions)
@@ -54,7 +61,7 @@ def test_each_choice_of_sides_comes_to_its_own_model(tmp_path):
         settings = replace(GIBBS, implicit_attributes=sides)
         train(dataset, str(tmp_path / sides), settings, SerialExecutor())
         found.append(bits(tmp_path / sides))
-    assert all(one != other for i, one in enumerate(found) for other in found[:i])
+    assert all(one[0][0] != other[0][0] for i, one in enumerate(found) for other in found[:i])
 
 
 class Interrupted(Exception):
@@ -79,8 +86,9 @@ def interrupted_after(dataset, tmp_path, settings, checkpoints, last):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("stop", [2, 4])
-def test_a_resumed_training_comes_to_the_same_bits(tmp_path, stop, dtype):
-    dataset, settings = prepared(tmp_path, partitions=2), replace(GIBBS, dtype=dtype)
+@pytest.mark.parametrize("settings", [GIBBS, ALS], ids=["gibbs", "als"])
+def test_a_resumed_training_comes_to_the_same_bits(tmp_path, settings, stop, dtype):
+    dataset, settings = prepared(tmp_path, partitions=2), replace(settings, dtype=dtype)
     train(dataset, str(tmp_path / "whole"), settings, SerialExecutor())
     checkpoints = CheckpointSettings(directory=str(tmp_path / "checkpoints"), every=stop)
     interrupted_after(dataset, tmp_path, settings, checkpoints, stop + 1)
@@ -162,6 +170,37 @@ def test_checkpoints_without_attributes_are_as_before(tmp_path):
     )
     train(dataset, str(tmp_path / "whole"), settings, SerialExecutor())
     assert bits(tmp_path / "model") == bits(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "expected"),
+    [(100, 800, (ITEMS, USERS)), (100, 801, (ITEMS,)), (801, 100, (USERS,)), (5, 5, SIDES)],
+)
+def test_auto_takes_sides_without_too_many_attributes(n_users, n_items, expected):
+    settings = TrainSettings(implicit_attributes="auto")
+    found = settings.sides_with_attributes({USERS: n_users, ITEMS: n_items})
+    assert set(found) == set(expected)
+
+
+def test_row_priors_have_no_weights_by_count():
+    with pytest.raises(InputError, match="implicit-attributes is 'both'; it must be none"):
+        TrainSettings(regularization_scaling="count", implicit_attributes="both")
+
+
+def test_a_plan_knows_their_memory_and_time(tmp_path):
+    dataset, shape, speed = (
+        prepared(tmp_path),
+        SerialExecutor().shape,
+        Speed({"users": 1e9, "items": 1e9}, 1e9),
+    )
+    without = replace(GIBBS, implicit_attributes="none")
+    one = replace(GIBBS, implicit_attributes="items")
+    states, seconds = [], []
+    for settings in (without, one, GIBBS):
+        states.append(memory_of_a_worker(dataset, settings, shape).states)
+        seconds.append(epoch_seconds(dataset, settings, shape, speed))
+    assert states[0] < states[1] < states[2]
+    assert seconds[0] < seconds[1] < seconds[2]
 
 
 def test_implicit_feedback_has_no_row_priors():
