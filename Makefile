@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 KERNEL := $(wildcard dask_als/kernels/*.py dask_als/kernels/*/*.py dask_als/core/jit.py)
 
-.PHONY: env demo test test-slow test-newest test-lowest test-kubernetes lint audit docs linkcheck clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
+.PHONY: env demo test test-slow test-newest test-lowest test-typing test-kubernetes lint audit docs linkcheck clean bench bench-small bench-implicit bench-recommend bench-fold-in bench-accuracy bench-scaling
 
 # For development; what the demo needs is in it.
 env: $(VENV)/installed
@@ -36,8 +36,14 @@ demo: $(VENV)/compiled
 test: env
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Tests that measure time run after the others, one by one.
 test-slow: env
-	$(BIN)/python -m pytest -m slow -rP
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not alone' -rP
+	$(BIN)/python -m pytest -m alone -rP
+
+# `mypy --strict` of a program of a user against the installed wheel.
+test-typing:
+	.ci/typed-program
 
 # With versions other than those of constraints.txt, on the newest and the oldest Python that is here.
 test-newest test-lowest: test-%:

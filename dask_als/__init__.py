@@ -6,7 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dask_als.core.home import ensure_home
-from dask_als.errors import DaskALSError, InputError, JobError
+from dask_als.errors import (
+    DaskALSError,
+    DaskALSWarning,
+    InputError,
+    JobError,
+    LeftOutWarning,
+    RejectedRowsWarning,
+    UnknownIdWarning,
+)
 
 if TYPE_CHECKING:
     from dask_als.estimator import ALS
@@ -19,11 +27,15 @@ __all__ = [
     "ALSModel",
     "Columns",
     "DaskALSError",
+    "DaskALSWarning",
     "InputError",
     "JobError",
+    "LeftOutWarning",
     "PrepareSettings",
+    "RejectedRowsWarning",
     "StopSettings",
     "TrainSettings",
+    "UnknownIdWarning",
 ]
 __version__ = "0.2.0"
 

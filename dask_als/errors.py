@@ -34,3 +34,19 @@ class ClusterLostError(JobError):
 
 class NotFiniteError(InputError, OverflowError):
     """Numbers became infinite or NaN: ratings or settings are too large for their type."""
+
+
+class DaskALSWarning(UserWarning):
+    """Base of all warnings of this package."""
+
+
+class UnknownIdWarning(DaskALSWarning):
+    """Ids that are not in the model got predictions from means and biases alone."""
+
+
+class RejectedRowsWarning(DaskALSWarning):
+    """Rows of the ratings were not usable, and the model was trained without them."""
+
+
+class LeftOutWarning(DaskALSWarning):
+    """A model was saved without its training ratings, so some of its methods need a dataset."""

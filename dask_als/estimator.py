@@ -1,28 +1,29 @@
-"""`ALS`: settings, and `fit`, which trains on whatever cluster is at hand."""
+"""`ALS`: settings, and `fit`, which trains on the cluster at hand."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from distributed import Client
 
 from dask_als.cluster import interrupts
-from dask_als.cluster.connect import current_client, in_process_client
-from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import storage
 from dask_als.core.epoch_metrics import EpochFigures
-from dask_als.core.executor import Executor
-from dask_als.data.dataset import Dataset, is_dataset, open_dataset
-from dask_als.data.prepare import prepare
+from dask_als.core.wording import python_words
+from dask_als.data.dataset import Dataset
+from dask_als.data.frames import MatrixIds
 from dask_als.errors import InputError
+from dask_als.fitting import dataset_of_ratings, initial_model, training_client
 from dask_als.model.model import ALSModel
+from dask_als.settings.checks import plain_numbers
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import StopSettings, TrainSettings
 from dask_als.training.callbacks import Callback
@@ -33,15 +34,17 @@ from dask_als.training.train import train
 class ALS(TrainSettings):
     """Biased matrix factorization by alternating least squares, trained on Dask.
 
-    The settings are those of `TrainSettings`, with two more.
+    The settings are those of `TrainSettings`, with two more. `get_params`, `set_params` and
+    ``sklearn.base.clone`` work as for estimators of scikit-learn.
 
     Attributes
     ----------
     client : distributed.Client or None
         The cluster to train on. None takes the current client; if there is none, threads of this
         process, for the call.
-    scratch : str or None
-        A directory for what `fit` writes, which all workers must see; None makes a temporary one.
+    scratch : str or path or None
+        A directory for the files that `fit` writes, which all workers must see; None makes a
+        temporary one.
 
     Examples
     --------
@@ -63,7 +66,47 @@ class ALS(TrainSettings):
     """
 
     client: Client | None = None
-    scratch: str | None = None
+    scratch: str | os.PathLike[str] | None = None
+    _given: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        # Before None is replaced by a number that depends on the method.
+        object.__setattr__(self, "_given", {"rank": self.rank, "epochs": self.epochs})
+        with _setting_names(), python_words():
+            super().__post_init__()
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the settings as they were given, by name.
+
+        Parameters
+        ----------
+        deep : bool, optional
+            Makes no difference: no setting has settings of its own.
+        """
+        names = [setting.name for setting in fields(self) if setting.init]
+        return {name: self._given.get(name, getattr(self, name)) for name in names}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change settings and return the estimator.
+
+        Raises
+        ------
+        InputError
+            If there is no such setting, or a value is out of its range; then nothing changes.
+        """
+        known = self.get_params()
+        unknown = [name for name in params if name not in known]
+        if unknown:
+            raise InputError(f"ALS has no setting {unknown[0]!r}; it has {', '.join(known)}")
+        changed = type(self)(**{**known, **params})
+        for setting in fields(self):
+            object.__setattr__(self, setting.name, getattr(changed, setting.name))
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        # By default scikit-learn copies every setting deeply, which a client does not allow.
+        return type(self)(**self.get_params())
 
     def fit(
         self,
@@ -74,92 +117,114 @@ class ALS(TrainSettings):
         stopping: StopSettings = StopSettings(),
         on_epoch: Callable[[EpochFigures], None] = lambda figures: None,
         callbacks: Sequence[Callback] = (),
+        user_ids: Sequence[Any] | None = None,
+        item_ids: Sequence[Any] | None = None,
+        test: Any = None,
+        init_from: ALSModel | str | os.PathLike[str] | None = None,
     ) -> ALSModel:
         """Train a model.
 
         Parameters
         ----------
-        ratings : str or path or pandas.DataFrame or dask.dataframe.DataFrame
-            A dataset made by `prepare`, a source that `prepare` reads, or a data frame.
+        ratings
+            The path of a dataset made by `prepare`, or of a source that `prepare` reads; a data
+            frame of pandas, Dask or Polars; anything with the Arrow C stream interface, such as a
+            PyArrow table or a DuckDB relation; a scipy.sparse matrix of users and items; or an
+            array, or a tuple of arrays, of users, items, ratings and, if there are any, times.
         columns : Columns, optional
-            The names of user, item, rating and time in `ratings`.
+            The names of user, item, rating and time in `ratings`, where columns have names.
         prepare_settings : PrepareSettings, optional
-            Split and duplicates; not for a dataset, which is prepared already.
+            Split, duplicates and filters; not for a dataset, which is prepared already.
         stopping : StopSettings, optional
             What ends the training before its last epoch.
         on_epoch : callable, optional
-            Told the figures of each epoch.
+            Called with the figures of each epoch.
         callbacks : sequence of callable, optional
-            Each is given a `TrainedEpoch` after every epoch: its ``figures``, the ``history``, and
-            ``save(directory)``, which writes the model as it is then. One that returns true ends
-            the training.
+            Each is called with a `TrainedEpoch` after every epoch: its ``figures``, the
+            ``history``, and ``save(directory)``, which writes the model as it is then. One that
+            returns true ends the training.
+        user_ids, item_ids : sequence of ids, optional
+            The ids of the rows and the columns of a sparse matrix; they are numbered from 0 by
+            default.
+        test : optional
+            Ratings to hold out, in any form that `ratings` may have; not for a dataset.
+        init_from : ALSModel or str or path, optional
+            A model to start from. Its users and items are matched by id: new ones are folded in,
+            and those that `ratings` do not have are left out.
 
         Returns
         -------
         ALSModel
             In memory, usable without a cluster. What was written to make it is removed with it.
+
+        Warns
+        -----
+        RejectedRowsWarning
+            If rows are not usable: how many, and the reason for the first.
+
+        Raises
+        ------
+        InputError
+            If the ratings, or the client, cannot be used.
         """
-        with interrupts.noticed():
-            return self._fit(ratings, columns, prepare_settings, stopping, on_epoch, callbacks)
+        ids = MatrixIds(user_ids, item_ids)
+        with interrupts.noticed(), self._scratch() as scratch, training_client(self.client) as use:
+            dataset = dataset_of_ratings(
+                ratings,
+                scratch,
+                use,
+                columns=columns,
+                settings=prepare_settings,
+                ids=ids,
+                test=test,
+            )
+            model_path = storage.join(scratch, "model")
+            train(
+                dataset,
+                model_path,
+                self._settings(),
+                use.executor,
+                initial_model=initial_model(init_from, scratch),
+                stopping=stopping,
+                on_epoch=on_epoch,
+                callbacks=callbacks,
+            )
+            return _loaded(model_path, dataset, scratch)
 
-    def _fit(
-        self,
-        ratings: Any,
-        columns: Columns,
-        prepare_settings: PrepareSettings,
-        stopping: StopSettings,
-        on_epoch: Callable[[EpochFigures], None],
-        callbacks: Sequence[Callback],
-    ) -> ALSModel:
-        scratch = tempfile.mkdtemp(prefix="dask-als-", dir=self.scratch)
-        remove_scratch = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+    @contextmanager
+    def _scratch(self) -> Iterator[str]:
+        """Yield a new directory, which is removed if the block raises, or with its model."""
+        parent = None if self.scratch is None else os.fspath(self.scratch)
         try:
-            with self._client() as client:
-                executor = DaskExecutor(client)
-                dataset = _dataset_of(ratings, scratch, executor, columns, prepare_settings)
-                model_path = storage.join(scratch, "model")
-                train(
-                    dataset,
-                    model_path,
-                    self._settings(),
-                    executor,
-                    stopping=stopping,
-                    on_epoch=on_epoch,
-                    callbacks=callbacks,
-                )
-            model = ALSModel.load(model_path, dataset.path)
+            scratch = tempfile.mkdtemp(prefix="dask-als-", dir=parent)
+        except OSError as error:
+            raise InputError(f"scratch is {parent!r}: {error.strerror}") from None
+        try:
+            with python_words({storage.join(scratch, "ratings"): "the ratings"}):
+                yield scratch
         except BaseException:
-            remove_scratch()
+            shutil.rmtree(scratch, ignore_errors=True)
             raise
-        # The dataset, where seen items and titles are looked up, lives as long as the model does.
-        remove_scratch.detach()
-        weakref.finalize(model, shutil.rmtree, scratch, ignore_errors=True)
-        return model
-
-    def _client(self) -> AbstractContextManager[Client]:
-        client = self.client or current_client()
-        return in_process_client() if client is None else nullcontext(client)
 
     def _settings(self) -> TrainSettings:
         return TrainSettings(**{f.name: getattr(self, f.name) for f in fields(TrainSettings)})
 
 
-def _dataset_of(
-    ratings: Any,
-    scratch: str,
-    executor: Executor,
-    columns: Columns,
-    settings: PrepareSettings,
-) -> Dataset:
-    """Open a dataset, or make one in the scratch directory."""
-    if isinstance(ratings, str | os.PathLike):
-        source = os.fspath(ratings)
-        if is_dataset(source):
-            return open_dataset(source)
-    elif hasattr(ratings, "to_parquet"):
-        source = storage.join(scratch, "ratings.parquet")
-        ratings.to_parquet(source)
-    else:
-        raise InputError(f"ratings are a {type(ratings).__name__}; give a path or a data frame")
-    path = storage.join(scratch, "dataset")
-    return prepare(source, path, executor, columns=columns, settings=settings)
+def _loaded(model_path: str, dataset: Dataset, scratch: str) -> ALSModel:
+    """Load a model whose files, and those of a dataset made for it, live as long as it does."""
+    model = ALSModel.load(model_path, dataset.path)
+    model.owns_dataset = dataset.path.startswith(storage.absolute(scratch))
+    weakref.finalize(model, shutil.rmtree, scratch, ignore_errors=True)
+    return model
+
+
+@contextmanager
+def _setting_names() -> Iterator[None]:
+    """Let errors name settings as Python has them: with underscores."""
+    try:
+        yield
+    except InputError as error:
+        names = "|".join(f.name.replace("_", "-") for f in fields(TrainSettings) if "_" in f.name)
+        message = re.sub(rf"(?<!-)\b({names})\b", lambda m: m[0].replace("-", "_"), str(error))
+        error.args = (message,)
+        raise

@@ -14,6 +14,7 @@ import click
 from dask_als.cli import outlets
 from dask_als.cli.printable import printable, printable_lines
 from dask_als.cluster import interrupts
+from dask_als.core.wording import option_words
 from dask_als.errors import DaskALSError
 
 _USAGE = 2
@@ -27,7 +28,9 @@ COMMANDS = (
     "plan",
     "tune",
     "train",
+    "update",
     "evaluate",
+    "predict",
     "recommend",
     "export",
     "similar",
@@ -48,7 +51,7 @@ COMMANDS = (
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     # Entered before any other import, as an import may swallow a KeyboardInterrupt.
-    with outlets.lasting(), interrupts.noticed(), _log_on_stderr():
+    with outlets.lasting(), interrupts.noticed(), _log_on_stderr(), option_words():
         code = _run(sys.argv[1:] if arguments is None else arguments)
     if code:
         sys.exit(code)

@@ -45,3 +45,22 @@ class Placement:
         numbered = enumerate(parts)
         groups = groupby(numbered, key=lambda pair: self.home(pair[0], len(parts)))
         return [(home, [part for _, part in group]) for home, group in groups]
+
+    def chunks(self, parts: list[T]) -> list[tuple[int, list[T]]]:
+        """Return the parts of each home that a task concatenates before the homes exchange them."""
+        return [(home, own) for home, own in self.by_home(parts) if len(own) > 1 < self.n_homes]
+
+    def tasks_per_epoch(self, partitions: Iterable[int], n_test_blocks: int) -> int:
+        """Return the number of tasks of an epoch.
+
+        Parameters
+        ----------
+        partitions : iterable of int
+            The number of partitions of each side: each is solved. A side with several partitions
+            has a task for each chunk and for each replica.
+        n_test_blocks : int
+            Each has a task for the errors of its held-out ratings. One more task makes the figures.
+        """
+        solves = list(partitions)
+        joins = [self.n_homes + len(self.chunks([None] * n)) for n in solves if n > 1]
+        return sum(solves) + sum(joins) + n_test_blocks + 1

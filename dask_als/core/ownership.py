@@ -99,7 +99,8 @@ def _object_of(text: bytes) -> dict[str, Any]:
 
 _DATASET_FILES = rf"(users|items|rejected)\.parquet|(by_user|by_item|test)/{_PART}|manifest\.json"
 _MODEL_FILES = (
-    rf"(users|items|predictions)/{_PART}|history\.jsonl|fold_in\.json|ratings/({_DATASET_FILES})"
+    rf"(users|items|predictions)/{_PART}|new_(users|items)\.parquet|history\.jsonl|fold_in\.json"
+    rf"|ratings/({_DATASET_FILES})"
 )
 _MODEL_KEYS = frozenset({"settings", "global_mean", "dataset", "users", "items", "figures"})
 
@@ -115,6 +116,12 @@ SAMPLE = Kind(
     "sample.json",
     frozenset({"users", "items", "residual_precision"}),
     rf"(users|items)/{_PART}",
+)
+REDUCTION = Kind(
+    "reduction of samples",
+    "reduction.json",
+    frozenset({"users", "items", "residual_precisions", "distance"}),
+    rf"(users|items)/{_PART}|(users|items)-moments\.arrow",
 )
 _RECOMMENDATIONS_KEYS = frozenset({"model", "settings", "rows", "recommendations"})
 OLD_RECOMMENDATIONS = Kind("recommendations", "recommendations.json", _RECOMMENDATIONS_KEYS, _PART)

@@ -37,6 +37,13 @@ class TaskKind(Enum):
     WRITE_WEIGHTS = ("write-weights", "side", "number")
     WRITE = ("write", "side", "number")
     WRITE_AVERAGE = ("average", "side", "number")
+    MAXIMA = ("maxima", "side", "number")
+    EXPONENTS = ("exponents", "side")
+    GRAM = ("gram", "side", "number")
+    TRUNCATE = ("truncate",)
+    REDUCE = ("reduce", "side", "number")
+    MOMENTS = ("moments", "side")
+    REDUCTION_FIGURES = ("reduction-figures",)
     WRITE_PREDICTIONS = ("write-predictions", "number")
 
     def __init__(self, words: str, *fields: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,7 +80,17 @@ class InFolders:
             yield replace(raw, table=table.select(list(names)))
 
 
-Chunk = TextRange | TextStream | ParquetGroups | InFolders
+class Chunk(Protocol):
+    """A part of a source that a worker reads by itself."""
+
+    @property
+    def path(self) -> str:
+        """The path of the file."""
+        ...
+
+    def blocks(self, names: dict[str, str], as_text: frozenset[str]) -> Iterator[Raw]:
+        """Read the rows block by block."""
+        ...
 
 
 def continued_at(chunk: Chunk, first: int) -> Chunk:

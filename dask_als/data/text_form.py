@@ -101,7 +101,8 @@ class CsvFormat:
             "a header" if self.has_header else "no header",
         ]
         if self.n_comments:
-            facts.append(f"{self.n_comments} comment lines before")
+            lines = "line" if self.n_comments == 1 else "lines"
+            facts.append(f"{self.n_comments} comment {lines} before")
         if self.encoding:
             facts.append(self.encoding)
         return ", ".join(facts)
@@ -129,6 +130,11 @@ def find_format(start: bytes, path: str, columns: Columns, *, is_all: bool) -> C
     encoding = None if columns.encoding in (None, "utf-8") else columns.encoding
     leading, first = _leading_comments(start, columns.comment)
     line, line_end = first.groups()
+    if not line.strip() and leading and columns.comment is None:
+        raise InputError(
+            f"{path} holds only comments, as {leading[0][:_MOST_SHOWN]!r}; if these are records, "
+            "give --comment ''"
+        )
     if not line.strip():
         raise EmptyFile(f"{path} is empty")
     if b"\0" in line:

@@ -15,6 +15,7 @@ from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset, Partition, read_test_block
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import sample_files
 from dask_als.model.predictive_variance import standard_deviations
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -85,7 +86,7 @@ def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
-    residual_precision = model_files.check_has_samples(manifest, model)
+    residual_precision = sample_files.check_has_samples(manifest, model)
     if not dataset.n_test:
         raise InputError(
             f"{dataset.path} holds out no ratings; prepare it with --test-fraction 0.1"

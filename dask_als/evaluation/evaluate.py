@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from dask_als.model import files as model_files
 from dask_als.model.recommend import rated_by
 from dask_als.model.top_k import top_k
 from dask_als.settings.evaluation import EvaluateSettings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,9 @@ def evaluate(
         for number, partition in enumerate(dataset.users.partitions)
         if partition.test_ratings
     ]
-    sums = _summed(executor.as_completed(parts), len(parts), progress)
+    sums = summed(executor.as_completed(parts), len(parts), progress)
     of_samples = calibration(model, dataset, executor) if manifest.knows_deviations else None
-    return _evaluation(sums, of_samples, dataset.items.n_rows, settings)
+    return evaluation_of(sums, of_samples, dataset.items.n_rows, settings)
 
 
 def _facts(path: str, items: RowsFile, n_items: int, bounds: tuple[float, float]) -> _Facts:
@@ -113,7 +116,7 @@ def _evaluate_part(
     """Return the sums of one partition of users."""
     test = read_test_block(facts.path, number, partition)
     seen = read_block(facts.path, USERS, number, partition)
-    relevant = _relevant(test, settings)
+    relevant = relevant_ratings(test, settings)
     has_cold_user = seen.counts == 0
     own = test.row_of_rating - partition.start
     has_cold_item = facts.item_counts[test.indices] == 0
@@ -148,7 +151,7 @@ def _evaluate_part(
     )
 
 
-def _relevant(test: Block, settings: EvaluateSettings) -> Block:
+def relevant_ratings(test: Block, settings: EvaluateSettings) -> Block:
     """Return the held-out ratings that make an item relevant."""
     if settings.relevant_from is None:
         return test
@@ -157,9 +160,10 @@ def _relevant(test: Block, settings: EvaluateSettings) -> Block:
     return Block(test.rows, indptr, test.indices[keep], test.ratings[keep])
 
 
-def _summed(
+def summed(
     parts: Iterable[PartSums], n_parts: int, progress: Callable[[int, int], None]
 ) -> PartSums:
+    """Add the sums of all partitions, of which there is at least one."""
     total: PartSums | None = None
     progress(0, n_parts)
     for done, part in enumerate(parts, start=1):
@@ -169,9 +173,13 @@ def _summed(
     return total
 
 
-def _evaluation(
+def evaluation_of(
     sums: PartSums, calibration: Calibration | None, n_items: int, settings: EvaluateSettings
 ) -> Evaluation:
+    """Return the results that sums over all partitions lead to."""
+    if not sums.n_relevant:
+        least = f" of at least {settings.relevant_from:g}" if settings.relevant_from else ""
+        _LOG.warning("there is no held-out rating%s, so there are no ranked lists", least)
     return Evaluation(
         settings=settings,
         n_test=sums.n_test,

@@ -93,7 +93,9 @@ def _no_users(rows: range) -> Factors:
 
 
 def _bias_scorer(users: SolvedSide, items: SolvedSide, mean: float) -> Scorer:
-    return Scorer(mean, partial(_some_users, users.state), items.state, candidates(items.state))
+    return Scorer(
+        mean, partial(_some_users, users.solution), items.solution, candidates(items.solution)
+    )
 
 
 def _some_users(state: Factors, rows: range) -> Factors:

@@ -7,7 +7,7 @@
     output = "movielens"                # directory of all results
 
     [source]
-    path = "ml-latest-small.zip"        # [source.columns]: user, item, rating, time
+    path = "ml-latest-small.zip"        # test, titles; [source.columns]: user, item, rating, time
 
     [prepare]                           # fields of PrepareSettings
     [train]                             # fields of TrainSettings
@@ -61,6 +61,8 @@ class SourceSettings:
     title_id_column : str or int or None
         The column of item ids in that file; None takes the same name as in the ratings.
     columns : Columns
+    test : str or None
+        A source of ratings to hold out, with the same columns.
     """
 
     path: str
@@ -68,6 +70,7 @@ class SourceSettings:
     title_column: str | int = "title"
     title_id_column: str | int | None = None
     columns: Columns = Columns()
+    test: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +131,11 @@ class Job:
                 f"steps are {', '.join(self.steps) or 'none'}; they must be some of "
                 f"{', '.join(STEPS)}, in this order"
             )
-        if {"prepare", "evaluate"} <= set(self.steps) and not self.prepare.test_fraction:
+        holds_out = self.prepare.holds_out or self.source.test is not None
+        if {"prepare", "evaluate"} <= set(self.steps) and not holds_out:
             raise InputError(
-                "the step evaluate needs held-out ratings; set prepare.test_fraction, such as 0.1"
+                "the step evaluate needs held-out ratings; set prepare.test_fraction, such as 0.1, "
+                "or source.test"
             )
 
     @property

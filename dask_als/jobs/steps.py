@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, TypedDict
 
 from dask_als.core import checksums, json_files, outputs, storage
@@ -43,6 +43,8 @@ from dask_als.training.checkpoints import check_continues, clear_checkpoints, co
 from dask_als.training.train import train
 
 _FILES_OF_A_TASK = 16
+# They are in a note only if they are set.
+_LATER_SETTINGS = ("test", "test_from", "least_user_ratings", "least_item_ratings")
 
 
 class Watcher(Protocol):
@@ -327,8 +329,20 @@ def _prepare_inputs(job: Job) -> dict[str, Any]:
     files = {*source.files, *([source.titles[0]] if source.titles else [])}
     if job.source.titles is not None:
         files.add(job.source.titles)
+    if job.source.test is not None:
+        files |= set(open_source(job.source.test).files)
     states = {storage.absolute(file): storage.state_of_file(file) for file in sorted(files)}
-    return {"files": states, "source": asdict(job.source), **asdict(job.prepare)}
+    return {"files": states, "source": _inputs_of(job.source), **_inputs_of(job.prepare)}
+
+
+def _inputs_of(settings: Any) -> dict[str, Any]:
+    """Return settings as plain values; later ones only if they are set."""
+    default = {field.name: field.default for field in fields(settings)}
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in _LATER_SETTINGS or value != default[name]
+    }
 
 
 def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
@@ -341,6 +355,7 @@ def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
             columns=source.columns,
             settings=job.prepare,
             titles=_titles_of(source),
+            test=source.test,
             overwrite=True,
             progress=progress,
         )

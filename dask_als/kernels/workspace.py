@@ -58,6 +58,14 @@ class Sizes(NamedTuple):
 
     def buffers(self, dtype):
         """Allocate the memory of one call."""
+        return Buffers(*(aligned_zeros((length,), dtype) for length in self.lengths(dtype)))
+
+    def buffer_bytes(self, dtype):
+        """Return the bytes that `buffers` allocates."""
+        return sum(self.lengths(dtype)) * np.dtype(dtype).itemsize
+
+    def lengths(self, dtype):
+        """Return the lengths of the buffers of one call."""
         lane_count = simd.lanes_of(dtype)
         dual = [(queue + 1) * self.width for queue in range(self.queues - 1)]
         batched = dual + [self.columns] * (self.primal_lanes > 1)
@@ -67,19 +75,19 @@ class Sizes(NamedTuple):
         matrices += self.primal_lanes * size_of(self.columns, lane_count)
         rows = max(self.chunk, dual_max)
         return Buffers(
-            gathered=aligned_zeros((rows * self.columns,), dtype),
-            weights=aligned_zeros((rows,), dtype),
-            transposed=aligned_zeros((round_up(self.rank, lane_count) * dual_max,), dtype),
-            matrices=aligned_zeros((matrices,), dtype),
-            panels=aligned_zeros((batched_max**2 * lane_count,), dtype),
-            packed=aligned_zeros((batched_max * lane_count,), dtype),
-            solutions=aligned_zeros((max(self.columns, batched_max * lane_count),), dtype),
-            scratch=aligned_zeros((16 * 17,), dtype),
+            gathered=rows * self.columns,
+            weights=rows,
+            transposed=round_up(self.rank, lane_count) * dual_max,
+            matrices=matrices,
+            panels=batched_max**2 * lane_count,
+            packed=batched_max * lane_count,
+            solutions=max(self.columns, batched_max * lane_count),
+            scratch=16 * 17,
         )
 
 
 class Buffers(NamedTuple):
-    """The memory of one call: arrays in Python, pointers inside the kernel."""
+    """The memory of one call: arrays in Python, pointers inside the kernel; or their lengths."""
 
     gathered: Any  # rows of the fixed side
     weights: Any  # of the gathered rows

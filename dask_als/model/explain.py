@@ -7,7 +7,18 @@ u·v is a sum with one term for each rating: (v A⁻¹ f_n) y_n. Hu, Koren and V
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import pandas as pd
+
+from dask_als.core.side import ITEMS, USERS
+from dask_als.errors import InputError
+from dask_als.model.files import ModelManifest
+from dask_als.solvers.new_rows import NewRowPrior
+
+if TYPE_CHECKING:
+    from dask_als.model.in_memory import InMemoryModel
 
 
 def contributions(
@@ -37,3 +48,65 @@ def contributions(
     # Least squares also solves a singular A, which only a ridge of 0 allows.
     weights = rated @ np.linalg.lstsq(matrix, target.astype(np.float64), rcond=None)[0]
     return weights, weights * residuals
+
+
+def explained(model: InMemoryModel, user: Any, item: Any) -> pd.DataFrame:
+    """Return how much each of a user's ratings contributes; see `ALSModel.explain`."""
+    _check_linear(model.manifest)
+    row, target = model.users.row(user), model.items.row(item)
+    rated, ratings = model.rated_rows(USERS, row)
+    solved = model.solver.solve(USERS, rated, ratings, model.users.state[row : row + 1])
+    bias = float(solved.bias[0])
+    items, mean = model.items.state, model.manifest.global_mean
+    residuals = ratings.astype(np.float64) - mean - bias - items.bias[rated]
+    prior = model.users.new_rows
+    if prior is None:
+        expected, ridge = 0.0, _ridge(model.manifest, len(rated))
+        weights, parts = contributions(
+            items.factors[rated], residuals, items.factors[target], ridge=ridge
+        )
+    else:
+        expected, weights, parts = _with_prior(
+            prior, model.manifest, items.factors[rated], residuals, items.factors[target]
+        )
+    order = np.lexsort((rated, -np.abs(parts)))
+    frame = model.described(
+        ITEMS, rated[order], rating=ratings[order], weight=weights[order], part=parts[order]
+    )
+    product = expected + float(parts.sum())
+    score = mean + bias + float(items.bias[target]) + product
+    frame.attrs = {"product": product, "score": score}
+    return frame
+
+
+def _check_linear(manifest: ModelManifest) -> None:
+    """Raise InputError if the predictions of a model are not linear in a user's ratings."""
+    is_linear = manifest.settings.method == "als" or manifest.compact is not None
+    if manifest.settings.feedback != "explicit" or not is_linear:
+        raise InputError(
+            "only a model of explicit ratings can be explained, trained by als or, without "
+            "--keep-samples, by gibbs"
+        )
+
+
+def _ridge(manifest: ModelManifest, n_ratings: int) -> float:
+    regularization = manifest.settings.regularization(USERS)
+    weight = max(1, n_ratings) if regularization.by_count else 1
+    return regularization.factor * weight / manifest.settings.residual_precision
+
+
+def _with_prior(
+    prior: NewRowPrior,
+    manifest: ModelManifest,
+    rated: np.ndarray,
+    residuals: np.ndarray,
+    target: np.ndarray,
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return the product that a row's prior predicts, and `contributions` to the rest of it."""
+    assert manifest.residual_precision is not None, "a compact model has one"
+    mean, root = prior.mean[1:], prior.root[1:, 1:]
+    # Times the root, the prior of the row's factors is Normal(0, I).
+    weights, parts = contributions(
+        rated @ root, residuals - rated @ mean, target @ root, ridge=1 / manifest.residual_precision
+    )
+    return float(target @ mean), weights, parts

@@ -7,6 +7,8 @@
       users/part-00000.parquet …     id, count, bias, factors (fixed-size list of rank floats);
                                      an average of samples also has bias_of_samples
       items/part-00000.parquet …     the same
+      new_users.parquet              of a compact model: the prior of new rows
+      new_items.parquet              the same
       history.jsonl                  one object per epoch
 """
 
@@ -27,6 +29,8 @@ from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
+from dask_als.model.compact import Compact
+from dask_als.model.initial import InitialModel
 from dask_als.model.row_prior_files import RowPriorFiles
 from dask_als.settings.training import TrainSettings
 
@@ -50,11 +54,14 @@ class ModelSide:
         The bias of rows without training ratings, and of unknown ids.
     partitions : tuple of Partition
         Rows, training ratings and CRC-32 of the part files.
+    new_rows_crc32 : int or None
+        For a compact model, CRC-32 of the prior of new rows.
     """
 
     digest: str
     mean_bias: float
     partitions: tuple[Partition, ...]
+    new_rows_crc32: int | None = None
 
     @property
     def n_rows(self) -> int:
@@ -78,12 +85,16 @@ class KeptFiles:
     samples : tuple of int or None
         The manifests of the samples so far, in order; None for one that an earlier release
         wrote.
+    reduction : int or None
+        The manifest of the newest reduction of samples, if there is one. The samples that it
+        covers may have been removed.
     user_row_prior, item_row_prior : RowPriorFiles or None
         The files of each side with attributes.
     """
 
     predictions: tuple[int, ...] = ()
     samples: tuple[int | None, ...] = ()
+    reduction: int | None = None
     user_row_prior: RowPriorFiles | None = None
     item_row_prior: RowPriorFiles | None = None
 
@@ -116,6 +127,10 @@ class ModelManifest:
         CRC-32 of the file of all epochs' figures; None if it is not known.
     kept : KeptFiles or None
         For a checkpoint, the other files that resuming reads; None if they are not known.
+    compact : Compact or None
+        For a compact model, what it was made of.
+    initial : InitialModel or None
+        The model that training started from; None if there was none.
     """
 
     settings: TrainSettings
@@ -130,10 +145,14 @@ class ModelManifest:
     residual_precision: float | None = None
     history_crc32: int | None = None
     kept: KeptFiles | None = None
+    compact: Compact | None = None
+    initial: InitialModel | None = None
 
     @property
     def rank(self) -> int:
-        """Length of a factor vector of the model: the rank of a sample times the samples."""
+        """Length of a factor vector of the model."""
+        if self.compact is not None:
+            return self.compact.rank
         return self.settings.rank * self.samples
 
     @property
@@ -152,6 +171,10 @@ class ModelManifest:
             for side in SIDES
             for number, part in enumerate(self.side(side).partitions)
         }
+        for side in SIDES:
+            crc32 = self.side(side).new_rows_crc32
+            if crc32 is not None:
+                found[new_rows_path(model, side)] = crc32
         if self.history_crc32 is not None:
             found[storage.join(model, HISTORY)] = self.history_crc32
         return found
@@ -164,6 +187,11 @@ class ModelManifest:
 def part_path(model: str, side: Side, number: int) -> str:
     """Return the path of one part of a model."""
     return storage.part_of(model, side.name, storage.part_name(number))
+
+
+def new_rows_path(model: str, side: Side) -> str:
+    """Return the path of the prior of new rows of a compact model."""
+    return storage.part_of(model, f"new_{side.name}.parquet")
 
 
 def write_part(
@@ -223,18 +251,6 @@ def write_dataset_part(
     """Write the part for one partition of a dataset; see `write_part`."""
     table = ids.read(rows, ["id", "count"])
     return write_part(model, side, number, table, state, bias_of_samples)
-
-
-def average_of_samples(samples: list[Factors]) -> Factors:
-    """Return the state whose predictions are the mean of the predictions of all samples.
-
-    The mean of u·v over S samples is one product of vectors that are S times as long: those of the
-    samples, concatenated and divided by the root of S.
-    """
-    bias = np.mean([state.bias for state in samples], axis=0, dtype=np.float64)
-    factors = np.concatenate([state.factors for state in samples], axis=1)
-    dtype = factors.dtype
-    return Factors(bias.astype(dtype), factors / dtype.type(np.sqrt(len(samples))))
 
 
 def write_manifest(directory: str, manifest: ModelManifest) -> None:
@@ -419,22 +435,6 @@ def _read_rows(model: str, side: Side, rows: range, columns: Sequence[str]) -> p
 def columns_of(manifest: ModelManifest) -> Sequence[str]:
     """Return the columns of a model's parts."""
     return (*_COLUMNS, _BIAS_OF_SAMPLES) if manifest.knows_deviations else _COLUMNS
-
-
-def check_has_samples(manifest: ModelManifest, model: str) -> float:
-    """Check that a model is an average of samples, and return its residual precision.
-
-    Raises
-    ------
-    InputError
-        If it is not one, and so has no standard deviations.
-    """
-    if not manifest.knows_deviations or manifest.residual_precision is None:
-        raise InputError(
-            f"{model} is not an average of samples of both sides, so it knows no standard "
-            "deviations; train one with --method gibbs"
-        )
-    return manifest.residual_precision
 
 
 def check_same_ids(manifest: ModelManifest, dataset: Dataset, model: str) -> None:

@@ -28,15 +28,16 @@ from dask_als.core.blocks import Factors, concatenated, zero_factors
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import FOLDED_MODEL
-from dask_als.core.side import ITEMS, Side
+from dask_als.core.side import ITEMS, SIDES, Side
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.data.prepare import KnownRows, prepare
 from dask_als.model import files as model_files
 from dask_als.model.files import ModelManifest, ModelSide
+from dask_als.model.new_row_files import fold_in_method, read_both
 from dask_als.model.training_data import dataset_of
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.solvers.base import HalfEpoch, SolvedSide
-from dask_als.solvers.methods import fold_in_method_of
+from dask_als.solvers.new_rows import NewRowPrior
 from dask_als.solvers.objective import NO_SUMS
 
 ABOUT = "fold_in.json"
@@ -77,12 +78,15 @@ class _Trained:
     fixed : SolvedSide
     mean_bias : float
         The bias of rows without a usable rating.
+    priors : dict of Side to NewRowPrior
+        The priors of new rows, if the model has them.
     """
 
     own: Factors
     own_ids: pd.Index[int]
     fixed: SolvedSide
     mean_bias: float
+    priors: dict[Side, NewRowPrior]
 
 
 def fold_in(
@@ -162,6 +166,13 @@ def fold_in(
             )
             for number, part in enumerate(manifest.side(side.other).partitions)
         ]
+        copied += [
+            executor.submit(
+                _copy_new_rows, (model, staging), each, crc32, key=f"copy-new-{each.name}"
+            )
+            for each in SIDES
+            if (crc32 := manifest.side(each).new_rows_crc32) is not None
+        ]
         _wait([*solved, *copied], executor, progress)
         parts = executor.gather(solved)
         folded = Folded(
@@ -214,11 +225,13 @@ def _folded_manifest(
         Partition(part.start, part.stop, part.ratings, crc32=checksum)
         for part, checksum in zip(table.partitions, checksums, strict=True)
     )
-    folded = ModelSide(table.digest, manifest.side(side).mean_bias, partitions)
+    trained = manifest.side(side)
+    folded = ModelSide(table.digest, trained.mean_bias, partitions, trained.new_rows_crc32)
     path = storage.join(storage.absolute(out), RATINGS)
     reference = {"path": path, "fingerprint": dataset.fingerprint}
     # Rows that are solved from the average of the samples have no samples of their own.
-    without = replace(manifest, dataset=reference, residual_precision=None, kept=None)
+    precision = None if manifest.compact is None else manifest.residual_precision
+    without = replace(manifest, dataset=reference, residual_precision=precision, kept=None)
     return without.with_side(side, folded)
 
 
@@ -227,7 +240,7 @@ def _read_trained(model: str, side: Side) -> _Trained:
     settings = manifest.settings
     own_ids, own, _ = _read_side(model, side)
     _, state, rated = _read_side(model, side.other)
-    method = fold_in_method_of(settings, manifest.global_mean)
+    method = fold_in_method(manifest, read_both(model, manifest))
     step = HalfEpoch(side.other, settings.epochs)
     nothing = zero_factors(range(1), rank=manifest.rank, dtype=settings.dtype)
     return _Trained(
@@ -235,6 +248,7 @@ def _read_trained(model: str, side: Side) -> _Trained:
         own_ids=own_ids,
         fixed=method.join_parts(step, [method.start_part(state, rated)]),
         mean_bias=manifest.side(side).mean_bias,
+        priors=read_both(model, manifest),
     )
 
 
@@ -255,6 +269,11 @@ def _copy_part(models: tuple[str, str], side: Side, number: int, crc32: int) -> 
     checksums.copy(source, target, crc32=crc32)
 
 
+def _copy_new_rows(models: tuple[str, str], side: Side, crc32: int) -> None:
+    source, target = (model_files.new_rows_path(model, side) for model in models)
+    checksums.copy(source, target, crc32=crc32)
+
+
 def _fold_in_part(
     paths: tuple[str, str, str],
     side: Side,
@@ -272,12 +291,14 @@ def _fold_in_part(
     ids = ids_file.read(partition.rows, ["id", "count"])
     rows = trained.own_ids.get_indexer(pd.Index(ids.column("id").to_pandas()))
     own = Factors(trained.own.bias[rows], trained.own.factors[rows])
-    solved = fold_in_method_of(manifest.settings, manifest.global_mean).solve_part(
+    solved = fold_in_method(manifest, trained.priors).solve_part(
         HalfEpoch(side, manifest.settings.epochs),
         block,
         SolvedSide(own, NO_SUMS, trained.mean_bias),
         trained.fixed,
     )
-    bias = np.where(solved.rated, solved.state.bias, own.bias.dtype.type(trained.mean_bias))
-    checksum = model_files.write_part(out, side, number, ids, Factors(bias, solved.state.factors))
+    bias = np.where(solved.rated, solved.solution.bias, own.bias.dtype.type(trained.mean_bias))
+    checksum = model_files.write_part(
+        out, side, number, ids, Factors(bias, solved.solution.factors)
+    )
     return int((rows >= 0).sum()), checksum

@@ -11,9 +11,11 @@ import pandas as pd
 
 from dask_als.core.blocks import Factors
 from dask_als.core.side import Side
+from dask_als.model.lists import recommended_to_one
+from dask_als.model.scores import scores_of_all
 
 if TYPE_CHECKING:
-    from dask_als.model.model import ALSModel
+    from dask_als.model.in_memory import InMemoryModel
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class FoldedIn:
         Rows of the fixed side that it has rated.
     """
 
-    model: ALSModel
+    model: InMemoryModel
     side: Side
     bias: float
     factors: np.ndarray
@@ -37,10 +39,16 @@ class FoldedIn:
     @cached_property
     def scores(self) -> np.ndarray:
         """Predicted rating of every row of the fixed side."""
-        state = Factors(np.array([self.bias]), self.factors[None, :])
-        return self.model.scores(self.side, state, 0)
+        return scores_of_all(
+            self._state,
+            self.model.rows(self.side.other).state,
+            mean=self.model.manifest.global_mean,
+        )
 
     def recommend(self, k: int = 10) -> pd.DataFrame:
         """Return the best unrated rows of the other side, like `ALSModel.recommend`."""
-        one = Factors(np.array([self.bias], self.factors.dtype), self.factors[None, :])
-        return self.model.best_for(self.side, one, k, without=self.rated)
+        return recommended_to_one(self.model, self.side, self._state, k, without=self.rated)
+
+    @property
+    def _state(self) -> Factors:
+        return Factors(np.array([self.bias], self.factors.dtype), self.factors[None, :])

@@ -1,51 +1,51 @@
-"""A trained model in memory, which needs no cluster: predict, recommend, find similar, fold in."""
+"""A trained model in memory: predictions, recommendations, fold-in; it needs no cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from dask_als.core.blocks import Factors, predictions
-from dask_als.core.epoch_metrics import EpochFigures
-from dask_als.core.outputs import staged_directory
-from dask_als.core.ownership import MODEL
-from dask_als.core.side import ITEMS, SIDES, USERS, Side
-from dask_als.data.dataset import Dataset
+from dask_als.core.blocks import Factors
+from dask_als.core.side import ITEMS, USERS, Side
+from dask_als.core.wording import python_words
+from dask_als.data.frames import table_of
 from dask_als.errors import InputError
-from dask_als.model import files as model_files
-from dask_als.model.explain import contributions
-from dask_als.model.files import ModelManifest
+from dask_als.model.explain import explained
 from dask_als.model.folded_in import FoldedIn
-from dask_als.model.predictive_variance import standard_deviations
-from dask_als.model.recommend import allowed_rows
-from dask_als.model.row_solver import RowSolver
-from dask_als.model.rows import UNKNOWN, ModelRows, read_model_rows, write_model_rows
-from dask_als.model.similarity import Measure, similarities
-from dask_als.model.top_k import best_rows, check_k
-from dask_als.model.training_data import dataset_of, rated_rows
-from dask_als.settings.training import TrainSettings
+from dask_als.model.ids import Unknown, is_single, listed
+from dask_als.model.in_memory import InMemoryModel
+from dask_als.model.lists import most_similar, recommended
+from dask_als.model.pairs import predicted_pairs
+from dask_als.model.scores import scores_of_pairs
+from dask_als.model.similarity import Measure
+from dask_als.settings.data import Columns
+from dask_als.settings.evaluation import EvaluateSettings
 
 if TYPE_CHECKING:
+    from dask_als.evaluation.results import Evaluation
+
     Id = int | str | np.integer[Any]
     Ids = Id | Sequence[Any] | np.ndarray | pd.Series[Any] | pd.Index[Any]
 
 
-class ALSModel:
+class ALSModel(InMemoryModel):
     """A trained model.
 
     Attributes
     ----------
     manifest : ModelManifest
-        Settings, mean, where it was trained on.
+        Settings, mean, and the path of its dataset.
     users, items : ModelRows
     history : list of EpochFigures
     dataset : Dataset or None
-        What it was trained on, if it is still there: for titles and for what users have rated.
+        The dataset it was trained on, if it is found: for titles and training ratings.
+    owns_dataset : bool
+        Whether the dataset goes with the model: it was made for it, or is a copy in its directory.
 
     Examples
     --------
@@ -59,102 +59,46 @@ class ALSModel:
     ['African Queen, The', 'Modern Times']
     """
 
-    def __init__(
-        self,
-        manifest: ModelManifest,
-        users: ModelRows,
-        items: ModelRows,
-        history: list[EpochFigures],
-        dataset: Dataset | None,
-    ) -> None:
-        self.manifest = manifest
-        self.users = users
-        self.items = items
-        self.history = history
-        self.dataset = dataset
-
-    def __repr__(self) -> str:
-        users, items = len(self.users.ids), len(self.items.ids)
-        return f"<ALSModel: rank {self.manifest.rank}, {users:,} users, {items:,} items>"
-
-    @classmethod
-    def load(cls, path: str, dataset: str | None = None) -> ALSModel:
-        """Load a model directory.
-
-        Parameters
-        ----------
-        path : str
-        dataset : str, optional
-            The dataset it was trained on, if it was moved since.
-
-        Raises
-        ------
-        InputError
-            If the model is missing or damaged, or `dataset` is not the one it was trained on.
-        """
-        manifest = model_files.read_manifest(path)
-        users, items = (read_model_rows(path, manifest, side) for side in SIDES)
-        history = model_files.read_history(path)
-        return cls(manifest, users, items, history, dataset_of(manifest, path, dataset))
-
-    def save(self, path: str, *, overwrite: bool = False) -> None:
-        """Write a model directory.
-
-        Raises
-        ------
-        InputError
-            If something is at `path` already.
-        """
-        with staged_directory(path, MODEL, overwrite=overwrite) as staging:
-            users, items = (
-                write_model_rows(staging, self.manifest.side(side), self.rows(side))
-                for side in SIDES
-            )
-            crc32 = model_files.write_history(staging, self.history)
-            manifest = replace(self.manifest, users=users, items=items, history_crc32=crc32)
-            model_files.write_manifest(staging, replace(manifest, kept=None))
-
-    @cached_property
-    def _solver(self) -> RowSolver:
-        return RowSolver(self.manifest, {side: self.rows(side) for side in SIDES})
-
-    @property
-    def settings(self) -> TrainSettings:
-        """How the model was trained."""
-        return self.manifest.settings
-
-    def rows(self, side: Side) -> ModelRows:
-        """Return one side."""
-        return self.users if side is USERS else self.items
-
     # A single id is one of `Ids`, too: the first signature that matches counts.
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, users: Id, items: Id, *, std: Literal[False] = False
+        self, users: Id, items: Id, *, std: Literal[False] = False, unknown: Unknown = "warn"
     ) -> float: ...
     @overload
-    def predict(self, users: Ids, items: Ids, *, std: Literal[False] = False) -> np.ndarray: ...
+    def predict(
+        self, users: Ids, items: Ids, *, std: Literal[False] = False, unknown: Unknown = "warn"
+    ) -> NDArray[np.float64]: ...
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, users: Id, items: Id, *, std: Literal[True]
+        self, users: Id, items: Id, *, std: Literal[True], unknown: Unknown = "warn"
     ) -> tuple[float, float]: ...
     @overload
     def predict(
-        self, users: Ids, items: Ids, *, std: Literal[True]
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+        self, users: Ids, items: Ids, *, std: Literal[True], unknown: Unknown = "warn"
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    @python_words()
     def predict(
-        self, users: Ids, items: Ids, *, std: bool = False
-    ) -> float | np.ndarray | tuple[float, float] | tuple[np.ndarray, np.ndarray]:
+        self, users: Ids, items: Ids, *, std: bool = False, unknown: Unknown = "warn"
+    ) -> (
+        float
+        | NDArray[np.float64]
+        | tuple[float, float]
+        | tuple[NDArray[np.float64], NDArray[np.float64]]
+    ):
         """Predict ratings.
 
-        An unknown user or item counts as one with the mean bias and no factors.
+        An unknown user or item has the mean bias and no factors. Ids must be of the type that the
+        model has, whole numbers or text; see `dask_als.model.ids`.
 
         Parameters
         ----------
         users, items : id or sequence of ids
-            Pairs; a single id goes with all of the other.
+            Pairs; a single id is paired with each id of the other side.
         std : bool, optional
             Whether the standard deviation of each rating is returned, too.
+        unknown : {"warn", "error", "ignore"}, optional
+            What happens if ids are not in the model: an `UnknownIdWarning` with their number, an
+            error, or nothing.
 
         Returns
         -------
@@ -165,14 +109,19 @@ class ALSModel:
         Raises
         ------
         InputError
-            If standard deviations are asked of a model that is not an average of samples.
+            If an id is missing or of another type, the numbers of users and items differ, or
+            standard deviations are requested from a model that is not an average of samples.
         """
-        user_ids, item_ids = np.asarray(users), np.asarray(items)
-        is_single = user_ids.ndim == 0 and item_ids.ndim == 0
-        user_rows = self.users.rows(np.atleast_1d(user_ids))
-        item_rows = self.items.rows(np.atleast_1d(item_ids))
+        single = is_single(users) and is_single(items)
+        user_rows = self.users.rows(listed(users), unknown=unknown)
+        item_rows = self.items.rows(listed(items), unknown=unknown)
+        if len(user_rows) != len(item_rows) and 1 not in (len(user_rows), len(item_rows)):
+            raise InputError(
+                f"there are {len(user_rows):,} users and {len(item_rows):,} items; give as many "
+                "of both, or a single id"
+            )
         user_rows, item_rows = np.broadcast_arrays(user_rows, item_rows)
-        predicted = predictions(
+        predicted = scores_of_pairs(
             self.users.with_unknown,
             self.items.with_unknown,
             user_rows,
@@ -180,50 +129,128 @@ class ALSModel:
             mean=self.manifest.global_mean,
         )
         if not std:
-            return float(predicted[0]) if is_single else predicted
-        deviations = self._deviations(user_rows, item_rows)
-        return (float(predicted[0]), float(deviations[0])) if is_single else (predicted, deviations)
+            return float(predicted[0]) if single else predicted
+        deviations = self.deviations(user_rows, item_rows)
+        return (float(predicted[0]), float(deviations[0])) if single else (predicted, deviations)
 
-    def _deviations(self, user_rows: np.ndarray, item_rows: np.ndarray) -> np.ndarray:
-        precision = model_files.check_has_samples(self.manifest, "the model")
-        return standard_deviations(
-            self.users.samples_with_unknown,
-            self.items.samples_with_unknown,
-            user_rows,
-            item_rows,
-            residual_precision=precision,
-        )
+    @python_words()
+    def predict_frame(
+        self,
+        pairs: Any,
+        *,
+        columns: Columns = Columns(),
+        clip: bool = False,
+        unknown: Unknown = "warn",
+    ) -> pd.DataFrame:
+        """Predict the ratings of a table of pairs.
+
+        Parameters
+        ----------
+        pairs
+            As the ratings of `ALS.fit`, in memory; ratings and times are not needed.
+        columns : Columns, optional
+            The names of the columns of users and items.
+        clip : bool, optional
+            Whether predictions are clipped to the range of the training ratings.
+        unknown : {"warn", "error", "ignore"}, optional
+            As for `predict`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``user_id``, ``item_id``, ``prediction``, ``user_known`` and ``item_known``, in
+            the order of the pairs, with the index of a pandas frame.
+
+        Raises
+        ------
+        InputError
+            If a column is missing, or an id is missing or of another type.
+        """
+        wanted = replace(columns, rating=None, time=None, no_time=True)
+        table = table_of(pairs, wanted)
+        frame = predicted_pairs(self, table, clip=clip, unknown=unknown).to_pandas()
+        if isinstance(pairs, pd.DataFrame):
+            frame.index = pairs.index
+        return frame
+
+    @python_words()
+    def evaluate(
+        self,
+        ratings: Any,
+        *,
+        k: int = 10,
+        relevant_from: float | None = None,
+        columns: Columns = Columns(),
+    ) -> Evaluation:
+        """Measure the model on held-out ratings, in this process.
+
+        Parameters
+        ----------
+        ratings
+            As for `ALS.fit`: a path, or ratings in memory.
+        k : int, optional
+            Length of the ranked lists.
+        relevant_from : float, optional
+            The lowest rating that makes an item relevant; any by default.
+        columns : Columns, optional
+            The names of the columns.
+
+        Returns
+        -------
+        Evaluation
+            ``errors["model"]`` has RMSE and MAE, ``ranking["model"]`` the measures of ranked lists.
+
+        Raises
+        ------
+        InputError
+            If ratings cannot be read.
+        """
+        # The only import from a folder above this one: an evaluation needs models.
+        from dask_als.evaluation.own_ratings import evaluate_in_memory
+
+        settings = EvaluateSettings(k=k, relevant_from=relevant_from)
+        return evaluate_in_memory(self, ratings, columns, settings)
 
     def recommend(
-        self, user: Any, k: int = 10, *, seen: bool = False, std: bool = False
+        self,
+        user: Any,
+        k: int = 10,
+        *,
+        seen: bool = False,
+        std: bool = False,
+        unknown: Unknown = "warn",
     ) -> pd.DataFrame:
-        """Return the items with the highest predicted ratings for a user.
+        """Return the items with the highest predicted ratings for a user, or for several.
 
         An unknown user gets the items with the highest biases.
 
         Parameters
         ----------
-        user : id
+        user : id or sequence of ids
         k : int, optional
         seen : bool, optional
             Whether items that the user has rated may be among them.
         std : bool, optional
             Whether the standard deviation of each rating is given, too.
+        unknown : {"warn", "error", "ignore"}, optional
+            What happens if users are not in the model, as for `predict`.
 
         Returns
         -------
         pandas.DataFrame
             Columns ``rank`` (from 1), ``item_id``, ``score``, with `std` ``std``, and, if the
-            dataset has it, ``title``.
+            dataset has it, ``title``. For a sequence of users, ``user_id`` comes first.
 
         Raises
         ------
         InputError
-            If seen items are to be left out and the dataset is no longer there, or if standard
-            deviations are asked of a model that is not an average of samples.
+            If an id is of another type than the model's, seen items are to be left out and the
+            dataset is not found, or standard deviations are requested from a model that is not an
+            average of samples.
         """
-        return self.recommend_to(USERS, user, k, seen=seen, std=std)
+        return self.recommend_to(USERS, user, k, seen=seen, std=std, unknown=unknown)
 
+    @python_words()
     def recommend_to(
         self,
         side: Side,
@@ -234,59 +261,51 @@ class ALSModel:
         std: bool = False,
         include: Sequence[Any] | None = None,
         exclude: Sequence[Any] = (),
+        unknown: Unknown = "warn",
     ) -> pd.DataFrame:
-        """Return the best for a user or an item, as `recommend`.
+        """Return the best for a user or an item, or for several, as `recommend`.
 
         Parameters
         ----------
         side : Side
             Of the one who gets recommendations, of the other side.
-        identifier : id
-        k, seen, std : optional
+        identifier : id or sequence of ids
+        k, seen, std, unknown : optional
         include, exclude : sequence of ids, optional
-            What may, and what may not be recommended.
+            What may, and what must not be recommended.
         """
-        own, other = self.rows(side), self.rows(side.other)
-        (row,) = own.rows([identifier])
-        without = np.array([], dtype=np.int32)
-        if not seen and row != UNKNOWN:
-            without = self._rated_rows(side, int(row))[0]
-        allowed = allowed_rows(other.ids, side.other, include, exclude)
-        state = own.with_unknown
-        one = Factors(state.bias[[row]], state.factors[[row]])
-        others, mean = other.state, self.manifest.global_mean
-        found, scores = best_rows(one, others, k, without=without, allowed=allowed, mean=mean)
-        columns = {"score": scores}
-        if std:
-            pairs = {side: np.full(len(found), row), side.other: found}
-            columns["std"] = self._deviations(pairs[USERS], pairs[ITEMS])
-        return self._ranked(side.other, found, **columns)
+        return recommended(
+            self,
+            side,
+            identifier,
+            k,
+            seen=seen,
+            std=std,
+            include=include,
+            exclude=exclude,
+            unknown=unknown,
+        )
 
-    def best_for(self, side: Side, one: Factors, k: int, *, without: np.ndarray) -> pd.DataFrame:
-        """Return the rows of the other side with the highest predicted ratings for one row."""
-        others, mean = self.rows(side.other).state, self.manifest.global_mean
-        found, scores = best_rows(one, others, k, without=without, mean=mean)
-        return self._ranked(side.other, found, score=scores)
-
+    @python_words()
     def rated_items(self, user: Any) -> pd.DataFrame:
         """Return a user's training ratings, the highest first: item_id, rating and title."""
-        items, ratings = self._rated_rows(USERS, self.users.row(user))
+        items, ratings = self.rated_rows(USERS, self.users.row(user))
         order = np.lexsort((items, -ratings))
-        return self._described(ITEMS, items[order], rating=ratings[order])
+        return self.described(ITEMS, items[order], rating=ratings[order])
 
     def similar_items(
         self, item: Any, k: int = 10, *, least_ratings: int = 0, measure: Measure = "cosine"
     ) -> pd.DataFrame:
-        """Return the items whose factors are most alike.
+        """Return the items whose factors are most similar.
 
         Parameters
         ----------
         item : id
         k : int, optional
         least_ratings : int, optional
-            Leave out items with fewer training ratings, whose direction is much by chance.
+            Leave out items with fewer training ratings, whose factors are uncertain.
         measure : {"cosine", "inner-product"}, optional
-            What is compared: directions alone, or lengths, too.
+            Compare directions of factors alone, or also their lengths.
 
         Returns
         -------
@@ -296,27 +315,28 @@ class ALSModel:
         Raises
         ------
         InputError
-            If the item is unknown.
+            If the item is unknown or has no training rating.
         """
         return self.similar(ITEMS, item, k, least_ratings=least_ratings, measure=measure)
 
     def name_of(self, item: Any) -> str:
         """Return an item's title, or its id where titles are not known."""
-        (described,) = self._described(ITEMS, np.array([self.items.row(item)])).to_dict("records")
+        (described,) = self.described(ITEMS, np.array([self.items.row(item)])).to_dict("records")
         title = described.get("title")
         return title if isinstance(title, str) else str(item)
 
     def similar_users(
         self, user: Any, k: int = 10, *, least_ratings: int = 0, measure: Measure = "cosine"
     ) -> pd.DataFrame:
-        """Return the users whose factors are most alike, as `similar_items`."""
+        """Return the users whose factors are most similar, as `similar_items`."""
         return self.similar(USERS, user, k, least_ratings=least_ratings, measure=measure)
 
+    @python_words()
     def explain(self, user: Any, item: Any) -> pd.DataFrame:
-        """Return which of a user's ratings a prediction comes from, the most telling first.
+        """Return how much each of a user's ratings contributes to a prediction, the most first.
 
-        The user is solved anew with the items as they are, so that the parts, the user's and the
-        item's bias and the mean add up to ``fold_in(ratings).scores``.
+        The user is solved again with the items fixed, so that the parts, the biases of user and
+        item and the mean add up to ``fold_in(ratings).scores``.
 
         Parameters
         ----------
@@ -325,40 +345,19 @@ class ALSModel:
         Returns
         -------
         pandas.DataFrame
-            Columns ``item_id``, ``rating``, ``weight`` (how alike the two items are to this user),
-            ``part`` (of the prediction, in units of a rating) and, if known, ``title``. The sum of
-            all parts, by which the prediction differs from the biases alone, is in
-            ``attrs["product"]``, the prediction in ``attrs["score"]``.
+            Columns ``item_id``, ``rating``, ``weight`` (the similarity of the two items to this
+            user), ``part`` (of the prediction, in units of a rating) and, if known, ``title``. The
+            sum of all parts, by which the prediction differs from the biases alone, is in
+            ``attrs["product"]``, the prediction in ``attrs["score"]``. In a compact model of
+            gibbs, the product includes what the prior of a new user predicts.
 
         Raises
         ------
         InputError
-            If user or item is unknown, the dataset is no longer there, or the model is not one of
-            biased least squares, whose equations this follows from.
+            If user or item is unknown, the dataset is not found, or the predictions of the model
+            are not linear in a user's ratings.
         """
-        if self.settings.feedback != "explicit" or self.settings.method != "als":
-            raise InputError("only a model of explicit ratings, trained by als, can be explained")
-        row, target = self.users.row(user), self.items.row(item)
-        rated, ratings = self._rated_rows(USERS, row)
-        solved = self._solver.solve(USERS, rated, ratings, self.users.state[row : row + 1])
-        bias = float(solved.bias[0])
-        items, mean = self.items.state, self.manifest.global_mean
-        regularization = self.settings.regularization(USERS)
-        weight = max(1, len(rated)) if regularization.by_count else 1
-        weights, parts = contributions(
-            items.factors[rated],
-            ratings.astype(np.float64) - mean - bias - items.bias[rated],
-            items.factors[target],
-            ridge=regularization.factor * weight / self.settings.residual_precision,
-        )
-        order = np.lexsort((rated, -np.abs(parts)))
-        described = self._described(
-            ITEMS, rated[order], rating=ratings[order], weight=weights[order], part=parts[order]
-        )
-        product = float(parts.sum())
-        score = mean + bias + float(items.bias[target]) + product
-        described.attrs = {"product": product, "score": score}
-        return described
+        return explained(self, user, item)
 
     def fold_in(self, ratings: Mapping[Any, float]) -> FoldedIn:
         """Solve a new user from their ratings, with the same kernel as in training.
@@ -379,34 +378,21 @@ class ALSModel:
         """Solve a new item from its ratings by user id, as `fold_in`."""
         return self._fold_in(ITEMS, ratings)
 
+    @python_words()
     def _fold_in(self, side: Side, ratings: Mapping[Any, float]) -> FoldedIn:
         fixed = self.rows(side.other)
-        rows = np.array([fixed.row(identifier) for identifier in ratings], dtype=np.int32)
+        rows = fixed.rows(list(ratings), unknown="error").astype(np.int32)
         values = np.array(list(ratings.values()), dtype=np.float32)
         if not np.isfinite(values).all():
             raise InputError(f"ratings must be finite numbers: {dict(ratings)}")
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
         unknown = Factors(np.zeros(1, dtype), np.zeros((1, rank), dtype))
         order = np.argsort(rows)
-        solved = self._solver.solve(side, rows[order], values[order], unknown)
+        solved = self.solver.solve(side, rows[order], values[order], unknown)
         bias = solved.bias[0] if len(rows) else self.rows(side).mean_bias
         return FoldedIn(self, side, float(bias), solved.factors[0], rows)
 
-    def scores(self, side: Side, state: Factors, row: int) -> np.ndarray:
-        """Return the predicted rating of one row of a state and every row of the other side."""
-        fixed = self.rows(side.other).state
-        products = fixed.factors @ state.factors[row].astype(fixed.factors.dtype)
-        return self.manifest.global_mean + float(state.bias[row]) + fixed.bias + products
-
-    def best(self, side: Side, scores: np.ndarray, k: int, *, without: np.ndarray) -> pd.DataFrame:
-        """Return the rows with the highest scores; of equal scores, the first rows."""
-        check_k(k)
-        scores = scores.astype(np.float64)
-        scores[without] = -np.inf
-        allowed = len(scores) - len(np.unique(without))
-        order = np.argsort(-scores, kind="stable")[: min(k, allowed)]
-        return self._ranked(side, order, score=scores[order])
-
+    @python_words()
     def similar(
         self,
         side: Side,
@@ -416,35 +402,5 @@ class ALSModel:
         least_ratings: int = 0,
         measure: Measure = "cosine",
     ) -> pd.DataFrame:
-        """Return the rows of a side whose factors are most alike, as `similar_items`."""
-        rows = self.rows(side)
-        row = rows.row(identifier)
-        scores = similarities(rows.state.factors, row, measure)
-        without = rows.counts < least_ratings
-        without[row] = True
-        return self.best(side, scores, k, without=np.flatnonzero(without))
-
-    def _ranked(self, side: Side, rows: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
-        described = self._described(side, rows, **columns)
-        described.insert(0, "rank", np.arange(1, len(rows) + 1))
-        return described
-
-    def _described(self, side: Side, rows: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
-        described = pd.DataFrame({f"{side.singular}_id": self.rows(side).ids[rows], **columns})
-        if side is ITEMS and self.dataset is not None and self.dataset.has_titles:
-            described["title"] = self._titles[rows]
-        return described
-
-    @cached_property
-    def _titles(self) -> np.ndarray:
-        assert self.dataset is not None
-        return self.dataset.read_rows(ITEMS).column("title").to_pandas().to_numpy()
-
-    def _rated_rows(self, side: Side, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the other side that a row has training ratings of, and the ratings."""
-        if self.dataset is None:
-            raise InputError(
-                f"what {side.name} have rated is in {self.manifest.dataset['path']}, which is not "
-                "there; load the model with dataset=, or recommend with seen=True"
-            )
-        return rated_rows(self.dataset, side, row)
+        """Return the rows of a side whose factors are most similar, as `similar_items`."""
+        return most_similar(self, side, identifier, k, least_ratings=least_ratings, measure=measure)

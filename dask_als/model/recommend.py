@@ -31,6 +31,7 @@ from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import sample_files
 from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
 from dask_als.settings.evaluation import RecommendSettings
@@ -170,7 +171,7 @@ def recommend(
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
     if settings.std:
-        model_files.check_has_samples(manifest, model)
+        sample_files.check_has_samples(manifest, model)
     side = side_named(settings.side)
     model = storage.absolute(model)
     allowed = allowed_rows(_ids(dataset, side.other), side.other, include, exclude)
@@ -244,7 +245,10 @@ def layout_of(out: str) -> Kind:
 
 
 def allowed_rows(
-    ids: pd.Index[Any], side: Side, include: Sequence[Any] | None, exclude: Sequence[Any]
+    ids: pd.Index[Any],
+    side: Side,
+    include: Sequence[Any] | pd.Index[Any] | None,
+    exclude: Sequence[Any] | pd.Index[Any],
 ) -> np.ndarray | None:
     """Return whether each row may be recommended; None if all may.
 
@@ -253,7 +257,7 @@ def allowed_rows(
     InputError
         If none may.
     """
-    if include is None and not exclude:
+    if include is None and not len(exclude):
         return None
     allowed = np.ones(len(ids), bool) if include is None else ids.isin(pd.Index(include))
     allowed &= ~ids.isin(pd.Index(exclude))
@@ -387,7 +391,7 @@ def _deviations(model: str, own: Factors, best: Best, others: _Others) -> np.nda
         others.samples,
         np.nonzero(found)[0],
         others.candidates.place[best.rows[found]],
-        residual_precision=model_files.check_has_samples(model_files.read_manifest(model), model),
+        residual_precision=sample_files.check_has_samples(model_files.read_manifest(model), model),
     )
     return deviations
 

@@ -7,10 +7,16 @@ import numpy as np
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import Side
 from dask_als.model.files import ModelManifest
+from dask_als.model.new_row_files import fold_in_method
 from dask_als.model.rows import ModelRows
 from dask_als.solvers.base import HalfEpoch, SolvedSide
-from dask_als.solvers.methods import fold_in_method_of
+from dask_als.solvers.new_rows import NewRowPrior
 from dask_als.solvers.objective import NO_SUMS
+
+
+def priors_of(rows: dict[Side, ModelRows]) -> dict[Side, NewRowPrior]:
+    """Return the priors of new rows that a model has: of both sides, or of none."""
+    return {side: own.new_rows for side, own in rows.items() if own.new_rows is not None}
 
 
 class RowSolver:
@@ -25,7 +31,7 @@ class RowSolver:
 
     def __init__(self, manifest: ModelManifest, rows: dict[Side, ModelRows]) -> None:
         self._epochs = manifest.settings.epochs
-        self._method = fold_in_method_of(manifest.settings, manifest.global_mean)
+        self._method = fold_in_method(manifest, priors_of(rows))
         self._rows = rows
         self._fixed_sides: dict[Side, SolvedSide] = {}
 
@@ -45,7 +51,7 @@ class RowSolver:
         block = Block(range(1), np.array([0, len(rated)], dtype=np.int64), rated, ratings)
         step = HalfEpoch(side, self._epochs)
         fixed = self._fixed_side(side.other)
-        return self._method.solve_part(step, block, SolvedSide(own, NO_SUMS, 0.0), fixed).state
+        return self._method.solve_part(step, block, SolvedSide(own, NO_SUMS, 0.0), fixed).solution
 
     def _fixed_side(self, side: Side) -> SolvedSide:
         """Return a side with the sums that all its rows share; they are computed once."""

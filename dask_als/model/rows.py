@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +15,9 @@ from dask_als.core.side import Side
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model.files import ModelManifest, ModelSide
+from dask_als.model.ids import Unknown, checked_ids, listed, report_unknown
+from dask_als.model.new_row_files import read_new_rows, write_new_rows
+from dask_als.solvers.new_rows import NewRowPrior
 
 UNKNOWN = -1
 
@@ -36,7 +38,9 @@ class ModelRows:
     mean_bias : float
         The bias of an unknown id.
     biases_of_samples : ndarray, shape (n_rows, n_samples), or None
-        Of an average of samples.
+        For an average of samples.
+    new_rows : NewRowPrior or None
+        For a compact model, the prior of new rows of this side.
     """
 
     side: Side
@@ -45,10 +49,29 @@ class ModelRows:
     state: Factors
     mean_bias: float
     biases_of_samples: np.ndarray | None = None
+    new_rows: NewRowPrior | None = None
 
-    def rows(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Return the row of each id, -1 for unknown ones."""
-        return self.ids.get_indexer(pd.Index(ids))
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what is computed from the fields.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def rows(self, ids: Any, *, unknown: Unknown = "ignore") -> np.ndarray:
+        """Return the row of each id, -1 for unknown ones.
+
+        Raises
+        ------
+        InputError
+            If an id is missing or of another type than those of the model (see
+            `dask_als.model.ids`), or is unknown and `unknown` is ``"error"``.
+        """
+        wanted = self.checked(ids)
+        rows = self.ids.get_indexer(wanted)
+        report_unknown(wanted, rows == UNKNOWN, self.side.singular, unknown)
+        return rows
+
+    def checked(self, ids: Any) -> pd.Index[Any]:
+        """Return ids in the type of the model's ids; InputError as for `rows`."""
+        return checked_ids(ids, self.ids.dtype, self.side.singular)
 
     def row(self, identifier: Any) -> int:
         """Return the row of an id.
@@ -58,13 +81,11 @@ class ModelRows:
         InputError
             If it is unknown.
         """
-        (row,) = self.rows([identifier])
-        if row == UNKNOWN:
-            raise InputError(f"{self.side.singular} {identifier!r} is not in the model")
+        (row,) = self.rows(listed(identifier), unknown="error")
         return int(row)
 
     def parse(self, text: str) -> Any:
-        """Return the id that a text stands for: a number where ids are numbers.
+        """Return the id that a text represents: a number where ids are numbers.
 
         Raises
         ------
@@ -82,7 +103,7 @@ class ModelRows:
 
     @cached_property
     def with_unknown(self) -> Factors:
-        """The state with a last row, which index -1 picks, for unknown ids."""
+        """The state with a last row for unknown ids, which index -1 selects."""
         last = Factors(
             np.array([self.mean_bias], dtype=self.state.bias.dtype),
             np.zeros((1, self.state.factors.shape[1]), dtype=self.state.factors.dtype),
@@ -91,7 +112,7 @@ class ModelRows:
 
     @cached_property
     def samples_with_unknown(self) -> Factors:
-        """What `standard_deviations` takes, with a last row, as `with_unknown`."""
+        """The argument of `standard_deviations`, with a last row as in `with_unknown`."""
         assert self.biases_of_samples is not None, "the model was checked to have samples"
         last = model_files.mean_biases_of_samples(self.counts, self.biases_of_samples)
         return Factors(
@@ -102,10 +123,10 @@ class ModelRows:
 
 def read_model_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows:
     """Read one side of a model directory."""
-    its = manifest.side(side)
+    entry = manifest.side(side)
     tables = [
         model_files.read_part(path, manifest, side, number, model_files.columns_of(manifest))
-        for number in range(len(its.partitions))
+        for number in range(len(entry.partitions))
     ]
     table = pa.concat_tables(tables)
     return ModelRows(
@@ -113,15 +134,18 @@ def read_model_rows(path: str, manifest: ModelManifest, side: Side) -> ModelRows
         pd.Index(table.column("id").to_pandas()),
         table.column("count").to_numpy(),
         model_files.state_of(table),
-        its.mean_bias,
+        entry.mean_bias,
         model_files.biases_of_samples(table) if manifest.knows_deviations else None,
+        read_new_rows(path, manifest, side),
     )
 
 
 def write_model_rows(path: str, side: ModelSide, rows: ModelRows) -> ModelSide:
-    """Write the parts of one side of a model; return what its manifest says of the side."""
+    """Write the parts of one side of a model; return the entry of the side in its manifest."""
     table = pa.table({"id": pa.array(rows.ids), "count": rows.counts})
     biases = rows.biases_of_samples
+    if rows.new_rows is not None:
+        side = replace(side, new_rows_crc32=write_new_rows(path, rows.side, rows.new_rows))
     return side.written(
         [
             model_files.write_part(

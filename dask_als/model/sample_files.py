@@ -16,13 +16,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dask_als.core import checksums, json_files, storage, table_files
 from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.typed_tables import from_manifest
+from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model.files import ModelManifest
 
 FORMAT_VERSION = 1
 MANIFEST = "sample.json"
@@ -90,6 +93,18 @@ def _part_path(sample: str, side: Side, number: int) -> str:
     return storage.part_of(sample, side.name, storage.part_name(number, "arrow"))
 
 
+def average_of_samples(samples: list[Factors]) -> Factors:
+    """Return the state whose predictions are the mean of the predictions of all samples.
+
+    The mean of u·v over S samples is one product of vectors that are S times as long: those of the
+    samples, concatenated and divided by the root of S.
+    """
+    bias = np.mean([state.bias for state in samples], axis=0, dtype=np.float64)
+    factors = np.concatenate([state.factors for state in samples], axis=1)
+    dtype = factors.dtype
+    return Factors(bias.astype(dtype), factors / dtype.type(np.sqrt(len(samples))))
+
+
 def write_manifest(sample: str, manifest: SampleManifest) -> None:
     """Write sample.json, which completes a sample."""
     value: dict[str, Any] = {side.name: asdict(entry) for side, entry in manifest.sides.items()}
@@ -118,3 +133,19 @@ def read_manifest(sample: str, *, crc32: int | None = None) -> SampleManifest:
         _File, json_files.read_manifest(path, format_version=FORMAT_VERSION), path
     )
     return SampleManifest({USERS: value.users, ITEMS: value.items}, value.residual_precision)
+
+
+def check_has_samples(manifest: ModelManifest, model: str) -> float:
+    """Check that a model is an average of samples, and return its residual precision.
+
+    Raises
+    ------
+    InputError
+        If it is not one, and so has no standard deviations.
+    """
+    if not manifest.knows_deviations or manifest.residual_precision is None:
+        raise InputError(
+            f"{model} is not an average of samples of both sides, so it knows no standard "
+            "deviations; train one with --method gibbs and --keep-samples"
+        )
+    return manifest.residual_precision

@@ -30,8 +30,10 @@ def scores_of_pairs(
     -------
     ndarray of float64, shape (n,)
     """
+    # Copies, as broadcast arrays have no flags of their own.
+    rows, other_rows = np.array(own_rows, np.int64), np.array(other_rows, np.int64)
     return _scores_of_pairs(
-        own.bias, own.factors, others.bias, others.factors, own_rows, other_rows, mean
+        own.bias, own.factors, others.bias, others.factors, rows, other_rows, mean
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -371,51 +371,8 @@ def _insert(scores, rows, found, score, row):
     scores[at], rows[at] = score, row
 
 
-def best_rows(
-    one: Factors,
-    others: Factors,
-    k: int,
-    *,
-    without: np.ndarray,
-    mean: float,
-    allowed: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the best rows of the other side for a single row.
-
-    Parameters
-    ----------
-    one : Factors
-        The searching row.
-    others : Factors
-        The whole other side.
-    k : int
-    without : ndarray of int
-        Rows to exclude, such as those with a rating.
-    mean : float
-        The global mean, which is added to each score.
-    allowed : ndarray of bool, optional
-        Which rows may be among the best; all if it is not given.
-
-    Returns
-    -------
-    rows : ndarray of int32
-        At most k, the best first.
-    scores : ndarray
-
-    Raises
-    ------
-    InputError
-        If k is below 1.
-    """
-    check_k(k)
-    laid_out = candidates(others, allowed=allowed)
-    seen = Seen(np.array([0, len(without)]), without.astype(np.int32))
-    best = top_k(one, laid_out, min(k, len(laid_out.rows)), seen=seen, mean=mean)
-    found = best.rows[0] >= 0
-    return best.rows[0][found], best.scores[0][found]
-
-
-def check_k(k: int) -> None:
-    """Raise InputError unless k, the length of a list, is at least 1."""
-    if k < 1:
-        raise InputError(f"k is {k}; it must be at least 1")
+def check_k(k: Any) -> int:
+    """Return the length of a list; raise InputError unless it is a whole number from 1."""
+    if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k is {k!r}; it must be a whole number, at least 1")
+    return int(k)

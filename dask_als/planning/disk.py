@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dask_als.core.side import SIDES
 from dask_als.data.dataset import Dataset
+from dask_als.planning import reduction
 from dask_als.planning.sizes import factors_bytes
 from dask_als.settings.training import CheckpointPolicy, TrainSettings
 
@@ -23,8 +24,8 @@ class Disk:
     model : int
         The model that is written at the end.
     checkpoints : int
-        Space for the newest checkpoints, as many as are kept by default, and all samples of gibbs.
-        Without --checkpoint they are removed at the end.
+        Space for the newest checkpoints, as many as are kept by default, and the samples of gibbs,
+        reduced or all. Without --checkpoint they are removed at the end.
     """
 
     model: int
@@ -38,8 +39,11 @@ def disk_bytes(dataset: Dataset, settings: TrainSettings) -> Disk:
     state = int(_COMPRESSED * factors_bytes(n_rows, settings))
     # The newest is written before the oldest is removed.
     checkpoints = (CheckpointPolicy().keep + 1) * (state + ids)
-    samples = settings.n_kept if settings.method == "gibbs" else 0
-    return Disk(
-        model=settings.n_kept * state + ids,
-        checkpoints=checkpoints + samples * factors_bytes(n_rows, settings),
-    )
+    if settings.method != "gibbs":
+        return Disk(model=state + ids, checkpoints=checkpoints)
+    if settings.reduced_rank is None:
+        samples = settings.samples * factors_bytes(n_rows, settings)
+        return Disk(model=settings.samples * state + ids, checkpoints=checkpoints + samples)
+    compact = factors_bytes(n_rows, replace(settings, rank=settings.reduced_rank))
+    samples = reduction.disk_bytes(n_rows, settings)
+    return Disk(model=int(_COMPRESSED * compact) + ids, checkpoints=checkpoints + samples)

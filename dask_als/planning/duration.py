@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dask_als.cluster.placement import Placement
 from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, Side
 from dask_als.data.dataset import Dataset
 from dask_als.data.partitioning import default_partitions
+from dask_als.planning import reduction
 from dask_als.planning.calibration import CALIBRATION_BYTES, Speed, row_flops
 from dask_als.planning.sizes import (
     factors_bytes,
@@ -44,21 +47,10 @@ _TASKS_A_THREAD = 3
 
 
 def tasks_per_epoch(dataset: Dataset, shape: Shape) -> int:
-    """Return the tasks of an epoch: solve and join both sides, predict, and the figures."""
-    solves = sum(n_partitions(dataset, side) for side in SIDES)
-    joins = sum(_tasks_of_a_join(n_partitions(dataset, side), dataset, shape) for side in SIDES)
-    return solves + joins + n_test_blocks(dataset) + 1
-
-
-def _tasks_of_a_join(n_partitions: int, dataset: Dataset, shape: Shape) -> int:
-    """Return the tasks that join a side: a chunk from each home, and a replica on each home."""
-    homes = Placement.on(map(str, range(shape.workers)), most_partitions(dataset))
-    if n_partitions == 1:
-        return 0
-    if homes.n_homes == 1:
-        return 1
-    parts = homes.by_home([None] * n_partitions)
-    return homes.n_homes + sum(len(own) > 1 for _, own in parts)
+    """Return the number of tasks that training submits for an epoch."""
+    placement = Placement.on(map(str, range(shape.workers)), most_partitions(dataset))
+    partitions = (n_partitions(dataset, side) for side in SIDES)
+    return placement.tasks_per_epoch(partitions, n_test_blocks(dataset))
 
 
 def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> float:
@@ -109,9 +101,19 @@ def training_seconds(
     model = overhead + settings.n_kept * state / _WRITTEN_A_SECOND
     if settings.method != "gibbs":
         return epochs + model
-    a_sample = state / _SAMPLE_WRITTEN_A_SECOND + state / _SAMPLE_READ_A_SECOND
-    samples = settings.n_kept * (overhead + a_sample)
-    return epochs + samples + model
+    samples = settings.samples * (overhead + state / _SAMPLE_WRITTEN_A_SECOND)
+    if settings.reduced_rank is None:
+        return epochs + samples + settings.samples * state / _SAMPLE_READ_A_SECOND + model
+    rows = state / factors_bytes(1, settings)
+    a_reduction = (
+        reduction.seconds(dataset, settings, shape)
+        + reduction.bytes_read(rows, settings) / _SAMPLE_READ_A_SECOND
+        # Its stages follow one another: maxima, Gram matrices, decomposition, products.
+        + 4 * overhead
+    )
+    compact = rows * factors_bytes(1, replace(settings, rank=settings.reduced_rank))
+    reductions = reduction.n_reductions(settings) * a_reduction
+    return epochs + samples + reductions + compact / _WRITTEN_A_SECOND
 
 
 def best_partitions(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> int:

@@ -10,6 +10,7 @@ from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, side_named
 from dask_als.data.dataset import Dataset, Partition
 from dask_als.errors import InputError
+from dask_als.planning.reduction import task_bytes
 from dask_als.planning.sizes import (
     busy_threads,
     factors_bytes,
@@ -21,6 +22,7 @@ from dask_als.planning.sizes import (
     sides_with_attributes,
 )
 from dask_als.settings.training import StopSettings, TrainSettings
+from dask_als.solvers.methods import kernel_bytes
 
 # Measured: a worker that has loaded all modules and the kernel and trained on tiny data, and the
 # memory that allocators keep for each thread after it has read and written.
@@ -101,7 +103,7 @@ def memory_of_a_worker(
     first = side_named(settings.first)
     copies = {side: 1 + (n_partitions(dataset, side) > 1) for side in SIDES}
 
-    solving = _working_threads(dataset, shape) * _kernel_bytes(settings)
+    solving = _working_threads(dataset, shape) * kernel_bytes(settings)
     if settings.method == "gibbs":
         drawing = _DRAW_COPIES * (settings.rank + 1) * itemsize(settings)
         solving += _most(dataset, shape, lambda part: len(part.rows) * drawing)
@@ -110,8 +112,10 @@ def memory_of_a_worker(
     reading = _most(dataset, shape, lambda part: part.ratings * _READ_BYTES_A_RATING)
     start = settings.rank * _START_BYTES_A_FACTOR
     starting = _most(dataset, shape, lambda part: len(part.rows) * start)
-    kept = settings.n_kept
-    writing = _most(dataset, shape, lambda part: kept * factors_bytes(len(part.rows), settings))
+    writing = _writing_bytes(dataset, settings, shape)
+    reducing = 0
+    if settings.reduced_rank is not None:
+        reducing = _most(dataset, shape, lambda part: task_bytes(len(part.rows), settings))
     last = first.other
     solved = max(
         copies[first] * state[first] + (copies[last] - 1) * state[last],
@@ -124,7 +128,9 @@ def memory_of_a_worker(
         ("reading", both, max(reading, starting)),
         ("epochs", both + best + solved, solving),
         ("epochs", both + best + int(share * state[first]), testing),
-        ("writing", both + best, (_WRITE_COPIES if kept == 1 else _AVERAGE_COPIES) * writing),
+        # The next epochs are solved while the samples of this one are reduced.
+        ("epochs", both + best + solved, reducing),
+        ("writing", both + best, writing),
     ]
     phase, states, temporaries = max(moments, key=lambda moment: moment[1] + moment[2])
     return Memory(
@@ -200,6 +206,15 @@ def _ways_out(
     return ", or ".join(ways)
 
 
+def _writing_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:
+    """Return what the tasks hold that write the model."""
+    columns, copies = (settings.reduced_rank or settings.rank) + 1, _WRITE_COPIES
+    if settings.keep_samples and settings.n_kept > 1:
+        columns, copies = settings.n_kept * columns, _AVERAGE_COPIES
+    row = copies * columns * itemsize(settings)
+    return _most(dataset, shape, lambda part: len(part.rows) * row)
+
+
 def _block_bytes(dataset: Dataset, shape: Shape) -> int:
     """Return the bytes of blocks on the worker that has the most."""
     ratings = 2 * dataset.n_ratings + dataset.n_test
@@ -218,13 +233,6 @@ def _prediction_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -
         * dataset.n_test
         // min(shape.workers, n_test_blocks(dataset) or 1)
     )
-
-
-def _kernel_bytes(settings: TrainSettings) -> int:
-    """Return what the kernel works in: systems of a register's lanes, twice, and gathered rows."""
-    together = 64 // itemsize(settings) if settings.rank <= 128 else 1
-    side = settings.rank + 32
-    return (2 * together + 2) * side * side * itemsize(settings)
 
 
 def _most(dataset: Dataset, shape: Shape, bytes_of: Callable[[Partition], int]) -> int:

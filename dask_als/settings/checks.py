@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from functools import cache
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from dask_als.errors import InputError
+
+
+def plain_numbers(settings: Any) -> None:
+    """Replace NumPy scalars in the fields of frozen settings by Python's numbers."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        # By name, as importing NumPy takes most of the time of a short command.
+        if type(value).__module__ == "numpy" and hasattr(value, "item"):
+            object.__setattr__(settings, each.name, value.item())
 
 
 def require(condition: bool, name: str, value: object, demand: str) -> None:

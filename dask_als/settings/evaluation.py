@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from dask_als.core.side import SideName
-from dask_als.settings.checks import require, require_choice, require_whole
+from dask_als.settings.checks import plain_numbers, require, require_choice, require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class EvaluateSettings:
     relevant_from: float | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         require_whole("k", self.k, least=1)
         if self.relevant_from is not None:
             is_finite = math.isfinite(self.relevant_from)
@@ -66,6 +67,7 @@ class RecommendSettings:
     std: bool = False
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         require_choice(self, "side")
         require_whole("k", self.k, least=1)
         require_whole("rows_at_once", self.rows_at_once, least=1)

@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from dask_als.core.side import SIDES, Side, SideName
-from dask_als.settings.checks import require, require_choice, require_finite, require_whole
+from dask_als.settings.checks import (
+    plain_numbers,
+    require,
+    require_choice,
+    require_finite,
+    require_whole,
+)
 
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64
@@ -69,7 +75,12 @@ class TrainSettings:
         gibbs, residual precision and bias regularization are drawn; the values set here apply to
         folding in and to the baselines of an evaluation only.
     burn_in, samples : int
-        With gibbs, the number of first epochs that are discarded, and of later ones that are kept.
+        With gibbs, the number of first epochs that are discarded, and of later ones that are
+        averaged.
+    model_rank : int or None
+        With gibbs, the rank of the model, to which the samples are reduced; None is `rank`.
+    keep_samples : bool
+        With gibbs, whether the model has the factors of all samples, for standard deviations.
     feedback : {"explicit", "implicit"}
         Whether the numbers are ratings, or measure the confidence in a preference (counts of
         events, say). Implicit feedback has no mean and no biases.
@@ -107,12 +118,15 @@ class TrainSettings:
     method: Literal["als", "gibbs"] = "als"
     burn_in: int = 15
     samples: int = 40
+    model_rank: int | None = None
+    keep_samples: bool = False
     feedback: Literal["explicit", "implicit"] = "explicit"
     confidence: float = 1.0
     frequency_exponent: float = 0.0
     implicit_attributes: Literal["none", "auto", "items", "users", "both"] = "none"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         require_choice(self, "method")
         require_whole("burn_in", self.burn_in, least=0)
         require_whole("samples", self.samples, least=1)
@@ -128,6 +142,10 @@ class TrainSettings:
                 require_finite("factor_regularization", weight, positive=True)
             scaling = self.regularization_scaling
             require(scaling == "plain", "regularization_scaling", scaling, "plain with gibbs")
+        if self.model_rank is not None:
+            require_whole("model_rank", self.model_rank, least=1)
+            demand = "left out with keep-samples, whose model has the factors of all samples"
+            require(not self.keep_samples, "model_rank", self.model_rank, demand)
         require_whole("rank", self.rank, least=1)
         require_whole("epochs", self.epochs, least=1)
         require_whole("seed", self.seed, least=0)
@@ -195,6 +213,13 @@ class TrainSettings:
         if wanted == "auto":
             return fitting
         return tuple(side for side in SIDES if wanted in (side.name, "both"))
+
+    @property
+    def reduced_rank(self) -> int | None:
+        """The rank to which samples are cut down; None if they are not."""
+        if self.method != "gibbs" or self.keep_samples:
+            return None
+        return self.model_rank or self.rank
 
     def keeps(self, epoch: int) -> bool:
         """Tell whether an epoch is one of the samples that the written model averages."""
@@ -283,6 +308,7 @@ class StopSettings:
     patience: int | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.flat is not None:
             require_finite("stop_when_flat", self.flat, positive=True)
         if self.patience is not None:

@@ -42,7 +42,7 @@ class SolvedPart:
 
     Attributes
     ----------
-    state : Factors
+    solution : Factors
     rated : ndarray of bool, shape (n_rows,)
         Rows that have training ratings.
     sums : Sums
@@ -50,13 +50,13 @@ class SolvedPart:
         The partition's contributions to `SolvedSide.shared`, one object per partition.
     """
 
-    state: Factors
+    solution: Factors
     rated: np.ndarray
     sums: Sums
     moments: tuple[Any, ...] = ()
 
     def __sizeof__(self) -> int:
-        return self.state.__sizeof__() + self.rated.nbytes
+        return self.solution.__sizeof__() + self.rated.nbytes
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class SolvedSide:
 
     Attributes
     ----------
-    state : Factors
+    solution : Factors
         Rows without training ratings have the mean bias and zero factors.
     sums : Sums
         Over the rows with ratings.
@@ -77,27 +77,41 @@ class SolvedSide:
         The precision of the ratings, if the method draws one.
     """
 
-    state: Factors
+    solution: Factors
     sums: Sums
     mean_bias: float
     shared: Any = None
     residual_precision: float | None = None
 
     def __sizeof__(self) -> int:
-        return self.state.__sizeof__()
+        return self.solution.__sizeof__()
 
 
-class Method(Protocol):
-    """How a side is solved while the other is fixed."""
+class RowMethod(Protocol):
+    """How rows of a side are solved while the other is fixed."""
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors; without `rated`, all rows count as rated."""
         ...
+
+    def solve_part(
+        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+    ) -> SolvedPart:
+        """Solve the rows of a partition; `own` is the solved side before this half-epoch."""
+        ...
+
+    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+        """Join the partitions of a side and compute `SolvedSide.shared`."""
+        ...
+
+
+class Method(RowMethod, Protocol):
+    """How a side is trained."""
 
     def solve_part(
         self,
@@ -128,16 +142,16 @@ class Method(Protocol):
         ...
 
 
-def unsolved_part(state: Factors, rated: np.ndarray | None = None) -> SolvedPart:
+def unsolved_part(initial: Factors, rated: np.ndarray | None = None) -> SolvedPart:
     """Wrap initial factors; without `rated`, all rows count as rated."""
-    rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
-    return SolvedPart(state, rated, NO_SUMS)
+    rated = np.ones(len(initial.bias), dtype=bool) if rated is None else rated
+    return SolvedPart(initial, rated, NO_SUMS)
 
 
 def chunk_of(parts: list[SolvedPart]) -> SolvedPart:
     """Concatenate consecutive partitions into one."""
     return SolvedPart(
-        concatenated([part.state for part in parts]),
+        concatenated([part.solution for part in parts]),
         np.concatenate([part.rated for part in parts]),
         sum((part.sums for part in parts), NO_SUMS),
         tuple(moments for part in parts for moments in part.moments),
@@ -147,19 +161,21 @@ def chunk_of(parts: list[SolvedPart]) -> SolvedPart:
 def join_parts(parts: list[SolvedPart]) -> SolvedSide:
     """Join the partitions of a side; rows without ratings get the mean bias."""
     whole = chunk_of(parts)
-    state, rated = whole.state, whole.rated
-    mean_bias = as_float(exact_sum(state.bias[rated])) / max(1, int(rated.sum()))
+    solution, rated = whole.solution, whole.rated
+    mean_bias = as_float(exact_sum(solution.bias[rated])) / max(1, int(rated.sum()))
     if not rated.all():
-        bias = np.where(rated, state.bias, state.bias.dtype.type(mean_bias))
-        state = Factors(bias, state.factors)
-    return SolvedSide(state, whole.sums, mean_bias)
+        bias = np.where(rated, solution.bias, solution.bias.dtype.type(mean_bias))
+        solution = Factors(bias, solution.factors)
+    return SolvedSide(solution, whole.sums, mean_bias)
 
 
 def add_predictions(
     block: Block, users: SolvedSide, items: SolvedSide, mean: float, before: np.ndarray | None
 ) -> np.ndarray:
     """Add the predictions of held-out ratings to their sum over earlier epochs, if there is one."""
-    predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
+    predicted = predictions(
+        users.solution, items.solution, block.row_of_rating, block.indices, mean=mean
+    )
     return predicted if before is None else before + predicted
 
 
@@ -170,7 +186,9 @@ def error_of_average(block: Block, total: np.ndarray, n_epochs: int) -> int:
 
 def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:
     """Return the exact sum of squared errors over a block of held-out ratings by user."""
-    predicted = predictions(users.state, items.state, block.row_of_rating, block.indices, mean=mean)
+    predicted = predictions(
+        users.solution, items.solution, block.row_of_rating, block.indices, mean=mean
+    )
     return exact_sum((block.ratings - predicted) ** 2)
 
 

@@ -91,14 +91,16 @@ class Gibbs:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors."""
-        rated = np.ones(len(state.bias), dtype=bool) if rated is None else rated
-        sums = sums_of(Factors(state.bias * rated, state.factors), np.zeros(0), np.ones(len(rated)))
-        return SolvedPart(state, rated, sums, (Moments(residual_precision=residual_precision),))
+        rated = np.ones(len(initial.bias), dtype=bool) if rated is None else rated
+        sums = sums_of(
+            Factors(initial.bias * rated, initial.factors), np.zeros(0), np.ones(len(rated))
+        )
+        return SolvedPart(initial, rated, sums, (Moments(residual_precision=residual_precision),))
 
     def solve_part(
         self,
@@ -112,7 +114,7 @@ class Gibbs:
         prior: Prior = own.shared
         its = slice(block.rows.start, block.rows.stop)
         means = None if row_prior is None else row_prior.means[its]
-        rank = own.state.factors.shape[1]
+        rank = own.solution.factors.shape[1]
         noise = draws.standard_normal(
             block.rows,
             rank + 1,
@@ -125,9 +127,9 @@ class Gibbs:
             block.indptr,
             block.indices,
             block.ratings,
-            own.state.factors[its],
-            fixed.state.bias,
-            fixed.state.factors,
+            own.solution.factors[its],
+            fixed.solution.bias,
+            fixed.solution.factors,
             noise,
             mean=self.mean,
             residual_precision=fixed.residual_precision,
@@ -136,12 +138,12 @@ class Gibbs:
             factor_precision=prior.factor_precision,
             row_means=means,
         )
-        state = Factors(bias, factors)
+        solution = Factors(bias, factors)
         deviations = factors if means is None else factors - means
         grams = grams_of_chunks(block.rows.start, deviations)  # type: ignore[no-untyped-call]
         moments = Moments(grams, n_ratings=len(block.ratings))
-        sums = sums_of(state, squared_error, np.ones(len(block.rows)))
-        return SolvedPart(state, block.counts > 0, sums, (moments,))
+        sums = sums_of(solution, squared_error, np.ones(len(block.rows)))
+        return SolvedPart(solution, block.counts > 0, sums, (moments,))
 
     def join_parts(
         self, step: HalfEpoch, parts: list[SolvedPart], row_prior: RowPrior | None = None
@@ -154,7 +156,7 @@ class Gibbs:
         weight = self.settings.regularization(step.side).factor
         rng = self._generator(_PRIOR_STREAM, step)
         bias_precision = _gamma(rng, n_rows, as_float(joined.sums.squared_bias))
-        deviations, n_weights = joined.state.factors, 0
+        deviations, n_weights = joined.solution.factors, 0
         if row_prior is not None:
             deviations, n_weights = deviations - row_prior.means, len(row_prior.weights)
         gram = gram_of_side(deviations, grams)  # type: ignore[no-untyped-call]
@@ -168,7 +170,7 @@ class Gibbs:
             deviations.sum(axis=0, dtype=np.float64),
             gram,
             # The root gives a product of factors the same prior variance at any rank.
-            weight * math.sqrt(joined.state.factors.shape[1] / 16),
+            weight * math.sqrt(joined.solution.factors.shape[1] / 16),
             n_weights,
         )
         prior = Prior(bias_precision, factor_mean, factor_precision)

@@ -64,14 +64,14 @@ class ImplicitLeastSquares:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors; biases are set to zero."""
-        without = Factors(np.zeros_like(state.bias), state.factors)
+        without = Factors(np.zeros_like(initial.bias), initial.factors)
         part = base.unsolved_part(without, rated)
-        return SolvedPart(part.state, part.rated, part.sums)
+        return SolvedPart(part.solution, part.rated, part.sums)
 
     def solve_part(
         self,
@@ -88,7 +88,7 @@ class ImplicitLeastSquares:
             block.indptr,
             block.indices,
             block.ratings,
-            fixed.state.factors,
+            fixed.solution.factors,
             fixed.shared.gram,
             alpha=settings.confidence,
             factor_ridge=regularization.factor / settings.residual_precision,
@@ -98,7 +98,7 @@ class ImplicitLeastSquares:
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         weighted_norms = confidence**settings.frequency_exponent * norms
         return SolvedPart(
-            state=Factors(np.zeros(len(factors), factors.dtype), factors),
+            solution=Factors(np.zeros(len(factors), factors.dtype), factors),
             rated=block.counts > 0,
             sums=Sums(exact_sum(squared_error), 0, exact_sum(weighted_norms)),
             moments=(PartMoments(grams, exact_sum(confidence)),),
@@ -112,9 +112,9 @@ class ImplicitLeastSquares:
         moments: list[PartMoments] = [moment for part in parts for moment in part.moments]
         grams = {number: gram for moment in moments for number, gram in moment.grams.items()}
         confidence = sum(moment.confidence for moment in moments)
-        gram = gram_of_side(side.state.factors, grams)  # type: ignore[no-untyped-call]
+        gram = gram_of_side(side.solution.factors, grams)  # type: ignore[no-untyped-call]
         shared = SharedMoments(gram, confidence)
-        return SolvedSide(side.state, side.sums, side.mean_bias, shared)
+        return SolvedSide(side.solution, side.sums, side.mean_bias, shared)
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
         """Return objective, and RMSE over all pairs, weighted by confidence."""

@@ -33,12 +33,12 @@ class LeastSquares:
 
     def start_part(
         self,
-        state: Factors,
+        initial: Factors,
         rated: np.ndarray | None = None,
         residual_precision: float | None = None,
     ) -> SolvedPart:
         """Wrap initial factors."""
-        return base.unsolved_part(state, rated)
+        return base.unsolved_part(initial, rated)
 
     def solve_part(
         self,
@@ -64,12 +64,12 @@ class LeastSquares:
         """Solve the rows as deviations from their prior means; `sums` has those of deviations."""
         means = row_prior.means[block.rows.start : block.rows.stop]
         less = ratings_less_prior(
-            block.indptr, block.indices, block.ratings, means, fixed.state.factors
+            block.indptr, block.indices, block.ratings, means, fixed.solution.factors
         )
         of_rows = replace(block, ratings=less)
-        deviations = own.state.factors[block.rows.start : block.rows.stop] - means
+        deviations = own.solution.factors[block.rows.start : block.rows.stop] - means
         part = _solve_rows(step.side, of_rows, deviations, fixed, self.mean, self.settings)
-        return replace(part, state=Factors(part.state.bias, part.state.factors + means))
+        return replace(part, solution=Factors(part.solution.bias, part.solution.factors + means))
 
     def join_parts(
         self, step: HalfEpoch, parts: list[SolvedPart], row_prior: RowPrior | None = None
@@ -83,7 +83,7 @@ class LeastSquares:
 
     def regression(self, own: SolvedSide) -> Regression:
         """Return what the weights of a side's attributes are fitted to: their best values."""
-        return Regression(np.zeros(own.state.factors.shape[1]), None)
+        return Regression(np.zeros(own.solution.factors.shape[1]), None)
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
         """Return objective and training RMSE, see `objective`."""
@@ -118,7 +118,7 @@ def solve_part(
         The global mean, which is subtracted from the ratings.
     settings : TrainSettings
     """
-    own_factors = own.state.factors[block.rows.start : block.rows.stop]
+    own_factors = own.solution.factors[block.rows.start : block.rows.stop]
     return _solve_rows(side, block, own_factors, fixed, mean, settings)
 
 
@@ -138,14 +138,14 @@ def _solve_rows(
         block.indices,
         block.ratings,
         own_factors,
-        fixed.state.bias,
-        fixed.state.factors,
+        fixed.solution.bias,
+        fixed.solution.factors,
         mean=mean,
         bias_ridge=regularization.bias / settings.residual_precision * weights,
         factor_ridge=regularization.factor / settings.residual_precision * weights,
     )
-    state = Factors(bias, factors)
-    return SolvedPart(state, block.counts > 0, sums_of(state, squared_error, weights))
+    solution = Factors(bias, factors)
+    return SolvedPart(solution, block.counts > 0, sums_of(solution, squared_error, weights))
 
 
 def regularization_weights(block: Block, regularization: Regularization) -> np.ndarray:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from dask_als.kernels.workspace import Sizes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import Method
 from dask_als.solvers.gibbs import Gibbs
@@ -25,6 +28,15 @@ def method_of(settings: TrainSettings, mean: float) -> Method:
     if settings.feedback == "implicit":
         return ImplicitLeastSquares(settings)
     return Gibbs(settings, mean) if settings.method == "gibbs" else LeastSquares(settings, mean)
+
+
+def kernel_bytes(settings: TrainSettings) -> int:
+    """Return the bytes that the kernel allocates in a call to solve rows."""
+    dtype = np.dtype(settings.dtype)
+    sizes = Sizes.of(settings.rank, dtype)  # type: ignore[no-untyped-call]
+    if settings.method == "gibbs" or settings.feedback == "implicit":
+        sizes = sizes.primal_only()
+    return int(sizes.buffer_bytes(dtype))
 
 
 def fold_in_method_of(settings: TrainSettings, mean: float) -> Method:

@@ -36,19 +36,19 @@ class Sums:
 NO_SUMS = Sums(0, 0, 0)
 
 
-def sums_of(state: Factors, squared_error: np.ndarray, weights: np.ndarray) -> Sums:
+def sums_of(solution: Factors, squared_error: np.ndarray, weights: np.ndarray) -> Sums:
     """Return the sums over solved rows.
 
     Parameters
     ----------
-    state : Factors
+    solution : Factors
         The rows' new biases and factors.
     squared_error : ndarray of float64, shape (n_rows,)
     weights : ndarray, shape (n_rows,)
         The weights of the rows' regularization.
     """
-    bias = state.bias.astype(np.float64)
-    norms = np.einsum("nk,nk->n", state.factors, state.factors, dtype=np.float64)
+    bias = solution.bias.astype(np.float64)
+    norms = np.einsum("nk,nk->n", solution.factors, solution.factors, dtype=np.float64)
     return Sums(
         exact_sum(squared_error), exact_sum(weights * (bias * bias)), exact_sum(weights * norms)
     )

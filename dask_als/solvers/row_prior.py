@@ -184,7 +184,7 @@ def target_of_rows(
     method: RegressionMethod, step: HalfEpoch, own: SolvedSide, prior: RowPrior
 ) -> np.ndarray:
     """Return U - m + E - XB times the value of each row's attributes; shape (n_rows, rank)."""
-    factors = own.state.factors
+    factors = own.solution.factors
     regression = method.regression(own)
     target: np.ndarray = factors - prior.means
     target -= regression.mean.astype(factors.dtype)

@@ -10,16 +10,18 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dask_als.core import outputs, storage
 from dask_als.core.epoch_metrics import EpochFigures
-from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind, check_inputs
+from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, REDUCTION, SAMPLE, Kind, check_inputs
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model.files import HISTORY, MANIFEST, read_history, read_manifest
+from dask_als.settings.reduction import Schedule
 from dask_als.settings.training import TrainSettings
 
 _NAMES = {
     re.compile(r"epoch-[0-9]{5,}"): CHECKPOINT,
     re.compile(r"best-[0-9]{5,}"): BEST_MODEL,
     re.compile(r"sample-[0-9]{5,}"): SAMPLE,
+    re.compile(r"reduction-[0-9]{5,}"): REDUCTION,
 }
 
 
@@ -48,6 +50,30 @@ def best_path(directory: str, epoch: int) -> str:
 def sample_path(directory: str, epoch: int) -> str:
     """Return the path of the sample that an epoch drew."""
     return storage.join(directory, f"sample-{epoch:05d}")
+
+
+def reduction_path(directory: str, epoch: int) -> str:
+    """Return the path of the samples that were cut down after an epoch."""
+    return storage.join(directory, f"reduction-{epoch:05d}")
+
+
+def remove_samples(directory: str, schedule: Schedule, epoch: int) -> None:
+    """Remove samples and reductions that neither this epoch nor a checkpoint needs to go on."""
+    checkpoints = {_number_of(path) for path in complete_checkpoints(directory)}
+    needed: set[str] = set()
+    for number in (epoch, *checkpoints):
+        needed.update(sample_path(directory, waiting) for waiting in schedule.waiting(number))
+        last = schedule.last(number)
+        if last is not None:
+            needed.add(reduction_path(directory, last))
+    names = {path.rsplit("/", 1)[-1] for path in needed}
+    for path, kind in _entries(directory):
+        if kind in (SAMPLE, REDUCTION) and path.rsplit("/", 1)[-1] not in names:
+            outputs.remove(path, kind)
+
+
+def _number_of(path: str) -> int:
+    return int(path.rpartition("-")[2])
 
 
 def remove_best(directory: str, *, but: str | None = None) -> None:
@@ -167,6 +193,8 @@ def check_best(best: str, figures: EpochFigures, dataset: Dataset, settings: Tra
 def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) -> None:
     """Check that training can resume from a checkpoint; only epochs and samples may change.
 
+    Until the first samples are cut down, it may also change whether and to which rank they are.
+
     Raises
     ------
     InputError
@@ -179,10 +207,13 @@ def check_continues(checkpoint: str, dataset: Dataset, settings: TrainSettings) 
             "train without --resume into another --checkpoint directory"
         )
     before, now = manifest.settings.to_json(), settings.to_json()
+    free = {"epochs", "samples"}
+    if manifest.kept is None or manifest.kept.reduction is None:
+        free |= {"keep_samples", "model_rank"}
     differing = [
         f"{name.replace('_', '-')} was {before[name]!r} and is {now[name]!r}"
         for name in now
-        if name not in ("epochs", "samples") and before[name] != now[name]
+        if name not in free and before[name] != now[name]
     ]
     if differing:
         raise InputError(f"{checkpoint} belongs to other settings: {', '.join(differing)}")

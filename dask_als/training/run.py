@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,13 +12,15 @@ from dask_als.core import checksums, storage
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
-from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, SAMPLE, Kind
+from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, REDUCTION, SAMPLE, Kind
 from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError, WorkersLostError
 from dask_als.model import sample_files
 from dask_als.model.files import MANIFEST, KeptFiles, ModelManifest, read_manifest
+from dask_als.settings.reduction import Schedule
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
+from dask_als.training import reduction_files
 from dask_als.training.callbacks import Callback, TrainedEpoch
 from dask_als.training.checkpoints import (
     best_path,
@@ -27,11 +29,14 @@ from dask_als.training.checkpoints import (
     checkpoint_path,
     complete_checkpoints,
     read_whole_history,
+    reduction_path,
     remove_best,
     remove_checkpoints,
+    remove_samples,
     sample_path,
 )
 from dask_als.training.early_stopping import best_epoch, reason_to_stop
+from dask_als.training.reduction import Reducer, Stack
 from dask_als.training.row_prior_writer import write_row_priors
 from dask_als.training.start import Start, start_from_model
 from dask_als.training.task_graph import Epoch, TaskGraph
@@ -81,6 +86,8 @@ class _Progress:
         The figures of all completed epochs.
     samples : dict of int to int or None
         The CRC-32 of each kept sample's manifest, by epoch; None if unknown.
+    reductions : dict of int to int
+        The CRC-32 of each reduction's manifest, by epoch.
     losses : int
         How often workers have been lost since the last checkpoint.
     is_over : bool
@@ -92,6 +99,7 @@ class _Progress:
     checkpoint: str | None = None
     history: list[EpochFigures] = field(default_factory=list)
     samples: dict[int, int | None] = field(default_factory=dict)
+    reductions: dict[int, int] = field(default_factory=dict)
     losses: int = 0
     is_over: bool = False
 
@@ -107,6 +115,10 @@ class _Progress:
     def rewind(self, history: list[EpochFigures]) -> None:
         """Continue after the epochs of a history."""
         self.history = history
+        # Those of epochs that are trained again are written again.
+        self.reductions = {
+            epoch: crc32 for epoch, crc32 in self.reductions.items() if epoch <= len(history)
+        }
         all_done = len(history) == self.config.settings.epochs
         self.is_over = all_done or reason_to_stop(history, self.config.stopping) is not None
 
@@ -117,6 +129,9 @@ class _Progress:
         if kept is not None:
             numbers = self.sampled_epochs(len(self.history))
             self.samples = dict(zip(numbers, kept.samples, strict=False))
+            last = Schedule(self.config.settings).last(len(self.history))
+            if kept.reduction is not None and last is not None:
+                self.reductions = {last: kept.reduction}
         self.start = start_from_model(checkpoint)
         self.checkpoint = checkpoint
         self.losses = 0
@@ -194,6 +209,7 @@ class _Attempt:
         self._progress = progress
         self._graph = TaskGraph(config.dataset, config.settings, config.executor)
         self._writer = ModelWriter(self._graph)
+        self._schedule = Schedule(config.settings)
         # With patience: the best epoch, until a checkpoint writes its model.
         self._best: Epoch | None = None
 
@@ -242,6 +258,7 @@ class _Attempt:
             self._best = epoch
         if self._config.settings.keeps(epoch.figures.epoch):
             self._write_sample(epoch)
+            self._reduce_samples(epoch.figures.epoch)
         history = tuple(progress.history)
         write = partial(self._writer.write_model, epoch, history)
         trained = TrainedEpoch(epoch.figures, history, write)
@@ -262,15 +279,53 @@ class _Attempt:
         return Epoch(figures, self._graph.submit_sides(start, figures.epoch))
 
     def _write_model(self, epoch: Epoch, directory: str) -> ModelManifest:
-        """Write the model of an epoch, or the average of the samples up to it."""
-        samples = {
-            sample_path(self._directory, number): self._progress.samples.get(number)
-            for number in self._progress.sampled_epochs(epoch.figures.epoch)
-        }
-        history = self._progress.history
-        if not samples:
+        """Write the model of an epoch, or of the samples up to it."""
+        figures, history = epoch.figures, self._progress.history
+        numbers = self._progress.sampled_epochs(figures.epoch)
+        if not numbers:
             return self._writer.write_model(epoch, history, directory)
-        return self._writer.write_average(samples, epoch.figures, history, directory)
+        rank = self._config.settings.reduced_rank
+        if rank is None:
+            return self._writer.write_average(self._samples(numbers), figures, history, directory)
+        self._reduce_samples(figures.epoch)
+        stack = self._stack(figures.epoch, self._schedule.last(figures.epoch))
+        return self._writer.write_compact(stack, rank, figures, history, directory)
+
+    def _samples(self, numbers: Iterable[int]) -> dict[str, int | None]:
+        return {
+            sample_path(self._directory, number): self._progress.samples.get(number)
+            for number in numbers
+        }
+
+    def _stack(self, epoch: int, last: int | None) -> Stack:
+        """Return all samples up to an epoch: the last reduction, and those after it."""
+        directory, progress = self._directory, self._progress
+        if last is None:
+            return Stack(self._samples(range(self._config.settings.burn_in + 1, epoch + 1)), None)
+        reduction = reduction_path(directory, last), progress.reductions[last]
+        return Stack(self._samples(range(last + 1, epoch + 1)), reduction)
+
+    def _reduce_samples(self, epoch: int) -> None:
+        """Cut down the samples up to an epoch, if enough are waiting, and remove them."""
+        done = self._progress.reductions
+        # More than one if an earlier release, or --keep-samples, kept the samples of all epochs.
+        due = [
+            number for number in self._schedule.reductions(epoch) if number > max(done, default=0)
+        ]
+        for number in due:
+            self._write_reduction(number)
+        if due:
+            remove_samples(self._directory, self._schedule, len(self._progress.history))
+
+    def _write_reduction(self, epoch: int) -> None:
+        path = reduction_path(self._directory, epoch)
+        stack = self._stack(epoch, max(self._progress.reductions, default=None))
+        with staged_directory(path, REDUCTION, overwrite=True) as staging:
+            reducer = Reducer(self._graph)
+            reducer.write_reduction(stack, self._schedule.working_rank, staging)
+        # Only now: leaving the block adds the ownership marks to the manifest.
+        crc32 = checksums.crc32_of(storage.join(path, reduction_files.MANIFEST))
+        self._progress.reductions[epoch] = crc32
 
     def _write_checkpoint(self, last: Epoch) -> None:
         """Write a checkpoint and resume from it, which truncates the lineage."""
@@ -283,6 +338,8 @@ class _Attempt:
             # Only now: a resume from the previous checkpoint would have needed it.
             remove_best(self._directory, but=best_path(self._directory, best.figures.epoch))
         remove_checkpoints(self._directory, keep=self._config.checkpoints.keep)
+        if self._config.settings.reduced_rank is not None:
+            remove_samples(self._directory, self._schedule, last.figures.epoch)
         self._progress.resume(path)
 
     def _write_epoch(self, epoch: Epoch, path: str, kind: Kind) -> None:
@@ -292,8 +349,15 @@ class _Attempt:
             predictions = self._writer.write_predictions(epoch, staging)
             numbers = progress.sampled_epochs(epoch.figures.epoch)
             samples = tuple(progress.samples.get(number) for number in numbers)
+            reduction = self._schedule.last(epoch.figures.epoch)
             priors = write_row_priors(self._graph, epoch, staging)
-            kept = KeptFiles(predictions, samples, priors.get(USERS), priors.get(ITEMS))
+            kept = KeptFiles(
+                predictions,
+                samples,
+                None if reduction is None else progress.reductions.get(reduction),
+                priors.get(USERS),
+                priors.get(ITEMS),
+            )
             self._writer.write_model(epoch, history, staging, kept)
 
     def _write_sample(self, epoch: Epoch) -> None:

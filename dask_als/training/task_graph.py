@@ -106,10 +106,10 @@ class TaskGraph:
     @property
     def max_lineage(self) -> int:
         """The number of epochs after which the lineage must be truncated."""
-        solves = sum(len(blocks) for blocks in self._blocks.values())
-        n_fitted = len(self._sides_with_attributes)
-        solves += n_fitted * (solves + 5 * self._placement.n_homes)
-        tasks_per_epoch = solves + len(self._test_blocks) + len(SIDES) * self._placement.n_homes + 1
+        partitions = map(len, self._blocks.values())
+        tasks_per_epoch = self._placement.tasks_per_epoch(partitions, len(self._test_blocks))
+        # To fit a row prior takes at most twice the tasks of an epoch without one.
+        tasks_per_epoch *= 1 + 2 * len(self._sides_with_attributes)
         return min(_MAX_EPOCHS_IN_LINEAGE, max(1, _MAX_TASKS_IN_LINEAGE // tasks_per_epoch))
 
     def redistribute(self) -> None:
@@ -252,9 +252,10 @@ class TaskGraph:
         docs/scaling.md), and grows with the number of hosts.
         """
         workers = self._placement.workers
+        concatenated = dict(self._placement.chunks(parts))
         chunks: list[Any] = []
         for home, own in self._placement.by_home(parts):
-            if len(workers) == 1 or len(own) == 1:
+            if home not in concatenated:
                 chunks += own
                 continue
             key = _key(TaskKind.CHUNK, step.side, epoch, home)

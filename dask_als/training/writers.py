@@ -6,7 +6,7 @@ Workers write the parts, then the driver writes the history and the manifest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -21,8 +21,10 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import sample_files
 from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
+from dask_als.model.training_data import with_relative_path
 from dask_als.solvers.base import SolvedSide
 from dask_als.training.prediction_files import write_predictions
+from dask_als.training.reduction import Reducer, Stack
 from dask_als.training.task_graph import Epoch, TaskGraph
 
 
@@ -36,11 +38,14 @@ class _WrittenParts:
         The CRC-32 of each part.
     mean_biases : dict of Side to float
     residual_precision : float or None
+    new_rows : dict of Side to int
+        Of a compact model, the CRC-32 of the prior of new rows.
     """
 
     checksums: dict[Side, list[int]]
     mean_biases: dict[Side, float]
     residual_precision: float | None
+    new_rows: dict[Side, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,36 @@ class ModelWriter:
         manifest_of_average = self._manifest(figures, written, samples=len(samples))
         return _completed(directory, manifest_of_average, history)
 
+    def write_compact(
+        self,
+        stack: Stack,
+        rank: int,
+        figures: EpochFigures,
+        history: Sequence[EpochFigures],
+        directory: str,
+    ) -> ModelManifest:
+        """Write the mean over samples as a model of one rank.
+
+        Parameters
+        ----------
+        stack : Stack
+            The samples.
+        rank : int
+        figures : EpochFigures
+            The figures of the last sample's epoch.
+
+        Raises
+        ------
+        InputError
+            If the samples and the dataset have different partitions.
+        """
+        parts = Reducer(self.graph).write_compact(stack, rank, directory)
+        written = _WrittenParts(
+            parts.checksums, parts.mean_biases, parts.residual_precision, parts.new_rows
+        )
+        manifest = replace(self._manifest(figures, written), compact=parts.compact)
+        return _completed(directory, manifest, history)
+
     def write_predictions(self, epoch: Epoch, directory: str) -> tuple[int, ...]:
         """Write the sums of predictions of held-out ratings.
 
@@ -222,7 +257,12 @@ class ModelWriter:
     ) -> ModelManifest:
         dataset = self.graph.dataset
         users, items = (
-            _model_side(dataset, side, written.mean_biases[side]).written(written.checksums[side])
+            replace(
+                _model_side(dataset, side, written.mean_biases[side]).written(
+                    written.checksums[side]
+                ),
+                new_rows_crc32=written.new_rows.get(side),
+            )
             for side in SIDES
         )
         return ModelManifest(
@@ -245,7 +285,9 @@ def _completed(
 ) -> ModelManifest:
     """Write the history and then the manifest, which completes a model."""
     history_crc32 = model_files.write_history(directory, list(history))
-    manifest = replace(manifest, history_crc32=history_crc32)
+    # Where the model is written is beside where it will be, so the relative path holds there, too.
+    reference = with_relative_path(manifest.dataset, directory)
+    manifest = replace(manifest, dataset=reference, history_crc32=history_crc32)
     model_files.write_manifest(directory, manifest)
     return manifest
 
@@ -268,14 +310,14 @@ def _write_model_part(
     partition: Partition,
     solved: SolvedSide,
 ) -> int:
-    factors = solved.state[partition.start : partition.stop]
+    factors = solved.solution[partition.start : partition.stop]
     return model_files.write_dataset_part(model, ids[side], side, number, partition.rows, factors)
 
 
 def _write_sample_part(
     sample: str, side: Side, number: int, partition: Partition, solved: SolvedSide
 ) -> int:
-    factors = solved.state[partition.start : partition.stop]
+    factors = solved.solution[partition.start : partition.stop]
     return sample_files.write_part(sample, side, number, factors)
 
 
@@ -288,7 +330,7 @@ def _write_average_part(
     samples: list[tuple[str, int]],
 ) -> int:
     drawn = [sample_files.read_part(sample, side, number, crc32) for sample, crc32 in samples]
-    factors = model_files.average_of_samples(drawn)
+    factors = sample_files.average_of_samples(drawn)
     bias_of_samples = np.stack([sample.bias for sample in drawn], axis=1)
     return model_files.write_dataset_part(
         model, ids, side, number, partition.rows, factors, bias_of_samples

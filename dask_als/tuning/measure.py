@@ -69,10 +69,12 @@ def ndcg_of_part(
     There is a list for each user with a held-out item, of all items but the user's training items.
     """
     rows = np.flatnonzero(held_out.counts)
-    own = users.state[held_out.rows.start : held_out.rows.stop]
+    own = users.solution[held_out.rows.start : held_out.rows.stop]
     best = top_k(
         Factors(own.bias[rows], own.factors[rows]),
-        candidates(items.state, typical_norm=typical_norm(items.state, len(users.state.bias))),
+        candidates(
+            items.solution, typical_norm=typical_norm(items.solution, len(users.solution.bias))
+        ),
         k,
         seen=rated_by(seen, rows),
         mean=0.0,

@@ -84,7 +84,7 @@ class Walk:
 
 def start_from_sides(users: SolvedSide, items: SolvedSide) -> Start:
     """Return a start from solved sides."""
-    return partial(_rows_of, {USERS: users.state, ITEMS: items.state})
+    return partial(_rows_of, {USERS: users.solution, ITEMS: items.solution})
 
 
 def _rows_of(

@@ -62,8 +62,8 @@ def changed(tmp_path_factory):
     shutil.copytree(PACKAGE, folder / "dask_als", ignore=shutil.ignore_patterns("__pycache__"))
     module = folder / "dask_als" / "solvers" / "base.py"
     text, changes = re.subn(
-        r"^( +)(state, rated = whole\.state, whole\.rated)$",
-        r"\1\2\n\1state = Factors(state.bias * state.bias.dtype.type(1.001), state.factors)",
+        r"^( +)(solution, rated = whole\.solution, whole\.rated)$",
+        r"\1\2\n\1solution = Factors(solution.bias * np.float32(1.001), solution.factors)",
         module.read_text(),
         flags=re.MULTILINE,
     )

@@ -170,6 +170,7 @@ WHEN = [
     ("run", "training"),
     ("fit", "training"),
 ]
+ALONE = [pytest.mark.slow, pytest.mark.alone]
 FAST = {
     ("train", "hung", "SIGINT twice"),
     ("recommend", "writing", "SIGINT group"),
@@ -181,7 +182,7 @@ FAST = {
 @pytest.mark.parametrize(
     ("kind", "moment", "how"),
     [
-        pytest.param(*case, marks=[] if case in FAST else [pytest.mark.slow])
+        pytest.param(*case, marks=[] if case in FAST else ALONE)
         for case in ((*when, how) for when in WHEN for how in HOW)
     ],
 )

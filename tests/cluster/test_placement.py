@@ -34,3 +34,10 @@ def test_while_all_workers_are_lost_any_that_comes_is_home():
 @pytest.mark.parametrize("order", ["abc", "cba", "bca"])
 def test_the_same_workers_are_the_same_homes(order):
     assert Placement.on(order, 3) == Placement.on("abc", 3)
+
+
+def test_only_several_parts_of_one_of_several_homes_are_concatenated():
+    parts = list(range(5))
+    assert Placement.on("a", 5).chunks(parts) == []
+    assert Placement.on("ab", 5).chunks(parts) == [(0, [0, 1, 2]), (1, [3, 4])]
+    assert Placement.on("abc", 5).chunks(parts[:4]) == [(0, [0, 1])]

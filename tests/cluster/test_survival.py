@@ -122,8 +122,14 @@ class TestWorkers:
     @pytest.mark.parametrize("attributes", ["none", "both"])
     @pytest.mark.parametrize("workers", [1, 2])
     def test_one_is_killed_between_samples(self, tmp_path, dataset, workers, attributes):
+        # At this rank, samples are reduced two at a time, the first ones before the kill.
         settings = small_settings(
-            method="gibbs", epochs=None, burn_in=2, samples=4, implicit_attributes=attributes
+            method="gibbs",
+            rank=64,
+            epochs=None,
+            burn_in=2,
+            samples=4,
+            implicit_attributes=attributes,
         )
         train(dataset, str(tmp_path / "undisturbed"), settings, SERIAL)
         killed = []

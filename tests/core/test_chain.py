@@ -27,15 +27,22 @@ from dask_als.jobs.steps import run_job
 from dask_als.model import recommend
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel
-from dask_als.model.training_data import recently_read_block
+from dask_als.model.training_data import found_dataset, recently_read_block
 from dask_als.report.data import measure_errors
+from dask_als.settings import reduction
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
 from dask_als.settings.training import CheckpointPolicy, CheckpointSettings, StopSettings
 from dask_als.training.train import train
 
 SERIAL = SerialExecutor()
-GIBBS = {"method": "gibbs", "rank": 3, "burn_in": 2, "samples": 4, "epochs": None}
+GIBBS = {
+    "method": "gibbs",
+    "rank": 3,
+    "burn_in": 2,
+    "samples": 4,
+    "epochs": None,
+}
 PATIENT = StopSettings(patience=50)
 
 
@@ -52,6 +59,14 @@ def train_until(at, *arguments, **options):
         train(*arguments, on_epoch=stop, **options)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_working_rank():
+    """Two samples of rank 3 are reduced at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reduction, "_LEAST_WORKING_RANK", 6)
+        yield
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A folder with every kind of output."""
@@ -65,10 +80,14 @@ def root(tmp_path_factory):
         str(root / "r.csv"), str(root / "d"), SERIAL, settings=settings, titles=titles
     )
     train(dataset, str(root / "m"), small_settings(), SERIAL)
-    train(dataset, str(root / "g"), small_settings(**GIBBS), SERIAL)
+    train(dataset, str(root / "g"), small_settings(**GIBBS, keep_samples=True), SERIAL)
+    train(*compact_training(root, "k"))
     train_until(5, *patient_training(root), checkpoints=checkpoints(root / "c"), stopping=PATIENT)
     train_until(5, *gibbs_training(root), checkpoints=checkpoints(root / "gc"))
+    train_until(5, *compact_training(root), checkpoints=checkpoints(root / "kc"))
+    assert list((root / "kc").glob("reduction-*"))
     fold_in(str(root / "r.csv"), str(root / "m"), str(root / "f"), SERIAL, USERS)
+    ALSModel.load(str(root / "m")).save(str(root / "s"))
     run(job(root))
     return root
 
@@ -80,6 +99,11 @@ def patient_training(root, model="none"):
 
 
 def gibbs_training(root, model="none"):
+    settings = small_settings(**GIBBS, keep_samples=True)
+    return open_dataset(str(root / "d")), str(root / model), settings, SERIAL
+
+
+def compact_training(root, model="none"):
     return open_dataset(str(root / "d")), str(root / model), small_settings(**GIBBS), SERIAL
 
 
@@ -143,6 +167,11 @@ def evaluated(root, model):
     ).to_json()
 
 
+def evaluated_alone(root, model):
+    path = str(root / model)
+    return evaluate(path, found_dataset(path), SERIAL, EvaluateSettings(k=3)).to_json()
+
+
 def trained(root, initial=None):
     dataset = open_dataset(str(root / "d"))
     initial = None if initial is None else str(root / initial)
@@ -150,8 +179,8 @@ def trained(root, initial=None):
     return content(str(root / "new"))
 
 
-def folded(root):
-    fold_in(str(root / "r.csv"), str(root / "m"), str(root / "new"), SERIAL, USERS)
+def folded(root, model="m"):
+    fold_in(str(root / "r.csv"), str(root / model), str(root / "new"), SERIAL, USERS)
     return content(str(root / "new"))
 
 
@@ -184,9 +213,16 @@ READERS = {
         lambda root: evaluated(root, "g"),
         lambda root: recommended(root, "g", std=True),
     ],
+    "k": [
+        lambda root: read_model(root, "k"),
+        lambda root: evaluated(root, "k"),
+        lambda root: folded(root, "k"),
+    ],
+    "kc": [lambda root: resumed(root, "kc", compact_training)],
     "c": [lambda root: resumed(root, "c", patient_training, PATIENT)],
     "gc": [lambda root: resumed(root, "gc", gibbs_training)],
     "f": [lambda root: read_model(root, "f")],
+    "s": [lambda root: read_model(root, "s"), lambda root: evaluated_alone(root, "s")],
     "o": [job_again],
 }
 
@@ -344,6 +380,21 @@ def test_the_sample_of_another_epoch_is_not_averaged(root, tmp_path):
     (tmp_path / "spare").rename(other)
     found = outcome(lambda root: resumed(root, "gc", gibbs_training), tmp_path)
     assert "sample.json is damaged, or not the file that belongs there" in str(found)
+
+
+def test_the_reduction_of_another_training_is_not_taken(root, tmp_path):
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    (mine,) = (tmp_path / "kc").glob("reduction-*")
+    settings = small_settings(**GIBBS, seed=1)
+    train_until(
+        5,
+        *(open_dataset(str(tmp_path / "d")), str(tmp_path / "none"), settings, SERIAL),
+        checkpoints=checkpoints(tmp_path / "other"),
+    )
+    shutil.rmtree(mine)
+    shutil.copytree(tmp_path / "other" / mine.name, mine)
+    found = outcome(lambda root: resumed(root, "kc", compact_training), tmp_path)
+    assert "reduction.json is damaged, or not the file that belongs there" in str(found)
 
 
 def test_the_best_model_of_another_epoch_is_not_taken(root, tmp_path):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dask_als.data.csv_text import LINE_END, parse
 from dask_als.data.text_form import CsvFormat, find_format
-from dask_als.settings.data import Columns
 from dask_als.errors import InputError
+from dask_als.settings.data import Columns
 
 FORMAT = CsvFormat(("a", "b", "c"), ",", 0)
 COLUMNS = {"user": "a", "item": "b", "rating": "c"}

@@ -310,7 +310,7 @@ def test_folders_and_archives_without_ratings(tmp_path):
         with pytest.raises(InputError, match="holds no file of text or Parquet"):
             open_source(str(path))
     with pytest.raises(
-        InputError, match="one file of text, or one named ratings.csv; it holds none"
+        InputError, match=r"one file of text, or one named ratings\.csv; it holds none"
     ):
         open_source(str(zip_of(tmp_path / "a.zip", {"readme": "no"})))
     with pytest.raises(InputError, match=r"it holds a.csv, b.csv"):

@@ -19,14 +19,16 @@ from dask_als.training.train import train
 ON_KUBERNETES = {"submit", "status", "logs", "list", "stop", "resume", "delete"}
 SERIAL = SerialExecutor()
 WRITES = {"fetch": "ml-latest-small.zip", "generate": "ratings.csv", "prepare": "DATASET"}
-WRITES["train"] = "MODEL"
+WRITES |= {"train": "MODEL", "update": "MODEL2", "predict": "predictions.parquet"}
 WITH_A_BAR = {
     "demo": "shuffle",
     "generate": "ratings",
     "prepare": "shuffle",
     "tune": "tune",
     "train": "epoch",
+    "update": "epoch",
     "evaluate": "partitions",
+    "predict": "chunks",
     "recommend": "tasks",
     "fold-in": "fold in",
     "report": "predict",
@@ -52,6 +54,13 @@ def folder(tmp_path_factory):
     rows = [(300 + user, item_ids[number[item]], rating) for user, item, rating in rows]
     write_csv(folder / "old.csv", rows)
     write_csv(folder / "ratings.csv", [(user + 9000, *rest) for user, *rest in rows])
+    write_csv(
+        folder / "pairs.csv", [(user, item) for user, item, _ in rows[:50]], ("userId", "movieId")
+    )
+    write_csv(folder / "new-ratings.csv", [(user + 9000, *rest) for user, *rest in rows[:200]])
+    for name, some in (("u1.base", rows[:900]), ("u1.test", rows[900:1000])):
+        lines = ["\t".join(map(str, (*row, 900_000_000))) for row in some]
+        (folder / name).write_text("\n".join(lines) + "\n")
     titles = [(item, f"Film {item}") for item in item_ids]
     write_csv(folder / "movies.csv", titles, header=("movieId", "title"))
     with zipfile.ZipFile(folder / "ml-latest-small.zip", "w") as archive:

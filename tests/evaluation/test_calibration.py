@@ -34,7 +34,7 @@ def trained(tmp_path, dataset, name="m", **settings):
     return model
 
 
-GIBBS = {"method": "gibbs", "epochs": None, "burn_in": 3, "samples": 6}
+GIBBS = {"method": "gibbs", "epochs": None, "burn_in": 3, "samples": 6, "keep_samples": True}
 
 
 def test_intervals_are_those_of_the_samples(tmp_path):

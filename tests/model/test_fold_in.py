@@ -166,7 +166,12 @@ def test_a_model_of_samples(tmp_path):
     source = str(write_csv(tmp_path / "r.csv", generated(50, 40, 900, seed=4)))
     dataset = prepare(source, str(tmp_path / "d"), SERIAL)
     model, out = str(tmp_path / "m"), str(tmp_path / "out")
-    train(dataset, model, TrainSettings(method="gibbs", rank=2, burn_in=1, samples=3), SERIAL)
+    train(
+        dataset,
+        model,
+        TrainSettings(method="gibbs", rank=2, burn_in=1, samples=3, keep_samples=True),
+        SERIAL,
+    )
     loaded = ALSModel.load(model)
     new = write_csv(tmp_path / "new.csv", [(9001, loaded.items.ids[n], 4.0) for n in range(5)])
     assert fold_in(str(new), model, out, SERIAL, USERS).rows == 1

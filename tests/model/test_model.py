@@ -9,9 +9,10 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.dataset import read_block
 from dask_als.data.prepare import Titles, prepare
-from dask_als.errors import InputError
+from dask_als.errors import InputError, UnknownIdWarning
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
+from dask_als.settings.data import PrepareSettings
 from dask_als.solvers.base import SolvedSide
 from dask_als.solvers.least_squares import solve_part
 from dask_als.solvers.objective import NO_SUMS
@@ -68,13 +69,62 @@ def test_predict(model, rows):
 def test_unknown_ids_fall_back_to_what_is_known(model):
     user, item = model.users.ids[3], model.items.ids[7]
     mean, item_bias = model.manifest.global_mean, model.items.state.bias[7]
-    assert model.predict("nobody", item) == pytest.approx(
-        mean + model.users.state.bias.mean() + item_bias, rel=1e-9
-    )
-    assert model.predict(user, -1) == pytest.approx(
+    with pytest.warns(UnknownIdWarning, match="user -1 is not in the model; means and biases"):
+        predicted = model.predict(-1, item)
+    assert predicted == pytest.approx(mean + model.users.state.bias.mean() + item_bias, rel=1e-9)
+    assert model.predict(user, -1, unknown="ignore") == pytest.approx(
         mean + model.users.state.bias[3] + model.items.state.bias.mean(), rel=1e-9
     )
-    assert np.isfinite(model.predict([-1, user], [-1, -1])).all()
+    with pytest.warns(UnknownIdWarning) as warned:
+        assert np.isfinite(model.predict([-1, user], [-1, -1])).all()
+    assert [str(one.message).split(",")[0] for one in warned] == [
+        "1 of 2 user ids are not in the model",
+        "2 of 2 item ids are not in the model",
+    ]
+
+
+@pytest.mark.parametrize("user", ["nobody", "1", 1.5, True, None])
+def test_ids_of_another_type_never_get_the_fallback(model, user):
+    item = model.items.ids[7]
+    for attempt in (
+        lambda: model.predict(user, item),
+        lambda: model.predict([model.users.ids[0], user], item),
+        lambda: model.recommend(user),
+        lambda: model.rated_items(user),
+        lambda: model.explain(user, item),
+        lambda: model.fold_in_item({user: 3.0}),
+    ):
+        with pytest.raises(InputError, match="user ids of this model are whole numbers"):
+            attempt()
+
+
+def test_other_numbers_of_users_and_items(model):
+    with pytest.raises(InputError, match="there are 3 users and 2 items; give as many of both"):
+        model.predict(model.users.ids[:3], model.items.ids[:2])
+
+
+def test_a_prediction_has_the_same_bits_everywhere(model):
+    user = model.users.ids[4]
+    recommended = model.recommend(user, 40, seen=True)
+    items = recommended["item_id"]
+    assert model.predict(user, items).tolist() == recommended["score"].tolist()
+    folded = model.fold_in(dict(zip(items[:5], [4.0, 3.0, 1.0, 5.0, 2.0], strict=True)))
+    best = folded.recommend(10)
+    scores = folded.scores[model.items.ids.get_indexer(best["item_id"])]
+    assert best["score"].tolist() == scores.tolist()
+
+
+def test_similar_to_a_row_without_ratings(tmp_path):
+    """One that only held-out ratings mention."""
+    source = write_csv(tmp_path / "r.csv", generated(20, 60, 150))
+    settings = PrepareSettings(test_fraction=0.5)
+    dataset = prepare(str(source), str(tmp_path / "d"), SERIAL, settings=settings)
+    train(dataset, str(tmp_path / "m"), small_settings(), SERIAL)
+    model = ALSModel.load(tmp_path / "m")
+    (row, *_) = np.flatnonzero(model.items.counts == 0)
+    item = model.items.ids[row]
+    with pytest.raises(InputError, match=f"item {item} has no training rating, so its factors"):
+        model.similar_items(item)
 
 
 def test_recommend_ranks_unseen_items(model, rows):
@@ -104,7 +154,10 @@ def test_recommend_more_than_there_are(model, rows):
 
 
 def test_recommend_to_an_unknown_user(model):
-    found = model.recommend("nobody", 3)
+    with pytest.warns(UnknownIdWarning, match="user -1 is not in the model"):
+        found = model.recommend(-1, 3)
+    with pytest.raises(InputError, match="user -1 is not in the model"):
+        model.recommend(-1, 3, unknown="error")
     best = np.argsort(-model.items.state.bias)[:3]
     assert found["item_id"].tolist() == model.items.ids[best].tolist()
 
@@ -210,7 +263,8 @@ def test_save_and_load(model, tmp_path):
     path = str(tmp_path / "copy")
     model.save(path)
     copy = ALSModel.load(path)
-    assert copy.manifest == model.manifest
+    assert replace(copy.manifest, dataset=model.manifest.dataset) == model.manifest
+    assert copy.dataset.fingerprint == model.dataset.fingerprint
     assert copy.history == model.history
     for side in SIDES:
         its, original = copy.rows(side), model.rows(side)
@@ -218,7 +272,7 @@ def test_save_and_load(model, tmp_path):
         np.testing.assert_array_equal(its.counts, original.counts)
         np.testing.assert_array_equal(its.state.bias, original.state.bias)
         np.testing.assert_array_equal(its.state.factors, original.state.factors)
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="overwrite=True"):
         model.save(path)
 
 
@@ -233,7 +287,9 @@ def test_without_its_dataset(directory, tmp_path):
     model_files.write_manifest(str(moved), elsewhere)
     model = ALSModel.load(str(moved))
     user = model.users.ids[0]
-    with pytest.raises(InputError, match="what users have rated is in /no/where"):
+    with pytest.raises(
+        InputError, match="training ratings of users are neither in the model nor at /no/where"
+    ):
         model.recommend(user)
     assert list(model.recommend(user, 2, seen=True).columns) == ["rank", "item_id", "score"]
     again = ALSModel.load(str(moved), str(directory / "dataset"))

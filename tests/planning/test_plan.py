@@ -105,13 +105,32 @@ def test_samples_weigh_where_their_average_is_written():
     dataset = dataset_of(40_000, 10_000, 500_000, 4)
     shape = Shape(workers=1, threads=2, memory=None)
     few, many = (
-        memory_of_a_worker(dataset, TrainSettings(method="gibbs", rank=32, samples=samples), shape)
+        memory_of_a_worker(
+            dataset,
+            TrainSettings(method="gibbs", rank=32, samples=samples, keep_samples=True),
+            shape,
+        )
         for samples in (10, 50)
     )
     assert few.phase == many.phase == "writing"
     # Two threads, each with a quarter of the larger side, 33 numbers of 4 bytes a row and sample.
     a_sample = 2 * 10_000 * 33 * 4
     assert many.temporaries - few.temporaries >= 40 * 3 * a_sample
+
+
+def test_the_number_of_reduced_samples_does_not_set_the_memory():
+    dataset = dataset_of(400_000, 100_000, 5_000_000, 4)
+    shape = Shape(workers=1, threads=2, memory=None)
+    als = memory_of_a_worker(dataset, TrainSettings(rank=32), shape)
+    few, many = (
+        memory_of_a_worker(dataset, TrainSettings(method="gibbs", rank=32, samples=samples), shape)
+        for samples in (40, 400)
+    )
+    assert few == many
+    # Two threads, each with the stack of a quarter of the larger side: rank 128, and 4 samples.
+    assert few.peak - als.peak >= 2 * 100_000 * (128 + 4 * 32) * 4
+    kept = TrainSettings(method="gibbs", rank=32, samples=40, keep_samples=True)
+    assert few.peak < memory_of_a_worker(dataset, kept, shape).peak
 
 
 def test_blocks_are_shared_out_by_whole_partitions():
@@ -285,7 +304,8 @@ def test_a_plan_has_it_all_and_is_plain_json():
 def test_samples_take_room_until_the_model_is_written():
     dataset = dataset_of(100_000, 20_000, 1_000_000, partitions=2)
     als = plan(dataset, TrainSettings(rank=32), ONE, SPEED)
-    gibbs = plan(dataset, TrainSettings(method="gibbs", rank=32, samples=40), ONE, SPEED)
+    kept = TrainSettings(method="gibbs", rank=32, samples=40, keep_samples=True)
+    gibbs = plan(dataset, kept, ONE, SPEED)
     # 33 float32 a row, a little compressed, with id and count.
     state = als.disk.model
     assert 0.9 < state / (120_000 * 33 * 4) < 1
@@ -294,10 +314,24 @@ def test_samples_take_room_until_the_model_is_written():
     assert gibbs.disk.checkpoints - als.disk.checkpoints == pytest.approx(samples, rel=1e-6)
 
 
+def test_the_number_of_reduced_samples_does_not_set_the_room():
+    dataset = dataset_of(100_000, 20_000, 1_000_000, partitions=2)
+    als = plan(dataset, TrainSettings(rank=32), ONE, SPEED)
+    few, many = (
+        plan(dataset, TrainSettings(method="gibbs", rank=32, samples=samples), ONE, SPEED).disk
+        for samples in (40, 400)
+    )
+    assert few == many
+    assert few.model == als.disk.model
+    # At most four samples wait, beside reductions of rank 128, for the epoch and two checkpoints.
+    room = few.checkpoints - als.disk.checkpoints
+    assert 120_000 * 4 * (128 + 4 * 33) < room <= 120_000 * 4 * (4 * 130 + 10 * 33)
+
+
 def test_samples_take_time():
     dataset = dataset_of(100_000, 20_000, 1_000_000, partitions=2)
     few, many = (
-        plan(dataset, TrainSettings(method="gibbs", samples=samples), ONE, SPEED)
+        plan(dataset, TrainSettings(method="gibbs", samples=samples, keep_samples=True), ONE, SPEED)
         for samples in (10, 40)
     )
     assert few.epoch_seconds == many.epoch_seconds
@@ -309,13 +343,16 @@ def test_samples_take_time():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("partitions", [1, 4])
-def test_time_and_room_of_a_training_by_samples(tmp_path, partitions):
+@pytest.mark.alone
+@pytest.mark.parametrize(("partitions", "keep_samples"), [(1, True), (4, True), (4, False)])
+def test_time_and_room_of_a_training_by_samples(tmp_path, partitions, keep_samples):
     ratings = str(tmp_path / "ratings")
     write_ratings(GenerateSettings(n_users=60_000, n_items=20_000, n_ratings=2_000_000), ratings)
     prepare_settings = PrepareSettings(partitions=partitions, test_fraction=0.1)
     dataset = prepare(ratings, str(tmp_path / "d"), SerialExecutor(), settings=prepare_settings)
-    settings = TrainSettings(method="gibbs", rank=32, burn_in=4, samples=20)
+    settings = TrainSettings(
+        method="gibbs", rank=32, burn_in=4, samples=20, keep_samples=keep_samples
+    )
     kept = tmp_path / "kept"
     with (
         LocalCluster(
@@ -345,7 +382,10 @@ def test_time_and_room_of_a_training_by_samples(tmp_path, partitions):
         f"checkpoints {made.disk.checkpoints / MIB:.0f} and {samples / MIB:.0f} MiB"
     )
     assert made.disk.model == pytest.approx(model, rel=0.1)
-    assert made.disk.checkpoints == pytest.approx(samples, rel=0.15)
+    if keep_samples:
+        assert made.disk.checkpoints == pytest.approx(samples, rel=0.15)
+    else:  # What is there at the end is less than there was.
+        assert samples <= 1.05 * made.disk.checkpoints
     # A machine that does other things as well takes longer than the processor has to.
     assert 0.5 * min(seconds, computed) <= made.training_seconds <= 1.4 * seconds
 
@@ -477,6 +517,7 @@ def processor_seconds(pid):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_estimates_are_close_to_what_is_measured(tmp_path, two_million, workers, monkeypatch):

@@ -41,8 +41,8 @@ def test_a_part_is_solved_by_the_equations(side, scaling):
         bias = lam * (y - factors @ own.factors[row]).sum() / (lam * len(y) + gamma)
         left = lam * factors.T @ factors + tau * np.eye(4)
         solved = np.linalg.solve(left, lam * factors.T @ (y - bias))
-        np.testing.assert_allclose(part.state.factors[place], solved, atol=1e-12)
-        assert part.state.bias[place] == pytest.approx(bias, abs=1e-12)
+        np.testing.assert_allclose(part.solution.factors[place], solved, atol=1e-12)
+        assert part.solution.bias[place] == pytest.approx(bias, abs=1e-12)
         assert part.rated[place] == (len(y) > 0)
         squared_error += ((y - bias - factors @ solved) ** 2).sum()
         squared_bias += weight * bias**2
@@ -57,8 +57,8 @@ def test_rows_without_ratings_and_without_regularization_are_zero():
     own = SolvedSide(state_of(3, 2), NO_SUMS, 0.0)
     fixed = SolvedSide(state_of(4, 9), NO_SUMS, 0.0)
     part = solve_part(USERS, block_with([0, 4], 9), own, fixed, 3.0, settings)
-    assert part.state.bias[0] == 0
-    assert not part.state.factors[0].any()
+    assert part.solution.bias[0] == 0
+    assert not part.solution.factors[0].any()
 
 
 def test_joining_fills_in_the_mean_bias_of_rated_rows():
@@ -68,9 +68,9 @@ def test_joining_fills_in_the_mean_bias_of_rated_rows():
     whole = block_with(counts, 9)
     joined = join_parts([solve_part(USERS, whole, own, fixed, 3.0, SETTINGS)])
     rated = np.array(counts) > 0
-    assert joined.mean_bias == pytest.approx(joined.state.bias[rated].mean(), rel=1e-14)
-    assert (joined.state.bias[~rated] == joined.mean_bias).all()
-    assert not joined.state.factors[~rated].any()
+    assert joined.mean_bias == pytest.approx(joined.solution.bias[rated].mean(), rel=1e-14)
+    assert (joined.solution.bias[~rated] == joined.mean_bias).all()
+    assert not joined.solution.factors[~rated].any()
 
 
 def test_parts_do_not_show_in_the_joined_side():
@@ -84,15 +84,15 @@ def test_parts_do_not_show_in_the_joined_side():
     ]
     one = join_parts([solve_part(USERS, whole, own, fixed, 3.0, SETTINGS)])
     two = join_parts([solve_part(USERS, part, own, fixed, 3.0, SETTINGS) for part in parts])
-    assert one.state.factors.tobytes() == two.state.factors.tobytes()
-    assert one.state.bias.tobytes() == two.state.bias.tobytes()
+    assert one.solution.factors.tobytes() == two.solution.factors.tobytes()
+    assert one.solution.bias.tobytes() == two.solution.bias.tobytes()
     assert (one.sums, one.mean_bias) == (two.sums, two.mean_bias)
 
 
 def test_what_training_starts_from_counts_for_nothing():
     joined = join_parts([unsolved_part(state_of(5, 3))])
     assert joined.sums == NO_SUMS
-    np.testing.assert_array_equal(joined.state.bias, state_of(5, 3).bias)
+    np.testing.assert_array_equal(joined.solution.bias, state_of(5, 3).bias)
 
 
 def test_held_out_error():

@@ -91,7 +91,9 @@ def test_steps_come_to_the_ridge_regression(problem, ridge):
     mean = np.linspace(-1, 1, RANK)
     method = FixedRegression(Regression(mean, None))
     prior = after_steps(method, problem, replace(problem.start, ridge=ridge), 400)
-    expected = solution(problem, problem.attributes.T @ (problem.own.state.factors - mean), ridge)
+    expected = solution(
+        problem, problem.attributes.T @ (problem.own.solution.factors - mean), ridge
+    )
     np.testing.assert_allclose(prior.weights, expected, atol=1e-9)
     np.testing.assert_allclose(prior.means, problem.attributes @ expected, atol=1e-9)
     assert not prior.weights[7].any()
@@ -109,7 +111,7 @@ def test_every_step_raises_the_posterior_density(problem):
     method = FixedRegression(Regression(np.zeros(RANK), None))
     prior, densities = problem.start, []
     for _ in range(10):
-        error = problem.own.state.factors - problem.attributes @ prior.weights
+        error = problem.own.solution.factors - problem.attributes @ prior.weights
         densities.append(-np.sum(error**2) - prior.ridge * np.sum(prior.weights**2))
         prior = after_steps(method, problem, prior, 1)
     assert (np.diff(densities) > 0).all()
@@ -127,7 +129,7 @@ def test_draws_have_the_moments_of_the_posterior(problem):
     draws = np.array(draws)
     x = problem.attributes
     of_columns = np.linalg.inv(x.T @ x + prior.ridge * np.eye(N_USERS))
-    mean = of_columns @ x.T @ problem.own.state.factors
+    mean = of_columns @ x.T @ problem.own.solution.factors
     of_rows = root.T @ root
     scale = np.sqrt(np.outer(np.diag(of_columns), np.diag(of_rows)))
     assert np.abs((draws.mean(axis=0) - mean) / scale).max() < 4.5 / np.sqrt(len(draws))
@@ -144,7 +146,7 @@ def test_partitions_do_not_show_in_the_bits(problem, cuts, dtype):
     settings = replace(SETTINGS, dtype=dtype)
     root = np.tril(np.arange(1.0, 17).reshape(4, 4))
     method = FixedRegression(Regression(np.ones(RANK), root), settings)
-    own = replace(problem.own, state=as_dtype(problem.own.state, dtype))
+    own = replace(problem.own, solution=as_dtype(problem.own.solution, dtype))
     scale = scale_of_rows(problem.items, dtype)
     whole = start_row_prior([scale], [squares_of_columns(problem.users, [scale])], [], [], RANK)
     item_parts, user_parts = (split(block, cuts) for block in (problem.items, problem.users))
@@ -267,8 +269,8 @@ def epochs_of_least_squares(method, rated, n_epochs):
         fitted = {("weights", side): priors[side].weights for side in SIDES}
         for side in SIDES:
             rows = blocks[side].counts > 0
-            fitted["bias", side] = sides[side].state.bias * rows
-            fitted["factors", side] = sides[side].state.factors
+            fitted["bias", side] = sides[side].solution.bias * rows
+            fitted["factors", side] = sides[side].solution.factors
         yield method.figures(sides[USERS], sides[ITEMS], len(ratings))[0], fitted
 
 

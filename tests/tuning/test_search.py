@@ -181,7 +181,7 @@ def test_ndcg_of_lists():
         for n in (n_users, n_items)
     )
     total, lists = ndcg_of_part(block(2), block(1), users, items, k)
-    scores = items.state.bias + users.state.factors @ items.state.factors.T
+    scores = items.solution.bias + users.solution.factors @ items.solution.factors.T
     judged = {
         str(user): {str(item): 1 for item in np.flatnonzero(kind[user] == 2)}
         for user in range(n_users)

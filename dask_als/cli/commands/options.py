@@ -150,9 +150,26 @@ split_options = together(
     setting(
         PrepareSettings,
         "split",
-        type=click.Choice(["random", "latest"]),
-        help="Hold out random ratings, or the latest ratings of each user.",
+        type=click.Choice(["random", "latest", "time"]),
+        help="Hold out random ratings, the latest ratings of each user, or all from a time on.",
     ),
+    setting(
+        PrepareSettings,
+        "test_from",
+        type=str,
+        metavar="DATE",
+        help="First time to hold out, for --split time: a date, or a number as in the source.",
+    ),
+)
+filter_options = together(
+    *(
+        setting(
+            PrepareSettings,
+            f"least_{side.singular}_ratings",
+            help=f"Leave out {side.name} with fewer ratings of what is kept, repeatedly.",
+        )
+        for side in SIDES
+    )
 )
 train_options = together(
     setting(
@@ -207,6 +224,18 @@ train_options = together(
     ),
     setting(TrainSettings, "burn_in", help="With gibbs: epochs before the first sample."),
     setting(TrainSettings, "samples", help="With gibbs: number of samples, one per epoch."),
+    setting(
+        TrainSettings,
+        "model_rank",
+        type=int,
+        help="With gibbs: rank of the model, the average of the samples.  [default: rank]",
+    ),
+    setting(
+        TrainSettings,
+        "keep_samples",
+        is_flag=True,
+        help="With gibbs: write all samples into the model, for standard deviations.",
+    ),
     setting(
         TrainSettings,
         "feedback",

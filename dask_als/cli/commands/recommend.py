@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dask_als.cli.commands import saying
 from dask_als.cli.commands.computing import computing
 from dask_als.cli.commands.options import (
     cluster_options,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.argument("dataset")
+@click.argument("dataset", required=False)
 @click.option(
     "--out",
     metavar="DIR|FILE",
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
 @cluster_options
 def recommend(
     model: str,
-    dataset: str,
+    dataset: str | None,
     out: str | None,
     to: str | None,
     to_file: str | None,
@@ -83,6 +84,8 @@ def recommend(
 ) -> None:
     r"""Recommend the pairs with the highest ratings of a MODEL; by default unrated items to users.
 
+    Without DATASET, the one that the MODEL was trained on is used, if it is found.
+
     \b
     Example:
         dask-als recommend MODEL DATASET --out DIR -k 10
@@ -91,7 +94,6 @@ def recommend(
     """
     from dask_als.cli import console
     from dask_als.core.side import side_named
-    from dask_als.data.dataset import open_dataset
     from dask_als.model.model import ALSModel
     from dask_als.model.recommend import recommend as run
     from dask_als.model.recommendation_text import (
@@ -125,7 +127,7 @@ def recommend(
     ):
         made = run(
             model,
-            open_dataset(dataset),
+            loaded.training_data(side),
             directory,
             executor,
             settings,
@@ -153,11 +155,24 @@ def _print_one(
 ) -> None:
     from dask_als.cli import console
     from dask_als.core.side import side_named
+    from dask_als.model.rows import UNKNOWN
 
     side = side_named(settings.side)
     identifier = model.rows(side).parse(to)
+    if model.rows(side).rows([identifier])[0] == UNKNOWN:
+        saying.say(
+            f"{side.singular} {identifier!r} is not in the model; it gets the overall best "
+            f"{side.other.name}",
+            err=True,
+        )
     frame = model.recommend_to(
-        side, identifier, settings.k, seen=settings.seen, std=settings.std, **lists
+        side,
+        identifier,
+        settings.k,
+        seen=settings.seen,
+        std=settings.std,
+        unknown="ignore",
+        **lists,
     )
     if as_json:
         click.echo(frame.to_json(orient="records", indent=2))
