@@ -39,6 +39,7 @@ COMMANDS = (
     "report",
     "run",
     "submit",
+    "launch",
     "status",
     "logs",
     "list",

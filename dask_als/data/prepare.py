@@ -5,6 +5,7 @@ The stages are in `dask_als.data.prepare_plan`, their tasks in `dask_als.data.pr
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,8 @@ from dask_als.errors import InputError, JobError
 from dask_als.settings.data import Columns, PrepareSettings
 
 __all__ = ["KnownRows", "Progress", "Titles", "append", "prepare"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def prepare(
@@ -117,7 +120,10 @@ def prepare(
 def _opened(path: str, output: str, columns: Columns, stack: ExitStack) -> Source:
     """Open a source; standard input is copied beside the output, until the stack is closed."""
     readable = stack.enter_context(as_file(path, output))
-    return replace(open_source(readable, columns), path=path)
+    source = replace(open_source(readable, columns), path=path)
+    if source.findings:
+        _LOG.info("found in %s: %s", path, source.findings)
+    return source
 
 
 def _recorded_path(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from dask_als.core.side import SIDES, Side
 from dask_als.data.dataset import Appended, Dataset
 from dask_als.data.prepare_results import ChunkSummary, largest_time
 from dask_als.data.prepare_tasks import common_id_type
-from dask_als.data.source import Chunk, Source, continued_at
+from dask_als.data.source import Chunk, ReadRange, Source
 from dask_als.data.source_files import listed
 from dask_als.data.split import unit_of_times
 from dask_als.data.titles import TitleFile, check_titles
@@ -156,6 +157,7 @@ def _missing(source: Source, file: str, field: str, name: str) -> InputError:
     if text_format is None or text_format.is_plain:
         return InputError(f"{said}; {advice}")
     line = text_format.first_line
+    advice += ", or give --delimiter, if another one separates columns"
     if len(present) == 1:
         advice = "give the delimiter, as --delimiter tab"
     elif not text_format.has_header:
@@ -185,17 +187,10 @@ def find_titles(source: Source, columns: Columns, titles: Titles | None) -> Titl
 def ranges_to_reread(
     chunks: Sequence[Chunk], summaries: Mapping[int, ChunkSummary]
 ) -> dict[int, Chunk]:
-    """Return ranges of text that were read from a wrong start, with the right one.
-
-    A range that starts within a quoted field starts where the range before it ended.
-    """
-    wrong = {}
-    for number in range(1, len(chunks)):
-        before, this = summaries[number - 1].span, summaries[number].span
-        is_same_file = chunks[number - 1].path == chunks[number].path
-        if is_same_file and before and this and before[1] != this[0]:
-            wrong[number] = continued_at(chunks[number], before[1])
-    return wrong
+    """Return the ranges of text that were read from a wrong start, with the right one."""
+    read = [ReadRange(chunk, summaries[number].span) for number, chunk in enumerate(chunks)]
+    corrected = {n: this.corrected(before) for n, (before, this) in enumerate(pairwise(read), 1)}
+    return {number: chunk for number, chunk in corrected.items() if chunk is not None}
 
 
 def agreed_id_types(

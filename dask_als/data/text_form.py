@@ -144,7 +144,7 @@ def find_format(start: bytes, path: str, columns: Columns, *, is_all: bool) -> C
     whole = start if is_all else start[: max(start.rfind(b"\n"), start.rfind(b"\r")) + 1]
     sample = whole[first.start() : max(first.end(), first.start() + _SAMPLE_BYTES)]
     text = sample.decode(encoding or "utf-8", errors="replace")
-    delimiter = columns.delimiter or _find_delimiter(text)
+    delimiter = columns.delimiter or _find_delimiter(text, columns.decimal)
     try:
         fields = next(_records(text, delimiter))
     except csv.Error as error:
@@ -196,9 +196,13 @@ def _check_comments(comments: list[str], n_columns: int, delimiter: str, path: s
             )
 
 
-def _find_delimiter(text: str) -> str:
-    """Return the delimiter that gives the first records the same number of columns, and most."""
-    scores = [(*_agreement(text, delimiter), delimiter) for delimiter in _DELIMITERS]
+def _find_delimiter(text: str, decimal: str) -> str:
+    """Return the delimiter that gives the first records the same number of columns, and most.
+
+    Blanks are one if nothing else is, and a comma that is the decimal mark if blanks are none.
+    """
+    candidates = [delimiter for delimiter in _DELIMITERS if delimiter != decimal]
+    scores = [(*_agreement(text, delimiter), delimiter) for delimiter in candidates]
     n_agreeing, n_columns, delimiter = max(scores, key=lambda score: score[:2])
     if n_columns > 1:
         return delimiter

@@ -14,6 +14,7 @@
     [evaluate]                          # fields of EvaluateSettings
     [recommend]                         # fields of RecommendSettings
     [checkpoint]                        # fields of CheckpointPolicy
+    [schedule]                          # fields of ScheduleSettings, for a job that runs repeatedly
     [cluster.local]                     # workers, threads, memory, private
     [cluster.kubernetes]                # image, workers, threads, memory, ...
     [cluster.kubernetes.secrets]        # environment variables of the pods, kept in a Secret
@@ -36,6 +37,7 @@ from dask_als.errors import InputError
 from dask_als.settings.cluster import KubernetesSize, LocalSize
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
+from dask_als.settings.schedule import ScheduleSettings
 from dask_als.settings.training import CheckpointPolicy, TrainSettings
 
 STEPS = ("prepare", "train", "evaluate", "recommend")
@@ -99,6 +101,8 @@ class Job:
     evaluate : EvaluateSettings
     recommend : RecommendSettings
     checkpoint : CheckpointPolicy
+    schedule : ScheduleSettings or None
+        Of a job that runs repeatedly: each run updates dataset and model.
     cluster : ClusterSizes
 
     Raises
@@ -116,6 +120,7 @@ class Job:
     evaluate: EvaluateSettings = EvaluateSettings()
     recommend: RecommendSettings = RecommendSettings()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
+    schedule: ScheduleSettings | None = None
     cluster: ClusterSizes = field(default_factory=ClusterSizes)
 
     def __post_init__(self) -> None:
@@ -130,6 +135,11 @@ class Job:
             raise InputError(
                 f"steps are {', '.join(self.steps) or 'none'}; they must be some of "
                 f"{', '.join(STEPS)}, in this order"
+            )
+        if self.schedule is not None and not {"prepare", "train"} <= set(self.steps):
+            raise InputError(
+                "a job with [schedule] updates dataset and model: its steps must have prepare and "
+                "train"
             )
         holds_out = self.prepare.holds_out or self.source.test is not None
         if {"prepare", "evaluate"} <= set(self.steps) and not holds_out:

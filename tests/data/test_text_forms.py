@@ -511,3 +511,10 @@ def test_settings_are_kept_for_the_next_time(tmp_path, plain):
 def test_settings_that_cannot_be(wrong, message):
     with pytest.raises(InputError, match=message):
         Columns(**wrong)
+
+
+def test_what_was_found_is_logged(tmp_path, plain, caplog):
+    caplog.set_level("INFO", "dask_als")
+    (tmp_path / "u.data").write_text("\n".join(LINES).replace(",", "\t"))
+    made(tmp_path / "u.data")
+    assert "u.data: delimiter tab, 4 columns, no header" in caplog.text

@@ -250,6 +250,12 @@ train_options = together(
         "frequency_exponent",
         help="With implicit: exponent of the frequency-scaled regularization (nu).",
     ),
+    setting(
+        TrainSettings,
+        "implicit_attributes",
+        type=click.Choice(["none", "auto", "items", "users", "both"]),
+        help="Sides whose prior means follow from who rated what; auto: where data suffice.",
+    ),
 )
 
 stop_options = together(
