@@ -21,7 +21,7 @@ from dask_als.core.wording import python_words
 from dask_als.data.dataset import Dataset
 from dask_als.data.frames import MatrixIds
 from dask_als.errors import InputError
-from dask_als.fitting import dataset_of_ratings, training_client
+from dask_als.fitting import dataset_of_ratings, initial_model, training_client
 from dask_als.model.model import ALSModel
 from dask_als.settings.checks import plain_numbers
 from dask_als.settings.data import Columns, PrepareSettings
@@ -119,6 +119,8 @@ class ALS(TrainSettings):
         callbacks: Sequence[Callback] = (),
         user_ids: Sequence[Any] | None = None,
         item_ids: Sequence[Any] | None = None,
+        test: Any = None,
+        init_from: ALSModel | str | os.PathLike[str] | None = None,
     ) -> ALSModel:
         """Train a model.
 
@@ -132,7 +134,7 @@ class ALS(TrainSettings):
         columns : Columns, optional
             The names of user, item, rating and time in `ratings`, where columns have names.
         prepare_settings : PrepareSettings, optional
-            Split and duplicates; not for a dataset, which is prepared already.
+            Split, duplicates and filters; not for a dataset, which is prepared already.
         stopping : StopSettings, optional
             What ends the training before its last epoch.
         on_epoch : callable, optional
@@ -144,6 +146,11 @@ class ALS(TrainSettings):
         user_ids, item_ids : sequence of ids, optional
             The ids of the rows and the columns of a sparse matrix; they are numbered from 0 by
             default.
+        test : optional
+            Ratings to hold out, in any form that `ratings` may have; not for a dataset.
+        init_from : ALSModel or str or path, optional
+            A model to start from. Its users and items are matched by id: new ones are folded in,
+            and those that `ratings` do not have are left out.
 
         Returns
         -------
@@ -163,7 +170,13 @@ class ALS(TrainSettings):
         ids = MatrixIds(user_ids, item_ids)
         with interrupts.noticed(), self._scratch() as scratch, training_client(self.client) as use:
             dataset = dataset_of_ratings(
-                ratings, scratch, use, columns=columns, settings=prepare_settings, ids=ids
+                ratings,
+                scratch,
+                use,
+                columns=columns,
+                settings=prepare_settings,
+                ids=ids,
+                test=test,
             )
             model_path = storage.join(scratch, "model")
             train(
@@ -171,6 +184,7 @@ class ALS(TrainSettings):
                 model_path,
                 self._settings(),
                 use.executor,
+                initial_model=initial_model(init_from, scratch),
                 stopping=stopping,
                 on_epoch=on_epoch,
                 callbacks=callbacks,

@@ -31,6 +31,7 @@ from dask_als.data.frames import (
 from dask_als.data.prepare import prepare
 from dask_als.data.source import open_source
 from dask_als.errors import InputError, RejectedRowsWarning
+from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
 
 _LOG = logging.getLogger(__name__)
@@ -111,8 +112,14 @@ def dataset_of_ratings(
     columns: Columns,
     settings: PrepareSettings,
     ids: MatrixIds,
+    test: Any = None,
 ) -> Dataset:
     """Open a dataset, or prepare one in the scratch directory.
+
+    Parameters
+    ----------
+    test : optional
+        Ratings to hold out, in any form that `ratings` may have.
 
     Raises
     ------
@@ -124,17 +131,46 @@ def dataset_of_ratings(
     if isinstance(ratings, str | os.PathLike):
         source = os.fspath(ratings)
         if is_dataset(source):
+            if test is not None:
+                raise InputError(f"{source} is prepared already, so test= has no use; leave it out")
             return open_dataset(source)
+    source, found = _source_of(ratings, scratch, "ratings", cluster, columns, ids)
+    own, of_test = None, found
+    if test is not None:
+        own, of_test = _source_of(test, scratch, "test", cluster, columns, ids)
+    if of_test.names() != found.names():
+        raise InputError(
+            f"test has the columns {', '.join(of_test.names().values())}, ratings have "
+            f"{', '.join(found.names().values())}; give them in the same form"
+        )
+    path = storage.join(scratch, "dataset")
+    dataset = prepare(source, path, cluster.executor, columns=found, settings=settings, test=own)
+    _warn_of_rejected_rows(dataset)
+    return dataset
+
+
+def _source_of(
+    ratings: Any, scratch: str, name: str, cluster: Cluster, columns: Columns, ids: MatrixIds
+) -> tuple[str, Columns]:
+    """Return the path of ratings, and their columns; those in memory are written first."""
+    if isinstance(ratings, str | os.PathLike):
+        source = os.fspath(ratings)
     else:
-        source = storage.join(scratch, "ratings")
+        source = storage.join(scratch, name)
         storage.make_directory(source)
         columns = write_ratings(ratings, source, cluster.client, columns, ids)
     if cluster.is_given:
-        check_files(cluster.client, list(open_source(source).files))
-    path = storage.join(scratch, "dataset")
-    dataset = prepare(source, path, cluster.executor, columns=columns, settings=settings)
-    _warn_of_rejected_rows(dataset)
-    return dataset
+        check_files(cluster.client, list(open_source(source, columns).files))
+    return source, columns
+
+
+def initial_model(model: ALSModel | str | os.PathLike[str] | None, scratch: str) -> str | None:
+    """Return the path of a model to start from; one in memory is written first."""
+    if isinstance(model, ALSModel):
+        path = storage.join(scratch, "initial-model")
+        model.save(path)
+        return path
+    return None if model is None else os.fspath(model)
 
 
 def write_ratings(

@@ -18,6 +18,7 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.run_events import HalfEpochTimes, Listener, ignore
 from dask_als.data.prepare import Progress
 from dask_als.jobs.result import JobResult, StepResult
+from dask_als.model.initial import InitialModel
 from dask_als.monitor.trace import traced
 
 OnHalfEpoch = Callable[[HalfEpochTimes], None]
@@ -61,7 +62,10 @@ class TextLog:
     def training(self, n_epochs: int) -> Iterator[Listener]:
         """Show epochs and half-epochs."""
         with console.training(self._screen, n_epochs) as listener:
-            yield replace(listener, half_epoch=self._half_epoch)
+            yield replace(listener, started_from=self._started_from, half_epoch=self._half_epoch)
+
+    def _started_from(self, initial: InitialModel) -> None:
+        self.say(f"start    {initial.path}: {described_start(initial)}")
 
     def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Show a progress bar that counts."""
@@ -127,7 +131,10 @@ class JsonLog:
         def show(figures: EpochFigures) -> None:
             self._write("epoch", epochs=n_epochs, **figures.to_json())
 
-        yield Listener(epoch=show, half_epoch=self._half_epoch)
+        def show_start(initial: InitialModel) -> None:
+            self._write("started_from", **asdict(initial))
+
+        yield Listener(started_from=show_start, epoch=show, half_epoch=self._half_epoch)
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -150,6 +157,14 @@ class JsonLog:
     def _write(self, event: str, **values: Any) -> None:
         line = {"time": datetime.now(UTC).isoformat(), "event": event, **values}
         print(json.dumps(line), file=self._file, flush=True)
+
+
+def described_start(initial: InitialModel) -> str:
+    """Return in words which rows a training takes over from a model."""
+    return ", ".join(
+        f"{rows.known:,} {name} known, {rows.new:,} new, {rows.gone:,} gone"
+        for name, rows in (("users", initial.users), ("items", initial.items))
+    )
 
 
 def _in_words(figures: dict[str, Any]) -> str:

@@ -149,6 +149,8 @@ class Listener:
 
     Attributes
     ----------
+    started_from : callable
+        Called with the `InitialModel`, if training starts from a model.
     epoch : callable
         Called with the `EpochFigures` of each epoch.
     progress : callable
@@ -157,6 +159,7 @@ class Listener:
         Called with the `HalfEpochTimes` of each completed half-epoch, in the same way.
     """
 
+    started_from: Callable[[Any], None] = ignore
     epoch: Callable[[EpochFigures], None] = ignore
     progress: Callable[[Progress], None] = ignore
     half_epoch: Callable[[HalfEpochTimes], None] = ignore

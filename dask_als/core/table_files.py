@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,6 +108,15 @@ def read_parquet(
         return table if columns is None else table.select(columns)
 
 
+def read_parquet_groups(path: str) -> Iterator[pa.Table]:
+    """Read a Parquet file one row group after the other."""
+    with reading(path), opened(path) as file:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        for group in range(parquet.num_row_groups):
+            # No thread of Arrow's may hold a file of Python's when Python ends.
+            yield parquet.read_row_group(group, use_threads=False)
+
+
 def check_parquet_rows(path: str, limit: ParquetLimit) -> None:
     """Check the number of rows of a Parquet file; see `ParquetLimit.check_rows`."""
     with reading(path), opened(path) as file:
@@ -145,11 +154,13 @@ def read_parquet_rows(path: str, rows: range, columns: list[str], *, crc32: int)
     return table
 
 
-def write_arrow(path: str, table: pa.Table) -> int:
+def write_arrow(path: str, table: pa.Table, *, compression: str | None = None) -> int:
     """Write an Arrow file, which is faster than Parquet; return its CRC-32."""
+    options = pa.ipc.IpcWriteOptions(compression=compression)
     with opened(path, "wb") as file:
         summed = SummedFile(file)
-        with pa.ipc.new_file(pa.PythonFile(summed, "w"), table.schema) as writer:
+        sink = pa.PythonFile(summed, "w")
+        with pa.ipc.new_file(sink, table.schema, options=options) as writer:
             writer.write_table(table)
     return summed.crc32
 

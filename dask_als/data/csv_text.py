@@ -156,13 +156,11 @@ def _has_leading_zeros(text: bytes, delimiter: bytes) -> bool:
     """Return whether a value may be a number with zeros before its first digit."""
     if re.match(rb"0[0-9]|-0", text):
         return True
-    for before in (delimiter, b"\n", b"\r", b" "):
-        # Patterns that start with literal bytes are searched for quickly.
-        if before in text and re.search(rb"%b0[0-9]" % re.escape(before), text):
-            return True
-        if b"-" in text and before in text and before + b"-0" in text:
-            return True
-    return False
+    befores = [byte for byte in (delimiter, b"\n", b"\r", b" ") if byte in text]
+    if b"-" in text and any(before + b"-0" in text for before in befores):
+        return True
+    # A pattern that starts with literal bytes is searched for quickly.
+    return any(re.search(rb"%b0[0-9]" % re.escape(before), text) for before in befores)
 
 
 def _float32(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -8,6 +8,7 @@
       by_user/part-00000.parquet …   user, item (int32 indices), rating (float32), sorted
       by_item/part-00000.parquet …   the same ratings by item
       test/part-00000.parquet …      held-out ratings by user, if the dataset has a split
+      kept/times-00000.arrow …       what appending needs, see `dask_als.data.kept_rows`
       rejected.parquet               unusable rows of the source, each with the reason
 """
 
@@ -25,10 +26,12 @@ from dask_als.core.limits import TEXT_BYTES, ParquetLimit
 from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.errors import InputError
+from dask_als.settings.data import PrepareSettings
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TEST_DIRECTORY = "test"
+KEPT_FILES = ("times", "repeated", "left_out")
 RATINGS_SCHEMA = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("rating", pa.float32())])
 RATING_BYTES = sum(field.type.bit_width // 8 for field in RATINGS_SCHEMA)
 
@@ -113,6 +116,55 @@ class RowsFile:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """What a dataset records so that ratings can be appended to it; see `dask_als.data.kept_rows`.
+
+    Attributes
+    ----------
+    settings : PrepareSettings
+    times : tuple of int
+        CRC-32 of the times of each partition of users; empty if nothing depends on times.
+    repeated : tuple of int or None
+        CRC-32 of the rows of pairs that have several, for each partition of users; None if it has
+        none.
+    left_out : tuple of int or None
+        CRC-32 of the rows that a filter has left out, for each partition that it worked on.
+    largest_time : float or None
+        The largest absolute value of all times.
+    appended : tuple of Appended
+        What was appended so far.
+    """
+
+    settings: PrepareSettings
+    times: tuple[int, ...]
+    repeated: tuple[int | None, ...]
+    left_out: tuple[int | None, ...]
+    largest_time: float | None = None
+    appended: tuple[Appended, ...] = ()
+
+
+@dataclass(frozen=True)
+class Appended:
+    """A source that was appended to a dataset.
+
+    Attributes
+    ----------
+    path : str
+    files : dict of str to list
+        The state of each of its files.
+    before : str
+        The fingerprint of the dataset before.
+    found : str or None
+        What was found about the form of the files, unless it is the usual one.
+    """
+
+    path: str
+    files: dict[str, Any]
+    before: str
+    found: str | None = None
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A prepared dataset. The ratings stay on disk until they are read.
 
@@ -134,6 +186,8 @@ class Dataset:
         Whether the items have titles.
     rejected_crc32 : int or None
         CRC-32 of the file of rejected rows; None if there is no such file or it is not recorded.
+    growth : Growth or None
+        What appending needs; None if the dataset does not record it.
     """
 
     path: str
@@ -149,6 +203,7 @@ class Dataset:
     source: dict[str, Any]
     has_titles: bool
     rejected_crc32: int | None = None
+    growth: Growth | None = None
 
     def table(self, side: Side) -> SideTable:
         """Return what the manifest records about a side."""
@@ -195,6 +250,12 @@ class Dataset:
                 found[ratings_path(self.path, TEST_DIRECTORY, number)] = part.test_crc32
         if self.rejected_crc32 is not None:
             found[rejected_path(self.path)] = self.rejected_crc32
+        if self.growth is not None:
+            checksums = {name: getattr(self.growth, name) for name in KEPT_FILES}
+            for name, numbered in checksums.items():
+                for number, crc32 in enumerate(numbered):
+                    if crc32 is not None:
+                        found[kept_path(self.path, name, number)] = crc32
         return found
 
     def write_manifest(self, directory: str) -> None:
@@ -214,6 +275,11 @@ def ratings_path(dataset: str, directory: str, number: int) -> str:
 def rows_path(dataset: str, side: Side) -> str:
     """Return the path of a side's ids."""
     return storage.part_of(dataset, f"{side.name}.parquet")
+
+
+def kept_path(dataset: str, what: str, number: int) -> str:
+    """Return the path of a file that a dataset keeps for appending; see `Growth`."""
+    return storage.part_of(dataset, "kept", f"{what.replace('_', '-')}-{number:05d}.arrow")
 
 
 def rejected_path(dataset: str) -> str:

@@ -104,7 +104,7 @@ def table_of(ratings: Any, columns: Columns, ids: MatrixIds = MatrixIds()) -> pa
 
 
 def _of_pandas(frame: pd.DataFrame, columns: Columns) -> pa.Table:
-    asked = (columns.user, columns.item, columns.rating, columns.time)
+    asked = {columns.user, columns.item, columns.rating, columns.time} - {None}
     levels = [name for name in frame.index.names if name in asked and name not in frame.columns]
     if levels:
         frame = frame.reset_index(level=levels)

@@ -60,6 +60,7 @@ def find_json_format(start: bytes, path: str) -> JsonFormat | None:
     if first not in (b"{", b"["):
         return None
     lines = list(islice(_lines(text), _LINES_OF_NAMES))
+    lines = [line.decode(errors="replace").encode() for line in lines]
     record = _object(lines[0])
     if record is None:
         if first == b"[" and _is_json_array(text.lstrip()):
@@ -143,13 +144,14 @@ def _parse_with_arrow(text: bytes, columns: dict[str, str]) -> pa.Table:
             types[key] = pa.int64() if is_whole else pa.float64()
         else:
             raise pa.ArrowInvalid("the first line has no such value")
-    table = pyarrow.json.read_json(
+    table: pa.Table = pyarrow.json.read_json(
         pa.BufferReader(copied(text)),
         read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
         parse_options=pyarrow.json.ParseOptions(
             explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore"
         ),
     )
+    table.validate(full=True)  # Text that is not UTF-8 is not checked before.
     return table.select(list(columns.values())).rename_columns(list(columns))
 
 

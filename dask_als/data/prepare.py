@@ -1,60 +1,43 @@
-"""Prepare a dataset: submits the tasks of `dask_als.data.prepare_tasks` stage by stage.
+"""Make a dataset of a source of ratings, or append ratings to one.
 
-read (one task per chunk) → ids → shuffle (one per block) → partitions of users → partitions of
-items → check (one per partition, from the written files) → manifest.
+The stages are in `dask_als.data.prepare_plan`, their tasks in `dask_als.data.prepare_tasks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
-
-from dask_als.core import storage, table_files
-from dask_als.core.executor import Executor, reduce_by_tree
+from dask_als.core import checksums, storage
+from dask_als.core.exclusive import exclusive
+from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import DATASET
-from dask_als.core.side import ITEMS, SIDES, USERS, Side
-from dask_als.core.superaccumulator import as_float
-from dask_als.data import prepare_tasks as tasks
-from dask_als.data.dataset import (
-    TEST_DIRECTORY,
-    Dataset,
-    ratings_path,
-    rejected_path,
-)
-from dask_als.data.partitioning import default_partitions
+from dask_als.core.side import ITEMS
+from dask_als.data.dataset import MANIFEST, Appended, Dataset, Growth, open_dataset
+from dask_als.data.kept_rows import stored_chunks
 from dask_als.data.prepare_inputs import (
     KnownRows,
+    Ratings,
     Titles,
-    agreed_id_types,
     columns_to_read,
     find_titles,
-    has_types,
-    ranges_to_reread,
     titles_json,
 )
-from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
-from dask_als.data.prepare_results import (
-    BlockNumber,
-    CheckedPart,
-    CheckedSide,
-    ChunkSummary,
-    UserPart,
-)
+from dask_als.data.prepare_plan import Plan
+from dask_als.data.progress import Progress
 from dask_als.data.source import Source, open_source
 from dask_als.data.source_files import is_stream, listed
 from dask_als.data.standard_input import as_file
 from dask_als.data.titles import TitleFile
-from dask_als.errors import InputError
+from dask_als.errors import InputError, JobError
 from dask_als.settings.data import Columns, PrepareSettings
 
-__all__ = ["KnownRows", "Progress", "Titles", "prepare"]
+__all__ = ["KnownRows", "Progress", "Titles", "append", "prepare"]
 
-# Called with the stage, the number of tasks done, and the number of tasks of the stage.
-Progress = Callable[[str, int, int], None]
+_LOG = logging.getLogger(__name__)
 
 
 def prepare(
@@ -65,6 +48,7 @@ def prepare(
     columns: Columns = Columns(),
     settings: PrepareSettings = PrepareSettings(),
     titles: Titles | None = None,
+    test: str | None = None,
     known: KnownRows | None = None,
     overwrite: bool = False,
     progress: Progress = lambda stage, done, total: None,
@@ -84,6 +68,9 @@ def prepare(
     settings : PrepareSettings, optional
     titles : Titles, optional
         By default the titles of GroupLens' layout, if the source has it.
+    test : str, optional
+        A source of ratings to hold out, with the same columns. A pair of user and item that both
+        sources have is held out.
     known : KnownRows, optional
         The rows of one side in their order; by default the ids of the source, sorted.
     overwrite : bool, optional
@@ -97,395 +84,282 @@ def prepare(
     JobError
         If the written ratings differ from those read.
     """
-    with as_file(source_path, path) as readable:
-        source = open_source(readable, columns)
-        return _prepare(
-            replace(source, path=source_path),
-            path,
-            executor,
-            columns_to_read(source, columns),
-            settings,
-            titles,
-            known,
-            overwrite,
-            progress,
+    settings = _with_test(settings, test)
+    with ExitStack() as stack:
+        source = _opened(source_path, path, columns, stack)
+        test_source = None if test is None else _opened(test, path, columns, stack)
+        columns = _columns_of(source, test_source, columns, settings)
+        title_file = None
+        if known is None or known.side is not ITEMS:
+            title_file = find_titles(source, columns, titles)
+        described: dict[str, Any] = {
+            "path": _recorded_path(source.path),
+            "columns": columns.to_json(),
+            "titles": titles and titles_json(titles),
+        }
+        if test_source is not None:
+            described["test_path"] = _recorded_path(test_source.path)
+        if source.findings:
+            described["found"] = source.findings
+        ratings = Ratings(
+            source.path,
+            columns,
+            source.chunks,
+            described,
+            title_file,
+            () if test_source is None else test_source.chunks,
+            test,
         )
+        read = _files_of(source, test_source, title_file)
+        staging = stack.enter_context(
+            staged_directory(path, DATASET, overwrite=overwrite, inputs=read)
+        )
+        return Plan(executor, progress, settings, ratings, known, staging).run(path)
 
 
-def _prepare(
-    source: Source,
+def _opened(path: str, output: str, columns: Columns, stack: ExitStack) -> Source:
+    """Open a source; standard input is copied beside the output, until the stack is closed."""
+    readable = stack.enter_context(as_file(path, output))
+    source = replace(open_source(readable, columns), path=path)
+    if source.findings:
+        _LOG.info("found in %s: %s", path, source.findings)
+    return source
+
+
+def _recorded_path(path: str) -> str:
+    return path if is_stream(path) else storage.absolute(path)
+
+
+def append(
+    source_path: str,
     path: str,
     executor: Executor,
-    columns: Columns,
-    settings: PrepareSettings,
-    titles: Titles | None,
-    known: KnownRows | None,
-    overwrite: bool,
-    progress: Progress,
+    *,
+    columns: Columns | None = None,
+    settings: PrepareSettings | None = None,
+    titles: Titles | None = None,
+    test: str | None = None,
+    progress: Progress = lambda stage, done, total: None,
 ) -> Dataset:
-    if settings.test_fraction and settings.split == "latest" and columns.time is None:
-        raise InputError(
-            f"the split 'latest' needs a time column; {source.path} has {listed(source.columns)}"
-        )
-    title_file = None
-    if known is None or known.side is not ITEMS:
+    """Append ratings to a dataset, which is replaced in one step by the larger one.
+
+    The larger dataset has the bits that preparing all ratings at once gives, the new ones after
+    those that are there.
+
+    Parameters
+    ----------
+    source_path : str
+        A source of ratings, as `prepare` reads it.
+    path : str
+        The dataset.
+    executor : Executor
+    columns : Columns, optional
+        The names of the source's columns; by default those that the dataset was prepared with.
+    settings : PrepareSettings, optional
+        By default those of the dataset; only `partitions` may differ.
+    titles : Titles, optional
+        Titles of items; an item that has none there keeps the title that it has.
+    test : str, optional
+        A source of ratings to hold out, for a dataset that has a test source.
+    progress : callable, optional
+
+    Raises
+    ------
+    InputError
+        If the source cannot be used, or the dataset cannot be appended to. It stays as it is.
+    JobError
+        If the written ratings differ from those read.
+    """
+    manifest_file = storage.join(open_dataset(path).path, MANIFEST)
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(manifest_file, "appended to"))
+        # Not earlier: another run may have replaced it meanwhile.
+        before = open_dataset(path)
+        manifest = checksums.sha256(manifest_file)
+        settings = _settings_of_appended(before, settings)
+        columns = columns_of(before) if columns is None else columns
+        if is_appended(source_path, before):
+            raise InputError(
+                f"{source_path} was appended to {path} already and has not changed since; "
+                "append only what is new"
+            )
+        source = _opened(source_path, path, columns, stack)
+        test_source = None
+        if test is not None:
+            _check_own_split(before, settings, test)
+            test_source = _opened(test, path, columns, stack)
+        columns = _columns_of_appended(before, source, test_source, columns)
         title_file = find_titles(source, columns, titles)
-    read = [*source.files, *([title_file.path] if title_file else [])]
-    with staged_directory(path, DATASET, overwrite=overwrite, inputs=read) as staging:
-        plan = _Plan(executor, progress, settings, columns, known, staging)
-        return plan.run(source, title_file, path, titles)
-
-
-class _Plan:
-    """Submits the stages one after another; holds what they share."""
-
-    def __init__(
-        self,
-        executor: Executor,
-        progress: Progress,
-        settings: PrepareSettings,
-        columns: Columns,
-        known: KnownRows | None,
-        staging: str,
-    ) -> None:
-        self.executor = executor
-        self.progress = progress
-        self.settings = settings
-        self.columns = columns
-        self.known = known
-        self.staging = staging
-        self.work = storage.join(staging, "work")
-
-    def run(
-        self, source: Source, titles: TitleFile | None, path: str, given: Titles | None
-    ) -> Dataset:
-        """Run all stages and write the manifest."""
-        chunks, summaries = self.read(source)
-        n_rows = sum(chunk.n_rows for chunk in summaries)
-        n_rejected = sum(chunk.n_rejected for chunk in summaries)
-        if n_rows == n_rejected:
-            raise InputError(
-                f"{source.path} has no usable rating; {self.why_none(n_rows, summaries)}"
+        ratings = _with_stored(before, source, test_source, columns, title_file, titles)
+        read = _files_of(source, test_source, title_file)
+        staging = stack.enter_context(staged_directory(path, DATASET, overwrite=True, inputs=read))
+        dataset = Plan(executor, progress, settings, ratings, None, staging).run(path)
+        if checksums.sha256(manifest_file) != manifest:
+            raise JobError(
+                f"{path} was changed by another run meanwhile, so nothing was appended; "
+                "run this again"
             )
-        self.refuse_other_types(summaries)
-        ids = {side: self.all_ids(chunks, summaries, side) for side in SIDES}
-        del chunks
-        ranges = self.plan_ranges(ids, n_rows - n_rejected)
-        n_unknown = self.shuffle(summaries, ids, ranges)
-        if n_unknown == n_rows - n_rejected:
-            assert self.known is not None, "all other rows are known"
-            raise InputError(
-                f"none of the {n_unknown:,} ratings in {source.path} is of a known "
-                f"{self.known.side.singular}"
-            )
-        user_parts = self.write_users(summaries, ids, ranges)
-        self.refuse_duplicates(user_parts, ids)
-        n_train = sum(part.n_train for part in user_parts)
-        if not n_train:
-            raise InputError("no rating is left to train on; use a smaller --test-fraction")
-        self.write_items(ranges)
-        users, items, tests = self.check(ids, ranges, titles)
-        rejected_crc32 = self.write_rejected(source, summaries)
-        storage.remove(self.work)
+    return dataset
 
-        counts = {
-            "rows": n_rows,
-            "train": n_train,
-            "test": sum(part.n_test for part in user_parts),
-            "rejected": n_rejected,
-            "duplicates": sum(part.n_merged for part in user_parts),
-            "unknown": n_unknown,
-        }
-        check_nothing_lost(counts, users, items, tests)
-        found: dict[str, Any] = {"found": source.findings} if source.findings else {}
-        if n_untimed := sum(chunk.n_untimed for chunk in summaries):
-            found["untimed"] = n_untimed
-        dataset = Dataset(
-            path=storage.absolute(path),
-            users=side_table(users, ranges[USERS], ranges[ITEMS][-1].stop, tests),
-            items=side_table(items, ranges[ITEMS], ranges[USERS][-1].stop, []),
-            n_ratings=n_train,
-            n_test=counts["test"],
-            rating_mean=as_float(users.rating_sum) / n_train,
-            rating_min=users.rating_min,
-            rating_max=users.rating_max,
-            fingerprint=fingerprint(users, items, tests),
-            split=self.settings.split_json(),
-            source={
-                "path": source.path if is_stream(source.path) else storage.absolute(source.path),
-                "columns": self.columns.to_json(),
-                "kept": self.settings.duplicates,
-                "titles": given and titles_json(given),
-                **found,
-                **counts,
-            },
-            has_titles=titles is not None or (self.known is not None and self.known.has_titles),
-            rejected_crc32=rejected_crc32,
-        )
-        dataset.write_manifest(self.staging)
-        return dataset
 
-    def completed(self, stage: str, handles: list[Any]) -> None:
-        """Wait for tasks and report progress."""
-        self.progress(stage, 0, len(handles))
-        for done, _ in enumerate(self.executor.as_completed(handles), start=1):
-            self.progress(stage, done, len(handles))
+def _with_stored(
+    before: Dataset,
+    source: Source,
+    test: Source | None,
+    columns: Columns,
+    title_file: TitleFile | None,
+    titles: Titles | None,
+) -> Ratings:
+    """Return the ratings that a dataset was made of, and after them those of sources."""
+    stored, stored_test = stored_chunks(before)
+    described: dict[str, Any] = {
+        name: before.source[name]
+        for name in ("path", "columns", "titles", "test_path", "found")
+        if name in before.source
+    }
+    if titles is not None:
+        described["titles"] = titles_json(titles)
+    return Ratings(
+        source.path,
+        columns,
+        (*stored, *source.chunks),
+        described,
+        title_file,
+        (*stored_test, *(() if test is None else test.chunks)),
+        None if test is None else test.path,
+        (len(stored), len(stored_test)),
+        before,
+        Appended(
+            _recorded_path(source.path), states_of(source), before.fingerprint, source.findings
+        ),
+    )
 
-    def read(self, source: Source) -> tuple[list[Any], list[ChunkSummary]]:
-        """Read all chunks; read those again whose ids are not of the common type."""
-        chunks: dict[int, Any] = {}
-        summaries: dict[int, ChunkSummary] = {}
-        id_types: dict[Side, pa.DataType] = {}
-        if self.columns.id_type == "text":
-            id_types = dict.fromkeys(SIDES, pa.string())
-        parts = list(source.chunks)
-        numbers = list(range(len(parts)))
-        attempt = 0
-        while numbers:
-            for number in numbers:
-                chunks[number] = self.executor.submit(
-                    tasks.read_chunk,
-                    parts[number],
-                    number,
-                    self.columns,
-                    id_types,
-                    self.work,
-                    self.settings.rejects_without_time,
-                    key=f"read-source-{number}-{attempt}",
-                )
-            handles = [
-                self.executor.submit(
-                    tasks.summary, chunks[number], key=f"summary-{number}-{attempt}"
-                )
-                for number in numbers
-            ]
-            self.completed("read", handles)
-            summaries.update(zip(numbers, self.executor.gather(handles), strict=True))
-            id_types = agreed_id_types(summaries.values(), self.known)
-            changed = ranges_to_reread(parts, summaries)
-            for number, part in changed.items():
-                parts[number] = part
-            numbers = [
-                n for n in summaries if n in changed or not has_types(summaries[n], id_types)
-            ]
-            attempt += 1
-        return [chunks[number] for number in sorted(chunks)], [
-            summaries[number] for number in sorted(summaries)
-        ]
 
-    def why_none(self, n_rows: int, summaries: list[ChunkSummary]) -> str:
-        """Return why no row is usable."""
-        for number, chunk in enumerate(summaries):
-            for block, counts in enumerate(chunk.blocks):
-                if counts.n_rejected:
-                    path = tasks.rejected_path(self.work, (number, block))
-                    reason = table_files.read_parquet(path, ["reason"])["reason"][0]
-                    return f"all {n_rows:,} rows were rejected, the first because {reason.as_py()}"
-        return "it has no rows"
-
-    def refuse_other_types(self, summaries: list[ChunkSummary]) -> None:
-        """Raise InputError if the ids of the source and the known ids differ in type."""
-        if self.known is None:
-            return
-        found = agreed_id_types(summaries, self.known)[self.known.side]
-        if found != self.known.id_type:
-            raise InputError(
-                f"ids of {self.known.side.name} are {found} in these ratings, "
-                f"{self.known.id_type} where they are known"
-            )
-
-    def all_ids(self, chunks: list[Any], summaries: list[ChunkSummary], side: Side) -> Any:
-        """Return a handle of all ids of a side."""
-        if self.known is not None and side is self.known.side:
-            return self.known.rows
-        tables = [
-            self.executor.submit(tasks.chunk_ids, chunk, side, key=f"ids-{side.name}-{number}")
-            for number, (chunk, summary) in enumerate(zip(chunks, summaries, strict=True))
-            if summary.id_types[side]
-        ]
-        return reduce_by_tree(
-            self.executor, tasks.merged_ids, tables, name=f"merge-ids-{side.name}"
-        )
-
-    def plan_ranges(self, ids: dict[Side, Any], n_ratings: int) -> dict[Side, list[range]]:
-        """Cut both sides into partitions."""
-        n_partitions = self.settings.partitions or default_partitions(n_ratings)
-        handles = [
-            self.executor.submit(
-                tasks.planned_ranges, ids[side], n_partitions, key=f"ranges-{side.name}-0"
-            )
-            for side in SIDES
-        ]
-        return dict(zip(SIDES, self.executor.gather(handles), strict=True))
-
-    def shuffle(
-        self,
-        summaries: list[ChunkSummary],
-        ids: dict[Side, Any],
-        ranges: dict[Side, list[range]],
-    ) -> int:
-        """Sort all rows by partitions of users; return how many have an unknown id."""
-        handles = [
-            self.executor.submit(
-                tasks.shuffle_block,
-                block,
-                ids,
-                ranges[USERS],
-                self.work,
-                key=f"shuffle-users-{'-'.join(map(str, block))}",
-            )
-            for block in _blocks(summaries)
-        ]
-        self.completed("shuffle", handles)
-        return sum(self.executor.gather(handles))
-
-    def write_users(
-        self,
-        summaries: list[ChunkSummary],
-        ids: dict[Side, Any],
-        ranges: dict[Side, list[range]],
-    ) -> list[UserPart]:
-        """Write the training and held-out ratings of the partitions of users."""
-        hashes: dict[Side, Any] = {}
-        if self.settings.test_fraction and self.settings.split == "random":
-            hashes = {
-                side: self.executor.submit(tasks.id_hashes, ids[side], key=f"hash-{side.name}-0")
-                for side in SIDES
-            }
-        handles = [
-            self.executor.submit(
-                tasks.write_user_part,
-                number,
-                _blocks(summaries),
-                hashes,
-                ranges[ITEMS],
-                self.settings,
-                self.staging,
-                self.work,
-                key=f"write-users-{number}",
-            )
-            for number in range(len(ranges[USERS]))
-        ]
-        self.completed("by user", handles)
-        parts: list[UserPart] = self.executor.gather(handles)
-        return parts
-
-    def refuse_duplicates(self, parts: list[UserPart], ids: dict[Side, Any]) -> None:
-        """Raise InputError if the sum of a pair's ratings overflows, or duplicates are errors."""
-        overflow = next((part.overflow for part in parts if part.overflow), None)
-        if overflow is not None:
-            user, item = self.ids_of(overflow, ids)
-            raise InputError(
-                f"the ratings of user {user!r} and item {item!r} add up to more than the "
-                "largest float32, 3.4e38; scale the ratings down, or use --duplicates last or mean"
-            )
-        n_merged = sum(part.n_merged for part in parts)
-        if not n_merged or self.settings.duplicates != "error":
-            return
-        user, item = self.ids_of(next(part.duplicate for part in parts if part.duplicate), ids)
+def _check_own_split(before: Dataset, settings: PrepareSettings, test: str) -> None:
+    """Check that a test source can be appended: that the dataset has one of its own."""
+    if settings.split != "own":
         raise InputError(
-            f"{n_merged:,} ratings repeat a pair of user and item, for instance "
-            f"user {user!r} and item {item!r}; use --duplicates last, mean or sum"
+            f"--test is {test}, but {before.path} was prepared without --test; leave it out"
         )
 
-    def ids_of(self, pair: tuple[int, int], ids: dict[Side, Any]) -> tuple[object, object]:
-        """Return the ids of a user index and an item index."""
-        handle = self.executor.submit(
-            tasks.example_pair, ids[USERS], ids[ITEMS], pair, key="example-pair-0"
+
+def growth_of(dataset: Dataset) -> Growth:
+    """Return what a dataset records for appending.
+
+    Raises
+    ------
+    InputError
+        If it does not.
+    """
+    if dataset.growth is None:
+        raise InputError(
+            f"{dataset.path} cannot be appended to: it was made by an earlier release or by "
+            "fold-in, without the times and repeated ratings that this takes; "
+            "prepare all ratings anew in one go"
         )
-        (found,) = self.executor.gather([handle])
-        return found
-
-    def write_items(self, ranges: dict[Side, list[range]]) -> None:
-        """Write the partitions of items."""
-        handles = [
-            self.executor.submit(
-                tasks.write_item_part,
-                number,
-                len(ranges[USERS]),
-                self.staging,
-                self.work,
-                key=f"write-items-{number}",
-            )
-            for number in range(len(ranges[ITEMS]))
-        ]
-        self.completed("by item", handles)
-
-    def check(
-        self,
-        ids: dict[Side, Any],
-        ranges: dict[Side, list[range]],
-        titles: TitleFile | None,
-    ) -> tuple[CheckedSide, CheckedSide, list[CheckedPart]]:
-        """Read the written partitions back and write the ids with their counts."""
-        parts = {
-            side: self._submit_checks(side.ratings_directory, side, ranges[side]) for side in SIDES
-        }
-        tests = (
-            self._submit_checks(TEST_DIRECTORY, USERS, ranges[USERS])
-            if self.settings.test_fraction
-            else []
-        )
-        sides = [
-            self.executor.submit(
-                tasks.finish_side,
-                side,
-                ids[side],
-                parts[side],
-                titles if side is ITEMS else None,
-                self.staging,
-                key=f"finish-{side.name}-0",
-            )
-            for side in SIDES
-        ]
-        self.completed("check", [*parts[USERS], *parts[ITEMS], *tests, *sides])
-        users, items = self.executor.gather(sides)
-        return users, items, self.executor.gather(tests)
-
-    def _submit_checks(self, directory: str, side: Side, ranges: list[range]) -> list[Any]:
-        return [
-            self.executor.submit(
-                tasks.check_part,
-                ratings_path(self.staging, directory, number),
-                side,
-                rows,
-                key=f"check-{directory}-{number}",
-            )
-            for number, rows in enumerate(ranges)
-        ]
-
-    def write_rejected(self, source: Source, summaries: list[ChunkSummary]) -> int | None:
-        """Write the rejected rows, if any, numbered as in their files.
-
-        Returns
-        -------
-        int or None
-            The file's CRC-32.
-        """
-        files, rows_before, path = [], 0, None
-        for number, (chunk, summary) in enumerate(zip(source.chunks, summaries, strict=True)):
-            rows_before = rows_before if chunk.path == path else 0
-            path = chunk.path
-            files += [
-                (tasks.rejected_path(self.work, (number, block)), rows_before)
-                for block, counts in enumerate(summary.blocks)
-                if counts.n_rejected
-            ]
-            rows_before += summary.n_rows
-        if not files:
-            return None
-        handle = self.executor.submit(
-            tasks.write_rejected, files, rejected_path(self.staging), key="write-rejected-0"
-        )
-        (crc32,) = self.executor.gather([handle])
-        return int(crc32)
+    return dataset.growth
 
 
-def _blocks(summaries: list[ChunkSummary]) -> list[BlockNumber]:
-    """Return the blocks with usable rows, in the order of the source."""
+def is_appended(source_path: str, dataset: Dataset) -> bool:
+    """Tell whether a source was appended to a dataset, and its files have not changed since."""
+    if is_stream(source_path):
+        return False
+    states = states_of(open_source(source_path, columns_of(dataset)))
+    return any(its.files == states for its in growth_of(dataset).appended)
+
+
+def columns_of(dataset: Dataset) -> Columns:
+    """Return the names of the columns of the source that a dataset was prepared from."""
+    recorded: dict[str, Any] = dataset.source["columns"]
+    return Columns(**{"rating": None, **recorded})
+
+
+def states_of(source: Source) -> dict[str, Any]:
+    """Return what changes once a file of a source is changed, for each file."""
+    return {storage.absolute(file): storage.state_of_file(file) for file in sorted(source.files)}
+
+
+def _files_of(source: Source, test: Source | None, titles: TitleFile | None) -> list[str]:
     return [
-        (number, block)
-        for number, chunk in enumerate(summaries)
-        for block, counts in enumerate(chunk.blocks)
-        if counts.n_usable
+        *source.files,
+        *([] if test is None else test.files),
+        *([titles.path] if titles else []),
     ]
+
+
+def _with_test(settings: PrepareSettings, test: str | None) -> PrepareSettings:
+    """Return settings for a test source, if there is one."""
+    if test is None:
+        if settings.split == "own":
+            raise InputError("the split 'own' needs a test source; give --test")
+        return settings
+    if settings.holds_out and settings.split != "own":
+        raise InputError(
+            f"--test is {test}, so nothing else is held out; leave out --test-fraction and --split"
+        )
+    return replace(settings, split="own")
+
+
+def _columns_of(
+    source: Source, test: Source | None, columns: Columns, settings: PrepareSettings
+) -> Columns:
+    """Return the columns to read; the time only if something depends on it."""
+    if columns.time is None and test is not None and not _has_default_time(test):
+        found = replace(columns_to_read(source, columns), time=None)
+    else:
+        found = columns_to_read(source, columns)
+    if not settings.needs_times:
+        found = replace(found, time=None)
+    by_time = settings.split in ("latest", "time") and settings.holds_out
+    if by_time and found.time is None:
+        raise InputError(
+            f"the split {settings.split!r} needs a time column; {source.path} has "
+            f"{listed(source.columns)}; name yours with --time-col"
+        )
+    if test is not None:
+        _check_columns(test, found)
+    return found
+
+
+def _has_default_time(source: Source) -> bool:
+    return Columns().within(source.columns).time is not None
+
+
+def _check_columns(source: Source, columns: Columns) -> None:
+    """Check that a second source has the columns of the first."""
+    columns_to_read(source, columns)
+
+
+def _columns_of_appended(
+    before: Dataset, source: Source, test: Source | None, columns: Columns
+) -> Columns:
+    """Return the columns to read of a source that is appended."""
+    growth = growth_of(before)
+    if growth.times and columns.time is None:
+        columns = replace(columns, time=columns_of(before).time)
+    found = columns_to_read(source, columns)
+    if not growth.times:
+        found = replace(found, time=None)
+    if test is not None:
+        _check_columns(test, found)
+    return found
+
+
+def _settings_of_appended(before: Dataset, settings: PrepareSettings | None) -> PrepareSettings:
+    """Return the settings of a dataset, with the partitions that are asked for."""
+    its = growth_of(before).settings
+    if settings is None:
+        return its
+    wanted = replace(its, partitions=settings.partitions)
+    if wanted != settings:
+        name, value, kept = next(
+            (name, value, getattr(wanted, name))
+            for name, value in vars(settings).items()
+            if value != getattr(wanted, name)
+        )
+        option = name.replace("_", "-")
+        raise InputError(
+            f"{option} is {value!r}, but {before.path} was prepared with {kept!r}; leave it out, "
+            "or prepare all ratings anew"
+        )
+    return settings

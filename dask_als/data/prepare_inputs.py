@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
 from dask_als.core import storage
 from dask_als.core.side import SIDES, Side
-from dask_als.data.prepare_results import ChunkSummary
+from dask_als.data.dataset import Appended, Dataset
+from dask_als.data.prepare_results import ChunkSummary, largest_time
 from dask_als.data.prepare_tasks import common_id_type
-from dask_als.data.source import Chunk, Source, continued_at
+from dask_als.data.source import Chunk, ReadRange, Source
 from dask_als.data.source_files import listed
+from dask_als.data.split import unit_of_times
 from dask_als.data.titles import TitleFile, check_titles
 from dask_als.errors import InputError
-from dask_als.settings.data import Columns
+from dask_als.settings.data import Columns, PrepareSettings
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,76 @@ def titles_json(titles: Titles) -> dict[str, Any]:
     return found if titles.id_column is None else {**found, "id_column": titles.id_column}
 
 
+@dataclass(frozen=True)
+class Ratings:
+    """The ratings that a dataset is made of.
+
+    Attributes
+    ----------
+    name : str
+        The source, for errors.
+    columns : Columns
+        The names of the columns of what is not stored.
+    train, test : tuple of Chunk
+        In their order; those of `test` are held out.
+    n_stored : (int, int)
+        How many of the first training and test chunks are stored rows of `before`.
+    described : dict
+        What the manifest records about the source.
+    titles : TitleFile or None
+    test_name : str or None
+        The test source, for errors.
+    before : Dataset or None
+        The dataset that the ratings are appended to.
+    appended : Appended or None
+        What is appended to it.
+    """
+
+    name: str
+    columns: Columns
+    train: tuple[Chunk, ...]
+    described: dict[str, Any]
+    titles: TitleFile | None
+    test: tuple[Chunk, ...] = ()
+    test_name: str | None = None
+    n_stored: tuple[int, int] = (0, 0)
+    before: Dataset | None = None
+    appended: Appended | None = None
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """All chunks."""
+        return (*self.train, *self.test)
+
+    @property
+    def train_numbers(self) -> range:
+        """The numbers of the training chunks."""
+        return range(len(self.train))
+
+    @property
+    def test_numbers(self) -> range:
+        """The numbers of the test chunks."""
+        return range(len(self.train), len(self.chunks))
+
+    @property
+    def new_numbers(self) -> range:
+        """The numbers of the training chunks that are not stored rows."""
+        return range(self.n_stored[0], len(self.train))
+
+    @property
+    def stored_numbers(self) -> tuple[int, ...]:
+        """The numbers of the chunks of stored rows."""
+        train, test = self.n_stored
+        return (*range(train), *range(len(self.train), len(self.train) + test))
+
+    def columns_of(self, number: int) -> Columns:
+        """Return the names of the columns of a chunk."""
+        if number not in self.stored_numbers:
+            return self.columns
+        time = None if self.columns.time is None else "time"
+        return Columns(user="user", item="item", rating="rating", time=time)
+
+
 def columns_to_read(source: Source, columns: Columns) -> Columns:
     """Return the columns to read; raise InputError if one is missing or ambiguous."""
     asked = columns.within(source.columns)
@@ -84,6 +157,7 @@ def _missing(source: Source, file: str, field: str, name: str) -> InputError:
     if text_format is None or text_format.is_plain:
         return InputError(f"{said}; {advice}")
     line = text_format.first_line
+    advice += ", or give --delimiter, if another one separates columns"
     if len(present) == 1:
         advice = "give the delimiter, as --delimiter tab"
     elif not text_format.has_header:
@@ -113,17 +187,10 @@ def find_titles(source: Source, columns: Columns, titles: Titles | None) -> Titl
 def ranges_to_reread(
     chunks: Sequence[Chunk], summaries: Mapping[int, ChunkSummary]
 ) -> dict[int, Chunk]:
-    """Return ranges of text that were read from a wrong start, with the right one.
-
-    A range that starts within a quoted field starts where the range before it ended.
-    """
-    wrong = {}
-    for number in range(1, len(chunks)):
-        before, this = summaries[number - 1].span, summaries[number].span
-        is_same_file = chunks[number - 1].path == chunks[number].path
-        if is_same_file and before and this and before[1] != this[0]:
-            wrong[number] = continued_at(chunks[number], before[1])
-    return wrong
+    """Return the ranges of text that were read from a wrong start, with the right one."""
+    read = [ReadRange(chunk, summaries[number].span) for number, chunk in enumerate(chunks)]
+    corrected = {n: this.corrected(before) for n, (before, this) in enumerate(pairwise(read), 1)}
+    return {number: chunk for number, chunk in corrected.items() if chunk is not None}
 
 
 def agreed_id_types(
@@ -143,3 +210,73 @@ def agreed_id_types(
 def has_types(chunk: ChunkSummary, id_types: dict[Side, pa.DataType]) -> bool:
     """Return whether all ids of a chunk have the common types."""
     return all(chunk.id_types[side] <= {id_types.get(side)} for side in SIDES)
+
+
+def check_types_of_appended(found: dict[Side, pa.DataType], ratings: Ratings) -> None:
+    """Check that appended ratings leave the ids of a dataset as they are.
+
+    Parameters
+    ----------
+    found : dict of Side to DataType
+        The type that can hold all ids.
+
+    Raises
+    ------
+    InputError
+        If ids that were read as whole numbers would become text: they may have been written in
+        another way in their source.
+    """
+    before = ratings.before
+    assert before is not None, "ratings are appended"
+    for side, kind in found.items():
+        its = before.rows_file(side).read(range(1), ["id"]).schema.field("id").type
+        if pa.types.is_integer(its) and not pa.types.is_integer(kind):
+            raise InputError(
+                f"{side.singular} ids are whole numbers in {before.path}, but not all of them are "
+                f"in {ratings.name}; prepare all ratings anew in one go"
+            )
+
+
+def check_times_of_appended(summaries: Sequence[ChunkSummary], ratings: Ratings) -> None:
+    """Check that the times of appended ratings are in the unit of those of the dataset.
+
+    Parameters
+    ----------
+    summaries : sequence of ChunkSummary
+        Of all chunks.
+
+    Raises
+    ------
+    InputError
+        If their sizes tell that they are not, so that they would not order as time does.
+    """
+    before = ratings.before
+    assert before is not None, "ratings are appended"
+    assert before.growth is not None, "ratings are appended"
+    stored = set(ratings.stored_numbers)
+    new = [chunk for number, chunk in enumerate(summaries) if number not in stored]
+    largest = {ratings.name: largest_time(new), before.path: before.growth.largest_time}
+    units = {path: unit_of_times(time)[0] for path, time in largest.items() if time is not None}
+    if len(set(units.values())) > 1:
+        raise InputError(
+            f"times look like {units[ratings.name]} in {ratings.name}, like {units[before.path]} "
+            f"in {before.path}; give them in the same unit"
+        )
+
+
+def check_split(settings: PrepareSettings, n_train: int, n_test: int) -> None:
+    """Raise InputError if nothing is left to train on, or a split by time holds out nothing."""
+    if settings.split == "time" and not n_test:
+        raise InputError(
+            f"no rating is from {settings.test_from} or later; use an earlier --test-from"
+        )
+    if n_train:
+        return
+    remedy = {
+        "time": "use a later --test-from",
+        "own": "the test source has all pairs of the other; give another --test",
+    }
+    raise InputError(
+        "no rating is left to train on; "
+        f"{remedy.get(settings.split, 'use a smaller --test-fraction')}"
+    )

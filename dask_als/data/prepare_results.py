@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from dask_als.core.side import Side
+from dask_als.settings.data import PrepareSettings
 
 BlockNumber = tuple[int, int]
 """A block of the source: the number of its chunk, and its number within the chunk."""
@@ -36,12 +38,15 @@ class ChunkSummary:
     blocks : tuple of BlockCounts
     id_types : dict of Side to frozenset of DataType
         The types of the ids in the chunk's blocks.
+    largest_time : float or None
+        The largest absolute value of its times; None if it has none.
     span : (int, int) or None
         Of a range of a text file: where its first record starts, and its last one ends.
     """
 
     blocks: tuple[BlockCounts, ...]
     id_types: dict[Side, frozenset[pa.DataType]]
+    largest_time: float | None = None
     span: tuple[int, int] | None = None
 
     @property
@@ -77,6 +82,39 @@ class ReadChunk:
 
 
 @dataclass(frozen=True)
+class PartBlocks:
+    """The blocks with usable rows, in the order of the source.
+
+    Attributes
+    ----------
+    train : tuple of BlockNumber
+    test : tuple of BlockNumber
+        Those of a test source.
+    """
+
+    train: tuple[BlockNumber, ...]
+    test: tuple[BlockNumber, ...]
+
+
+@dataclass(frozen=True)
+class PartRules:
+    """How the ratings of a partition are merged, split and kept.
+
+    Attributes
+    ----------
+    settings : PrepareSettings
+    first_test_time : float or None
+        The first time that is held out, for the split by time.
+    keeps_rows : bool
+        Whether what appending needs is kept.
+    """
+
+    settings: PrepareSettings
+    first_test_time: float | None
+    keeps_rows: bool
+
+
+@dataclass(frozen=True)
 class UserPart:
     """Summary of a written partition of users.
 
@@ -88,6 +126,8 @@ class UserPart:
         User and item index of a pair with several ratings.
     overflow : (int, int) or None
         User and item index of a pair whose ratings add up to more than the largest float32.
+    times, repeated : int or None
+        CRC-32 of the files that are kept for appending; None if there is no such file.
     """
 
     n_train: int
@@ -95,6 +135,8 @@ class UserPart:
     n_merged: int
     duplicate: tuple[int, int] | None
     overflow: tuple[int, int] | None
+    times: int | None = None
+    repeated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,3 +178,9 @@ class CheckedSide:
     checksum: int
     rating_min: float
     rating_max: float
+
+
+def largest_time(chunks: Sequence[ChunkSummary]) -> float | None:
+    """Return the largest absolute value of all times; None if there are none."""
+    times = [chunk.largest_time for chunk in chunks if chunk.largest_time is not None]
+    return max(times, default=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,9 @@ from dask_als.core import checksums, storage, table_files
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import exact_sum
 from dask_als.data.clean import REJECTED_SCHEMA, clean
-from dask_als.data.dataset import RATINGS_SCHEMA, TEST_DIRECTORY, ratings_path, rows_path
+from dask_als.data.dataset import RATINGS_SCHEMA, Dataset, ratings_path, rows_path
 from dask_als.data.id_values import WHOLE_NUMBER
+from dask_als.data.one_rating import RatingColumns
 from dask_als.data.partitioning import balanced_ranges, starts
 from dask_als.data.prepare_results import (
     BlockCounts,
@@ -28,13 +30,12 @@ from dask_als.data.prepare_results import (
     CheckedSide,
     ChunkSummary,
     ReadChunk,
-    UserPart,
 )
 from dask_als.data.source import Chunk, read_blocks
-from dask_als.data.split import hashed_ids, latest_test, mixed, random_test, sorted_pairs
+from dask_als.data.split import hashed_ids, mixed, sorted_pairs
 from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
-from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.data import Columns
 
 
 def usable_path(work: str, block: BlockNumber) -> str:
@@ -80,6 +81,7 @@ def read_chunk(
     as_text = frozenset(side.singular for side, kind in id_types.items() if kind == pa.string())
     ids: dict[Side, list[pa.Table]] = {side: [] for side in SIDES}
     counts: list[BlockCounts] = []
+    largest_times: list[float] = []
     n_rows = 0
     span = None
     for raw in read_blocks(chunk, columns, as_text):
@@ -96,6 +98,7 @@ def read_chunk(
             table_files.write_batches(usable_path(work, block), [batch], batch.schema)
             for side in SIDES:
                 ids[side].append(_counted(batch.column(side.singular)))
+            largest_times += _largest_times(cleaned.usable)
         counts.append(BlockCounts(raw.n_rows, rejected.num_rows, cleaned.n_untimed))
         n_rows += raw.n_rows
         span = raw.span
@@ -107,7 +110,17 @@ def read_chunk(
         side: merged_ids(tables) if len(kinds[side]) == 1 else pa.table({})
         for side, tables in ids.items()
     }
-    return ReadChunk(ChunkSummary(tuple(counts), kinds, span), merged)
+    largest_time = max(largest_times, default=None)
+    return ReadChunk(ChunkSummary(tuple(counts), kinds, largest_time, span), merged)
+
+
+def _largest_times(usable: pa.Table) -> list[float]:
+    """Return the largest absolute value of the times that are known, if any."""
+    if "time" not in usable.column_names:
+        return []
+    times = usable["time"].to_numpy()
+    known = np.abs(times[np.isfinite(times)])
+    return [float(known.max())] if len(known) else []
 
 
 def _encoded(usable: pa.Table) -> pa.RecordBatch:
@@ -168,23 +181,38 @@ def id_hashes(ids: pa.Table) -> np.ndarray:
 
 
 def shuffle_block(
-    block: BlockNumber, ids: dict[Side, pa.Table], ranges: list[range], work: str
+    block: BlockNumber,
+    ids: dict[Side, pa.Table],
+    ranges: list[range],
+    work: str,
+    to: str,
+    within: dict[Side, pa.Table] | None = None,
 ) -> int:
     """Replace a block's ids by indices and sort its rows by partition of users, stably.
+
+    Parameters
+    ----------
+    work, to : str
+        The directories to read from and to write to.
+    within : dict of Side to pyarrow.Table, optional
+        The ids that rows may have; by default `ids`.
 
     Returns
     -------
     int
-        Number of rows left out because one of their ids is not in `ids`.
+        Number of rows left out because one of their ids is not among those they may have.
     """
     batch = table_files.read_batch(usable_path(work, block), 0)
     columns = {side.singular: _indices(batch.column(side.singular), ids[side]) for side in SIDES}
     for name in batch.schema.names[len(SIDES) :]:
         columns[name] = batch.column(name).to_numpy()
-    is_known = np.logical_and.reduce([columns[side.singular] >= 0 for side in SIDES])
+    places = [columns[side.singular] for side in SIDES]
+    if within is not None:
+        places += [_indices(batch.column(side.singular), within[side]) for side in SIDES]
+    is_known = np.logical_and.reduce([place >= 0 for place in places])
     if not is_known.all():
         columns = {name: values[is_known] for name, values in columns.items()}
-    _write_shuffled(to_users_path(work, block), columns, USERS, ranges)
+    write_shuffled(to_users_path(to, block), columns, USERS, ranges)
     return len(is_known) - int(is_known.sum())
 
 
@@ -194,7 +222,7 @@ def _indices(ids: pa.DictionaryArray, all_ids: pa.Table) -> np.ndarray:
     return found.fill_null(-1).to_numpy()[ids.indices.to_numpy()]
 
 
-def _write_shuffled(
+def write_shuffled(
     path: str, columns: dict[str, np.ndarray], side: Side, ranges: list[range]
 ) -> None:
     """Write rows as one batch for each partition of a side; rows keep their order in it."""
@@ -210,83 +238,20 @@ def _write_shuffled(
     table_files.write_batches(path, batches, batch.schema)
 
 
+def read_user_rows(work: str, blocks: Sequence[BlockNumber], number: int) -> RatingColumns:
+    """Read the rows of one partition of users, in the order of the source."""
+    return _read_shuffled([to_users_path(work, block) for block in blocks], number)
+
+
 def _read_shuffled(paths: list[str], number: int) -> dict[str, np.ndarray]:
     table = pa.Table.from_batches([table_files.read_batch(path, number) for path in paths])
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def write_user_part(
-    number: int,
-    blocks: list[BlockNumber],
-    hashes: dict[Side, np.ndarray],
-    item_ranges: list[range],
-    settings: PrepareSettings,
-    dataset: str,
-    work: str,
-) -> UserPart:
-    """Write the training and held-out ratings of one partition of users.
-
-    Parameters
-    ----------
-    number : int
-        The number of the partition.
-    blocks : list of BlockNumber
-        The blocks with usable rows, in the order of the source.
-    hashes : dict of Side to ndarray of uint64
-        Hashes of the ids, for the random split.
-    """
-    read = _read_shuffled([to_users_path(work, block) for block in blocks], number)
-    pairs = sorted_pairs(read["user"], read["item"])
-    kept = pairs.last(read.get("time"))
-    columns = {name: values[kept] for name, values in read.items()}
-    if settings.duplicates == "mean":
-        columns["rating"] = pairs.mean(read["rating"])
-    elif settings.duplicates == "sum":
-        with np.errstate(over="ignore"):
-            columns["rating"] = pairs.sum(read["rating"])
-    duplicate = overflow = None
-    if pairs.n_merged:
-        duplicate = _pair(columns, pairs.several[0])
-    beyond = np.flatnonzero(~np.isfinite(columns["rating"]))
-    if len(beyond):
-        # The plan reports it with the ids of the pair, and the dataset is discarded.
-        overflow = _pair(columns, beyond[0])
-        columns["rating"][beyond] = 0
-
-    is_test = _is_test(columns, hashes, settings)
-    train = {name: columns[name][~is_test] for name in RATINGS_SCHEMA.names}
-    _write_ratings(ratings_path(dataset, USERS.ratings_directory, number), train)
-    if settings.test_fraction:
-        test = {name: columns[name][is_test] for name in RATINGS_SCHEMA.names}
-        _write_ratings(ratings_path(dataset, TEST_DIRECTORY, number), test)
-    _write_shuffled(to_items_path(work, number), train, ITEMS, item_ranges)
-    n_test = int(is_test.sum())
-    return UserPart(len(is_test) - n_test, n_test, pairs.n_merged, duplicate, overflow)
-
-
-def _pair(columns: dict[str, np.ndarray], position: int) -> tuple[int, int]:
-    """Return the user and item index of a rating."""
-    return int(columns["user"][position]), int(columns["item"][position])
-
-
-def _is_test(
-    columns: dict[str, np.ndarray], hashes: dict[Side, np.ndarray], settings: PrepareSettings
-) -> np.ndarray:
-    """Return which of the ratings, sorted by user and item, are held out."""
-    if not settings.test_fraction:
-        return np.zeros(len(columns["user"]), dtype=bool)
-    if settings.split == "latest":
-        return latest_test(columns["user"], columns["time"], fraction=settings.test_fraction)
-    return random_test(
-        hashes[USERS][columns["user"]],
-        hashes[ITEMS][columns["item"]],
-        fraction=settings.test_fraction,
-        seed=settings.seed,
-    )
-
-
-def _write_ratings(path: str, columns: dict[str, np.ndarray]) -> None:
-    table_files.write_parquet(path, pa.table(columns, schema=RATINGS_SCHEMA))
+def write_ratings(path: str, columns: RatingColumns) -> None:
+    """Write the ratings of a partition, without times."""
+    ratings = {name: columns[name] for name in RATINGS_SCHEMA.names}
+    table_files.write_parquet(path, pa.table(ratings, schema=RATINGS_SCHEMA))
 
 
 def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> None:
@@ -294,7 +259,7 @@ def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> 
     read = _read_shuffled([to_items_path(work, part) for part in range(n_user_parts)], number)
     order = sorted_pairs(read["item"], read["user"]).order
     columns = {name: values[order] for name, values in read.items()}
-    _write_ratings(ratings_path(dataset, ITEMS.ratings_directory, number), columns)
+    write_ratings(ratings_path(dataset, ITEMS.ratings_directory, number), columns)
 
 
 def check_part(path: str, side: Side, rows: range) -> CheckedPart:
@@ -316,12 +281,33 @@ def check_part(path: str, side: Side, rows: range) -> CheckedPart:
     )
 
 
+def cold_ratings(
+    path: str, test: CheckedPart, users: CheckedPart, first_user: int, items: list[CheckedPart]
+) -> int:
+    """Count the held-out ratings of users or items without training ratings.
+
+    Parameters
+    ----------
+    path : str
+        A partition of held-out ratings.
+    test, users : CheckedPart
+        That partition, and the training ratings of its users.
+    items : list of CheckedPart
+        All partitions of items.
+    """
+    table = table_files.read_parquet(path, ["user", "item"], crc32=test.crc32)
+    item_counts = np.concatenate([part.counts for part in items])
+    user_count = users.counts[table["user"].to_numpy() - first_user]
+    return int(((user_count == 0) | (item_counts[table["item"].to_numpy()] == 0)).sum())
+
+
 def finish_side(
     side: Side,
     ids: pa.Table,
     parts: list[CheckedPart],
     titles: TitleFile | None,
     dataset: str,
+    before: Dataset | None,
 ) -> CheckedSide:
     """Write a side's ids with their counts of training ratings, and summarize its partitions.
 
@@ -331,13 +317,18 @@ def finish_side(
         ``id`` and, if known, ``title``.
     titles : TitleFile or None
         Where to look up titles.
+    before : Dataset or None
+        A dataset with titles, for items that have none there.
     """
     counts = np.concatenate([part.counts for part in parts])
     table = pa.table({"id": ids["id"], "count": pa.array(counts, pa.int64())})
     if "title" in ids.column_names:
         table = table.append_column("title", ids["title"])
-    elif titles is not None:
-        table = table.append_column("title", _titles_of(ids["id"], read_titles(titles)))
+    elif titles is not None or before is not None:
+        found = [] if titles is None else [_titles_of(ids["id"], read_titles(titles))]
+        if before is not None:
+            found.append(_titles_before(ids["id"], before))
+        table = table.append_column("title", pc.coalesce(*found))
     path = rows_path(dataset, side)
     table_files.write_parquet(path, table, row_group_size=1 << 16)
     return CheckedSide(
@@ -350,6 +341,13 @@ def finish_side(
         rating_min=min(part.rating_min for part in parts),
         rating_max=max(part.rating_max for part in parts),
     )
+
+
+def _titles_before(ids: pa.ChunkedArray, before: Dataset) -> pa.Array:
+    """Return the title that each item had before, null if it had none."""
+    rows = before.read_rows(ITEMS)
+    places = pc.index_in(ids.combine_chunks(), value_set=rows["id"].combine_chunks().cast(ids.type))
+    return rows["title"].combine_chunks().take(places)
 
 
 def _titles_of(ids: pa.ChunkedArray, titles: pa.Table) -> pa.Array:
@@ -390,7 +388,8 @@ def write_rejected(files: list[tuple[str, int]], path: str) -> int:
     """
     tables = (
         table.set_column(1, "row", pc.add(table["row"], rows_before))
-        for table, rows_before in ((table_files.read_parquet(file), rows) for file, rows in files)
+        for file, rows_before in files
+        for table in table_files.read_parquet_groups(file)
     )
     return table_files.write_parquet_tables(path, tables, REJECTED_SCHEMA)
 

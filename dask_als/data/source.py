@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,15 +80,40 @@ class InFolders:
             yield replace(raw, table=table.select(list(names)))
 
 
-Chunk = TextRange | TextStream | ParquetGroups | InFolders
+class Chunk(Protocol):
+    """A part of a source that a worker reads by itself."""
+
+    @property
+    def path(self) -> str:
+        """The path of the file."""
+        ...
+
+    def blocks(self, names: dict[str, str], as_text: frozenset[str]) -> Iterator[Raw]:
+        """Read the rows block by block."""
+        ...
 
 
-def continued_at(chunk: Chunk, first: int) -> Chunk:
-    """Return a range of text whose first record starts at an offset."""
-    inner = chunk.chunk if isinstance(chunk, InFolders) else chunk
-    assert isinstance(inner, TextRange), "only ranges have spans"
-    moved = replace(inner, first=first)
-    return replace(chunk, chunk=moved) if isinstance(chunk, InFolders) else moved
+@dataclass(frozen=True)
+class ReadRange:
+    """A chunk that was read, and where its first record starts and its last one ends, if known."""
+
+    chunk: Chunk
+    span: tuple[int, int] | None
+
+    def corrected(self, before: ReadRange) -> Chunk | None:
+        """Return the chunk with the right start if it was read from a wrong one, else None.
+
+        A range that starts within a quoted field starts where the range before it ends.
+        """
+        chunk = self.chunk
+        if before.chunk.path != chunk.path or before.span is None or self.span is None:
+            return None
+        if before.span[1] == self.span[0]:
+            return None
+        text = chunk.chunk if isinstance(chunk, InFolders) else chunk
+        assert isinstance(text, TextRange), "only ranges have spans"
+        moved = replace(text, first=before.span[1])
+        return replace(chunk, chunk=moved) if isinstance(chunk, InFolders) else moved
 
 
 @dataclass(frozen=True)

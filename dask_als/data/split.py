@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEED_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -93,6 +96,44 @@ def latest_test(user: np.ndarray, time: np.ndarray, *, fraction: float) -> np.nd
     chosen = np.zeros(len(user), dtype=bool)
     chosen[order] = is_last
     return chosen
+
+
+_UNITS = ((1e11, "seconds", 1), (1e14, "milliseconds", 10**3), (1e17, "microseconds", 10**6))
+_NANOSECONDS = ("nanoseconds", 10**9)
+
+
+def unit_of_times(largest: float) -> tuple[str, int]:
+    """Tell the unit of times since 1970 by the size of the largest.
+
+    The largest of seconds is before the year 5138, and the largest of finer units after 1973.
+
+    Returns
+    -------
+    str
+        Its name.
+    int
+        How many of them are a second.
+    """
+    fits = ((name, per_second) for most, name, per_second in _UNITS if largest < most)
+    return next(fits, _NANOSECONDS)
+
+
+def first_test_time(test_from: str, largest: float) -> float:
+    """Return the first time that is held out, in the unit of the times.
+
+    Parameters
+    ----------
+    test_from : str
+        A number in that unit, or a date of ISO 8601; without a time zone it is UTC.
+    largest : float
+        The largest absolute value of all times.
+    """
+    with suppress(ValueError):
+        return float(test_from)
+    date = datetime.fromisoformat(test_from)
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    microseconds = (date - _EPOCH) // timedelta(microseconds=1)
+    return microseconds * unit_of_times(largest)[1] / 10**6
 
 
 @dataclass(frozen=True)

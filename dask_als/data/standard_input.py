@@ -16,6 +16,10 @@ from dask_als.data.source_files import STANDARD_INPUT, is_stream
 from dask_als.errors import InputError, JobError
 
 
+def _shown(source: str) -> str:
+    return "standard input" if source == STANDARD_INPUT else source
+
+
 @contextmanager
 def as_file(source: str, output: str) -> Iterator[str]:
     """Return the path of a source; of a stream, a temporary copy beside the output.
@@ -46,8 +50,13 @@ def as_file(source: str, output: str) -> Iterator[str]:
                     with open(source, "rb") as stream:
                         shutil.copyfileobj(stream, copy)
             except OSError as error:
-                raise InputError(f"{source} cannot be read: {storage.first_line(error)}") from None
-        yield path
+                raise InputError(
+                    f"{_shown(source)} cannot be read: {storage.first_line(error)}"
+                ) from None
+        try:
+            yield path
+        except InputError as error:
+            raise InputError(str(error).replace(path, _shown(source))) from None
     finally:
         with suppress(FileNotFoundError):
             os.remove(path)

@@ -101,7 +101,8 @@ class CsvFormat:
             "a header" if self.has_header else "no header",
         ]
         if self.n_comments:
-            facts.append(f"{self.n_comments} comment lines before")
+            lines = "line" if self.n_comments == 1 else "lines"
+            facts.append(f"{self.n_comments} comment {lines} before")
         if self.encoding:
             facts.append(self.encoding)
         return ", ".join(facts)
@@ -129,6 +130,11 @@ def find_format(start: bytes, path: str, columns: Columns, *, is_all: bool) -> C
     encoding = None if columns.encoding in (None, "utf-8") else columns.encoding
     leading, first = _leading_comments(start, columns.comment)
     line, line_end = first.groups()
+    if not line.strip() and leading and columns.comment is None:
+        raise InputError(
+            f"{path} holds only comments, as {leading[0][:_MOST_SHOWN]!r}; if these are records, "
+            "give --comment ''"
+        )
     if not line.strip():
         raise EmptyFile(f"{path} is empty")
     if b"\0" in line:
@@ -138,7 +144,7 @@ def find_format(start: bytes, path: str, columns: Columns, *, is_all: bool) -> C
     whole = start if is_all else start[: max(start.rfind(b"\n"), start.rfind(b"\r")) + 1]
     sample = whole[first.start() : max(first.end(), first.start() + _SAMPLE_BYTES)]
     text = sample.decode(encoding or "utf-8", errors="replace")
-    delimiter = columns.delimiter or _find_delimiter(text)
+    delimiter = columns.delimiter or _find_delimiter(text, columns.decimal)
     try:
         fields = next(_records(text, delimiter))
     except csv.Error as error:
@@ -190,9 +196,13 @@ def _check_comments(comments: list[str], n_columns: int, delimiter: str, path: s
             )
 
 
-def _find_delimiter(text: str) -> str:
-    """Return the delimiter that gives the first records the same number of columns, and most."""
-    scores = [(*_agreement(text, delimiter), delimiter) for delimiter in _DELIMITERS]
+def _find_delimiter(text: str, decimal: str) -> str:
+    """Return the delimiter that gives the first records the same number of columns, and most.
+
+    Blanks are one if nothing else is, and a comma that is the decimal mark if blanks are none.
+    """
+    candidates = [delimiter for delimiter in _DELIMITERS if delimiter != decimal]
+    scores = [(*_agreement(text, delimiter), delimiter) for delimiter in candidates]
     n_agreeing, n_columns, delimiter = max(scores, key=lambda score: score[:2])
     if n_columns > 1:
         return delimiter

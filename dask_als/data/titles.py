@@ -42,7 +42,9 @@ class TitleFile:
     @property
     def columns(self) -> Columns:
         """The columns as those of a source of events."""
-        return Columns(user=self.item, item=self.title, rating=None, no_time=True)
+        is_by_position = self.item.isdecimal() and self.title.isdecimal()
+        header = False if is_by_position else None
+        return Columns(user=self.item, item=self.title, rating=None, no_time=True, header=header)
 
 
 def check_titles(titles: TitleFile) -> None:

@@ -7,13 +7,14 @@
     output = "movielens"                # directory of all results
 
     [source]
-    path = "ml-latest-small.zip"        # [source.columns]: user, item, rating, time
+    path = "ml-latest-small.zip"        # test, titles; [source.columns]: user, item, rating, time
 
     [prepare]                           # fields of PrepareSettings
     [train]                             # fields of TrainSettings
     [evaluate]                          # fields of EvaluateSettings
     [recommend]                         # fields of RecommendSettings
     [checkpoint]                        # fields of CheckpointPolicy
+    [schedule]                          # fields of ScheduleSettings, for a job that runs repeatedly
     [cluster.local]                     # workers, threads, memory, private
     [cluster.kubernetes]                # image, workers, threads, memory, ...
     [cluster.kubernetes.secrets]        # environment variables of the pods, kept in a Secret
@@ -36,6 +37,7 @@ from dask_als.errors import InputError
 from dask_als.settings.cluster import KubernetesSize, LocalSize
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
+from dask_als.settings.schedule import ScheduleSettings
 from dask_als.settings.training import CheckpointPolicy, TrainSettings
 
 STEPS = ("prepare", "train", "evaluate", "recommend")
@@ -61,6 +63,8 @@ class SourceSettings:
     title_id_column : str or int or None
         The column of item ids in that file; None takes the same name as in the ratings.
     columns : Columns
+    test : str or None
+        A source of ratings to hold out, with the same columns.
     """
 
     path: str
@@ -68,6 +72,7 @@ class SourceSettings:
     title_column: str | int = "title"
     title_id_column: str | int | None = None
     columns: Columns = Columns()
+    test: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,8 @@ class Job:
     evaluate : EvaluateSettings
     recommend : RecommendSettings
     checkpoint : CheckpointPolicy
+    schedule : ScheduleSettings or None
+        Of a job that runs repeatedly: each run updates dataset and model.
     cluster : ClusterSizes
 
     Raises
@@ -113,6 +120,7 @@ class Job:
     evaluate: EvaluateSettings = EvaluateSettings()
     recommend: RecommendSettings = RecommendSettings()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
+    schedule: ScheduleSettings | None = None
     cluster: ClusterSizes = field(default_factory=ClusterSizes)
 
     def __post_init__(self) -> None:
@@ -128,9 +136,16 @@ class Job:
                 f"steps are {', '.join(self.steps) or 'none'}; they must be some of "
                 f"{', '.join(STEPS)}, in this order"
             )
-        if {"prepare", "evaluate"} <= set(self.steps) and not self.prepare.test_fraction:
+        if self.schedule is not None and not {"prepare", "train"} <= set(self.steps):
             raise InputError(
-                "the step evaluate needs held-out ratings; set prepare.test_fraction, such as 0.1"
+                "a job with [schedule] updates dataset and model: its steps must have prepare and "
+                "train"
+            )
+        holds_out = self.prepare.holds_out or self.source.test is not None
+        if {"prepare", "evaluate"} <= set(self.steps) and not holds_out:
+            raise InputError(
+                "the step evaluate needs held-out ratings; set prepare.test_fraction, such as 0.1, "
+                "or source.test"
             )
 
     @property

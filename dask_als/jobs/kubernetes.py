@@ -16,7 +16,7 @@ from dask_als.jobs.job_file import Job, job_from_toml
 from dask_als.jobs.kubernetes_status import JobState, JobStatus, judged
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, DaskJob, api_of, ask, create, delete
-from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, STOPPED
+from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, SCHEDULE_LABEL, STOPPED
 from dask_als.settings.credentials import resolved
 
 _SECONDS_BETWEEN_POLLS = 1.0
@@ -40,8 +40,15 @@ class Jobs:
         self.namespace = namespace
         self._api = api_of(namespace)
 
-    def submit(self, job_id: str, job: Job) -> None:
+    def submit(self, job_id: str, job: Job, schedule_id: str | None = None) -> None:
         """Submit a job; its secret values go into a Secret, not into its record.
+
+        Parameters
+        ----------
+        job_id : str
+        job : Job
+        schedule_id : str, optional
+            The schedule that the job is a run of.
 
         Raises
         ------
@@ -50,7 +57,7 @@ class Jobs:
         """
         values = resolved(job.cluster.kubernetes.secrets, os.environ)
         job = job.sealed(job_id)
-        create(spec.record(job_id, job.to_toml(), job.cluster.kubernetes.namespace), self._api)
+        create(spec.record(job_id, job.to_toml(), self.namespace, schedule_id), self._api)
         try:
             if values:
                 record = self._record(job_id).raw.to_dict()
@@ -80,18 +87,19 @@ class Jobs:
         for manifest in spec.attempt(job_id, number, size):
             create(manifest, self._api)
 
-    def all(self) -> list[JobStatus]:
-        """Return all jobs, newest first."""
+    def all(self, schedule_id: str | None = None) -> list[JobStatus]:
+        """Return all jobs, or the runs of a schedule, newest first."""
         selector = {"app.kubernetes.io/name": "dask-als"}
         records, dask_jobs, pods = (self._raw(kind, selector) for kind in (ConfigMap, DaskJob, Pod))
         jobs = [
             judged(
                 record,
-                [job for job in dask_jobs if _job_of(job) == job_id],
-                [pod for pod in pods if _job_of(pod) == job_id],
+                [job for job in dask_jobs if _label_of(job, JOB_LABEL) == job_id],
+                [pod for pod in pods if _label_of(pod, JOB_LABEL) == job_id],
             )
             for record in records
-            if (job_id := _job_of(record))
+            if (job_id := _label_of(record, JOB_LABEL))
+            and schedule_id in (None, _label_of(record, SCHEDULE_LABEL))
         ]
         return sorted(jobs, key=lambda job: job.submitted, reverse=True)
 
@@ -199,6 +207,6 @@ class Jobs:
         return [found.raw.to_dict() for found in self._get(kind, selector)]
 
 
-def _job_of(found: dict[str, Any]) -> str | None:
+def _label_of(found: dict[str, Any], label: str) -> str | None:
     labels: dict[str, str] = found["metadata"].get("labels", {})
-    return labels.get(JOB_LABEL)
+    return labels.get(label)

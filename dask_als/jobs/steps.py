@@ -7,10 +7,8 @@ if inputs and settings are the same and the output is unchanged.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypedDict
+from dataclasses import asdict, fields
+from typing import Any, TypedDict
 
 from dask_als.core import checksums, json_files, outputs, storage
 from dask_als.core.executor import Executor
@@ -19,22 +17,23 @@ from dask_als.core.ownership import (
     EVALUATION,
     MODEL,
     RECOMMENDATIONS,
-    STEP_NOTE,
     STEP_NOTE_NAME,
-    FileKind,
     Kind,
 )
-from dask_als.core.run_events import Listener
 from dask_als.core.side import ITEMS
 from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, open_dataset, rows_path
-from dask_als.data.prepare import Progress, Titles, prepare
+from dask_als.data.prepare import Titles, prepare
 from dask_als.data.source import open_source
 from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import evaluate
 from dask_als.evaluation.results import Evaluation
+from dask_als.jobs import updates
 from dask_als.jobs.job_file import Job, SourceSettings
+from dask_als.jobs.kept_models import KeptModels
 from dask_als.jobs.result import JobResult, StepResult, in_a_line
+from dask_als.jobs.step import Step, changed_file, noted_inputs, reason_to_run, write_note
+from dask_als.jobs.watcher import Unwatched, Watcher
 from dask_als.model import files as model_files
 from dask_als.model import recommend
 from dask_als.model.files import read_manifest
@@ -42,107 +41,8 @@ from dask_als.settings.training import CheckpointSettings
 from dask_als.training.checkpoints import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.training.train import train
 
-_FILES_OF_A_TASK = 16
-
-
-class Watcher(Protocol):
-    """Receives the progress of a job."""
-
-    def started(self, step: str, reason: str, replaced: list[str]) -> None:
-        """Handle the start of a step, with its reason and the paths that it will replace."""
-        ...
-
-    def ended(self, step: StepResult) -> None:
-        """Handle the end of a step."""
-        ...
-
-    def preparing(self) -> AbstractContextManager[Progress]:
-        """Return the callback for the stages of `prepare`."""
-        ...
-
-    def training(self, n_epochs: int) -> AbstractContextManager[Listener]:
-        """Return the listener for epochs and half-epochs."""
-        ...
-
-    def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """Return the callback for the number of completed partitions or tasks, and the total."""
-        ...
-
-
-class Unwatched:
-    """A watcher that ignores all events."""
-
-    def started(self, step: str, reason: str, replaced: list[str]) -> None:
-        """Ignore the event."""
-
-    def ended(self, step: StepResult) -> None:
-        """Ignore the event."""
-
-    @contextmanager
-    def preparing(self) -> Iterator[Progress]:
-        """Ignore stages."""
-        yield lambda stage, done, total: None
-
-    @contextmanager
-    def training(self, n_epochs: int) -> Iterator[Listener]:
-        """Ignore epochs."""
-        yield Listener()
-
-    @contextmanager
-    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Ignore counts."""
-        yield lambda done, total: None
-
-
-@dataclass(frozen=True)
-class _Step:
-    """The inputs, the action and the output of a step.
-
-    Attributes
-    ----------
-    path : str
-        The output: a directory or a file.
-    marker : str
-        The file that exists only if the output is complete.
-    note : str
-        The file that records what the output was made from.
-    kind : Kind or FileKind
-    inputs : callable
-        Job -> all values that determine the output, as plain JSON values.
-    run : callable
-        Makes the output.
-    files : callable
-        Job -> the paths of all files of the output, with their CRC-32.
-    figures : callable
-        Job -> figures of the output by name.
-    also_removed : callable
-        Job -> other paths that become useless and are removed.
-    """
-
-    path: str
-    marker: str
-    note: str
-    kind: Kind | FileKind
-    inputs: Callable[[Job], dict[str, Any]]
-    run: Callable[[Job, Executor, Watcher], None]
-    files: Callable[[Job], dict[str, int]]
-    figures: Callable[[Job], dict[str, Any]]
-    also_removed: Callable[[Job], list[str]] = lambda job: []
-
-    def check(self) -> None:
-        """Check before any step runs that the output may be written.
-
-        Raises
-        ------
-        InputError
-            If a file or folder of another program would be replaced.
-        """
-        if isinstance(self.kind, FileKind):
-            outputs.check_file(self.path, self.kind)
-        elif not storage.exists(self.marker):
-            outputs.check_directory(self.path, self.kind, overwrite=True)
-        if not self.note.startswith(f"{self.path}/"):
-            outputs.check_file(self.note, STEP_NOTE)
+# They are in a note only if they are set.
+_LATER_SETTINGS = ("test", "test_from", "least_user_ratings", "least_item_ratings")
 
 
 def run_job(
@@ -177,7 +77,7 @@ def _run_step(
     path, replaced = storage.absolute(step.path), []
     try:
         inputs = step.inputs(job)
-        reason = _reason_to_run(step, inputs) or _changed_file(step.files(job), executor)
+        reason = reason_to_run(step, inputs) or changed_file(step.files(job), executor)
         if reason is None:
             return StepResult(
                 step=name,
@@ -192,8 +92,7 @@ def _run_step(
         watcher.started(name, reason, replaced)
         step.run(job, executor, watcher)
         step = _steps(job)[name]  # The replaced output may have had another layout.
-        made = {"step": name, "inputs": inputs, "sha256": checksums.sha256(step.marker)}
-        outputs.replace_json(step.note, STEP_NOTE, made)
+        write_note(name, step, inputs)
     except BaseException as error:
         result.add(
             StepResult(
@@ -218,43 +117,6 @@ def _run_step(
 
 def _since(start: float) -> float:
     return round(time.monotonic() - start, 3)
-
-
-def _reason_to_run(step: _Step, inputs: dict[str, Any]) -> str | None:
-    """Return what changed since the last run of the step; None if nothing did."""
-    if not storage.exists(step.marker):
-        return "no output yet"
-    if not storage.exists(step.note):
-        return "the output was not made by a job"
-    try:
-        note = json_files.read_json(step.note)
-        before, digest = dict(note["inputs"]), note["sha256"]
-    except (InputError, KeyError, TypeError, ValueError):
-        return "the note with the inputs of the output is damaged"
-    if digest != checksums.sha256(step.marker):
-        return "the output was changed after the last run"
-    changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
-    return f"changed: {', '.join(changed)}" if changed else None
-
-
-def _changed_file(files: dict[str, int], executor: Executor) -> str | None:
-    """Return the first file that differs from its manifest; None if there is none.
-
-    The workers read the files, as they may be closer to the storage than this process.
-    """
-    paths = list(files)
-    handles = [
-        executor.submit(_changed, some, [files[path] for path in some], key=f"check-files-{start}")
-        for start in range(0, len(paths), _FILES_OF_A_TASK)
-        for some in [paths[start : start + _FILES_OF_A_TASK]]
-    ]
-    changed = [path for found in executor.gather(handles) for path in found]
-    return f"{changed[0]} was changed after the last run" if changed else None
-
-
-def _changed(paths: list[str], expected: list[int]) -> list[str]:
-    pairs = zip(paths, expected, strict=True)
-    return [path for path, crc32 in pairs if checksums.has_changed(path, crc32)]
 
 
 class _Paths(TypedDict):
@@ -285,24 +147,24 @@ def _recommendations_paths(path: str) -> _Paths:
     return paths
 
 
-def _steps(job: Job) -> dict[str, _Step]:
+def _steps(job: Job) -> dict[str, Step]:
     return {
-        "prepare": _Step(
+        "prepare": Step(
             **_in_directory(job.dataset, DATASET),
             inputs=_prepare_inputs,
-            run=_prepare,
+            run=_prepare if job.schedule is None else _update_dataset,
             files=lambda job: open_dataset(job.dataset).files(),
             figures=_prepare_figures,
         ),
-        "train": _Step(
+        "train": Step(
             **_in_directory(job.model, MODEL),
             inputs=_train_inputs,
-            run=_train,
+            run=_train if job.schedule is None else _update_model,
             files=lambda job: read_manifest(job.model).files(storage.absolute(job.model)),
             figures=_train_figures,
             also_removed=_useless_checkpoints,
         ),
-        "evaluate": _Step(
+        "evaluate": Step(
             path=job.evaluation,
             marker=job.evaluation,
             note=f"{job.evaluation.removesuffix('.json')}.step.json",
@@ -312,7 +174,7 @@ def _steps(job: Job) -> dict[str, _Step]:
             files=lambda job: {},  # The note has the SHA-256 of the only file.
             figures=_evaluate_figures,
         ),
-        "recommend": _Step(
+        "recommend": Step(
             **_recommendations_paths(job.recommendations),
             inputs=_recommend_inputs,
             run=_recommend,
@@ -327,8 +189,45 @@ def _prepare_inputs(job: Job) -> dict[str, Any]:
     files = {*source.files, *([source.titles[0]] if source.titles else [])}
     if job.source.titles is not None:
         files.add(job.source.titles)
+    if job.source.test is not None:
+        files |= set(open_source(job.source.test).files)
     states = {storage.absolute(file): storage.state_of_file(file) for file in sorted(files)}
-    return {"files": states, "source": asdict(job.source), **asdict(job.prepare)}
+    return {"files": states, "source": _inputs_of(job.source), **_inputs_of(job.prepare)}
+
+
+def _inputs_of(settings: Any) -> dict[str, Any]:
+    """Return settings as plain values; later ones only if they are set."""
+    default = {field.name: field.default for field in fields(settings)}
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in _LATER_SETTINGS or value != default[name]
+    }
+
+
+def _update_dataset(job: Job, executor: Executor, watcher: Watcher) -> None:
+    """Append what is new in the source, or prepare the whole source."""
+    step = _steps(job)["prepare"]
+    inputs = step.inputs(job)
+    noted = noted_inputs(step)
+    titles = {file for file in inputs["files"] if file not in _rating_files(job)}
+    # Files of a test source belong to no file of ratings, so they cannot be appended one by one.
+    is_known = noted is not None and job.source.test is None
+    files = updates.new_files(noted or {}, inputs, titles) if is_known else None
+    source = updates.AppendedSource(job.dataset, job.source.columns, _titles_of(job.source))
+
+    def note(done: dict[str, Any]) -> None:
+        # After a kill, the next run goes on with the files that are not appended yet.
+        write_note("prepare", step, {**inputs, "files": done})
+
+    show = watcher.preparing
+    if files is None or not updates.append_files(source, files, executor, show, note):
+        _prepare(job, executor, watcher)
+
+
+def _rating_files(job: Job) -> set[str]:
+    source = open_source(job.source.path, job.source.columns)
+    return {storage.absolute(file) for file in source.files}
 
 
 def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
@@ -341,6 +240,7 @@ def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
             columns=source.columns,
             settings=job.prepare,
             titles=_titles_of(source),
+            test=source.test,
             overwrite=True,
             progress=progress,
         )
@@ -362,26 +262,66 @@ def _train_inputs(job: Job) -> dict[str, Any]:
     return {"dataset": open_dataset(job.dataset).fingerprint, **job.train.to_json()}
 
 
+def _kept_models(job: Job) -> KeptModels:
+    return KeptModels(job.output, job.model)
+
+
+def _training(job: Job) -> updates.Training:
+    """Return how the step train trains: from scratch, or from the newest model of a schedule."""
+    if job.schedule is None:
+        return updates.Training(job.train, None)
+    return updates.training_of(job, _kept_models(job))
+
+
+def _update_model(job: Job, executor: Executor, watcher: Watcher) -> None:
+    """Train the next model of a schedule, serve it, and remove the oldest ones."""
+    assert job.schedule is not None, "a job with a schedule"
+    kept = _kept_models(job)
+    kept.adopt_served()
+    path, fingerprint = kept.newest(), open_dataset(job.dataset).fingerprint
+    # A run that was killed before it served its model has left it complete.
+    is_trained = path is not None and _is_unserved(path, fingerprint, job)
+    if path is None or not is_trained:
+        path = kept.next_path()
+        _train_to(path, job, executor, watcher)
+    kept.serve(path)
+    kept.prune(job.schedule.keep)
+
+
+def _is_unserved(path: str, fingerprint: str, job: Job) -> bool:
+    """Return whether a model is trained on the current dataset and is not the served one."""
+    if read_manifest(path).dataset["fingerprint"] != fingerprint:
+        return False
+    served = storage.join(job.model, model_files.MANIFEST)
+    newest = storage.join(path, model_files.MANIFEST)
+    return not storage.exists(served) or checksums.sha256(served) != checksums.sha256(newest)
+
+
 def _useless_checkpoints(job: Job) -> list[str]:
     """Return the directory of the checkpoints if training cannot resume from them."""
     try:
         for newest in complete_checkpoints(job.checkpoints)[-1:]:
-            check_continues(newest, open_dataset(job.dataset), job.train)
+            check_continues(newest, open_dataset(job.dataset), _training(job).settings)
     except InputError:
         return [storage.absolute(job.checkpoints)]
     return []
 
 
 def _train(job: Job, executor: Executor, watcher: Watcher) -> None:
-    dataset = open_dataset(job.dataset)
+    _train_to(job.model, job, executor, watcher)
+
+
+def _train_to(path: str, job: Job, executor: Executor, watcher: Watcher) -> None:
+    dataset, training = open_dataset(job.dataset), _training(job)
     if _useless_checkpoints(job):
         clear_checkpoints(job.checkpoints, overwrite=True)
-    with watcher.training(job.train.epochs) as listener:
+    with watcher.training(training.settings.epochs) as listener:
         train(
             dataset,
-            job.model,
-            job.train,
+            path,
+            training.settings,
             executor,
+            initial_model=training.initial_model,
             checkpoints=CheckpointSettings(
                 directory=job.checkpoints, resume=True, **asdict(job.checkpoint)
             ),

@@ -30,23 +30,38 @@ def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:
     source = dataset.source
     if "columns" not in source:
         raise InputError(f"{dataset.path} has no record of its preparation; prepare it again")
+    if dataset.growth is not None and dataset.growth.appended:
+        raise InputError(
+            f"{dataset.path} was prepared from {source['path']}, and others were appended to it, "
+            "which a job file cannot say; prepare a folder of all ratings, and tune on that"
+        )
     split = dict(dataset.split or {})
-    if split:
-        split["split"] = split.pop("kind")
+    kind = split.pop("kind", "random")
+    if kind != "own":
+        split["split"] = kind
+    least = (
+        {}
+        if dataset.growth is None
+        else {
+            name: getattr(dataset.growth.settings, name)
+            for name in ("least_user_ratings", "least_item_ratings")
+        }
+    )
     titles = source["titles"] or {}
     plain = re.sub("[^a-z0-9]+", "-", PurePosixPath(path).stem.lower())
     return Job(
         name=plain[:40].strip("-") or "tuned",
         output=str(PurePosixPath(path).with_suffix("")) if "://" not in path else path[:-5],
-        steps=("prepare", "train", "evaluate") if split else ("prepare", "train"),
+        steps=("prepare", "train", "evaluate") if dataset.split else ("prepare", "train"),
         source=SourceSettings(
             path=source["path"],
             titles=titles.get("path"),
             title_column=titles.get("column", "title"),
             title_id_column=titles.get("id_column"),
             columns=Columns(**{"rating": None, **source["columns"]}),
+            test=source.get("test_path"),
         ),
-        prepare=PrepareSettings(duplicates=source["kept"], **split),
+        prepare=PrepareSettings(duplicates=source["kept"], **split, **least),
         train=settings,
     )
 

@@ -29,6 +29,7 @@ from numba.extending import register_jitable
 
 from dask_als.core.aligned import aligned_zeros
 from dask_als.kernels import batches, cholesky, simd
+from dask_als.kernels.attributes import products_with
 from dask_als.kernels.cholesky import PANEL
 from dask_als.kernels.compilation import (
     compile_kernel,
@@ -61,6 +62,7 @@ def draw_rows(
     bias_precision,
     factor_mean,
     factor_precision,
+    row_means=None,
 ):
     """Return a draw of the bias and factors of every row of a block, given the fixed side.
 
@@ -81,6 +83,8 @@ def draw_rows(
         alpha and gamma.
     factor_mean, factor_precision : arrays of float64 (rank,), (rank, rank)
         mu and Lambda.
+    row_means : array (n, rank), optional
+        What each row's prior mean has in addition to mu.
 
     Returns
     -------
@@ -107,16 +111,21 @@ def draw_rows(
         (noise, (n, rank + 1)),
         (factor_mean, (rank,)),
         (factor_precision, (rank, rank)),
+        *([] if row_means is None else [(row_means, (n, rank))]),
     )
     kernel = kernel_of(dtype)
     results = np.zeros(n, dtype), aligned_zeros((n, rank), dtype), np.zeros(n)
     prior_matrix = factor_precision / residual_precision
-    prior_target = (factor_precision * factor_mean).sum(axis=1) / residual_precision
+    shared_target = (factor_precision * factor_mean).sum(axis=1) / residual_precision
+    prior_target = shared_target.astype(dtype).reshape(1, rank)
+    if row_means is not None:
+        prior_target = products_with(row_means, prior_matrix) + prior_target
     block = *csr, own_factors, noise, *results, int(indptr[-1])
     fixed = fixed_bias, fixed_factors, float(mean)
     prior = (
         np.pad(prior_matrix.astype(dtype), (0, _order(rank) - rank)),
-        prior_target.astype(dtype),
+        prior_target,
+        int(row_means is not None) * rank,
         float(residual_precision),
         float(bias_precision),
     )
@@ -143,10 +152,14 @@ class _Block(NamedTuple):
 
 
 class _Prior(NamedTuple):
-    """The rows' prior: Lambda / alpha padded to whole panels, Lambda mu / alpha, alpha, gamma."""
+    """The rows' prior: Lambda / alpha padded to whole panels, Lambda mu / alpha, alpha, gamma.
+
+    The target is one for all rows, or one a row: `target_step` is 0 or the rank.
+    """
 
     matrix: Any
     target: Any
+    target_step: int
     residual_precision: float
     bias_precision: float
 
@@ -175,7 +188,7 @@ def kernel_of(dtype):
     results = writable(number), writable(number, 2), writable(double)
     block = tuple_of(*CSR_TYPES, own, noise, *results, types.int64)
     fixed = tuple_of(read_only(number), read_only(number, 2), double)
-    prior = tuple_of(read_only(number, 2), read_only(number), double, double)
+    prior = tuple_of(read_only(number, 2), read_only(number, 2), types.int64, double, double)
     workspace = sizes_type(), buffers_type(number)
     return compile_kernel(draw, "draw", dtype, types.int64, block, fixed, prior, *workspace)
 
@@ -184,6 +197,12 @@ def kernel_of(dtype):
 def _order(rank):
     """Return the order of the matrices that are factored: whole panels."""
     return round_up(rank, PANEL)
+
+
+@_jit
+def _target(prior, row):
+    """Return the part of a row's right-hand side that is the prior's."""
+    return prior.target + row * prior.target_step
 
 
 # --- the steps of a batch ---
@@ -203,8 +222,9 @@ def _form(problem, row, sizes, buffers, matrix, columns, primal):
     noise = block.noise[row * (rank + 1) + rank] / np.sqrt(prior.residual_precision * n)
     block.bias[row] = (total - predicted) / n + noise
     bias = block.bias[row]
+    prior_target = _target(prior, row)
     for c in range(rank):
-        target[c] += prior.target[c] - bias * sum_factors[c]
+        target[c] += prior_target[c] - bias * sum_factors[c]
     bias_64 = np.float64(bias)
     block.error[row] = total_square - 2 * bias_64 * total + count * bias_64 * bias_64
 
@@ -304,7 +324,7 @@ def _finish(block, row, prior, rank, solution, x, quadratic):
     factors = block.factors + row * rank
     for c in range(rank):
         factors[c] = solution[c]
-    from_prior = 2 * dot(prior.target, factors, rank) - quadratic
+    from_prior = 2 * dot(_target(prior, row), factors, rank) - quadratic
     block.error[row] += from_prior - 2 * dot(factors, x, rank)
     block.error[row] = max(0.0, block.error[row])
 

@@ -7,11 +7,11 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import kr8s
-from kr8s.objects import APIObject, new_class, object_from_spec
+from kr8s.objects import APIObject, CronJob, new_class, object_from_spec
 
 from dask_als.errors import InputError, JobError
 from dask_als.kubernetes.spec import Manifest
@@ -22,6 +22,8 @@ T = TypeVar("T")
 # a kind that Kubernetes refuses. These references keep them alive.
 DaskJob = new_class("DaskJob", "kubernetes.dask.org/v1", asyncio=False)
 DaskCluster = new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)
+# Kubernetes before 1.21 has no other CronJob.
+OldCronJob = new_class("CronJob", "batch/v1beta1", asyncio=False)
 
 _TRANSIENT = (httpx.TransportError, kr8s.APITimeoutError, kr8s.ConnectionClosedError)
 _SECONDS_OF_RETRIES = 120.0
@@ -88,6 +90,13 @@ def create(manifest: Manifest, api: kr8s.Api) -> APIObject:
 
     ask(make)
     return found
+
+
+def cron_job_class(api: kr8s.Api) -> Any:
+    """Return the class of CronJobs in the newest version that the cluster has."""
+    resources = ask(lambda: list(api.api_resources()))
+    versions = {known["version"] for known in resources if known["kind"] == "CronJob"}
+    return CronJob if CronJob.version in versions or not versions else OldCronJob
 
 
 def delete(found: APIObject) -> None:

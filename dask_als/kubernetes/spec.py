@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from dask_als.settings.cluster import KubernetesSize
@@ -11,6 +13,7 @@ from dask_als.settings.cluster import KubernetesSize
 Manifest = dict[str, Any]
 
 JOB_LABEL = "dask-als/job"
+SCHEDULE_LABEL = "dask-als/schedule"
 ATTEMPT_LABEL = "dask-als/attempt"
 STOPPED = "dask-als/stopped"
 RESULT_FILE = "/dev/termination-log"
@@ -20,11 +23,22 @@ _API = "kubernetes.dask.org/v1"
 _SCHEDULER_PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
 _WORKER_PORTS = {"http-dashboard": 8788}
 _USER = 10001
+SCHEDULE_ACCOUNT = "dask-als-schedule"
+"""The service account that starts the runs of schedules."""
 
 
 def new_job_id(name: str) -> str:
     """Return a unique id for a job: its name and a random part."""
     return f"{name[:30].rstrip('-')}-{uuid.uuid4().hex[:6]}"
+
+
+def new_run_id(name: str, schedule_id: str, now: datetime) -> str:
+    """Return the id of a run of a schedule; two runs in one minute have the same id.
+
+    It has the name of the job, the minute (UTC) and the random part of the id of the schedule.
+    """
+    random = schedule_id.rpartition("-")[2]
+    return f"{name[:19].rstrip('-')}-{now.astimezone(UTC):%y%m%d%H%M}-{random}"
 
 
 def attempt_name(job_id: str, attempt: int) -> str:
@@ -59,20 +73,77 @@ def secret(
     }
 
 
-def record(job_id: str, job_file: str, namespace: str) -> Manifest:
+def record(job_id: str, job_file: str, namespace: str, schedule_id: str | None = None) -> Manifest:
     """Return the ConfigMap that records a job from `submit` to `delete`, at attempt 1.
 
     Parameters
     ----------
     job_file : str
         The job as TOML, without secret values.
+    schedule_id : str, optional
+        The schedule that the job is a run of.
     """
-    metadata = _metadata(job_id, namespace, {JOB_LABEL: job_id})
+    of_schedule = {} if schedule_id is None else {SCHEDULE_LABEL: schedule_id}
+    metadata = _metadata(job_id, namespace, {JOB_LABEL: job_id, **of_schedule})
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {**metadata, "annotations": {ATTEMPT_LABEL: "1"}},
         "data": {"job.toml": job_file},
+    }
+
+
+def schedule_record(schedule_id: str, job_file: str, namespace: str) -> Manifest:
+    """Return the ConfigMap that records a schedule from `submit` to `delete`.
+
+    Parameters
+    ----------
+    job_file : str
+        The job as TOML, without secret values.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(schedule_id, namespace, {SCHEDULE_LABEL: schedule_id}),
+        "data": {"job.toml": job_file},
+    }
+
+
+def cron_job(
+    schedule_id: str, cron: str, size: KubernetesSize, *, api_version: str = "batch/v1"
+) -> Manifest:
+    """Return the CronJob that starts the runs of a schedule.
+
+    Its pods only create the objects of a run and end. `dask-als launch` starts no run while
+    another one of the schedule is active.
+
+    Parameters
+    ----------
+    api_version : str, optional
+        Kubernetes before 1.21 has only ``batch/v1beta1``.
+    """
+    pod = _launcher(schedule_id, size)
+    labels = {SCHEDULE_LABEL: schedule_id}
+    return {
+        "apiVersion": api_version,
+        "kind": "CronJob",
+        "metadata": _metadata(schedule_id, size.namespace, labels),
+        "spec": {
+            "schedule": cron,
+            "concurrencyPolicy": "Forbid",
+            # Without a deadline, a controller that was down for a hundred runs starts no more.
+            "startingDeadlineSeconds": 600,
+            "successfulJobsHistoryLimit": 1,
+            "failedJobsHistoryLimit": 3,
+            "jobTemplate": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "backoffLimit": 2,
+                    "activeDeadlineSeconds": 600,
+                    "template": {"metadata": {"labels": labels}, "spec": pod},
+                },
+            },
+        },
     }
 
 
@@ -172,6 +243,18 @@ def _runner(job_id: str, size: KubernetesSize) -> Manifest:
     pod = _pod(container, size)
     pod["volumes"].append({"name": "job", "configMap": {"name": job_id}})
     pod["terminationGracePeriodSeconds"] = 5
+    return pod
+
+
+def _launcher(schedule_id: str, size: KubernetesSize) -> Manifest:
+    command = ["dask-als", "launch", schedule_id, "--namespace", size.namespace]
+    container = _container("launcher", replace(size, volume_claim="", secret_names=()), command)
+    container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    container["resources"] = _resources("100m", "1", "128Mi", "512Mi")
+    pod = _pod(container, replace(size, volume_claim=""))
+    pod["serviceAccountName"] = SCHEDULE_ACCOUNT
+    pod["automountServiceAccountToken"] = True
+    pod["restartPolicy"] = "Never"
     return pod
 
 

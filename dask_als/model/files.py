@@ -30,6 +30,8 @@ from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, mistake_in_ranges
 from dask_als.errors import InputError
 from dask_als.model.compact import Compact
+from dask_als.model.initial import InitialModel
+from dask_als.model.row_prior_files import RowPriorFiles
 from dask_als.settings.training import TrainSettings
 
 FORMAT_VERSION = 1
@@ -86,11 +88,19 @@ class KeptFiles:
     reduction : int or None
         The manifest of the newest reduction of samples, if there is one. The samples that it
         covers may have been removed.
+    user_row_prior, item_row_prior : RowPriorFiles or None
+        The files of each side with attributes.
     """
 
     predictions: tuple[int, ...] = ()
     samples: tuple[int | None, ...] = ()
     reduction: int | None = None
+    user_row_prior: RowPriorFiles | None = None
+    item_row_prior: RowPriorFiles | None = None
+
+    def row_prior(self, side: Side) -> RowPriorFiles | None:
+        """Return the row prior files of one side."""
+        return self.user_row_prior if side is USERS else self.item_row_prior
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ class ModelManifest:
         For a checkpoint, the other files that resuming reads; None if they are not known.
     compact : Compact or None
         For a compact model, what it was made of.
+    initial : InitialModel or None
+        The model that training started from; None if there was none.
     """
 
     settings: TrainSettings
@@ -134,6 +146,7 @@ class ModelManifest:
     history_crc32: int | None = None
     kept: KeptFiles | None = None
     compact: Compact | None = None
+    initial: InitialModel | None = None
 
     @property
     def rank(self) -> int:

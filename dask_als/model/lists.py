@@ -42,12 +42,7 @@ def recommended(
     if not seen and (rows != UNKNOWN).any():
         excluded = seen_by(model.training_data(side), side, rows)
     searching = Factors(own.with_unknown.bias[rows], own.with_unknown.factors[rows])
-    allowed = allowed_rows(
-        other.ids,
-        side.other,
-        None if include is None else other.checked(include),
-        other.checked(exclude) if len(exclude) else (),
-    )
+    allowed = allowed_rows(other.ids, side.other, include, exclude)
     best = _best(model, side, searching, k, excluded, allowed)
     place, rank = np.nonzero(best.rows >= 0)
     found = best.rows[place, rank]

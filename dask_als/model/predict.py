@@ -24,7 +24,7 @@ from dask_als.core.outputs import staged_path
 from dask_als.core.side import SIDES, Side
 from dask_als.data.clean import clean
 from dask_als.data.prepare_inputs import columns_to_read
-from dask_als.data.source import Chunk, open_source, read_blocks
+from dask_als.data.source import Chunk, ReadRange, open_source, read_blocks
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
 from dask_als.model.pairs import predicted_pairs
@@ -107,17 +107,25 @@ def predict(
         total = Predicted()
         progress(0, len(source.chunks))
         chunks = enumerate(source.chunks)
+        before: ReadRange | None = None
+
+        def submitted(chunk: Chunk, key: str) -> Any:
+            return executor.submit(_predict_chunk, loaded, chunk, wanted, clip, key=key)
+
         for done in range(1, len(source.chunks) + 1):
             while len(waiting) < _CHUNKS_PER_THREAD * executor.threads:
                 number, chunk = next(chunks, (0, None))
                 if chunk is None:
                     break
-                waiting.append(
-                    executor.submit(
-                        _predict_chunk, loaded, chunk, wanted, clip, key=f"predict-{number}"
-                    )
-                )
-            ((table, counts),) = executor.gather([waiting.popleft()])
+                waiting.append((chunk, submitted(chunk, f"predict-{number}-0")))
+            chunk, handle = waiting.popleft()
+            ((table, counts, span),) = executor.gather([handle])
+            this = ReadRange(chunk, span)
+            corrected = None if before is None else this.corrected(before)
+            if corrected is not None:
+                handle = submitted(corrected, f"predict-{done - 1}-1")
+                ((table, counts, span),) = executor.gather([handle])
+            before = ReadRange(chunk, span)
             write(table)
             total += counts
             progress(done, len(source.chunks))
@@ -136,11 +144,11 @@ def _load(model: str) -> ALSModel:
 
 def _predict_chunk(
     model: ALSModel, chunk: Chunk, columns: Columns, clip: bool
-) -> tuple[pa.Table, Predicted]:
-    """Return the predictions of a chunk of pairs, and counts."""
+) -> tuple[pa.Table, Predicted, tuple[int, int] | None]:
+    """Return the predictions of a chunk of pairs, counts, and its span if it is a range."""
     types = {side: _id_type(model.rows(side).ids) for side in SIDES}
     as_text = frozenset(side.singular for side, kind in types.items() if kind == pa.string())
-    tables, counts = [], Predicted()
+    tables, counts, span = [], Predicted(), None
     for raw in read_blocks(chunk, columns, as_text):
         cleaned = clean(raw, chunk.path, types, columns)
         rejected = cleaned.rejected.column("reason")
@@ -153,10 +161,13 @@ def _predict_chunk(
             rejected[0].as_py() if len(rejected) else None,
         )
         tables.append(table)
+        span = raw.span
     schema = _schema(types)
-    return pa.concat_tables(
-        [table.cast(schema) for table in tables] or [schema.empty_table()]
-    ), counts
+    return (
+        pa.concat_tables([table.cast(schema) for table in tables] or [schema.empty_table()]),
+        counts,
+        span,
+    )
 
 
 def _schema(types: dict[Side, pa.DataType]) -> pa.Schema:

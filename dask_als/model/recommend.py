@@ -32,6 +32,7 @@ from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import sample_files
+from dask_als.model.ids import checked_ids
 from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.top_k import Best, Candidates, Seen, candidates, nothing_seen, top_k
 from dask_als.settings.evaluation import RecommendSettings
@@ -165,8 +166,9 @@ def recommend(
     Raises
     ------
     InputError
-        If model and dataset do not belong together, nothing may be recommended, `out` exists, or
-        standard deviations are requested from a model that is not an average of samples.
+        If model and dataset do not belong together, an id is of another type than the model's,
+        nothing may be recommended, `out` exists, or standard deviations are requested from a model
+        that is not an average of samples.
     """
     manifest = model_files.read_manifest(model)
     model_files.check_same_ids(manifest, dataset, model)
@@ -175,7 +177,7 @@ def recommend(
     side = side_named(settings.side)
     model = storage.absolute(model)
     allowed = allowed_rows(_ids(dataset, side.other), side.other, include, exclude)
-    wanted, unknown = (None, []) if only is None else _split(_ids(dataset, side), only)
+    wanted, unknown = (None, []) if only is None else _split(_ids(dataset, side), only, side)
     read = [model, dataset.path]
     with staged_directory(out, RECOMMENDATIONS, overwrite=overwrite, inputs=read) as staging:
         others = executor.submit(
@@ -259,8 +261,10 @@ def allowed_rows(
     """
     if include is None and not len(exclude):
         return None
-    allowed = np.ones(len(ids), bool) if include is None else ids.isin(pd.Index(include))
-    allowed &= ~ids.isin(pd.Index(exclude))
+    allowed = np.ones(len(ids), bool)
+    if include is not None:
+        allowed &= ids.isin(checked_ids(include, ids.dtype, side.singular))
+    allowed &= ~ids.isin(checked_ids(exclude, ids.dtype, side.singular))
     if not allowed.any():
         raise InputError(f"none of the {len(ids):,} {side.name} may be recommended")
     return np.asarray(allowed)
@@ -270,12 +274,11 @@ def _ids(dataset: Dataset, side: Side) -> pd.Index[Any]:
     return pd.Index(dataset.read_rows(side).column("id").to_pandas())
 
 
-def _split(ids: pd.Index[Any], wanted: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
+def _split(ids: pd.Index[Any], wanted: Sequence[Any], side: Side) -> tuple[np.ndarray, list[Any]]:
     """Return the rows of known ids, ascending, and the unknown ids in their order."""
-    distinct = list(dict.fromkeys(wanted))
-    rows = ids.get_indexer(pd.Index(distinct))
-    unknown = [one for one, row in zip(distinct, rows, strict=True) if row < 0]
-    return np.sort(rows[rows >= 0]), unknown
+    distinct = checked_ids(wanted, ids.dtype, side.singular).unique()
+    rows = ids.get_indexer(distinct)
+    return np.sort(rows[rows >= 0]), distinct[rows < 0].tolist()
 
 
 def _chunks(

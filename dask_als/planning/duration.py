@@ -18,6 +18,7 @@ from dask_als.planning.sizes import (
     n_partitions,
     n_test_blocks,
     prediction_task_bytes,
+    sides_with_attributes,
 )
 from dask_als.settings.training import TrainSettings
 
@@ -36,6 +37,8 @@ _WRITTEN_A_SECOND = 0.15e9
 # Samples are written as plain arrays, with a checksum.
 _SAMPLE_WRITTEN_A_SECOND = 1e9
 _SAMPLE_READ_A_SECOND = 1e9
+# Of the rows of both sides, to fit row priors: noise, target, direction, weights and means.
+_ROW_PRIOR_PASSES = 10
 # For directories, manifest and history.
 _SECONDS_A_MODEL = 0.03
 # In shorter tasks, the scheduler's overhead dominates; several per thread balance the load.
@@ -58,6 +61,7 @@ def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed
         * _rounds(n_partitions(dataset, side), threads)
         for side in SIDES
     )
+    solving += _fitting_seconds(dataset, settings) / min(threads, most_partitions(dataset))
     # Held-out ratings are predicted while the next half-epoch is solved.
     predicting = dataset.n_test / speed.test_ratings
     predicting += prediction_task_bytes(dataset.n_test, settings) / _NEW_BYTES_A_SECOND
@@ -70,6 +74,14 @@ def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed
     stages = len(SIDES) + len(joined)
     scheduling = tasks_per_epoch(dataset, shape) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
     return solving + testing + sent + joining / _NEW_BYTES_A_SECOND + scheduling
+
+
+def _fitting_seconds(dataset: Dataset, settings: TrainSettings) -> float:
+    """Estimate the seconds of one thread in which row priors are fitted in an epoch."""
+    sides = len(sides_with_attributes(dataset, settings))
+    gathered = 2 * dataset.n_ratings * settings.rank * itemsize(settings)
+    rows = factors_bytes(dataset.users.n_rows + dataset.items.n_rows, settings)
+    return sides * (gathered / _GATHERED_A_SECOND + _ROW_PRIOR_PASSES * rows / _NEW_BYTES_A_SECOND)
 
 
 def training_seconds(

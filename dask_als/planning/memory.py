@@ -19,6 +19,7 @@ from dask_als.planning.sizes import (
     n_partitions,
     n_test_blocks,
     prediction_task_bytes,
+    sides_with_attributes,
 )
 from dask_als.settings.training import StopSettings, TrainSettings
 from dask_als.solvers.methods import kernel_bytes
@@ -42,6 +43,8 @@ _BYTES_A_PREDICTION = 8
 _WRITE_COPIES = 4
 # In addition: samples as they are read, concatenated, and divided.
 _AVERAGE_COPIES = _WRITE_COPIES + 3
+# Of weights and prior means: the old, the new, and what the step between them is computed from.
+_ROW_PRIOR_COPIES = 4
 # Random numbers of a partition's rows, in blocks and concatenated.
 _DRAW_COPIES = 2
 
@@ -119,6 +122,8 @@ def memory_of_a_worker(
         state[first] + copies[last] * state[last],
     )
     share = -(-n_partitions(dataset, first) // shape.workers) / n_partitions(dataset, first)
+    # Of each side with attributes, weights and means have the size of both sides.
+    both += _ROW_PRIOR_COPIES * len(sides_with_attributes(dataset, settings)) * both
     moments = [
         ("reading", both, max(reading, starting)),
         ("epochs", both + best + solved, solving),

@@ -45,6 +45,11 @@ def most_partitions(dataset: Dataset) -> int:
     return max(n_partitions(dataset, side) for side in SIDES)
 
 
+def sides_with_attributes(dataset: Dataset, settings: TrainSettings) -> tuple[Side, ...]:
+    """Return the sides whose rows have attributes."""
+    return settings.sides_with_attributes({side: dataset.table(side).n_rows for side in SIDES})
+
+
 def n_test_blocks(dataset: Dataset) -> int:
     """Return the number of user partitions with held-out ratings."""
     return sum(part.test_ratings > 0 for part in dataset.users.partitions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -89,6 +90,7 @@ class Columns:
             object.__setattr__(self, "delimiter", delimiter)
         if self.encoding is not None:
             try:
+                "".encode(self.encoding)
                 name = codecs.lookup(self.encoding).name
             except LookupError:
                 name = ""
@@ -175,10 +177,16 @@ class PrepareSettings:
     ----------
     test_fraction : float
         Fraction of the ratings that is held out: at least 0 (none) and below 1.
-    split : {"random", "latest"}
-        Hold out ratings chosen by a hash of ids and seed, or each user's latest ratings.
+    split : {"random", "latest", "time", "own"}
+        Hold out ratings chosen by a hash of ids and seed, each user's latest ratings, all ratings
+        from a time on, or those of a test source.
+    test_from : str or None
+        The time of the split ``time``: an ISO 8601 date, or a number in the unit of the times.
     duplicates : {"last", "mean", "sum", "error"}
         How several ratings of one item by one user are combined.
+    least_user_ratings, least_item_ratings : int
+        Ratings that a user, and an item, must have to be kept, counted over what is kept: rows are
+        left out until all that remain have enough. With a test source, training ratings count.
     partitions : int or None
         Number of partitions of each side; None chooses it by the number of ratings.
     seed : int
@@ -191,8 +199,11 @@ class PrepareSettings:
     """
 
     test_fraction: float = 0.0
-    split: Literal["random", "latest"] = "random"
+    split: Literal["random", "latest", "time", "own"] = "random"
+    test_from: str | None = None
     duplicates: Literal["last", "mean", "sum", "error"] = "last"
+    least_user_ratings: int = 1
+    least_item_ratings: int = 1
     partitions: int | None = None
     seed: int = 0
 
@@ -205,14 +216,57 @@ class PrepareSettings:
         if self.partitions is not None:
             require_whole("partitions", self.partitions, least=1, most=MOST_PARTITIONS)
         require_whole("seed", self.seed, least=0)
+        require_whole("least_user_ratings", self.least_user_ratings, least=1)
+        require_whole("least_item_ratings", self.least_item_ratings, least=1)
+        self._check_split()
+
+    def _check_split(self) -> None:
+        if self.split in ("time", "own"):
+            wanted = f"left out with the split {self.split!r}"
+            require(not self.test_fraction, "test_fraction", self.test_fraction, wanted)
+        if self.split == "time":
+            wanted = "a date like 2024-06-30, or a number in the unit of the times, for this split"
+            is_time = self.test_from is not None and is_moment(self.test_from)
+            require(is_time, "test_from", self.test_from, wanted)
+        else:
+            wanted = "left out, or given with the split 'time'"
+            require(self.test_from is None, "test_from", self.test_from, wanted)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether ratings are held out."""
+        return self.test_fraction > 0 or self.split in ("time", "own")
+
+    @property
+    def filters(self) -> bool:
+        """Whether users or items with few ratings are left out."""
+        return max(self.least_user_ratings, self.least_item_ratings) > 1
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether the times of ratings decide anything."""
+        return self.rejects_without_time or self.duplicates == "last"
 
     @property
     def rejects_without_time(self) -> bool:
         """Whether a rating without a time cannot be used, because the split is by time."""
-        return self.test_fraction > 0 and self.split == "latest"
+        return self.split == "time" or (self.test_fraction > 0 and self.split == "latest")
 
     def split_json(self) -> dict[str, Any] | None:
         """Return the split as plain JSON values; None if nothing is held out."""
-        if not self.test_fraction:
+        if not self.holds_out:
             return None
+        if self.split == "own":
+            return {"kind": self.split}
+        if self.split == "time":
+            return {"kind": self.split, "test_from": self.test_from}
         return {"kind": self.split, "test_fraction": self.test_fraction, "seed": self.seed}
+
+
+def is_moment(text: str) -> bool:
+    """Tell whether a text is a date of ISO 8601 or a finite number."""
+    with suppress(ValueError):
+        return math.isfinite(float(text))
+    with suppress(ValueError):
+        return bool(datetime.fromisoformat(text))
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -17,6 +18,7 @@ from dask_als.settings.checks import (
 DEFAULT_EPOCHS = 15
 DEFAULT_RANK = 64
 GIBBS_RANK = 32
+_MOST_ATTRIBUTES_A_ROW = 8
 # Default of rank and epochs: `TrainSettings` replaces it by a number that depends on the method.
 BY_METHOD = cast(int, None)
 
@@ -88,6 +90,10 @@ class TrainSettings:
     frequency_exponent : float
         The weight of a row's squared factors is multiplied by this power of its total confidence
         (nu); 0 weights all rows equally. For implicit feedback.
+    implicit_attributes : {"none", "auto", "items", "users", "both"}
+        The sides whose rows have attributes: which rows of the other side have ratings of them.
+        The prior mean of a row's factors then depends on its attributes. With auto, each side that
+        has not many more attributes than rows. For explicit feedback.
 
     Raises
     ------
@@ -117,6 +123,7 @@ class TrainSettings:
     feedback: Literal["explicit", "implicit"] = "explicit"
     confidence: float = 1.0
     frequency_exponent: float = 0.0
+    implicit_attributes: Literal["none", "auto", "items", "users", "both"] = "none"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -149,7 +156,13 @@ class TrainSettings:
                 own = getattr(self, f"{side.singular}_{name}")
                 if own is not None:
                     require_finite(f"{side.singular}_{name}", own)
-        for name in ("regularization_scaling", "dtype", "first", "feedback"):
+        for name in (
+            "regularization_scaling",
+            "dtype",
+            "first",
+            "feedback",
+            "implicit_attributes",
+        ):
             require_choice(self, name)
         require(
             self.feedback == "explicit" or self.method == "als",
@@ -163,6 +176,18 @@ class TrainSettings:
             self.regularization_scaling,
             "plain with implicit feedback, which has frequency-exponent",
         )
+        require(
+            self.feedback == "explicit" or self.implicit_attributes == "none",
+            "implicit_attributes",
+            self.implicit_attributes,
+            "none with implicit feedback",
+        )
+        require(
+            self.regularization_scaling == "plain" or self.implicit_attributes == "none",
+            "implicit_attributes",
+            self.implicit_attributes,
+            "none with --regularization-scaling count",
+        )
         require_finite("confidence", self.confidence, positive=True)
         require_finite("frequency_exponent", self.frequency_exponent)
 
@@ -174,6 +199,20 @@ class TrainSettings:
     def n_kept(self) -> int:
         """The number of epochs that the written model averages."""
         return self.samples if self.method == "gibbs" else 1
+
+    def sides_with_attributes(self, n_rows: Mapping[Side, int]) -> tuple[Side, ...]:
+        """Return the sides whose rows have attributes, given the rows of each side.
+
+        A side has an attribute for each row of the other. Of many more weights than rows, the prior
+        outweighs the rows in the draw of their precision: `auto` leaves such a side out.
+        """
+        wanted = self.implicit_attributes
+        fitting = tuple(
+            side for side in SIDES if n_rows[side.other] <= _MOST_ATTRIBUTES_A_ROW * n_rows[side]
+        )
+        if wanted == "auto":
+            return fitting
+        return tuple(side for side in SIDES if wanted in (side.name, "both"))
 
     @property
     def reduced_rank(self) -> int | None:

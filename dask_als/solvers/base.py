@@ -113,6 +113,26 @@ class RowMethod(Protocol):
 class Method(RowMethod, Protocol):
     """How a side is trained."""
 
+    def solve_part(
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: Any = None,
+    ) -> SolvedPart:
+        """Solve the rows of a partition; `own` is the solved side before this half-epoch.
+
+        Of a side with attributes, `row_prior` is its `RowPrior`, here and in `join_parts`.
+        """
+        ...
+
+    def join_parts(
+        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: Any = None
+    ) -> SolvedSide:
+        """Join the partitions of a side and compute `SolvedSide.shared`."""
+        ...
+
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
         """Return objective and training RMSE of an epoch, from the sides in order of solving."""
         ...
@@ -173,7 +193,13 @@ def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: flo
 
 
 def solve_side(
-    method: Method, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+    method: Method,
+    step: HalfEpoch,
+    block: Block,
+    own: SolvedSide,
+    fixed: SolvedSide,
+    row_prior: Any = None,
 ) -> SolvedSide:
     """Solve a side that is one partition."""
-    return method.join_parts(step, [method.solve_part(step, block, own, fixed)])
+    part = method.solve_part(step, block, own, fixed, row_prior)
+    return method.join_parts(step, [part], row_prior)

@@ -32,6 +32,7 @@ from dask_als.settings.training import TrainSettings
 from dask_als.solvers import base
 from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.objective import rmse, sums_of
+from dask_als.solvers.row_prior import Regression, RowPrior
 
 # The strength of the prior of the factors' precision, as a number of rows.
 PRIOR_ROWS = 3000.0
@@ -102,10 +103,17 @@ class Gibbs:
         return SolvedPart(initial, rated, sums, (Moments(residual_precision=residual_precision),))
 
     def solve_part(
-        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: RowPrior | None = None,
     ) -> SolvedPart:
         """Draw the rows of a partition."""
         prior: Prior = own.shared
+        its = slice(block.rows.start, block.rows.stop)
+        means = None if row_prior is None else row_prior.means[its]
         rank = own.solution.factors.shape[1]
         noise = draws.standard_normal(
             block.rows,
@@ -119,7 +127,7 @@ class Gibbs:
             block.indptr,
             block.indices,
             block.ratings,
-            own.solution.factors[block.rows.start : block.rows.stop],
+            own.solution.factors[its],
             fixed.solution.bias,
             fixed.solution.factors,
             noise,
@@ -128,14 +136,18 @@ class Gibbs:
             bias_precision=prior.bias_precision,
             factor_mean=prior.factor_mean,
             factor_precision=prior.factor_precision,
+            row_means=means,
         )
         solution = Factors(bias, factors)
-        grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
+        deviations = factors if means is None else factors - means
+        grams = grams_of_chunks(block.rows.start, deviations)  # type: ignore[no-untyped-call]
         moments = Moments(grams, n_ratings=len(block.ratings))
         sums = sums_of(solution, squared_error, np.ones(len(block.rows)))
         return SolvedPart(solution, block.counts > 0, sums, (moments,))
 
-    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+    def join_parts(
+        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: RowPrior | None = None
+    ) -> SolvedSide:
         """Join the partitions of a side and draw the prior of its next half-epoch."""
         joined = base.join_parts(parts)
         moments: list[Moments] = [moment for part in parts for moment in part.moments]
@@ -144,13 +156,22 @@ class Gibbs:
         weight = self.settings.regularization(step.side).factor
         rng = self._generator(_PRIOR_STREAM, step)
         bias_precision = _gamma(rng, n_rows, as_float(joined.sums.squared_bias))
+        deviations, n_weights = joined.solution.factors, 0
+        if row_prior is not None:
+            deviations, n_weights = deviations - row_prior.means, len(row_prior.weights)
+        gram = gram_of_side(deviations, grams)  # type: ignore[no-untyped-call]
+        if row_prior is not None:
+            # The prior of the weights has the same precision, times the ridge.
+            of_weights = gram_of_side(row_prior.weights, {})  # type: ignore[no-untyped-call]
+            gram = gram + row_prior.ridge * of_weights
         factor_mean, factor_precision = _normal_wishart(
             rng,
             n_rows,
-            joined.solution.factors.sum(axis=0, dtype=np.float64),
-            gram_of_side(joined.solution.factors, grams),  # type: ignore[no-untyped-call]
+            deviations.sum(axis=0, dtype=np.float64),
+            gram,
             # The root gives a product of factors the same prior variance at any rank.
             weight * math.sqrt(joined.solution.factors.shape[1] / 16),
+            n_weights,
         )
         prior = Prior(bias_precision, factor_mean, factor_precision)
         return replace(
@@ -158,6 +179,12 @@ class Gibbs:
             shared=prior,
             residual_precision=self._residual_precision(step, moments, joined.sums.squared_error),
         )
+
+    def regression(self, own: SolvedSide) -> Regression:
+        """Return what the weights of a side's attributes are drawn from."""
+        prior: Prior = own.shared
+        lower = _cholesky(prior.factor_precision)
+        return Regression(prior.factor_mean, _solve_upper(lower.T, np.eye(len(lower))).T)
 
     def _residual_precision(
         self, step: HalfEpoch, moments: list[Moments], squared_error: int
@@ -194,17 +221,23 @@ def _gamma(rng: np.random.Generator, n: int, squares: float) -> float:
 
 
 def _normal_wishart(
-    rng: np.random.Generator, n: int, total: np.ndarray, gram: np.ndarray, precision: float
+    rng: np.random.Generator,
+    n: int,
+    total: np.ndarray,
+    gram: np.ndarray,
+    precision: float,
+    n_centered: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw mean and precision of n Normal vectors with this sum and Gram matrix.
 
+    The Gram matrix may have `n_centered` more, of the same precision and with the mean 0.
     The Wishart draw is Bartlett's, C T Tᵀ Cᵀ: C Cᵀ is the scale, T a random triangular matrix.
     """
     rank = len(total)
     scatter = PRIOR_ROWS / precision * np.eye(rank) + gram - np.outer(total, total) / (n + 1)
     lower = _cholesky(scatter)
     normal = rng.standard_normal((rank, rank))
-    freedom = rank + PRIOR_ROWS + n - np.arange(rank)
+    freedom = rank + PRIOR_ROWS + n + n_centered - np.arange(rank)
     bartlett = np.tril(normal, -1) + np.diag(np.sqrt(2 * rng.gamma(freedom / 2)))
     # Lambda = W Wᵀ with W = L⁻ᵀ T; so W⁻ᵀ = L T⁻ᵀ, whose columns have the covariance Lambda⁻¹.
     root = _solve_upper(lower.T, bartlett)

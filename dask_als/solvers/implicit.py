@@ -74,9 +74,14 @@ class ImplicitLeastSquares:
         return SolvedPart(part.solution, part.rated, part.sums)
 
     def solve_part(
-        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: None = None,
     ) -> SolvedPart:
-        """Solve the rows of a partition."""
+        """Solve the rows of a partition; there are no row priors for implicit feedback."""
         settings = self.settings
         regularization = settings.regularization(step.side)
         factors, squared_error, confidence = solve_rows_implicit(  # type: ignore[no-untyped-call]
@@ -99,7 +104,9 @@ class ImplicitLeastSquares:
             moments=(PartMoments(grams, exact_sum(confidence)),),
         )
 
-    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+    def join_parts(
+        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: None = None
+    ) -> SolvedSide:
         """Join the partitions of a side and add its Gram matrix."""
         side = base.join_parts(parts)
         moments: list[PartMoments] = [moment for part in parts for moment in part.moments]

@@ -7,18 +7,21 @@ Source: Koren, Bell and Volinsky 2009, "Matrix factorization techniques for reco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import Side
+from dask_als.core.superaccumulator import exact_sum
+from dask_als.kernels.attributes import ratings_less_prior
 from dask_als.kernels.least_squares import solve_rows, solve_rows_plain
 from dask_als.settings.training import Regularization, TrainSettings
 from dask_als.solvers import base
 from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
-from dask_als.solvers.objective import objective, rmse, sums_of
+from dask_als.solvers.objective import Sums, objective, rmse, sums_of
 from dask_als.solvers.reference import reference_is_wanted
+from dask_als.solvers.row_prior import Regression, RowPrior
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,49 @@ class LeastSquares:
         return base.unsolved_part(initial, rated)
 
     def solve_part(
-        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: RowPrior | None = None,
     ) -> SolvedPart:
         """Solve the rows of a partition."""
-        return solve_part(step.side, block, own, fixed, self.mean, self.settings)
+        if row_prior is None:
+            return solve_part(step.side, block, own, fixed, self.mean, self.settings)
+        return self._solve_deviations(step, block, own, fixed, row_prior)
 
-    def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
+    def _solve_deviations(
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: RowPrior,
+    ) -> SolvedPart:
+        """Solve the rows as deviations from their prior means; `sums` has those of deviations."""
+        means = row_prior.means[block.rows.start : block.rows.stop]
+        less = ratings_less_prior(
+            block.indptr, block.indices, block.ratings, means, fixed.solution.factors
+        )
+        of_rows = replace(block, ratings=less)
+        deviations = own.solution.factors[block.rows.start : block.rows.stop] - means
+        part = _solve_rows(step.side, of_rows, deviations, fixed, self.mean, self.settings)
+        return replace(part, solution=Factors(part.solution.bias, part.solution.factors + means))
+
+    def join_parts(
+        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: RowPrior | None = None
+    ) -> SolvedSide:
         """Join the partitions of a side; half-epochs share nothing else."""
-        return base.join_parts(parts)
+        joined = base.join_parts(parts)
+        if row_prior is None:
+            return joined
+        of_weights = exact_sum(row_prior.ridge * row_prior.weights.astype(np.float64) ** 2)
+        return replace(joined, sums=joined.sums + Sums(0, 0, of_weights))
+
+    def regression(self, own: SolvedSide) -> Regression:
+        """Return what the weights of a side's attributes are fitted to: their best values."""
+        return Regression(np.zeros(own.solution.factors.shape[1]), None)
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
         """Return objective and training RMSE, see `objective`."""
@@ -80,6 +118,18 @@ def solve_part(
         The global mean, which is subtracted from the ratings.
     settings : TrainSettings
     """
+    own_factors = own.solution.factors[block.rows.start : block.rows.stop]
+    return _solve_rows(side, block, own_factors, fixed, mean, settings)
+
+
+def _solve_rows(
+    side: Side,
+    block: Block,
+    own_factors: np.ndarray,
+    fixed: SolvedSide,
+    mean: float,
+    settings: TrainSettings,
+) -> SolvedPart:
     regularization = settings.regularization(side)
     weights = regularization_weights(block, regularization)
     solve = solve_rows_plain if reference_is_wanted() else solve_rows
@@ -87,7 +137,7 @@ def solve_part(
         block.indptr,
         block.indices,
         block.ratings,
-        own.solution.factors[block.rows.start : block.rows.stop],
+        own_factors,
         fixed.solution.bias,
         fixed.solution.factors,
         mean=mean,

@@ -13,6 +13,7 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, REDUCTION, SAMPLE, Kind
+from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError, WorkersLostError
 from dask_als.model import sample_files
@@ -36,6 +37,7 @@ from dask_als.training.checkpoints import (
 )
 from dask_als.training.early_stopping import best_epoch, reason_to_stop
 from dask_als.training.reduction import Reducer, Stack
+from dask_als.training.row_prior_writer import write_row_priors
 from dask_als.training.start import Start, start_from_model
 from dask_als.training.task_graph import Epoch, TaskGraph
 from dask_als.training.writers import ModelWriter
@@ -348,10 +350,13 @@ class _Attempt:
             numbers = progress.sampled_epochs(epoch.figures.epoch)
             samples = tuple(progress.samples.get(number) for number in numbers)
             reduction = self._schedule.last(epoch.figures.epoch)
+            priors = write_row_priors(self._graph, epoch, staging)
             kept = KeptFiles(
                 predictions,
                 samples,
                 None if reduction is None else progress.reductions.get(reduction),
+                priors.get(USERS),
+                priors.get(ITEMS),
             )
             self._writer.write_model(epoch, history, staging, kept)
 

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 
 from dask_als.core import storage
 from dask_als.core.blocks import Factors, random_factors, zero_factors
-from dask_als.core.side import Side
+from dask_als.core.side import SIDES, Side
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model.files import ModelManifest
 from dask_als.settings.training import TrainSettings
 
 Start = Callable[[Side, range, TrainSettings], tuple[Factors, np.ndarray | None, float | None]]
@@ -52,17 +54,39 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
     Raises
     ------
     InputError
-        If the model and the dataset have different ids, the model and the settings have different
-        ranks, or the model is an average of samples.
+        If the model and the settings have different ranks, the ids of the model and of the dataset
+        have different types, or the model is an average without its samples.
     """
     manifest = model_files.read_manifest(model)
-    model_files.check_same_ids(manifest, dataset, model)
-    if manifest.samples > 1:
+    if manifest.samples > 1 and not manifest.knows_deviations:
         raise InputError(
-            f"{model} is an average of samples; start from the model of a single epoch"
+            f"{model} is an average without its samples; start from the model that it came from"
         )
-    if manifest.rank != settings.rank:
+    # Of a compact model any number of columns is the best approximation of that rank.
+    rank = settings.rank if manifest.compact is not None else manifest.settings.rank
+    if rank != settings.rank:
         raise InputError(
-            f"{model} has rank {manifest.rank}, the settings say {settings.rank}; "
-            f"give --rank {manifest.rank}"
+            f"{model} has rank {rank}, the settings say {settings.rank}; give --rank {rank}"
         )
+    for side in SIDES:
+        its = model_files.read_ids(model, manifest, side, 0).schema.field("id").type
+        rows = dataset.rows_file(side).read(range(1), ["id"])
+        wanted = rows.schema.field("id").type
+        if pa.types.is_integer(its) != pa.types.is_integer(wanted):
+            raise InputError(
+                f"{side.singular} ids are {_in_words(its)} in {model} and {_in_words(wanted)} in "
+                f"{dataset.path}; prepare the dataset with ids of the same type"
+            )
+
+
+def has_same_rows(manifest: ModelManifest, dataset: Dataset) -> bool:
+    """Tell whether a model is the state of a single epoch, of the same rows as a dataset."""
+    tables = [(manifest.side(side), dataset.table(side)) for side in SIDES]
+    is_single = manifest.samples == 1 and manifest.compact is None
+    return is_single and all(
+        (its.digest, its.n_rows) == (table.digest, table.n_rows) for its, table in tables
+    )
+
+
+def _in_words(kind: pa.DataType) -> str:
+    return "whole numbers" if pa.types.is_integer(kind) else "text"

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from dask_als.cluster.placement import Placement
 from dask_als.core import storage
@@ -17,6 +17,7 @@ from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.model.files import read_manifest
+from dask_als.planning.sizes import sides_with_attributes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import (
     HalfEpoch,
@@ -30,8 +31,10 @@ from dask_als.solvers.base import (
 )
 from dask_als.solvers.methods import method_of
 from dask_als.solvers.objective import rmse
+from dask_als.solvers.row_prior import RegressionMethod
 from dask_als.training.pacing import batches, epochs_per_batch, one_ahead
 from dask_als.training.prediction_files import predictions_path, read_predictions
+from dask_als.training.row_prior_tasks import RowPriorTasks
 from dask_als.training.start import Start
 
 # The scheduler keeps all ancestors of a live task until the lineage is truncated.
@@ -51,11 +54,14 @@ class Epoch:
     predictions : list of handle
         The sum of predictions over the kept epochs so far, for each block of held-out ratings;
         empty before the first kept epoch.
+    row_priors : dict of Side to list of handle
+        Of the sides with attributes: a replica on each home.
     """
 
     figures: EpochFigures
     sides: dict[Side, list[Any]]
     predictions: list[Any] = field(default_factory=list)
+    row_priors: dict[Side, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class _SubmittedEpoch:
 
     number: int
     sides: dict[Side, list[Any]]
+    row_priors: dict[Side, list[Any]]
     predictions: list[Any]
     test_errors: list[Any]
 
@@ -90,6 +97,7 @@ class TaskGraph:
         self.executor = executor
         self.mean = training_mean(dataset, settings)
         self._method = method_of(settings, self.mean)
+        self._sides_with_attributes = sides_with_attributes(dataset, settings)
         self._placement = Placement(())
         self._blocks: dict[Side, list[Any]] = {}
         self._test_blocks: dict[int, Any] = {}
@@ -100,6 +108,8 @@ class TaskGraph:
         """The number of epochs after which the lineage must be truncated."""
         partitions = map(len, self._blocks.values())
         tasks_per_epoch = self._placement.tasks_per_epoch(partitions, len(self._test_blocks))
+        # To fit a row prior takes at most twice the tasks of an epoch without one.
+        tasks_per_epoch *= 1 + 2 * len(self._sides_with_attributes)
         return min(_MAX_EPOCHS_IN_LINEAGE, max(1, _MAX_TASKS_IN_LINEAGE // tasks_per_epoch))
 
     def redistribute(self) -> None:
@@ -142,7 +152,7 @@ class TaskGraph:
         """
         clock = before = time.perf_counter()
         pace = math.inf
-        submitted = self._submit_epochs(start, numbers, self._submit_read_predictions(checkpoint))
+        submitted = self._submit_epochs(start, numbers, checkpoint)
         batched = batches(submitted, lambda: epochs_per_batch(pace))
         # The next batch is submitted before the figures of this one are awaited.
         for batch, handle in one_ahead((batch, self._submit_figures(batch)) for batch in batched):
@@ -153,32 +163,55 @@ class TaskGraph:
             for value, train_rmse, test_rmse in results:
                 epoch = batch.popleft()
                 figures = EpochFigures(epoch.number, value, train_rmse, test_rmse, seconds)
-                yield Epoch(figures, epoch.sides, epoch.predictions)
+                yield Epoch(figures, epoch.sides, epoch.predictions, epoch.row_priors)
                 # Free the handles before awaiting the next epochs.
                 del epoch
             # Over two batches: a batch may already be complete when the previous figures arrive.
             pace = (clock - since) / n_epochs
 
-    def submit_sides(self, start: Start, epoch: int) -> dict[Side, list[Any]]:
-        """Submit replicas of both sides as `start` returns them, numbered as those of `epoch`."""
-        return {side: self._submit_start(HalfEpoch(side, epoch), start) for side in SIDES}
+    def submit_sides(
+        self, start: Start, epoch: int, row_priors: dict[Side, list[Any]] | None = None
+    ) -> dict[Side, list[Any]]:
+        """Submit the replicas of both sides as `start` returns them; they are those of `epoch`."""
+        priors = row_priors or {}
+        return {
+            side: self._submit_start(HalfEpoch(side, epoch), start, priors.get(side))
+            for side in SIDES
+        }
 
     def _submit_epochs(
-        self, start: Start, numbers: range, predicted: list[Any]
+        self, start: Start, numbers: range, checkpoint: str | None
     ) -> Iterator[_SubmittedEpoch]:
-        sides = self.submit_sides(start, numbers.start - 1)
+        predicted = self._submit_read_predictions(checkpoint)
+        tasks = RowPriorTasks(
+            self.settings,
+            self._sides_with_attributes,
+            self.executor,
+            self._placement,
+            self._blocks,
+        )
+        priors = tasks.start(checkpoint)
+        method = cast(RegressionMethod, self._method)
+        sides = self.submit_sides(start, numbers.start - 1, priors)
         first = side_named(self.settings.first)
         for number in numbers:
             for side in (first, first.other):
-                sides = {**sides, side: self._submit_half_epoch(HalfEpoch(side, number), sides)}
+                step = HalfEpoch(side, number)
+                if side in priors:
+                    stepped = tasks.step(method, step, sides[side], priors[side])
+                    priors = {**priors, side: stepped}
+                solved = self._submit_half_epoch(step, sides, priors.get(side))
+                sides = {**sides, side: solved}
             if self.settings.keeps(number):
                 predicted = self._submit_predictions(number, sides, predicted)
                 errors = self._submit_errors_of_average(number, predicted)
             else:
                 errors = self._submit_errors(number, sides)
-            yield _SubmittedEpoch(number, sides, predicted, errors)
+            yield _SubmittedEpoch(number, sides, priors, predicted, errors)
 
-    def _submit_half_epoch(self, step: HalfEpoch, sides: dict[Side, list[Any]]) -> list[Any]:
+    def _submit_half_epoch(
+        self, step: HalfEpoch, sides: dict[Side, list[Any]], priors: list[Any] | None
+    ) -> list[Any]:
         own, fixed = sides[step.side], sides[step.side.other]
         blocks = self._blocks[step.side]
         if len(blocks) == 1:
@@ -190,6 +223,7 @@ class TaskGraph:
                 *blocks,
                 own[0],
                 fixed[0],
+                *_of_home(priors, 0),
                 key=_key(TaskKind.SOLVE, step.side, step.epoch, 0),
             )
             return [solved] * self._placement.n_homes
@@ -200,14 +234,17 @@ class TaskGraph:
                 block,
                 own[self.home(step.side, number)],
                 fixed[self.home(step.side, number)],
+                *_of_home(priors, self.home(step.side, number)),
                 key=_key(TaskKind.SOLVE, step.side, step.epoch, number),
                 worker=self.worker(step.side, number),
             )
             for number, block in enumerate(blocks)
         ]
-        return self._submit_all_gather(step, parts, step.epoch)
+        return self._submit_all_gather(step, parts, step.epoch, priors)
 
-    def _submit_all_gather(self, step: HalfEpoch, parts: list[Any], epoch: int) -> list[Any]:
+    def _submit_all_gather(
+        self, step: HalfEpoch, parts: list[Any], epoch: int, priors: list[Any] | None
+    ) -> list[Any]:
         """Assemble a replica of a side on each home, from the chunks that the homes exchange.
 
         Each link carries each byte once, and sends while it receives. Pulling the joined side from
@@ -228,6 +265,7 @@ class TaskGraph:
                 self._method.join_parts,
                 step,
                 chunks,
+                *_of_home(priors, home),
                 key=_key(TaskKind.REPLICA, step.side, epoch, home),
                 worker=worker,
             )
@@ -290,7 +328,7 @@ class TaskGraph:
             key=_key(TaskKind.FIGURES, epoch=epochs[0].number),
         )
 
-    def _submit_start(self, step: HalfEpoch, start: Start) -> list[Any]:
+    def _submit_start(self, step: HalfEpoch, start: Start, priors: list[Any] | None) -> list[Any]:
         parts = [
             self.executor.submit(
                 _start_part,
@@ -304,7 +342,7 @@ class TaskGraph:
             )
             for number, partition in enumerate(self.dataset.table(step.side).partitions)
         ]
-        return self._submit_all_gather(step, parts, epoch=0)
+        return self._submit_all_gather(step, parts, 0, priors)
 
     def _submit_blocks(self, side: Side) -> list[Any]:
         return [
@@ -360,6 +398,11 @@ class TaskGraph:
                 zip(self._test_blocks, checksums, strict=True)
             )
         ]
+
+
+def _of_home(priors: list[Any] | None, home: int) -> list[Any]:
+    """Return the row prior of a home as arguments: none without attributes."""
+    return [] if priors is None else [priors[home]]
 
 
 def training_mean(dataset: Dataset, settings: TrainSettings) -> float:

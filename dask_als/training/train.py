@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from dask_als.core import storage
 from dask_als.core.epoch_metrics import EpochFigures
@@ -16,10 +17,13 @@ from dask_als.core.run_events import Listener, RunInfo
 from dask_als.core.side import SIDES
 from dask_als.data.dataset import Dataset
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
+from dask_als.model import files as model_files
 from dask_als.model.files import ModelManifest
+from dask_als.model.initial import InitialModel, MatchedRows
 from dask_als.planning.memory import check_fits
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training.callbacks import Callback, callback_for_figures
+from dask_als.training.carried_over import carry_over
 from dask_als.training.checkpoints import (
     check_checkpoints,
     check_writable,
@@ -27,7 +31,15 @@ from dask_als.training.checkpoints import (
     complete_checkpoints,
 )
 from dask_als.training.run import Run, RunConfig
-from dask_als.training.start import check_start, random_start, start_from_model
+from dask_als.training.start import (
+    Start,
+    check_start,
+    has_same_rows,
+    random_start,
+    start_from_model,
+)
+
+_START = "start"
 
 
 def train(
@@ -54,7 +66,8 @@ def train(
     settings : TrainSettings
     executor : Executor
     initial_model : str, optional
-        A model directory to start from; random factors if None.
+        A model directory to start from; random factors if None. Rows are matched by id: new ones
+        are folded in, and those that the dataset does not have are left out.
     checkpoints : CheckpointSettings, optional
         Where checkpoints are kept; without it they are removed when training ends.
     stopping : StopSettings, optional
@@ -100,6 +113,9 @@ def train(
             check_checkpoints(checkpoints.directory)
             if not checkpoints.resume:
                 clear_checkpoints(checkpoints.directory, overwrite=overwrite, inputs=inputs)
+        start, initial = _start_of(initial_model, dataset, settings, executor, staging)
+        if initial is not None:
+            listener.started_from(initial)
         receivers = (watch, listener.epoch, on_epoch)
         run = Run(
             RunConfig(
@@ -109,7 +125,7 @@ def train(
                 checkpoints=checkpoints
                 or CheckpointSettings(directory=temporary, every=settings.epochs),
                 stopping=stopping,
-                start=random_start if initial_model is None else start_from_model(initial_model),
+                start=start,
                 callbacks=[*map(callback_for_figures, receivers), *callbacks],
             )
         )
@@ -122,7 +138,31 @@ def train(
         except NotFiniteError:
             raise InputError(_overflow_message(dataset, settings)) from None
         storage.remove(temporary)
+        storage.remove(storage.join(staging, _START))
+        if initial is None:
+            return manifest
+        manifest = replace(manifest, initial=initial)
+        model_files.write_manifest(staging, manifest)
         return manifest
+
+
+def _start_of(
+    model: str | None,
+    dataset: Dataset,
+    settings: TrainSettings,
+    executor: Executor,
+    staging: str,
+) -> tuple[Start, InitialModel | None]:
+    """Return what training starts from; rows of a model with other ids are matched first."""
+    if model is None:
+        return random_start, None
+    if has_same_rows(model_files.read_manifest(model), dataset):
+        users, items = (MatchedRows(dataset.table(side).n_rows, 0, 0) for side in SIDES)
+        return start_from_model(model), InitialModel(storage.absolute(model), users, items)
+    matched = storage.join(staging, _START)
+    storage.make_directory(matched)
+    initial = carry_over(model, dataset, settings, executor, matched)
+    return start_from_model(matched), initial
 
 
 def _check_stopping(stopping: StopSettings, dataset: Dataset, settings: TrainSettings) -> None:

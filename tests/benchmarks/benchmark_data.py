@@ -1,4 +1,4 @@
-"""The ratings that benchmarks run on: made once, kept in the build directory."""
+"""The ratings of the benchmarks, made once and kept in the build directory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GENERATED = {
 
 
 def in_the_shape_of_20m(n_ratings: int) -> GenerateSettings:
-    """Give settings with as many ratings a user, and an item, as ``20m`` has."""
+    """Return settings with the ratings per user and per item of ``20m``."""
     whole = GENERATED["20m"]
     share = n_ratings / whole.n_ratings
     return GenerateSettings(
@@ -42,7 +42,7 @@ def source(data: str) -> str:
 
 
 def ratings_folder(data: str, build: Path = BUILD) -> Path:
-    """Give a Parquet folder with the ratings, made once."""
+    """Return a Parquet folder with the ratings, made once."""
     if source(data) == "generated":
         return generated_ratings(GENERATED[data], build=build)
     folder = build / "data" / f"{data}-GroupLens"
@@ -54,7 +54,7 @@ def ratings_folder(data: str, build: Path = BUILD) -> Path:
 
 
 def generated_ratings(settings: GenerateSettings, suffix: str = "", *, build: Path = BUILD) -> Path:
-    """Give ratings of these settings, made once: a Parquet folder, or with ``.csv`` a file."""
+    """Return the path of ratings with these settings, made once: a Parquet folder or a CSV file."""
     path = build / "data" / f"{_name(settings)}{suffix}"
     if not path.exists():
         say(f"generating {path}")
@@ -63,7 +63,7 @@ def generated_ratings(settings: GenerateSettings, suffix: str = "", *, build: Pa
 
 
 def generated_dataset(settings: GenerateSettings, partitions: int | None = None) -> Dataset:
-    """Give a prepared dataset of generated ratings, made once."""
+    """Return a prepared dataset of generated ratings, made once."""
     suffix = "" if partitions is None else f"-{partitions}"
     path = BUILD / "datasets" / f"{_name(settings)}{suffix}"
     if not path.exists():
@@ -77,7 +77,7 @@ def generated_dataset(settings: GenerateSettings, partitions: int | None = None)
 
 
 def _name(settings: GenerateSettings) -> str:
-    """Name data by its numbers; those of ``20m`` are shared with the comparison of peers."""
+    """Return a name of data by its size; ``20m`` is shared with the comparison of peers."""
     for name, known in GENERATED.items():
         if settings == known:
             return f"{name}-generated"

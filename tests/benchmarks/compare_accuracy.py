@@ -95,7 +95,7 @@ def main() -> None:
 
 
 class Comparison:
-    """Prepares splits of a source, and has everyone train on them."""
+    """Prepares splits of a source and trains all packages on them."""
 
     def __init__(
         self, source: str, folder: Path, executor: DaskExecutor, search: dict[str, int]
@@ -106,7 +106,7 @@ class Comparison:
         self.search = search
 
     def ratings(self) -> dict[str, Any]:
-        """Give everyone's held-out RMSE, a list with one a split."""
+        """Return the held-out RMSEs of each package, one per split."""
         figures: dict[str, list[float]] = {}
         chosen: dict[str, Any] = {"tuned": []}
         for seed in SEEDS:
@@ -135,14 +135,14 @@ class Comparison:
         return {"rmse": figures, "chosen": chosen}
 
     def test_rmse(self, dataset: Dataset, settings: TrainSettings) -> float:
-        """Train, and give the RMSE on held-out ratings."""
+        """Train and return the RMSE on held-out ratings."""
         model = str(self.folder / "model")
         manifest = train(dataset, model, settings, self.executor, overwrite=True)
         assert manifest.figures.test_rmse is not None
         return manifest.figures.test_rmse
 
     def peers_rmse(self, dataset: Dataset, chosen: dict[str, Any]) -> dict[str, float]:
-        """Give the RMSE of the peers by default, and with what is best in their grids."""
+        """Return the RMSE of the peers with defaults, and with the best settings of their grids."""
         rows, test = frames(dataset)
         figures = {}
         for package, name, grid in (
@@ -159,7 +159,7 @@ class Comparison:
     def predicted(
         self, package: str, rows: pd.DataFrame, test: pd.DataFrame, settings: list[dict[str, Any]]
     ) -> list[float]:
-        """Give a peer's RMSE with each of some settings."""
+        """Return a peer's RMSE with each of some settings."""
         rows.to_parquet(self.folder / "train.parquet")
         test.to_parquet(self.folder / "test.parquet")
         files = [str(self.folder / f"{name}.parquet") for name in ("train", "test", "out")]
@@ -168,7 +168,7 @@ class Comparison:
         return [float(np.sqrt(np.mean((test.rating - predicted[n]) ** 2))) for n in predicted]
 
     def ranking(self) -> dict[str, Any]:
-        """Give everyone's NDCG at 10 on each user's latest ratings, as events."""
+        """Return each package's NDCG at 10 on each user's latest ratings, as events."""
         say("ranking")
         dataset = prepare(
             self.source,
@@ -211,7 +211,7 @@ class Comparison:
     def ranked(
         self, package: str, rows: pd.DataFrame, test: pd.DataFrame, settings: list[dict[str, Any]]
     ) -> list[float]:
-        """Give a peer's mean NDCG with each of some settings."""
+        """Return a peer's mean NDCG with each of some settings."""
         rows[["user", "item"]].to_parquet(self.folder / "train.parquet")
         out = self.folder / "lists.npy"
         files = [str(self.folder / "train.parquet"), str(out)]
@@ -226,7 +226,7 @@ class Comparison:
 
 
 def frames(dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give training and held-out ratings as tables of user, item, rating."""
+    """Return training and held-out ratings as tables of user, item, rating."""
     parts = list(enumerate(dataset.users.partitions))
     train_blocks = [read_block(dataset.path, USERS, number, part) for number, part in parts]
     test_blocks = [
@@ -238,14 +238,14 @@ def frames(dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
 def inner_split(
     dataset: Dataset, executor: DaskExecutor, fold: int = 0, folds: int = 5
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give the training ratings without, and of, a fold."""
+    """Return the training ratings without a fold, and those of the fold."""
     its = split_into_folds(dataset, executor, folds=folds, seed=0)[fold]
     held_out = executor.gather(list(its.held_out.values()))
     return frame(executor.gather(its.blocks[USERS])), frame(held_out)
 
 
 def frame(blocks: list[Block]) -> pd.DataFrame:
-    """Give blocks of users as a table."""
+    """Return blocks of users as a table."""
     return pd.concat(
         pd.DataFrame({"user": b.row_of_rating, "item": b.indices, "rating": b.ratings})
         for b in blocks
@@ -261,7 +261,7 @@ def run(script: str, *arguments: str) -> None:
 
 
 def ratings_table(results: dict[str, Any]) -> str:
-    """Give the RMSE as Markdown, from the best."""
+    """Return the RMSEs as Markdown, the best first."""
     lines = ["| predicts | held-out RMSE | by split |", "|---|---|---|"]
     means = {name: statistics.fmean(values) for name, values in results["rmse"].items()}
     for name in sorted(means, key=means.__getitem__):
@@ -271,7 +271,7 @@ def ratings_table(results: dict[str, Any]) -> str:
 
 
 def ranking_table(results: dict[str, Any]) -> str:
-    """Give the NDCG as Markdown, from the best."""
+    """Return the NDCGs as Markdown, the best first."""
     lines = ["| ranks | NDCG@10 |", "|---|---|"]
     figures = results["ndcg"]
     lines += [

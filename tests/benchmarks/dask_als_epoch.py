@@ -16,7 +16,7 @@ from dask_als.cluster.settings import ClusterSettings
 
 
 def train(arguments: Arguments, **method: Any) -> Training:
-    """Prepare and train on a local cluster, as the command does; give each epoch's seconds.
+    """Prepare and train on a local cluster, as the command does; return each epoch's seconds.
 
     One epoch more is trained, and the first is left out: its seconds are those of reading, too.
 

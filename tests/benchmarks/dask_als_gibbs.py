@@ -1,4 +1,4 @@
-"""dask_als drawing samples: every epoch is kept, so each includes the writing of the one before."""
+"""dask_als with Gibbs sampling: each epoch includes writing the sample of the one before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from common import Arguments, Training, run  # isort: skip
 
 
 def train_samples(arguments: Arguments) -> Training:
-    """Train with the epoch that is left out as the burn-in."""
+    """Train with a burn-in of one epoch, the one that is not measured."""
     return train(arguments, method="gibbs", burn_in=1, samples=arguments.epochs)
 
 

@@ -1,4 +1,4 @@
-"""dask_als on the ratings as confidences: what implicit trains."""
+"""dask_als with the ratings as confidences, the model of the package implicit."""
 
 from __future__ import annotations
 

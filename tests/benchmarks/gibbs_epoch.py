@@ -1,4 +1,4 @@
-"""What an epoch of Gibbs sampling costs beside one of least squares, on 20 million ratings.
+"""The time of an epoch of Gibbs sampling and of least squares, on 20 million ratings.
 
     python tests/benchmarks/gibbs_epoch.py [--data 20m] [--rank 64] [--epochs 8] [--repeats 3]
 
@@ -37,7 +37,7 @@ Mark = dict[str, float]
 
 
 def main() -> None:
-    """Train by turns; print what an epoch costs, and the ratios to one of least squares."""
+    """Train alternately; print the times of an epoch, and their ratios to least squares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=GENERATED, default="20m")
     parser.add_argument("--rank", type=int, default=64)
@@ -79,7 +79,7 @@ def main() -> None:
 def marked(
     dataset: Dataset, settings: TrainSettings, executor: DaskExecutor, pids: list[int]
 ) -> list[Mark]:
-    """Train; give the clocks after each epoch, and in the end."""
+    """Train; return the clocks after each epoch and at the end."""
     marks: list[Mark] = []
 
     def mark(_: object) -> None:
@@ -92,13 +92,13 @@ def marked(
 
 
 def each(marks: list[Mark], *, parts: int | None = None) -> Mark:
-    """Give what passed from the first mark to the last, for each step or for so many parts."""
+    """Return the time from the first mark to the last, per step or per part."""
     parts = parts or len(marks) - 1
     return {what: (marks[-1][what] - marks[0][what]) / parts for what in marks[0]}
 
 
 def processor_seconds(pids: list[int]) -> float:
-    """Give what the processes have taken of the processor so far."""
+    """Return the processor time that the processes have used so far."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return sum(its.user + its.system for its in times)
 

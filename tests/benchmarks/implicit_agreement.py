@@ -1,4 +1,4 @@
-"""Train on implicit feedback beside the package implicit, from the same factors, and compare.
+"""Train on implicit feedback with the package implicit, from the same factors, and compare.
 
     python tests/benchmarks/implicit_agreement.py [--data ml-small] [--rank 64] [--epochs 1 5 15]
 
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def compared(dataset: Dataset, folder: Path, epochs: int, arguments: argparse.Namespace) -> dict:
-    """Give the differences after some epochs."""
+    """Return the differences after some epochs."""
     ours = factors_of_ours(dataset, folder, epochs, "float32", arguments)
     exact = factors_of_ours(dataset, folder, epochs, "float64", arguments)
     theirs = factors_of_implicit(dataset, folder, epochs, arguments)
@@ -87,7 +87,7 @@ def compared(dataset: Dataset, folder: Path, epochs: int, arguments: argparse.Na
 
 
 def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, float]:
-    """Give the largest differences of factors, by side, and of predictions."""
+    """Return the largest differences of factors, by side, and of predictions."""
     found = {
         name: float(np.abs(one[name] - other[name]).max() / np.abs(other[name]).max())
         for name in other
@@ -100,7 +100,7 @@ def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dic
 def factors_of_ours(
     dataset: Dataset, folder: Path, epochs: int, dtype: str, arguments: argparse.Namespace
 ) -> dict[str, np.ndarray]:
-    """Train ours; give the factors by side."""
+    """Train dask_als; return the factors by side."""
     settings = TrainSettings(
         feedback="implicit",
         rank=arguments.rank,
@@ -118,7 +118,7 @@ def factors_of_ours(
 def factors_of_implicit(
     dataset: Dataset, folder: Path, epochs: int, arguments: argparse.Namespace
 ) -> dict[str, np.ndarray]:
-    """Train implicit from the items' factors that ours starts from; give the factors by side."""
+    """Train implicit from the items' factors that dask_als starts from; return factors by side."""
     rows = range(dataset.items.n_rows)
     start = random_state(ITEMS, rows, rank=arguments.rank, seed=0, dtype="float32")
     given, made = folder / "start.npz", folder / "made.npz"

@@ -1,4 +1,4 @@
-"""The machine a benchmark runs on: its description, its peak, and what a process takes of it."""
+"""The machine of a benchmark: its description, its peak speed, and the load of a process."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import psutil
 
 
 def say(line: str) -> None:
-    """Tell the person who waits; standard output is for the tables."""
+    """Print progress to standard error; standard output is for the tables."""
     print(line, file=sys.stderr, flush=True)
 
 
 def environment() -> dict[str, str]:
-    """Give our environment with one BLAS thread and none but the processor's own BLAS kernels."""
+    """Return our environment with one BLAS thread and none but the processor's own BLAS kernels."""
     forced = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
     kept = {name: value for name, value in os.environ.items() if name not in forced}
     return kept | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def cores() -> int:
-    """Give how many cores this process may use."""
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -49,14 +49,14 @@ print(2 * 2048**3 / best / 1e9)
 
 
 def sgemm_gflops() -> float:
-    """Measure one core's best matrix product, to tell a slow hour of the machine from a fast."""
+    """Measure one core's fastest matrix product, as the machine's speed varies."""
     command = [sys.executable, "-c", SGEMM]
     output = subprocess.run(command, env=environment(), check=True, text=True, capture_output=True)
     return round(float(output.stdout), 1)
 
 
 def describe() -> dict[str, Any]:
-    """Describe where the figures come from."""
+    """Describe the machine and the versions."""
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -80,7 +80,7 @@ def describe() -> dict[str, Any]:
 
 
 class Watch(threading.Thread):
-    """What a process and its descendants take, and how busy others keep the cores meanwhile.
+    """The memory of a process and its descendants, and the load of other processes meanwhile.
 
     Attributes
     ----------
@@ -130,12 +130,12 @@ class Watch(threading.Thread):
 
 
 def high_water_bytes(pid: int) -> int:
-    """Give the most resident memory a process ever had; Linux alone keeps it."""
+    """Return the peak resident memory of a process; only Linux records it."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def busy_seconds() -> float:
-    """Give the processor time that all cores were not idle for."""
+    """Return the busy time of all cores."""
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)

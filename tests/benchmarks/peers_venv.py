@@ -1,4 +1,4 @@
-"""The peers' own virtual environment: each package is installed by itself, under the pins."""
+"""The virtual environment of the peers: each package is installed separately, with pins."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SHARED = ["numpy", "pyarrow", "scipy", "threadpoolctl"]
 
 
 def python_of_peers() -> Path:
-    """Give the interpreter of the peers' own environment."""
+    """Return the interpreter of the peers' own environment."""
     return VENV / "bin" / "python"
 
 
 def install(packages: list[str]) -> dict[str, str]:
-    """Install each package by itself; give the reasons of those that would not."""
+    """Install each package separately; return the reasons of failures."""
     if packages and not python_of_peers().exists():
         say(f"making {VENV.name}; LensKit brings PyTorch, some 3 GB to download")
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
@@ -36,7 +36,7 @@ def install(packages: list[str]) -> dict[str, str]:
 
 
 def reason(stderr: str) -> str:
-    """Give the last line that names an error, else the last that says something."""
+    """Return the last line that names an error, else the last non-empty line."""
     lines = [line.rstrip() for line in stderr.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"ERROR: |[\w.]+(Error|Exception|Invalid)\b", line)]
     return ([*lines[-1:], *named[-1:]] or ["no message"])[-1][:300]

@@ -1,4 +1,4 @@
-"""Time the top 10 for all users of 20 million ratings, beside implicit and Spark.
+"""Time the top 10 for all users of 20 million ratings, with dask_als, implicit and Spark.
 
     python tests/benchmarks/recommend.py [--repeats 3] [--spark-users 2000]
 
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def make_model(dataset: Dataset, model: Path) -> None:
-    """Train the model that all recommend from, once."""
+    """Train the model that all contenders use, once."""
     if model.exists():
         return
     model.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def make_model(dataset: Dataset, model: Path) -> None:
 
 
 def watched(name: str, measure: Callable[[], dict[str, Any] | str]) -> dict[str, Any] | str:
-    """Measure, and add the memory that it took and what others took of the machine."""
+    """Measure the time, the memory, and the load of other processes."""
     say(f"running {name} …")
     with Watch(os.getpid()) as watch:
         found = measure()
@@ -110,7 +110,7 @@ def watched(name: str, measure: Callable[[], dict[str, Any] | str]) -> dict[str,
 
 
 def ours(dataset: Dataset, model: Path, repeats: int) -> dict[str, Any]:
-    """Give the seconds of each run of ours, the first of which compiles or loads the kernels."""
+    """Return the seconds of each run of dask_als; the first compiles or loads the kernels."""
     settings = ClusterSettings(workers=1, dashboard="127.0.0.1:0")
     with connected(settings) as client, tempfile.TemporaryDirectory() as folder:
         executor, seconds, processor = DaskExecutor(client), [], []
@@ -130,12 +130,12 @@ def ours(dataset: Dataset, model: Path, repeats: int) -> dict[str, Any]:
 
 
 def processor_seconds(client: Client) -> float:
-    """Give the processor time of this process, with the scheduler, and of the workers so far."""
+    """Return the processor time of this process, with the scheduler, and of the workers so far."""
     return time.process_time() + sum(client.run(time.process_time).values())
 
 
 def peer(script: str, model: Path, dataset: Dataset, number: int) -> dict[str, Any] | str:
-    """Give what a peer's script prints, or the end of its complaint."""
+    """Return the output of a peer's script, or the end of its error message."""
     command = [str(python_of_peers()), str(HERE / "peers" / script), str(model), dataset.path]
     result = subprocess.run(
         [*command, str(number), str(K)], env=environment(), text=True, capture_output=True

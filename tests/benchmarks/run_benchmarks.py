@@ -86,7 +86,7 @@ ALL = [Workload("ml-small", 5), Workload("20m", 64)]
 
 @dataclass
 class Row:
-    """What came out of one contender's runs of one workload."""
+    """The results of one contender on one workload."""
 
     contender: str
     workload: str
@@ -216,7 +216,7 @@ def run_contender(
 
 
 def ours(rows: dict[tuple[Workload, Contender], Row], workload: Workload) -> list[float]:
-    """Give our epochs of a workload; none if ours did not run."""
+    """Return the epochs of dask_als on a workload; none if it did not run."""
     row = rows.get((workload, OURS))
     return row.seconds if row else []
 
@@ -259,7 +259,7 @@ TABLE_HEAD = """
 
 
 def heading(data: dict[str, Any], name: str, rank: str) -> str:
-    """Say what the ratings are."""
+    """Describe the ratings."""
     size = (
         f"{data['n_ratings']:,} ratings of {data['n_items']:,} items by {data['n_users']:,} users"
     )
@@ -286,7 +286,7 @@ def table_row(row: dict[str, Any]) -> str:
 
 
 def footnote(results: dict[str, Any]) -> str:
-    """Say what and how it was measured."""
+    """Describe what was measured, and how."""
     on, options = results["machine"], results["options"]
     sgemm = on["sgemm_gflops_of_a_core"]
     memory = on["memory_bytes"] / 2**30

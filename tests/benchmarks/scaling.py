@@ -1,4 +1,4 @@
-"""How dask_als grows: with ratings, ranks, workers, partitions, hosts; and where it would end.
+"""How dask_als scales with ratings, ranks, workers, partitions and hosts, and its limits.
 
     python tests/benchmarks/scaling.py all               # every study, under a quarter of an hour
     python tests/benchmarks/scaling.py ratings ranks     # some of them
@@ -40,7 +40,7 @@ STUDIES = {
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the studies that the options select."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("studies", nargs="+", choices=[*STUDIES, "all", "page"])
     parser.add_argument("--small", action="store_true", help="little data, to try it out")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _read(results: Path) -> dict[str, Any]:
-    """Read what studies have found, by their names."""
+    """Read the results of studies, by their names."""
     files = {name: results / f"{name}.json" for name in STUDIES}
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
@@ -117,7 +117,7 @@ def _write_page(sections: dict[str, str]) -> None:
 
 
 def _terminated(*_: object) -> None:
-    """Take a polite end like Ctrl-C: what a study has set up is taken down."""
+    """Treat SIGTERM like Ctrl-C, so that a study removes what it has set up."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""What watching costs: epochs of trainings that are watched and that are not, in turns.
+"""The cost of monitoring: epochs of trainings with and without it, alternating.
 
     python tests/benchmarks/watching.py DATASET [--epochs 5] [--turns 3]
 
@@ -57,7 +57,7 @@ def main():
     with connected(ClusterSettings(dashboard="127.0.0.1:0")) as client:
         metrics = client.dashboard_link.removesuffix("status") + "metrics"
         for turn in range(arguments.turns):
-            # Who is first changes, as a machine gets warm.
+            # The order alternates, as a machine slows down when it gets warm.
             for kind in list(seconds)[:: 1 if turn % 2 else -1]:
                 ended = threading.Event()
                 scraper = threading.Thread(target=scrape, args=(metrics, ended))

@@ -255,14 +255,15 @@ class TestBadInput:
         complains(run("train", tmp_path / "d", tmp_path / "m"), "format version 7.*reads 1")
 
     def test_a_model_of_other_data(self, tmp_path, source, run):
-        other = write_csv(tmp_path / "other.csv", generated(30, 50, 700, seed=5))
+        rows = [(user + 10**6, item + 10**6, 3) for user, item, _ in generated(30, 50, 700)]
+        other = write_csv(tmp_path / "other.csv", rows)
         run("prepare", source, tmp_path / "d")
         run("prepare", other, tmp_path / "o")
         run("train", tmp_path / "o", tmp_path / "m", "--rank", 3)
         result = run(
             "train", tmp_path / "d", tmp_path / "n", "--rank", 3, "--init-from", tmp_path / "m"
         )
-        complains(result, "do not belong together")
+        complains(result, "have no user and no item in common")
         assert not (tmp_path / "n").exists()
 
     def test_latest_without_time(self, tmp_path, source, run):

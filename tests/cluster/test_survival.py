@@ -119,10 +119,18 @@ class TestWorkers:
         assert content(str(tmp_path / "m")) == undisturbed(6)
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("attributes", ["none", "both"])
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_one_is_killed_between_samples(self, tmp_path, dataset, workers):
+    def test_one_is_killed_between_samples(self, tmp_path, dataset, workers, attributes):
         # At this rank, samples are reduced two at a time, the first ones before the kill.
-        settings = small_settings(method="gibbs", rank=64, epochs=None, burn_in=2, samples=4)
+        settings = small_settings(
+            method="gibbs",
+            rank=64,
+            epochs=None,
+            burn_in=2,
+            samples=4,
+            implicit_attributes=attributes,
+        )
         train(dataset, str(tmp_path / "undisturbed"), settings, SERIAL)
         killed = []
 

@@ -18,7 +18,8 @@ from dask_als.core.run_events import Listener
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import STEPS, job_from_toml
 from dask_als.jobs.result import recorded
-from dask_als.jobs.steps import Unwatched, run_job
+from dask_als.jobs.steps import run_job
+from dask_als.jobs.watcher import Unwatched
 from dask_als.training.checkpoints import complete_checkpoints
 
 moto_server = pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[s3]'")

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core import storage
 from dask_als.core.executor import SerialExecutor
-from dask_als.data import prepare_tasks, source, text_chunks
+from dask_als.data import prepare_tasks, source, text_chunks, user_partitions
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, JobError
@@ -169,7 +169,9 @@ def test_any_source_in_any_shape(
         options |= {"split": split, "test_fraction": fraction}
     tmp = tmp_path_factory.mktemp("prepare")
     files = write_source(tmp / "source", records, kind=kinds[0], line_end=line_end)
-    expected = oracle.expected(files, **options)
+    # A time that decides nothing is not read.
+    has_time = duplicates == "last" or split == "latest"
+    expected = oracle.expected(files, has_time=has_time, **options)
     if split == "random" and not expected_train(tmp, options):
         return
     dataset = made(tmp / "source", **options)
@@ -180,7 +182,7 @@ def test_any_source_in_any_shape(
     files = write_source(tmp / "other", records, kind=kinds[1], n_files=n_files)
     with patch.object(text_chunks, "BLOCK_BYTES", n_bytes):
         other = made(tmp / "other", "other-dataset", partitions=partitions, **options)
-    check(other, oracle.expected(files, **options), held_out=held_out)
+    check(other, oracle.expected(files, has_time=has_time, **options), held_out=held_out)
     assert same_content(dataset, other)
 
 
@@ -287,7 +289,10 @@ def test_without_a_split_nothing_is_held_out(plain):
     dataset = made(plain)
     assert (dataset.n_test, dataset.split) == (0, None)
     assert sorted(os.listdir(dataset.path)) == [
-        "by_item", "by_user", "items.parquet", "manifest.json", "users.parquet",
+        "by_item", "by_user", "items.parquet", "kept", "manifest.json", "users.parquet",
+    ]  # fmt: skip
+    assert sorted(os.listdir(Path(dataset.path, "kept"))) == [
+        "repeated-00000.arrow", "times-00000.arrow",
     ]  # fmt: skip
 
 
@@ -577,6 +582,10 @@ def test_an_output_that_is_there(plain, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["dataset", "source"]
 
 
+def module_of(name):
+    return user_partitions if hasattr(user_partitions, name) else prepare_tasks
+
+
 STAGES = ["read_chunk", "shuffle_block", "write_user_part", "write_item_part", "check_part",
           "finish_side"]  # fmt: skip
 
@@ -588,7 +597,7 @@ class Failing:
     calls: ClassVar = {}
 
     def __init__(self, stage):
-        self.stage, self.function = stage, getattr(prepare_tasks, stage)
+        self.stage, self.function = stage, getattr(module_of(stage), stage)
         Failing.calls[stage] = itertools.count()
 
     def __call__(self, *args):
@@ -601,7 +610,7 @@ class Failing:
 @pytest.mark.parametrize("on_a_cluster", [False, True])
 def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_cluster):
     monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr(prepare_tasks, stage, Failing(stage))
+    monkeypatch.setattr(module_of(stage), stage, Failing(stage))
     executor = DaskExecutor(client) if on_a_cluster else SERIAL
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         made(plain, executor=executor, partitions=8, test_fraction=0.1)
@@ -615,7 +624,7 @@ def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_c
 )
 def test_a_full_disk_leaves_what_was_there(plain, monkeypatch, path_of):
     before = made(plain)
-    monkeypatch.setattr(prepare_tasks, path_of, lambda *_: "/dev/full")
+    monkeypatch.setattr(module_of(path_of), path_of, lambda *_: "/dev/full")
     with pytest.raises(JobError, match=r"could not be made: \[Errno 28\] No space left") as raised:
         prepare(str(plain), before.path, SERIAL, overwrite=True)
     assert "\n" not in str(raised.value)
@@ -626,9 +635,9 @@ def test_a_full_disk_leaves_what_was_there(plain, monkeypatch, path_of):
 def test_a_directory_removed_meanwhile(plain, monkeypatch):
     shuffle = prepare_tasks.shuffle_block
 
-    def remove_then_shuffle(block, ids, ranges, work):
+    def remove_then_shuffle(block, ids, ranges, work, *others):
         storage.remove(os.path.dirname(work))
-        shuffle(block, ids, ranges, work)
+        shuffle(block, ids, ranges, work, *others)
 
     monkeypatch.setattr(prepare_tasks, "shuffle_block", remove_then_shuffle)
     with pytest.raises(JobError, match=r"dataset could not be made: .*No such file"):
@@ -722,5 +731,5 @@ def test_no_code_and_no_path_of_the_work_directory_is_in_a_dataset(plain):
     assert manifest["format_version"] == 1
     assert ".partial" not in json.dumps(manifest)
     assert {path.suffix for path in Path(dataset.path).rglob("*") if path.is_file()} == {
-        ".json", ".parquet",
+        ".json", ".parquet", ".arrow",
     }  # fmt: skip

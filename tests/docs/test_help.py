@@ -19,13 +19,14 @@ from dask_als.training.train import train
 ON_KUBERNETES = {"submit", "status", "logs", "list", "stop", "resume", "delete"}
 SERIAL = SerialExecutor()
 WRITES = {"fetch": "ml-latest-small.zip", "generate": "ratings.csv", "prepare": "DATASET"}
-WRITES |= {"train": "MODEL", "predict": "predictions.parquet"}
+WRITES |= {"train": "MODEL", "update": "MODEL2", "predict": "predictions.parquet"}
 WITH_A_BAR = {
     "demo": "shuffle",
     "generate": "ratings",
     "prepare": "shuffle",
     "tune": "tune",
     "train": "epoch",
+    "update": "epoch",
     "evaluate": "partitions",
     "predict": "chunks",
     "recommend": "tasks",
@@ -56,6 +57,10 @@ def folder(tmp_path_factory):
     write_csv(
         folder / "pairs.csv", [(user, item) for user, item, _ in rows[:50]], ("userId", "movieId")
     )
+    write_csv(folder / "new-ratings.csv", [(user + 9000, *rest) for user, *rest in rows[:200]])
+    for name, some in (("u1.base", rows[:900]), ("u1.test", rows[900:1000])):
+        lines = ["\t".join(map(str, (*row, 900_000_000))) for row in some]
+        (folder / name).write_text("\n".join(lines) + "\n")
     titles = [(item, f"Film {item}") for item in item_ids]
     write_csv(folder / "movies.csv", titles, header=("movieId", "title"))
     with zipfile.ZipFile(folder / "ml-latest-small.zip", "w") as archive:

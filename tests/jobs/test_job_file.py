@@ -6,6 +6,7 @@ from support.data import notebook_settings
 
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import STEPS, Job, job_from_toml, read_job
+from dask_als.settings.schedule import ScheduleSettings
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.toml"))
 SMALLEST = 'name = "a"\noutput = "o"\nsource.path = "r.csv"\nsteps = ["prepare", "train"]\n'
@@ -75,11 +76,22 @@ def test_changes():
         ('steps=["train", "prepare"]', "steps are train, prepare; .* in this order"),
         ("steps=[]", "steps are none"),
         ('steps=["prepare", "evaluate"]', "evaluate needs held-out ratings"),
+        ("schedule.cron=0 25 * * *", r"\[schedule\] cron has '25' for the hour"),
+        ("schedule.keep=2", "schedule.cron is missing"),
     ],
 )
 def test_mistakes(change, mistake):
     with pytest.raises(InputError, match=mistake):
         job_from_toml(SMALLEST, [change])
+
+
+def test_a_schedule_updates_dataset_and_model():
+    daily = 'schedule.cron="@daily"'
+    job = job_from_toml(SMALLEST, [daily])
+    assert job.schedule == ScheduleSettings(cron="@daily")
+    assert job_from_toml(job.to_toml()) == job
+    with pytest.raises(InputError, match="its steps must have prepare and train"):
+        job_from_toml(SMALLEST, [daily, 'steps=["train"]'])
 
 
 def test_evaluation_of_an_earlier_dataset():

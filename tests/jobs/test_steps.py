@@ -18,7 +18,8 @@ from dask_als.errors import InputError
 from dask_als.evaluation.evaluate import evaluate
 from dask_als.jobs.job_file import STEPS, Job, SourceSettings, read_job
 from dask_als.jobs.result import recorded
-from dask_als.jobs.steps import Unwatched, run_job
+from dask_als.jobs.steps import run_job
+from dask_als.jobs.watcher import Unwatched
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
 from dask_als.settings.training import CheckpointPolicy

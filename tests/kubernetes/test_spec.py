@@ -1,12 +1,16 @@
 """What is asked of Kubernetes, read without a cluster."""
 
 import json
+import re
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import ClusterSizes, Job, SourceSettings, job_from_toml
@@ -48,6 +52,8 @@ def objects():
         record(JOB),
         spec.secret("films-1", SIZE.namespace, {"A_KEY": "b"}, RECORD),
         *spec.attempt("films-1", 1, SIZE),
+        spec.schedule_record("films-abc123", JOB.to_toml(), SIZE.namespace),
+        spec.cron_job("films-abc123", "0 3 * * *", SIZE),
         *(found for file in files for found in file if found["kind"] != "Kustomization"),
     ]
 
@@ -63,6 +69,12 @@ def pods():
     }
 
 
+def launcher():
+    """Return the spec of the pod that starts the runs of a schedule."""
+    cron_job = spec.cron_job("films-abc123", "0 3 * * *", SIZE)
+    return cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
 @pytest.mark.parametrize("found", objects(), ids=lambda found: found["kind"])
 def test_a_current_kubernetes_takes_every_object(found):
     if found["kind"] != "DaskJob":
@@ -75,9 +87,9 @@ def test_a_current_kubernetes_takes_every_pod(name):
     kubernetes_validate.validate(pod, CURRENT, strict=True)
 
 
-@pytest.mark.parametrize("name", ["runner", "scheduler", "worker"])
+@pytest.mark.parametrize("name", ["runner", "scheduler", "worker", "launcher"])
 def test_a_pod_is_what_the_level_restricted_demands(name):
-    pod = pods()[name]
+    pod = {**pods(), "launcher": launcher()}[name]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] > 0
@@ -103,6 +115,27 @@ def test_a_pod_has_no_rights_and_its_limits(name):
     assert container["envFrom"] == [{"secretRef": {"name": "aws"}}]
     for kind in ("requests", "limits"):
         assert container["resources"][kind].keys() == {"cpu", "memory"}
+
+
+def test_only_the_pod_that_starts_runs_has_a_token_and_it_has_nothing_else():
+    pod = launcher()
+    assert pod["serviceAccountName"] == "dask-als-schedule"
+    assert pod["automountServiceAccountToken"] is True
+    assert [volume["name"] for volume in pod["volumes"]] == ["tmp"]
+    (container,) = pod["containers"]
+    assert container["envFrom"] == []
+    assert container["args"] == ["dask-als", "launch", "films-abc123", "--namespace", "dask-als"]
+    cron_job = spec.cron_job("films-abc123", "0 3 * * *", SIZE)["spec"]
+    assert (cron_job["schedule"], cron_job["concurrencyPolicy"]) == ("0 3 * * *", "Forbid")
+
+
+@given(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True), st.datetimes())
+def test_the_id_of_a_run_is_the_id_of_a_job(name, now):
+    schedule_id = spec.new_job_id(name)
+    run_id = spec.new_run_id(name, schedule_id, now.replace(tzinfo=UTC))
+    assert len(run_id) <= 37
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", run_id)
+    assert run_id.endswith(f"{now:%y%m%d%H%M}-{schedule_id[-6:]}")
 
 
 def test_a_worker_may_use_what_was_asked_for():

@@ -154,3 +154,14 @@ def test_text_ids_stay_text(tmp_path):
     table = pq.read_table(tmp_path / "o.parquet")
     assert table["user_id"].to_pylist() == ["01", "1"]
     assert table["user_known"].to_pylist() == [True, False]
+
+
+def test_line_ends_in_quotes_where_a_file_is_cut(root, model, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 100)
+    some = pairs.head(40).assign(note="a\n1,101,2\n" + "b\n" * 90)
+    some.to_csv(tmp_path / "pairs.csv", index=False)
+    out = str(tmp_path / "out.parquet")
+    assert predict(str(root / "m"), str(tmp_path / "pairs.csv"), out, SERIAL).pairs == 40
+    read = pq.read_table(out).to_pandas()
+    right = expected(model, some)
+    pd.testing.assert_frame_equal(read, right, check_dtype=False, rtol=0, atol=1e-14)

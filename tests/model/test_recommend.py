@@ -108,7 +108,7 @@ def test_some_to_some(data, tmp_path):
         str(tmp_path / "out"),
         SERIAL,
         RecommendSettings(k=4),
-        only=[users[30], "nobody", users[2], users[30]],
+        only=[users[30], -5, users[2], users[30]],
         include=include,
         exclude=exclude,
     )
@@ -119,9 +119,11 @@ def test_some_to_some(data, tmp_path):
         its = known[known["user_id"] == user]
         assert list(zip(its["item_id"], its["score"], strict=True)) == expected[user]
     assert (made.rows, made.unknown) == (3, 1)
-    best = ALSModel.load(model).recommend_to(USERS, "nobody", 4, include=include, exclude=exclude)
+    best = ALSModel.load(model).recommend_to(
+        USERS, -5, 4, include=include, exclude=exclude, unknown="ignore"
+    )
     assert parts[-1]["item_id"].tolist() == best["item_id"].tolist()
-    assert parts[-1]["user_id"].tolist() == ["nobody"] * 4
+    assert parts[-1]["user_id"].tolist() == [-5] * 4
 
 
 @pytest.mark.parametrize("side", SIDES, ids=["users", "items"])
@@ -289,3 +291,11 @@ def test_items_is_the_same_model_turned_round(data):
     np.testing.assert_allclose(
         frame["score"], [loaded.predict(user, item) for user in frame["user_id"]], rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("name", ["only", "include", "exclude"])
+def test_ids_of_another_type(data, tmp_path, name):
+    dataset, _, model = data
+    settings = RecommendSettings(k=3)
+    with pytest.raises(InputError, match=r"'1' is of type str; .* ids of this model are whole"):
+        recommend(model, dataset, str(tmp_path / "o"), SERIAL, settings, **{name: ["1"]})

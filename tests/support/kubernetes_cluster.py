@@ -151,7 +151,7 @@ def set_up(volume):
     volume.chmod(0o777)
     wipe()
     manifests = []
-    for name in ("namespace", "service-accounts", "network-policy", "volume"):
+    for name in ("namespace", "service-accounts", "schedule-account", "network-policy", "volume"):
         text = (BASE / f"{name}.yaml").read_text()
         text = text.replace("namespace: dask-als\n", f"namespace: {NAMESPACE}\n")
         manifests += yaml.safe_load_all(text)

@@ -15,6 +15,7 @@ from dask_als.settings.cluster import KubernetesSize
 if TYPE_CHECKING:
     from dask_als.jobs.kubernetes import Jobs
     from dask_als.jobs.kubernetes_status import JobStatus
+    from dask_als.jobs.schedules import Schedules, ScheduleStatus
 
 _RESUMPTIONS = 3
 
@@ -31,6 +32,14 @@ def jobs_in(namespace: str) -> Jobs:
     except ImportError:
         raise InputError("jobs on Kubernetes need: pip install 'dask-als[kubernetes]'") from None
     return Jobs(namespace)
+
+
+def schedules_in(namespace: str) -> Schedules:
+    """Return the schedules in a namespace of the cluster that KUBECONFIG selects."""
+    jobs_in(namespace)
+    from dask_als.jobs.schedules import Schedules
+
+    return Schedules(namespace)
 
 
 def waited_for(jobs: Jobs, job_id: str, *, as_json: bool = False) -> JobStatus:
@@ -78,6 +87,20 @@ def described_status(status: JobStatus) -> str:
     for step in (status.result or {}).get("steps", []):
         lines.append(f"{step['step']:9} {step['status']:8} {step['seconds']:.2f} s  {step['path']}")
     return "\n".join(lines)
+
+
+def described_schedule(status: ScheduleStatus) -> str:
+    """Return the status of a schedule as lines of text."""
+    lines = [f"{status.schedule_id}  {status.state}  {status.cron}"]
+    if status.last:
+        lines.append(f"last start {status.last}")
+    lines += [f"{run.job_id:38} {run.state:10} {run.submitted}" for run in status.runs]
+    return "\n".join(lines)
+
+
+def print_schedule(status: ScheduleStatus, *, as_json: bool) -> None:
+    """Print the status of a schedule, as text or as JSON."""
+    say(json.dumps(status.to_json(), indent=2) if as_json else described_schedule(status))
 
 
 def print_status(status: JobStatus, *, as_json: bool) -> None:

@@ -150,9 +150,26 @@ split_options = together(
     setting(
         PrepareSettings,
         "split",
-        type=click.Choice(["random", "latest"]),
-        help="Hold out random ratings, or the latest ratings of each user.",
+        type=click.Choice(["random", "latest", "time"]),
+        help="Hold out random ratings, the latest ratings of each user, or all from a time on.",
     ),
+    setting(
+        PrepareSettings,
+        "test_from",
+        type=str,
+        metavar="DATE",
+        help="First time to hold out, for --split time: a date, or a number as in the source.",
+    ),
+)
+filter_options = together(
+    *(
+        setting(
+            PrepareSettings,
+            f"least_{side.singular}_ratings",
+            help=f"Leave out {side.name} with fewer ratings of what is kept, repeatedly.",
+        )
+        for side in SIDES
+    )
 )
 train_options = together(
     setting(
@@ -232,6 +249,12 @@ train_options = together(
         TrainSettings,
         "frequency_exponent",
         help="With implicit: exponent of the frequency-scaled regularization (nu).",
+    ),
+    setting(
+        TrainSettings,
+        "implicit_attributes",
+        type=click.Choice(["none", "auto", "items", "users", "both"]),
+        help="Sides whose prior means follow from who rated what; auto: where data suffice.",
     ),
 )
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from dask_als.cli.commands.computing import computing
+from dask_als.cli.commands.computing import Output, computing
 from dask_als.cli.commands.options import (
     cluster_options,
     column_options,
+    filter_options,
     json_option,
     overwrite_option,
     setting,
     settings_of,
     split_options,
 )
+from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
 if TYPE_CHECKING:
-    from dask_als.cli.console import Screen
     from dask_als.data.dataset import Dataset
 
 
@@ -37,7 +41,9 @@ if TYPE_CHECKING:
 @click.option("--titles", help="Text file of item titles.  [default: that of MovieLens, beside]")
 @click.option("--title-col", default="title", help="Column of titles in that file.")
 @click.option("--title-id-col", help="Column of item ids in that file.  [default: --item-col]")
+@click.option("--test", metavar="SOURCE", help="Hold out the ratings of this source.")
 @split_options
+@filter_options
 @setting(
     PrepareSettings,
     "duplicates",
@@ -50,6 +56,12 @@ if TYPE_CHECKING:
     help="Partitions of each side.  [default: one per 1 to 2 million ratings]",
 )
 @setting(PrepareSettings, "seed", help="Seed of the random split.")
+@click.option(
+    "--append",
+    "appends",
+    is_flag=True,
+    help="Append to DATASET, by the settings that it was prepared with.",
+)
 @overwrite_option
 @json_option
 @cluster_options
@@ -60,6 +72,8 @@ def prepare(
     titles: str | None,
     title_col: str,
     title_id_col: str | None,
+    test: str | None,
+    appends: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -71,35 +85,69 @@ def prepare(
     \b
     Example:
         dask-als prepare ml-latest-small.zip DATASET --test-fraction 0.1
-        dask-als prepare u1.base DATASET
+        dask-als prepare u1.base FOLD --test u1.test
         zcat log.gz | dask-als prepare - DATASET --no-header --user-col 0 --item-col 1 --events
+        dask-als prepare --append new-ratings.csv DATASET
     """
     from dask_als.cli import console
+    from dask_als.data import prepare as preparing
     from dask_als.data.prepare import Titles
-    from dask_als.data.prepare import prepare as run
 
     if events:
         options["rating"] = None
         if _is_default("duplicates"):
             options["duplicates"] = "sum"
-    columns = settings_of(Columns, options)
-    settings = settings_of(PrepareSettings, options)
+    if appends:
+        if overwrite:
+            raise InputError("--append replaces the dataset by a larger one; leave out --overwrite")
+        run: Callable[..., Dataset] = partial(
+            preparing.append, **_settings_to_append(dataset, events, options)
+        )
+    else:
+        run = partial(
+            preparing.prepare,
+            columns=settings_of(Columns, options),
+            settings=settings_of(PrepareSettings, options),
+            overwrite=overwrite,
+        )
     screen = console.Screen(stderr=as_json)
     with computing(screen, options) as executor, console.preparing(screen) as progress:
         made = run(
             source,
             dataset,
             executor,
-            columns=columns,
-            settings=settings,
             titles=None if titles is None else Titles(titles, title_col, title_id_col),
-            overwrite=overwrite,
+            test=test,
             progress=progress,
         )
     if as_json:
         click.echo(json.dumps(dataset_json(made), indent=2))
         return
     say_dataset(screen, made)
+
+
+def _settings_to_append(path: str, events: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the dataset's columns and settings, but for the options that were given."""
+    from dask_als.data.dataset import open_dataset
+    from dask_als.data.prepare import columns_of, growth_of
+
+    dataset = open_dataset(path)
+    columns, settings = columns_of(dataset), growth_of(dataset).settings
+    if events:
+        columns = dataclasses.replace(columns, rating=None)
+        settings = dataclasses.replace(settings, duplicates=options["duplicates"])
+    return {
+        "columns": given_of(Columns, columns, options),
+        "settings": given_of(PrepareSettings, settings, options),
+    }
+
+
+def given_of(kind: type, recorded: Any, options: dict[str, Any]) -> Any:
+    """Take the options of a settings class out of all; those given replace recorded ones."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name in options]
+    values = {name: options.pop(name) for name in names}
+    given = {name: value for name, value in values.items() if not _is_default(name)}
+    return dataclasses.replace(recorded, **given)
 
 
 def _is_default(option: str) -> bool:
@@ -117,16 +165,30 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def say_dataset(screen: Screen, dataset: Dataset) -> None:
+def say_dataset(screen: Output, dataset: Dataset) -> None:
     """Print the counts of source rows by outcome."""
     counts = dataset.source
     if "found" in counts:
         screen.say(f"found in {counts['path']}: {counts['found']}")
+    if dataset.growth is not None:
+        for appended in dataset.growth.appended[-1:]:
+            if appended.found is not None:
+                screen.say(f"found in {appended.path}: {appended.found}")
     screen.say(
         f"{counts['rows']:,} rows of {dataset.users.n_rows:,} users and {dataset.items.n_rows:,} "
         f"items: {counts['train']:,} for training, {counts['test']:,} held out, "
         f"{counts['duplicates']:,} duplicates merged, {counts['rejected']:,} rejected"
     )
+    if "filtered" in counts:
+        screen.say(
+            f"left out: {counts['filtered']:,} rows of {counts['filtered_users']:,} users and "
+            f"{counts['filtered_items']:,} items with too few ratings, "
+            f"in {counts['filter_rounds']} rounds"
+        )
+    if counts.get("cold"):
+        screen.say(
+            f"{counts['cold']:,} held-out ratings are of users or items without training ratings"
+        )
     if "untimed" in counts:
         screen.say(
             f"{counts['untimed']:,} ratings without a readable time count as the oldest; give "

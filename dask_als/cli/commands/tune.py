@@ -15,6 +15,7 @@ from dask_als.cli.commands.options import (
     setting,
     settings_of,
 )
+from dask_als.settings.training import TrainSettings
 from dask_als.settings.tuning import TuneSettings
 
 
@@ -57,6 +58,8 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
     settings = settings_of(TuneSettings, options)
     check_job_path(job_file, overwrite=overwrite)
     opened = open_dataset(dataset)
+    # Before the search: it may take hours.
+    tuned_job(opened, TrainSettings(), job_file)
     screen = console.Screen(stderr=as_json)
     with computing(screen, options) as executor, console.tuning(screen) as progress:
         tuning = run(opened, executor, settings, progress=progress)

@@ -44,7 +44,7 @@ def train(arguments: Arguments) -> Training:
 
 
 def rows(solved: np.ndarray, fixed: np.ndarray, ratings: Ratings) -> Rows:
-    """Give each solved row's fixed indices and ratings, the two columns of an array."""
+    """Return each solved row's fixed indices and ratings, the two columns of an array."""
     order = np.argsort(solved, kind="stable")
     ends = np.cumsum(np.bincount(solved))[:-1]
     both = np.column_stack([fixed, ratings.rating]).astype(np.float64)
@@ -82,7 +82,7 @@ def half_epoch(
 def figures(
     by_user: Rows, users: tuple[np.ndarray, np.ndarray], items: tuple[np.ndarray, np.ndarray]
 ) -> tuple[float, float]:
-    """Give the penalized log joint and the RMSE."""
+    """Return the penalized log joint and the RMSE."""
     squared_error, n_ratings = 0.0, 0
     for row in range(len(by_user)):
         ratings = by_user[row][:, 1]

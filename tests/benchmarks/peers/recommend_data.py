@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 
 def read_side(model: str, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Give biases and factors of one side."""
+    """Return biases and factors of one side."""
     table = pq.read_table(f"{model}/{side}")
     factors = table.column("factors").combine_chunks()
     values = factors.flatten().to_numpy().reshape(len(factors), -1)

@@ -59,7 +59,7 @@ def train(arguments: Arguments) -> Training:
 
 
 def seconds_per_epoch(events: list[dict], epochs: int) -> list[float]:
-    """Give each epoch's time, from the start of its item stage to the end of its user stage."""
+    """Return each epoch's time, from the start of its item stage to the end of its user stage."""
     stages = [
         event["Stage Info"]
         for event in events

@@ -1,1 +1,1 @@
-"""The studies of `scaling.py`: each measures something, writes tables of it and judges it."""
+"""The studies of `scaling.py`: each takes measurements, writes tables and checks criteria."""

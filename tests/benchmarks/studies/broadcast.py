@@ -1,4 +1,4 @@
-"""How a solved side gets to all hosts: ways known to Dask, over links of a stated speed."""
+"""How a solved side gets to all hosts: the ways that Dask has, over links of a given speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDS = 2
 TRAINING_HOSTS = [4, 8]
 TRAINING_EPOCHS = 5
 PORT = 8786
-OURS = "chunks"  # which of the ways the package goes
+OURS = "chunks"  # the way that the package uses
 
 
 def measure(_found: dict[str, Any], *, small: bool) -> dict[str, Any]:
@@ -114,12 +114,12 @@ def _on_cluster(hosts: int, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def one_transfer(result: dict[str, Any]) -> float:
-    """Give the seconds that one side takes over one link."""
+    """Return the seconds that one side takes over one link."""
     return result["bytes"] * 8 / result["megabits"] / 1e6
 
 
 def transfers(result: dict[str, Any], way: str) -> dict[int, float]:
-    """Give a way's time as a multiple of that, by number of hosts."""
+    """Return a way's time as a multiple of that, by number of hosts."""
     return {
         point["hosts"]: statistics.median(point["seconds"][way]) / one_transfer(result)
         for point in result["points"]
@@ -169,5 +169,5 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def criteria(result: dict[str, Any]) -> list[Criterion]:
-    """Nothing is demanded but that the best way is known."""
+    """The only criterion is that the fastest way is known."""
     return []

@@ -9,7 +9,7 @@ from dask_als.training.task_graph import TaskGraph
 
 
 def seconds_an_epoch(graph: TaskGraph, epochs: int) -> float:
-    """Give the mean time of some epochs: that of a segment, less that of one a single epoch long.
+    """Return the mean time of some epochs: that of a segment, less that of one a single epoch long.
 
     The next epoch is submitted while one runs, so parts of them overlap, and when an epoch's
     figures come says little of its own time. Starting and ending a segment cancel out.

@@ -32,7 +32,7 @@ RANK = 64
 BYTES_A_ROW = 4 * (RANK + 1) + 1
 PARTS_A_HOST = 2
 CHUNKS = 16
-NO_LIMIT = 50  # Dask's own: so many others may pull from a worker at once
+NO_LIMIT = 50  # Dask's limit: the number of others that may pull from a worker at once
 
 Futures = list[Future]
 
@@ -60,7 +60,7 @@ class Way:
 
 
 def main() -> None:
-    """Do what the options say."""
+    """Run the part that the options select."""
     scheduler, options = sys.argv[1], json.loads(sys.argv[2])
     with Client(scheduler) as client:
         client.wait_for_workers(options["hosts"], timeout=60)
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 # The ways ----------------------------------------------------------------------------------------
-# From the parts, two on each host, to tasks that have the whole side in hand, one on each host.
+# From the parts, two on each host, to one task on each host that has the whole side.
 
 
 def pull(client: Client, parts: Futures, hosts: list[str]) -> Futures:
@@ -128,7 +128,7 @@ WAYS = {
 
 
 def broadcast(client: Client, way: Way, n_hosts: int, n_bytes: int) -> float:
-    """Give the seconds from solved parts to the whole side on every host."""
+    """Return the seconds from solved parts to the whole side on every host."""
     names = client.run(_name)
     hosts = sorted(names, key=lambda host: int(names[host]))[:n_hosts]
     client.run(_serve_at_once, way.serve_at_once)
@@ -210,7 +210,7 @@ def _fetched_keys(dask_worker: Any) -> dict[str, int]:
 
 
 def _received_bytes() -> int:
-    """Give what came over this host's link since it was made."""
+    """Return the bytes received over this host's link since it was made."""
     lines = Path("/proc/net/dev").read_text().splitlines()
     (uplink,) = (line for line in lines if line.strip().startswith("uplink:"))
     return int(uplink.split(":")[1].split()[0])

@@ -49,7 +49,7 @@ def measure(_found: dict[str, Any], *, small: bool) -> dict[str, Any]:
 
 
 class _SharedOnce(threading.Thread):
-    """Looks for the peak of a process and its descendants, with shared pages counted once."""
+    """Samples the memory of a process and its descendants, with shared pages counted once."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -74,7 +74,7 @@ class _SharedOnce(threading.Thread):
 
 
 def allowed(result: dict[str, Any]) -> float:
-    """Give the bytes that the criterion allows."""
+    """Return the bytes that the criterion allows."""
     return (
         BYTES_A_RATING * result["n_ratings"]
         + FACTORS * result["factor_bytes"]
@@ -83,7 +83,7 @@ def allowed(result: dict[str, Any]) -> float:
 
 
 def tables(result: dict[str, Any]) -> str:
-    """Write where the memory is."""
+    """Write how the memory is distributed."""
     rows = [
         ["allowed", f"{allowed(result) / 1e6:,.0f}"],
         ["of it ratings", f"{BYTES_A_RATING * result['n_ratings'] / 1e6:,.0f}"],
@@ -101,7 +101,7 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def criteria(result: dict[str, Any]) -> list[Criterion]:
-    """Judge by what all take together, so pages that they share count once."""
+    """Check the sum over all processes; shared pages count once."""
     peak = result["peak_shared_once"]
     return [
         Criterion(

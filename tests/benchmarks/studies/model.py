@@ -1,4 +1,4 @@
-"""A cost model of an epoch, fitted to the other studies, and what it says of larger clusters.
+"""A cost model of an epoch, fitted to the other studies, and predictions for larger clusters.
 
 An epoch's time is that of two half-epochs, one after another:
 
@@ -30,7 +30,7 @@ RANK = 64
 BYTES_A_ROW = 4 * (RANK + 1) + 1  # float32 factors and bias, and whether it has ratings
 BYTES_A_RATING = 16  # index and rating, by user and by item
 PROCESS_BYTES = 250e6
-# Of the solved side: old, new parts and new joined are there at once.
+# The solved side is held three times: old, new in parts, and new joined.
 COPIES_OF_SOLVED, COPIES_OF_FIXED = 3, 1
 WAYS = ["pull", broadcast.OURS]
 PREDICTED_RATINGS = [1_000_000_000, 10_000_000_000]
@@ -72,7 +72,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Constants:
-    """What was fitted.
+    """The fitted constants.
 
     Attributes
     ----------
@@ -90,11 +90,11 @@ class Constants:
     scheduler: tuple[float, float, float]
 
     def compute(self, job: Job, cores: int) -> float:
-        """Give an epoch's seconds of solving."""
+        """Return an epoch's seconds of solving."""
         return job.flops / (cores * self.rate)
 
     def broadcast(self, job: Job, cluster: Cluster, way: str) -> float:
-        """Give an epoch's seconds of bringing both solved sides to all."""
+        """Return an epoch's seconds of sending both solved sides to all hosts."""
         if cluster.machines == 1:
             return 0.0
         share, slope = self.multiples[way]
@@ -102,7 +102,7 @@ class Constants:
         return multiple * sum(job.side_bytes) * 8 / cluster.link_bits
 
     def schedule(self, job: Job, workers: int) -> float:
-        """Give an epoch's seconds of overhead."""
+        """Return an epoch's seconds of overhead."""
         always, a_partition, a_pair = self.scheduler
         homes = min(workers, job.partitions)
         return 2 * (always + a_partition * job.partitions + a_pair * homes**2)
@@ -140,7 +140,7 @@ def measure(found: dict[str, Any], *, small: bool) -> dict[str, Any]:
 
 
 def _rate(result: dict[str, Any]) -> float:
-    """Give the flops a core did in the largest epochs, whose factors fit no cache."""
+    """Return a core's flops in the largest epochs, whose factors exceed the cache."""
     largest = result["sizes"][-1]
     seconds = statistics.median(largest["seconds"][ratings.DASK])
     return _job_of(largest).flops / (seconds * result["threads"])
@@ -161,7 +161,7 @@ def _multiple(result: dict[str, Any], way: str) -> tuple[float, float]:
 
 
 def _of_others(hosts: int) -> float:
-    """Give the share of a side that a host has to get from others."""
+    """Return the share of a side that a host has to get from others."""
     return (hosts - 1) / hosts
 
 
@@ -329,5 +329,5 @@ def _prediction_row(p: dict[str, Any]) -> list[str]:
 
 
 def criteria(result: dict[str, Any]) -> list[Criterion]:
-    """Nothing is demanded of the model but that its errors are told."""
+    """The only criterion is that the model's errors are reported."""
     return []

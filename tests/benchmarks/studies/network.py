@@ -1,4 +1,4 @@
-"""Hosts on a switch in one machine: network namespaces with links of a stated speed (Linux, root).
+"""Hosts on a switch in one machine: network namespaces with links of a given speed (Linux, root).
 
 Host 0 is for the scheduler and the driver. A link is a pair of virtual Ethernet devices; token
 buckets limit what either end sends, so a host sends and receives at that speed at once.
@@ -18,12 +18,12 @@ BURST, QUEUE = "256kb", "50ms"
 
 
 def why_not() -> str | None:
-    """Give the reason why there can be no such hosts here; None if there can be."""
+    """Return the reason why there can be no such hosts here; None if there can be."""
     for program in ("ip", "tc"):
         if shutil.which(program) is None:
             return f"there is no {program} (iproute2)"
     if os.geteuid() != 0:
-        return "network namespaces and links of a stated speed need root"
+        return "network namespaces and links of a given speed need root"
     try:
         with Network(1, megabits=100):
             return None
@@ -32,7 +32,7 @@ def why_not() -> str | None:
 
 
 def address(host: int) -> str:
-    """Give a host's address."""
+    """Return a host's address."""
     return f"10.77.0.{host + 1}"
 
 

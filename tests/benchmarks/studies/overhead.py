@@ -76,7 +76,7 @@ def _cluster(kind: str, number: int) -> Iterator[Client]:
 
 
 def _half_epochs(graph: TaskGraph) -> list[float]:
-    """Give seconds of half-epochs."""
+    """Return seconds of half-epochs."""
     partitions = len(graph.dataset.users.partitions)
     # Starting takes a time that varies by more than a few short epochs take.
     epochs = max(3, 256 // partitions)
@@ -85,7 +85,7 @@ def _half_epochs(graph: TaskGraph) -> list[float]:
 
 
 def milliseconds(point: dict[str, Any]) -> float:
-    """Give the median half-epoch."""
+    """Return the median half-epoch."""
     return statistics.median(point["half_epochs"]) * 1e3
 
 

@@ -58,7 +58,7 @@ def measure(_found: dict[str, Any], *, small: bool) -> dict[str, Any]:
 
 
 def _run(command: list[str]) -> dict[str, Any]:
-    """Run a command that writes to a folder of its own; give its time, memory and exit code."""
+    """Run a command that writes to a folder of its own; return its time, memory and exit code."""
     folder = tempfile.mkdtemp(dir=BUILD)
     try:
         start = time.monotonic()

@@ -43,12 +43,12 @@ def measure(_found: dict[str, Any], *, small: bool) -> dict[str, Any]:
 
 
 def flops(block_rows: int, ratings: int, rank: int) -> float:
-    """Give the flops of solving rows by normal equations and Cholesky: what counts as done."""
+    """Return the flops of solving rows by normal equations and Cholesky: what counts as done."""
     return ratings * rank * (rank + 1) + block_rows * rank**3 / 3
 
 
 def fewest_flops(counts: np.ndarray, rank: int) -> float:
-    """Give the flops if each row is solved in its cheaper form: normal equations, or their dual."""
+    """Return the flops if each row is solved in its cheaper form, primal or dual."""
     primal = counts * rank * (rank + 1) + rank**3 / 3
     dual = counts * (counts + 1) * rank + counts**3 / 3
     return float(np.minimum(primal, dual).sum())

@@ -64,7 +64,7 @@ def _size(n_ratings: int) -> dict[str, Any]:
 
 
 def nanoseconds_a_rating(size: dict[str, Any], way: str = DASK) -> float:
-    """Give the median epoch's time for each rating."""
+    """Return the median epoch's time for each rating."""
     return statistics.median(size["seconds"][way]) / size["n_ratings"] * 1e9
 
 

@@ -1,0 +1,186 @@
+"""What a dataset keeps besides its ratings, so that others can be appended to them.
+
+::
+
+    DATASET/kept/
+      times-00000.arrow …       time of each rating of by_user/part-00000, then of test/part-00000
+      repeated-00000.arrow …    user, item, rating, time: all rows of the pairs that have several
+      left-out-00000.arrow …    ids of user and item, rating, time: rows that a filter has left out
+
+With them and the prepared ratings, all usable rows of the source can be read again. Times are kept
+only if the split or the rule for duplicates depends on them. A file that would have no row is not
+written, except for times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dask_als.core import table_files
+from dask_als.core.side import SIDES, USERS
+from dask_als.data.dataset import (
+    Dataset,
+    Growth,
+    kept_path,
+    ratings_path,
+    read_block,
+    read_test_block,
+)
+from dask_als.data.one_rating import RatingColumns, pair_keys
+from dask_als.data.source import Chunk
+from dask_als.data.text_chunks import Raw
+from dask_als.errors import InputError
+
+
+def write_times(dataset: str, number: int, *times: np.ndarray) -> int:
+    """Write the times of a partition's ratings, training before held-out; return the CRC-32."""
+    table = pa.table({"time": np.concatenate(times)})
+    return table_files.write_arrow(kept_path(dataset, "times", number), table, compression="zstd")
+
+
+def write_repeated(
+    dataset: str, number: int, train: RatingColumns, test: RatingColumns | None
+) -> int | None:
+    """Write the rows of pairs that have several.
+
+    Parameters
+    ----------
+    test : dict of str to ndarray or None
+        Those of a test source, if the dataset has one of its own.
+
+    Returns
+    -------
+    int or None
+        The CRC-32; None if there are none.
+    """
+    columns = train
+    if test is not None:
+        columns = {name: np.concatenate([train[name], test[name]]) for name in train}
+        columns["held_out"] = np.repeat([False, True], [len(train["user"]), len(test["user"])])
+    return write_kept(dataset, "repeated", number, pa.table(columns))
+
+
+def write_kept(dataset: str, what: str, number: int, table: pa.Table) -> int | None:
+    """Write rows that a dataset keeps, if there are any; return the CRC-32."""
+    if not table.num_rows:
+        return None
+    return table_files.write_arrow(kept_path(dataset, what, number), table, compression="zstd")
+
+
+@dataclass(frozen=True)
+class PreparedRows:
+    """The usable rows of a source that one partition of users was made of, as a chunk of a source.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    number : int
+        The partition's.
+    held_out : bool or None
+        Of a dataset with a test source of its own: the rows of that, or of the other source. None
+        reads all rows.
+    """
+
+    dataset: Dataset
+    number: int
+    held_out: bool | None
+
+    @property
+    def path(self) -> str:
+        """The file of training ratings, for errors."""
+        return ratings_path(self.dataset.path, USERS.ratings_directory, self.number)
+
+    def blocks(self, names: dict[str, str], as_text: frozenset[str]) -> Iterator[Raw]:
+        """Read the rows."""
+        rows = self._rows(_growth_of(self.dataset))
+        for side in SIDES:
+            ids = self.dataset.rows_file(side).read(range(self.dataset.table(side).n_rows), ["id"])
+            rows[side.singular] = ids["id"].combine_chunks().take(pa.array(rows[side.singular]))
+        yield Raw(pa.table({word: rows[word] for word in names}), [], is_text=False)
+
+    def _rows(self, growth: Growth) -> dict[str, np.ndarray]:
+        rows = self._prepared(growth)
+        crc32 = growth.repeated[self.number]
+        if crc32 is None:
+            return rows
+        path = kept_path(self.dataset.path, "repeated", self.number)
+        table = table_files.read_arrow(path, crc32=crc32)
+        repeated = {name: table[name].to_numpy() for name in table.column_names}
+        held_out = repeated.pop("held_out", None)
+        if held_out is not None and self.held_out is not None:
+            repeated = {
+                name: values[held_out == self.held_out] for name, values in repeated.items()
+            }
+        single = ~np.isin(pair_keys(rows), pair_keys(repeated))
+        return {
+            name: np.concatenate([values[single], repeated[name]]) for name, values in rows.items()
+        }
+
+    def _prepared(self, growth: Growth) -> dict[str, np.ndarray]:
+        """Read the prepared ratings and their times."""
+        partition = self.dataset.users.partitions[self.number]
+        blocks = [read_block(self.dataset.path, USERS, self.number, partition)]
+        if self.dataset.split is not None:
+            blocks.append(read_test_block(self.dataset.path, self.number, partition))
+        rows = {
+            "user": np.concatenate([block.row_of_rating for block in blocks]),
+            "item": np.concatenate([block.indices for block in blocks]),
+            "rating": np.concatenate([block.ratings for block in blocks]),
+        }
+        n_train, n_rows = len(blocks[0].ratings), len(rows["rating"])
+        if growth.times:
+            path = kept_path(self.dataset.path, "times", self.number)
+            times = table_files.read_arrow(path, crc32=growth.times[self.number])
+            rows["time"] = times["time"].to_numpy()
+            if len(rows["time"]) != n_rows:
+                raise InputError(f"{path} is damaged: it does not have {n_rows:,} times")
+        if self.held_out is None:
+            return rows
+        wanted = slice(n_train, None) if self.held_out else slice(n_train)
+        return {name: values[wanted] for name, values in rows.items()}
+
+
+@dataclass(frozen=True)
+class LeftOutRows:
+    """Rows that a filter has left out of a dataset, as a chunk of a source.
+
+    Attributes
+    ----------
+    path : str
+    crc32 : int
+    """
+
+    path: str
+    crc32: int
+
+    def blocks(self, names: dict[str, str], as_text: frozenset[str]) -> Iterator[Raw]:
+        """Read the rows."""
+        table = table_files.read_arrow(self.path, crc32=self.crc32)
+        yield Raw(table.select(list(names)), [], is_text=False)
+
+
+def stored_chunks(dataset: Dataset) -> tuple[list[Chunk], list[Chunk]]:
+    """Return the chunks that hold all usable rows of a dataset: training, and its own test."""
+    growth = _growth_of(dataset)
+    numbers = range(len(dataset.users.partitions))
+    left_out: list[Chunk] = [
+        LeftOutRows(kept_path(dataset.path, "left_out", number), crc32)
+        for number, crc32 in enumerate(growth.left_out)
+        if crc32 is not None
+    ]
+    if growth.settings.split != "own":
+        return [*(PreparedRows(dataset, number, None) for number in numbers), *left_out], []
+    train, test = (
+        [PreparedRows(dataset, number, held_out) for number in numbers]
+        for held_out in (False, True)
+    )
+    return [*train, *left_out], [*test]
+
+
+def _growth_of(dataset: Dataset) -> Growth:
+    assert dataset.growth is not None, "it was checked that ratings can be appended"
+    return dataset.growth

@@ -1,0 +1,140 @@
+"""The steps prepare and train of a job with a schedule: append what is new, train on.
+
+The first run prepares the whole source and trains from scratch. A later run appends the files that
+are new in the source, and trains a few epochs from the newest model. If a file of the source has
+changed or is gone, the run prepares the whole source again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from dask_als.core.executor import Executor
+from dask_als.data.prepare import Progress, Titles, append
+from dask_als.errors import InputError
+from dask_als.jobs.job_file import Job
+from dask_als.jobs.kept_models import KeptModels
+from dask_als.model.files import read_manifest
+from dask_als.settings.data import Columns
+from dask_als.settings.training import TrainSettings
+from dask_als.training.update import UpdateSettings
+
+
+@dataclass(frozen=True)
+class NewFiles:
+    """Files of a source that a dataset does not have yet.
+
+    Attributes
+    ----------
+    known : dict of str to list
+        The states of the files that the dataset was made from.
+    new : dict of str to list
+        The states of the files to append.
+    """
+
+    known: dict[str, Any]
+    new: dict[str, Any]
+
+
+def new_files(noted: dict[str, Any], inputs: dict[str, Any], titles: set[str]) -> NewFiles | None:
+    """Compare the inputs of the last preparation with those of this run.
+
+    Parameters
+    ----------
+    noted, inputs : dict
+        The inputs of the step prepare: ``files`` by path, and settings.
+    titles : set of str
+        Files of titles, which may change: they are read again.
+
+    Returns
+    -------
+    NewFiles or None
+        None if the whole source has to be prepared: a file of ratings has changed or is gone,
+        settings differ, or there is no new file.
+    """
+    before, now = dict(noted.get("files") or {}), dict(inputs["files"])
+    settings = [{**each, "files": None} for each in (noted, inputs)]
+    known = {path: state for path, state in before.items() if path not in titles}
+    if settings[0] != settings[1] or any(now.get(path) != known[path] for path in known):
+        return None
+    new = {path: now[path] for path in sorted(now) if path not in known and path not in titles}
+    return NewFiles(known, new) if known and new else None
+
+
+@dataclass(frozen=True)
+class AppendedSource:
+    """How the files of a source are appended, and to which dataset."""
+
+    dataset: str
+    columns: Columns
+    titles: Titles | None
+
+
+def append_files(
+    source: AppendedSource,
+    files: NewFiles,
+    executor: Executor,
+    show: Callable[[], AbstractContextManager[Progress]],
+    on_appended: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Append new files to a dataset, one after another in the order of their paths.
+
+    Parameters
+    ----------
+    show : callable
+        Returns the progress callback for one file.
+    on_appended : callable
+        Called after every file with the states of all files that the dataset now has.
+
+    Returns
+    -------
+    bool
+        Whether all files were appended. If not, the whole source has to be prepared.
+    """
+    done = dict(files.known)
+    for path, state in files.new.items():
+        try:
+            with show() as progress:
+                append(
+                    path,
+                    source.dataset,
+                    executor,
+                    columns=source.columns,
+                    titles=source.titles,
+                    progress=progress,
+                )
+        except InputError:
+            return False
+        done[path] = state
+        on_appended(done)
+    return True
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run of a schedule trains.
+
+    Attributes
+    ----------
+    settings : TrainSettings
+    initial_model : str or None
+        The kept model to start from; None trains from scratch.
+    """
+
+    settings: TrainSettings
+    initial_model: str | None
+
+
+def training_of(job: Job, kept: KeptModels) -> Training:
+    """Return how the next model is trained: from the newest one, if it has the same settings."""
+    assert job.schedule is not None, "a job with a schedule"
+    update = UpdateSettings(epochs=job.schedule.epochs)
+    newest = kept.newest()
+    if newest is not None:
+        before = update.settings_after(read_manifest(newest).settings)
+        if before == update.settings_after(job.train):
+            return Training(before, newest)
+    return Training(job.train, None)
