@@ -172,6 +172,7 @@ def test_any_source_in_any_shape(
     # A time that decides nothing is not read.
     has_time = duplicates == "last" or split == "latest"
     expected = oracle.expected(files, has_time=has_time, **options)
+    assume(expected.kept)  # The split "latest" needs times.
     if split == "random" and not expected_train(tmp, options):
         return
     dataset = made(tmp / "source", **options)
