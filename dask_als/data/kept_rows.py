@@ -16,15 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dask_als.core import table_files
-from dask_als.core.side import SIDES, USERS
+from dask_als.core.side import SIDES, USERS, Side
 from dask_als.data.dataset import (
     Dataset,
     Growth,
+    Partition,
+    RowsFile,
     kept_path,
     ratings_path,
     read_block,
@@ -75,40 +78,52 @@ def write_kept(dataset: str, what: str, number: int, table: pa.Table) -> int | N
 class PreparedRows:
     """The usable rows of a source that one partition of users was made of, as a chunk of a source.
 
+    It holds what reading takes and no more, since it is sent with a task.
+
     Attributes
     ----------
-    dataset : Dataset
+    dataset : str
+        The path of the dataset.
     number : int
-        The partition's.
+        The number of the partition.
+    partition : Partition
+    ids : dict of Side to IdsFile
+    has_test : bool
+        Whether the dataset holds out ratings.
+    times, repeated : int or None
+        CRC-32 of the kept files of the partition; None if there is none.
     held_out : bool or None
-        Of a dataset with a test source of its own: the rows of that, or of the other source. None
-        reads all rows.
+        For a dataset with a test source of its own: whether to read the rows of that, or of the
+        other source. None reads all rows.
     """
 
-    dataset: Dataset
+    dataset: str
     number: int
+    partition: Partition
+    ids: dict[Side, IdsFile]
+    has_test: bool
+    times: int | None
+    repeated: int | None
     held_out: bool | None
 
     @property
     def path(self) -> str:
         """The file of training ratings, for errors."""
-        return ratings_path(self.dataset.path, USERS.ratings_directory, self.number)
+        return ratings_path(self.dataset, USERS.ratings_directory, self.number)
 
     def blocks(self, names: dict[str, str], as_text: frozenset[str]) -> Iterator[Raw]:
         """Read the rows."""
-        rows = self._rows(_growth_of(self.dataset))
+        rows: dict[str, Any] = {**self._rows()}
         for side in SIDES:
-            ids = self.dataset.rows_file(side).read(range(self.dataset.table(side).n_rows), ["id"])
-            rows[side.singular] = ids["id"].combine_chunks().take(pa.array(rows[side.singular]))
+            rows[side.singular] = self.ids[side].of(rows[side.singular])
         yield Raw(pa.table({word: rows[word] for word in names}), [], is_text=False)
 
-    def _rows(self, growth: Growth) -> dict[str, np.ndarray]:
-        rows = self._prepared(growth)
-        crc32 = growth.repeated[self.number]
-        if crc32 is None:
+    def _rows(self) -> RatingColumns:
+        rows = self._prepared()
+        if self.repeated is None:
             return rows
-        path = kept_path(self.dataset.path, "repeated", self.number)
-        table = table_files.read_arrow(path, crc32=crc32)
+        path = kept_path(self.dataset, "repeated", self.number)
+        table = table_files.read_arrow(path, crc32=self.repeated)
         repeated = {name: table[name].to_numpy() for name in table.column_names}
         held_out = repeated.pop("held_out", None)
         if held_out is not None and self.held_out is not None:
@@ -120,28 +135,45 @@ class PreparedRows:
             name: np.concatenate([values[single], repeated[name]]) for name, values in rows.items()
         }
 
-    def _prepared(self, growth: Growth) -> dict[str, np.ndarray]:
+    def _prepared(self) -> RatingColumns:
         """Read the prepared ratings and their times."""
-        partition = self.dataset.users.partitions[self.number]
-        blocks = [read_block(self.dataset.path, USERS, self.number, partition)]
-        if self.dataset.split is not None:
-            blocks.append(read_test_block(self.dataset.path, self.number, partition))
+        blocks = [read_block(self.dataset, USERS, self.number, self.partition)]
+        if self.has_test:
+            blocks.append(read_test_block(self.dataset, self.number, self.partition))
         rows = {
             "user": np.concatenate([block.row_of_rating for block in blocks]),
             "item": np.concatenate([block.indices for block in blocks]),
             "rating": np.concatenate([block.ratings for block in blocks]),
         }
         n_train, n_rows = len(blocks[0].ratings), len(rows["rating"])
-        if growth.times:
-            path = kept_path(self.dataset.path, "times", self.number)
-            times = table_files.read_arrow(path, crc32=growth.times[self.number])
-            rows["time"] = times["time"].to_numpy()
+        if self.times is not None:
+            path = kept_path(self.dataset, "times", self.number)
+            rows["time"] = table_files.read_arrow(path, crc32=self.times)["time"].to_numpy()
             if len(rows["time"]) != n_rows:
                 raise InputError(f"{path} is damaged: it does not have {n_rows:,} times")
         if self.held_out is None:
             return rows
         wanted = slice(n_train, None) if self.held_out else slice(n_train)
         return {name: values[wanted] for name, values in rows.items()}
+
+
+@dataclass(frozen=True)
+class IdsFile:
+    """The ids of all rows of a side.
+
+    Attributes
+    ----------
+    file : RowsFile
+    n_rows : int
+    """
+
+    file: RowsFile
+    n_rows: int
+
+    def of(self, rows: np.ndarray) -> pa.Array:
+        """Return the ids of some rows."""
+        ids = self.file.read(range(self.n_rows), ["id"])["id"].combine_chunks()
+        return ids.take(pa.array(rows))
 
 
 @dataclass(frozen=True)
@@ -165,22 +197,31 @@ class LeftOutRows:
 
 def stored_chunks(dataset: Dataset) -> tuple[list[Chunk], list[Chunk]]:
     """Return the chunks that hold all usable rows of a dataset: training, and its own test."""
-    growth = _growth_of(dataset)
-    numbers = range(len(dataset.users.partitions))
+    growth = dataset.growth
+    assert growth is not None, "it was checked that ratings can be appended"
     left_out: list[Chunk] = [
         LeftOutRows(kept_path(dataset.path, "left_out", number), crc32)
         for number, crc32 in enumerate(growth.left_out)
         if crc32 is not None
     ]
     if growth.settings.split != "own":
-        return [*(PreparedRows(dataset, number, None) for number in numbers), *left_out], []
-    train, test = (
-        [PreparedRows(dataset, number, held_out) for number in numbers]
-        for held_out in (False, True)
-    )
+        return [*_prepared_rows(dataset, growth, None), *left_out], []
+    train, test = (_prepared_rows(dataset, growth, held_out) for held_out in (False, True))
     return [*train, *left_out], [*test]
 
 
-def _growth_of(dataset: Dataset) -> Growth:
-    assert dataset.growth is not None, "it was checked that ratings can be appended"
-    return dataset.growth
+def _prepared_rows(dataset: Dataset, growth: Growth, held_out: bool | None) -> list[PreparedRows]:
+    ids = {side: IdsFile(dataset.rows_file(side), dataset.table(side).n_rows) for side in SIDES}
+    return [
+        PreparedRows(
+            dataset.path,
+            number,
+            partition,
+            ids,
+            dataset.split is not None,
+            growth.times[number] if growth.times else None,
+            growth.repeated[number],
+            held_out,
+        )
+        for number, partition in enumerate(dataset.users.partitions)
+    ]

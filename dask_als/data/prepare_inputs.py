@@ -212,31 +212,6 @@ def has_types(chunk: ChunkSummary, id_types: dict[Side, pa.DataType]) -> bool:
     return all(chunk.id_types[side] <= {id_types.get(side)} for side in SIDES)
 
 
-def check_types_of_appended(found: dict[Side, pa.DataType], ratings: Ratings) -> None:
-    """Check that appended ratings leave the ids of a dataset as they are.
-
-    Parameters
-    ----------
-    found : dict of Side to DataType
-        The type that can hold all ids.
-
-    Raises
-    ------
-    InputError
-        If ids that were read as whole numbers would become text: they may have been written in
-        another way in their source.
-    """
-    before = ratings.before
-    assert before is not None, "ratings are appended"
-    for side, kind in found.items():
-        its = before.rows_file(side).read(range(1), ["id"]).schema.field("id").type
-        if pa.types.is_integer(its) and not pa.types.is_integer(kind):
-            raise InputError(
-                f"{side.singular} ids are whole numbers in {before.path}, but not all of them are "
-                f"in {ratings.name}; prepare all ratings anew in one go"
-            )
-
-
 def check_times_of_appended(summaries: Sequence[ChunkSummary], ratings: Ratings) -> None:
     """Check that the times of appended ratings are in the unit of those of the dataset.
 

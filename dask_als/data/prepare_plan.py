@@ -29,10 +29,9 @@ from dask_als.data.prepare_inputs import (
     agreed_id_types,
     check_split,
     check_times_of_appended,
-    check_types_of_appended,
 )
 from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
-from dask_als.data.prepare_reading import ReadSource, read_source
+from dask_als.data.prepare_reading import ReadSource, check_types_of_appended, read_source
 from dask_als.data.prepare_results import (
     CheckedPart,
     CheckedSide,
@@ -84,7 +83,7 @@ class Plan:
         read.check_usable(ratings.new_numbers, ratings.name)
         if ratings.test_name is not None:
             read.check_usable(ratings.test_numbers[ratings.n_stored[1] :], ratings.test_name)
-        self.check_id_types(read.summaries)
+        self.check_id_types(read)
         blocks = PartBlocks(read.blocks(ratings.train_numbers), read.blocks(ratings.test_numbers))
         everything = range(len(read.summaries))
         n_usable = read.n_usable(everything)
@@ -210,14 +209,14 @@ class Plan:
             lambda done, total: self.progress("filter", done, total),
         )
 
-    def check_id_types(self, summaries: list[ChunkSummary]) -> None:
+    def check_id_types(self, read: ReadSource) -> None:
         """Raise InputError if ids of the source and ids that are known differ in type."""
         if self.ratings.before is not None:
-            check_types_of_appended(agreed_id_types(summaries, None), self.ratings)
-            check_times_of_appended(summaries, self.ratings)
+            check_types_of_appended(read, self.ratings)
+            check_times_of_appended(read.summaries, self.ratings)
         if self.known is None:
             return
-        found = agreed_id_types(summaries, self.known)[self.known.side]
+        found = agreed_id_types(read.summaries, self.known)[self.known.side]
         if found != self.known.id_type:
             raise InputError(
                 f"ids of {self.known.side.name} are {found} in these ratings, "

@@ -68,6 +68,16 @@ class ReadSource:
             self.executor, tasks.merged_ids, tables, name=f"merge-ids-{side.name}"
         )
 
+    def text_id(self, side: Side, numbers: range) -> str | None:
+        """Return an id of a side in some chunks that is not written as a whole number, if any."""
+        handles = [
+            self.executor.submit(
+                tasks.first_text_id, self.chunks[number], side, key=f"text-id-{side.name}-{number}"
+            )
+            for number in numbers
+        ]
+        return next((its for its in self.executor.gather(handles) if its is not None), None)
+
     def check_usable(self, numbers: range, source: str) -> None:
         """Raise InputError if no row of some chunks is usable, with the reason."""
         if self.n_usable(numbers):
@@ -82,6 +92,29 @@ class ReadSource:
                     why = f"all {n_rows:,} rows were rejected, the first because {reason}"
                     raise InputError(f"{source} has no usable rating; {why}")
         raise InputError(f"{source} has no usable rating; {why}")
+
+
+def check_types_of_appended(read: ReadSource, ratings: Ratings) -> None:
+    """Check that appended ratings leave the ids of a dataset as they are.
+
+    Raises
+    ------
+    InputError
+        If ids that were read as whole numbers would become text: they may have been written in
+        another way in their source.
+    """
+    before = ratings.before
+    assert before is not None, "ratings are appended"
+    for side, kind in agreed_id_types(read.summaries, None).items():
+        present = before.rows_file(side).read(range(1), ["id"]).schema.field("id").type
+        if not pa.types.is_integer(present) or pa.types.is_integer(kind):
+            continue
+        example = read.text_id(side, ratings.new_numbers)
+        which = "" if example is None else f", for instance {example!r}"
+        raise InputError(
+            f"{side.singular} ids are whole numbers in {before.path}, but not all of them are in "
+            f"{ratings.name}{which}; prepare all ratings anew in one go"
+        )
 
 
 def read_source(

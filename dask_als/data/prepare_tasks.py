@@ -37,6 +37,8 @@ from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
 
+_CANONICAL_NUMBER = r"^(0|-?[1-9][0-9]*)$"
+
 
 def usable_path(work: str, block: BlockNumber) -> str:
     """Return the path of a block's usable rows."""
@@ -151,6 +153,15 @@ def summary(chunk: ReadChunk) -> ChunkSummary:
 def chunk_ids(chunk: ReadChunk, side: Side) -> pa.Table:
     """Return the ids of one side in a chunk."""
     return chunk.ids[side]
+
+
+def first_text_id(chunk: ReadChunk, side: Side) -> str | None:
+    """Return the first id of a side in a chunk that is not written as a whole number, if any."""
+    if not chunk.ids[side].num_columns:
+        return None
+    ids = chunk.ids[side]["id"].cast(pa.string())
+    is_other = pc.invert(pc.match_substring_regex(ids, _CANONICAL_NUMBER))
+    return next(iter(ids.filter(is_other).to_pylist()), None)
 
 
 def merged_ids(tables: list[pa.Table]) -> pa.Table:

@@ -5,7 +5,7 @@ from support.data import generated, small_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.dataset import open_dataset
-from dask_als.data.prepare import Titles, prepare
+from dask_als.data.prepare import Titles, append, prepare
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import read_job
 from dask_als.jobs.result import recorded
@@ -42,7 +42,24 @@ def as_ratings(directory):
     return prepare(str(source), str(directory / "d"), SERIAL)
 
 
-@pytest.mark.parametrize("prepared", [as_events, as_ratings])
+def as_folds(directory):
+    """Ratings with a test source of their own, and a filter."""
+    train = write_csv(directory / "train.csv", ROWS[:500])
+    test = write_csv(directory / "test.csv", ROWS[500:])
+    settings = PrepareSettings(least_user_ratings=4, least_item_ratings=2)
+    return prepare(str(train), str(directory / "d"), SERIAL, settings=settings, test=str(test))
+
+
+def as_late_ratings(directory):
+    """Ratings of which all from a time on are held out."""
+    rows = [(*row, number) for number, row in enumerate(ROWS)]
+    header = ("userId", "movieId", "rating", "timestamp")
+    source = write_csv(directory / "r.csv", rows, header)
+    settings = PrepareSettings(split="time", test_from="500")
+    return prepare(str(source), str(directory / "d"), SERIAL, settings=settings)
+
+
+@pytest.mark.parametrize("prepared", [as_events, as_ratings, as_folds, as_late_ratings])
 def test_the_job_makes_the_same_dataset_again(prepared, tmp_path):
     dataset = prepared(tmp_path)
     path = str(tmp_path / "tuned.toml")
@@ -77,6 +94,13 @@ def test_a_dataset_of_before(tmp_path):
         tuned_job(replace(dataset, source=old), TRAIN, "t.toml")
 
 
+def test_a_dataset_that_has_grown(tmp_path):
+    dataset = as_ratings(tmp_path)
+    more = write_csv(tmp_path / "more.csv", [(1, 2, 3.0)])
+    with pytest.raises(InputError, match="others were appended to it, which a job file cannot"):
+        tuned_job(append(str(more), dataset.path, SERIAL), TRAIN, "t.toml")
+
+
 def test_paths(tmp_path):
     with pytest.raises(InputError, match=r"must end in \.toml"):
         check_job_path("job.json", overwrite=True)
@@ -85,7 +109,7 @@ def test_paths(tmp_path):
     path.write_text("mine")
     with pytest.raises(InputError, match="exists already"):
         check_job_path(str(path), overwrite=False)
-    with pytest.raises(InputError, match="no tuned job of dask-als"):
+    with pytest.raises(InputError, match="is not a dask-als tuned job"):
         check_job_path(str(path), overwrite=True)
     path.unlink()
     write_job(str(path), tuned_job(as_ratings(tmp_path), TRAIN, str(path)), "0.8")

@@ -105,7 +105,7 @@ def test_ratings_are_not_appended_twice(folder, monkeypatch):
     [
         ({"new": "nothing.csv"}, "no file or folder at .*nothing.csv"),
         ({"model": "old.csv"}, "old.csv is not a model"),
-        ({"out": "d"}, "d is there already"),
+        ({"out": "d"}, "d exists already"),
         ({"settings": UpdateSettings(samples=2)}, "samples is 2, but the model was trained with"),
     ],
 )
