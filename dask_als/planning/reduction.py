@@ -17,8 +17,8 @@ _MATRIX_COPIES = 10
 # Operations of two eigenvalue problems and a singular value decomposition, by the cube of their
 # size, and how many of them one thread does in a second; and those of exact products.
 _DECOMPOSITION_FLOPS = 30
-_DECOMPOSED_A_SECOND = 2e9
-_MULTIPLIED_A_SECOND = 8e9
+_DECOMPOSED_A_SECOND = 5e9
+_MULTIPLIED_A_SECOND = 2e10
 _SLICE_PRODUCTS = 3
 # Maxima, Gram matrices and products each read the stack.
 _PASSES = 3
