@@ -181,11 +181,8 @@ def test_row_priors_have_no_weights_by_count():
 
 
 def test_a_plan_knows_their_memory_and_time(tmp_path):
-    dataset, shape, speed = (
-        prepared(tmp_path),
-        SerialExecutor().shape,
-        Speed({"users": 1e9, "items": 1e9}, 1e9),
-    )
+    dataset, shape = prepared(tmp_path), SerialExecutor().shape
+    speed = Speed(flops={"users": 1e9, "items": 1e9}, test_ratings=1e9)
     without = replace(GIBBS, implicit_attributes="none")
     one = replace(GIBBS, implicit_attributes="items")
     states, seconds = [], []
