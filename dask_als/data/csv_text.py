@@ -228,7 +228,7 @@ class _Lines:
         end_of_record = rb"(?:[\r\n]++|\Z)" if is_all else rb"[\r\n]++"
         one_record = _compiled(record + end_of_record)
         any_record = _compiled(fields + b"*+" + end_of_record)
-        is_open = _compiled(rb'(?:%b%b)*+"(?:[^"]|"")*+\Z' % (field, delimiter))
+        is_open = _compiled(rb'(?:%b%b)*+"[^"]*+(?:""[^"]*+)*+\Z' % (field, delimiter))
         runs: list[bytes] = []
         malformed: list[tuple[int, str]] = []
         position = 0
@@ -289,4 +289,9 @@ def _field(delimiter: bytes, has_quotes: bool, spans_lines: bool) -> bytes:
     if not has_quotes:
         return rb"[^\r\n%b]*+" % escaped
     line_ends = b"" if spans_lines else rb"\r\n"
-    return rb'(?:[^"\r\n%b][^\r\n%b]*+|"(?:[^"%b]|"")*+"|)' % (escaped, escaped, line_ends)
+    return rb'(?:[^"\r\n%b][^\r\n%b]*+|"[^"%b]*+(?:""[^"%b]*+)*+"|)' % (
+        escaped,
+        escaped,
+        line_ends,
+        line_ends,
+    )

@@ -87,13 +87,14 @@ class TextRange:
             stop = max(first, _behind_line_end(file, self.stop - 1, self.path))
             file.seek(first)
             text = file.read(stop - first)
-            is_all = False
+            is_all = not file.read(1)
             while True:
                 n_bytes = len(text)
                 parsed = _parse(text, self.format, names, as_text, stop=stop - first, is_all=is_all)
                 if parsed.end >= stop - first:
                     break
                 # A quoted field is not closed here.
+                file.seek(first + n_bytes)
                 text += _read_lines(file, max(_SCAN_BYTES, n_bytes - parsed.end))
                 is_all = len(text) == n_bytes
         yield _raw(parsed, self.format, (first, first + parsed.end))

@@ -2,17 +2,20 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
 from support.data import generated, small_settings, write_csv
+from support.parents import signal_after_setup
 
 from dask_als.cluster import lifecycle
 from dask_als.cluster.connect import connected
@@ -282,6 +285,11 @@ def test_no_worker_outlives_a_run_that_is_killed(tmp_path, made, moment):
     assert list(tmp_path.glob("dask-als-workers-*"))
     lifecycle._remove_abandoned(tmp_path)
     assert not list(tmp_path.glob("dask-als-workers-*"))
+
+
+def test_a_process_of_the_user_is_not_ended_with_its_parent():
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(signal_after_setup).result() == 0
 
 
 def test_directories_of_others_stay(tmp_path):

@@ -39,7 +39,7 @@ def test_an_empty_block():
         ([4, 10], [0, 0], "not all within"),
         ([5, 4], [0, 0], "not sorted"),
         ([5, 5], [2, 1], "not sorted"),
-        ([5, 5], [2, 2], "there twice"),
+        ([5, 5], [2, 2], "contain a pair twice"),
     ],
 )
 def test_what_is_no_block(row, column, reason):

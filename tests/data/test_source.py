@@ -129,6 +129,11 @@ def test_a_file_is_not_read_twice_for_its_range(tmp_path, monkeypatch):
     assert sum(lengths) == path.stat().st_size - len(HEADER)
 
 
+def test_what_is_wrong_with_a_last_line_without_end(tmp_path):
+    path = packed(tmp_path / "a.csv", HEADER + b'"1",2,3\n1,2')
+    assert read(path)[1][1] == "2 columns instead of 3: 1,2"
+
+
 def test_header_only(tmp_path):
     assert read(packed(tmp_path / "a.csv", HEADER))[1] == []
     assert read(packed(tmp_path / "b.csv", HEADER.strip()))[1] == []
