@@ -45,7 +45,8 @@ def folder(tmp_path_factory, ratings):
     for partitions in (1, 2, 7):
         chosen = PrepareSettings(partitions=partitions, test_fraction=0.1)
         prepare(str(folder / "new.csv"), str(folder / f"new-{partitions}"), SERIAL, settings=chosen)
-    for name, its in (("als", small_settings()), ("gibbs", GIBBS)):
+    samples = replace(GIBBS, keep_samples=True)
+    for name, its in (("als", small_settings()), ("gibbs", samples), ("compact", GIBBS)):
         train(open_(folder, "old"), str(folder / name), its, SERIAL)
     return folder
 
@@ -103,7 +104,7 @@ def test_a_new_row_is_what_fold_in_gives(tmp_path, ratings):
     assert len(new.read_rows(ITEMS)) == len(old.read_rows(ITEMS))
 
 
-@pytest.mark.parametrize("model", ["als", "gibbs"])
+@pytest.mark.parametrize("model", ["als", "gibbs", "compact"])
 def test_the_same_bits_on_any_cluster(folder, tmp_path, client, model):
     settings = small_settings(epochs=2) if model == "als" else GIBBS
     found = []
@@ -147,6 +148,22 @@ def test_gibbs_starts_from_the_last_sample(folder, tmp_path):
     assert rated.all()
     precision = model_files.read_manifest(str(start)).residual_precision
     assert precision == model.manifest.residual_precision
+
+
+def test_gibbs_starts_from_a_compact_model(folder, tmp_path):
+    """The first columns are the best approximation of a lower rank; missing ones are zero."""
+    dataset, model = open_(folder, "old"), ALSModel.load(str(folder / "compact"))
+    rows = range(len(model.users.ids))
+    for rank in (2, 3, 5):
+        start = tmp_path / str(rank)
+        start.mkdir()
+        its = replace(GIBBS, rank=rank)
+        carry_over(str(folder / "compact"), dataset, its, SERIAL, str(start))
+        found, _ = model_files.read_state(str(start), USERS, rows, "float32")
+        used = min(rank, 3)
+        expected = model.users.state.factors[:, :used]
+        np.testing.assert_array_equal(found.factors[:, :used], expected)
+        assert not found.factors[:, used:].any()
 
 
 def test_ids_without_any_in_common_are_refused(folder, tmp_path, ratings):

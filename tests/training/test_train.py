@@ -22,7 +22,7 @@ from dask_als.core import table_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
-from dask_als.errors import InputError
+from dask_als.errors import InputError, LeftOutWarning
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
@@ -246,7 +246,8 @@ def exchange_sides(path, target):
         for side, other in ((USERS, model.items), (ITEMS, model.users))
     )
     swapped = type(manifest)(**{**vars(manifest), "users": manifest.items, "items": manifest.users})
-    ALSModel(swapped, users, items, model.history, None).save(target)
+    with pytest.warns(LeftOutWarning, match="without training ratings"):
+        ALSModel(swapped, users, items, model.history, None).save(target)
 
 
 def test_float32_stays_near_float64(tmp_path, ratings):

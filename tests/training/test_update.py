@@ -81,7 +81,7 @@ def test_night_after_night(folder):
 
 def test_gibbs_goes_on(folder):
     done = updated(folder, model="g", settings=UpdateSettings(epochs=1, samples=2))
-    assert (done.model.samples, done.model.settings.burn_in) == (2, 1)
+    assert (done.model.settings.samples, done.model.settings.burn_in) == (2, 1)
     assert done.model.residual_precision is not None
 
 
