@@ -156,11 +156,11 @@ def _has_leading_zeros(text: bytes, delimiter: bytes) -> bool:
     """Return whether a value may be a number with zeros before its first digit."""
     if re.match(rb"0[0-9]|-0", text):
         return True
-    befores = [byte for byte in (delimiter, b"\n", b"\r", b" ") if byte in text]
-    if b"-" in text and any(before + b"-0" in text for before in befores):
+    starts = [byte for byte in (delimiter, b"\n", b"\r", b" ") if byte in text]
+    if b"-" in text and any(before + b"-0" in text for before in starts):
         return True
     # A pattern that starts with literal bytes is searched for quickly.
-    return any(re.search(rb"%b0[0-9]" % re.escape(before), text) for before in befores)
+    return any(re.search(rb"%b0[0-9]" % re.escape(before), text) for before in starts)
 
 
 def _float32(column: pa.ChunkedArray) -> pa.ChunkedArray:

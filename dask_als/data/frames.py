@@ -188,11 +188,11 @@ def _of_stream(stream: Any, columns: Columns) -> pa.Table:
 
 
 def _of_matrix(matrix: Any, ids: MatrixIds) -> pa.Table:
-    coo = matrix.tocoo()
+    triples = matrix.tocoo()
     sides = {}
     for word, rows, size, own in (
-        ("user", coo.row, coo.shape[0], ids.users),
-        ("item", coo.col, coo.shape[1], ids.items),
+        ("user", triples.row, triples.shape[0], ids.users),
+        ("item", triples.col, triples.shape[1], ids.items),
     ):
         rows = pa.array(np.asarray(rows, np.int64))
         if own is not None and len(own) != size:
@@ -200,7 +200,7 @@ def _of_matrix(matrix: Any, ids: MatrixIds) -> pa.Table:
                 f"{word}_ids has {len(own):,} ids, and the matrix has {size:,} {word}s"
             )
         sides[word] = rows if own is None else _of_values(own).take(rows)
-    return pa.table({**sides, "rating": _of_values(np.asarray(coo.data))})
+    return pa.table({**sides, "rating": _of_values(np.asarray(triples.data))})
 
 
 def _of_array(array: np.ndarray, columns: Columns) -> pa.Table:

@@ -15,6 +15,7 @@ from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.data.dataset import Dataset, Partition, read_test_block
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model import sample_files
 from dask_als.model.predictive_variance import standard_deviations
 
@@ -84,8 +85,8 @@ def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration
         If the model has no samples or does not belong to the dataset, or the dataset has no
         held-out ratings.
     """
-    manifest = model_files.read_manifest(model)
-    model_files.check_same_ids(manifest, dataset, model)
+    manifest = model_manifest.read_manifest(model)
+    model_manifest.check_same_ids(manifest, dataset, model)
     residual_precision = sample_files.check_has_samples(manifest, model)
     if not dataset.n_test:
         raise InputError(
@@ -123,7 +124,7 @@ def calibration(model: str, dataset: Dataset, executor: Executor) -> Calibration
 
 
 def _read_rows(model: str, side: Side, rows: range) -> _Sampled:
-    dtype = model_files.read_manifest(model).settings.dtype
+    dtype = model_manifest.read_manifest(model).settings.dtype
     state, _ = model_files.read_state(model, side, rows, dtype)
     return _Sampled(state, model_files.read_biases_of_samples(model, side, rows))
 

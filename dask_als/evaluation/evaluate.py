@@ -18,7 +18,7 @@ from dask_als.evaluation.calibration import Calibration, calibration
 from dask_als.evaluation.results import Evaluation
 from dask_als.evaluation.scorers import Scorer, read_counts, submit_scorers
 from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of, set_size
-from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model.recommend import rated_by
 from dask_als.model.top_k import top_k
 from dask_als.settings.evaluation import EvaluateSettings
@@ -71,8 +71,8 @@ def evaluate(
         raise InputError(
             f"{dataset.path} holds out no ratings; prepare it with --test-fraction 0.1"
         )
-    manifest = model_files.read_manifest(model)
-    model_files.check_same_ids(manifest, dataset, model)
+    manifest = model_manifest.read_manifest(model)
+    model_manifest.check_same_ids(manifest, dataset, model)
     scorers = submit_scorers(storage.absolute(model), dataset, manifest.settings, executor)
     facts = executor.submit(
         _facts,

@@ -15,6 +15,7 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import Dataset, RowsFile
 from dask_als.evaluation.baselines import train_biases
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model.recommend import typical_norm
 from dask_als.model.top_k import Candidates, candidates
 from dask_als.settings.training import TrainSettings
@@ -67,7 +68,7 @@ def submit_scorers(
 
 
 def _model_scorer(model: str, n_users: int, n_items: int) -> Scorer:
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     dtype = manifest.settings.dtype
     items, _ = model_files.read_state(model, ITEMS, range(n_items), dtype)
     # Predictions of implicit feedback are preferences, not ratings.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dask_als.core import checksums, outputs, ownership, storage
 from dask_als.core.ownership import MODEL, STEP_NOTE_NAME
-from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 
 _NAME = re.compile(r"model-([0-9]{6,})")
 _BYTES_AT_ONCE = 16 << 20
@@ -103,7 +103,7 @@ def _match(path: str) -> re.Match[str] | None:
 
 
 def _manifest(path: str) -> str:
-    return storage.join(path, model_files.MANIFEST)
+    return storage.join(path, model_manifest.MANIFEST)
 
 
 def _content_of(path: str) -> str:

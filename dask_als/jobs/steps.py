@@ -34,9 +34,9 @@ from dask_als.jobs.kept_models import KeptModels
 from dask_als.jobs.result import JobResult, StepResult, in_a_line
 from dask_als.jobs.step import Step, changed_file, noted_inputs, reason_to_run, write_note
 from dask_als.jobs.watcher import Unwatched, Watcher
-from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model import recommend
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.settings.training import CheckpointSettings
 from dask_als.training.checkpoints import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.training.train import train
@@ -292,8 +292,8 @@ def _is_unserved(path: str, fingerprint: str, job: Job) -> bool:
     """Return whether a model is trained on the current dataset and is not the served one."""
     if read_manifest(path).dataset["fingerprint"] != fingerprint:
         return False
-    served = storage.join(job.model, model_files.MANIFEST)
-    newest = storage.join(path, model_files.MANIFEST)
+    served = storage.join(job.model, model_manifest.MANIFEST)
+    newest = storage.join(path, model_manifest.MANIFEST)
     return not storage.exists(served) or checksums.sha256(served) != checksums.sha256(newest)
 
 
@@ -347,7 +347,7 @@ def _trained(job: Job, dataset: Dataset) -> dict[str, str]:
     """Return the values that identify a model and its dataset."""
     return {
         "dataset": dataset.fingerprint,
-        "model": checksums.sha256(storage.join(job.model, model_files.MANIFEST)),
+        "model": checksums.sha256(storage.join(job.model, model_manifest.MANIFEST)),
     }
 
 

@@ -17,7 +17,7 @@ from dask_als.data.prepare import Progress, Titles, append
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import Job
 from dask_als.jobs.kept_models import KeptModels
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.settings.data import Columns
 from dask_als.settings.training import TrainSettings
 from dask_als.training.update import UpdateSettings

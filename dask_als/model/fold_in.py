@@ -32,7 +32,8 @@ from dask_als.core.side import ITEMS, SIDES, Side
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.data.prepare import KnownRows, prepare
 from dask_als.model import files as model_files
-from dask_als.model.files import ModelManifest, ModelSide
+from dask_als.model import manifest as model_manifest
+from dask_als.model.manifest import ModelManifest, ModelSide
 from dask_als.model.new_row_files import fold_in_method, read_both
 from dask_als.model.training_data import dataset_of
 from dask_als.settings.data import Columns, PrepareSettings
@@ -128,7 +129,7 @@ def fold_in(
         If ratings or model cannot be read, no rating is of a row that the model knows, or `out`
         exists.
     """
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     model = storage.absolute(model)
     read = [ratings, model]
     with staged_directory(out, FOLDED_MODEL, overwrite=overwrite, inputs=read) as staging:
@@ -186,7 +187,7 @@ def fold_in(
         crc32 = model_files.write_history(staging, model_files.read_history(model))
         checksums = [checksum for _, checksum in parts]
         folded_manifest = _folded_manifest(manifest, dataset, side, out, checksums)
-        model_files.write_manifest(staging, replace(folded_manifest, history_crc32=crc32))
+        model_manifest.write_manifest(staging, replace(folded_manifest, history_crc32=crc32))
     return folded
 
 
@@ -212,7 +213,7 @@ def _known_rows(model: str, manifest: ModelManifest, side: Side, executor: Execu
 def _read_known(model: str, side: Side, titled: Dataset | None) -> pa.Table:
     if titled is not None:
         return titled.read_rows(side)
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     numbers = range(len(manifest.side(side).partitions))
     return pa.concat_tables([model_files.read_ids(model, manifest, side, n) for n in numbers])
 
@@ -236,7 +237,7 @@ def _folded_manifest(
 
 
 def _read_trained(model: str, side: Side) -> _Trained:
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     settings = manifest.settings
     own_ids, own, _ = _read_side(model, side)
     _, state, rated = _read_side(model, side.other)
@@ -254,7 +255,7 @@ def _read_trained(model: str, side: Side) -> _Trained:
 
 def _read_side(model: str, side: Side) -> tuple[pd.Index[int], Factors, np.ndarray]:
     """Return ids, state and whether each row has training ratings."""
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     parts = [
         model_files.read_part(model, manifest, side, number)
         for number in range(len(manifest.side(side).partitions))
@@ -265,12 +266,12 @@ def _read_side(model: str, side: Side) -> tuple[pd.Index[int], Factors, np.ndarr
 
 
 def _copy_part(models: tuple[str, str], side: Side, number: int, crc32: int) -> None:
-    source, target = (model_files.part_path(model, side, number) for model in models)
+    source, target = (model_manifest.part_path(model, side, number) for model in models)
     checksums.copy(source, target, crc32=crc32)
 
 
 def _copy_new_rows(models: tuple[str, str], side: Side, crc32: int) -> None:
-    source, target = (model_files.new_rows_path(model, side) for model in models)
+    source, target = (model_manifest.new_rows_path(model, side) for model in models)
     checksums.copy(source, target, crc32=crc32)
 
 
@@ -284,7 +285,7 @@ def _fold_in_part(
 ) -> tuple[int, int]:
     """Solve and write one partition; return the number of known rows and the file's CRC-32."""
     model, dataset, out = paths
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     stored = read_block(dataset, side, number, partition)
     # `own` holds the rows of this block alone, so the block's rows start at 0.
     block = replace(stored, rows=range(len(stored.rows)))

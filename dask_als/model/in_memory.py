@@ -17,8 +17,9 @@ from dask_als.core.wording import python_words
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model import sample_files
-from dask_als.model.files import ModelManifest
+from dask_als.model.manifest import ModelManifest
 from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.row_solver import RowSolver
 from dask_als.model.rows import ModelRows, read_model_rows
@@ -103,7 +104,7 @@ class InMemoryModel:
         """
         path = os.fspath(path)
         given = None if dataset is None else os.fspath(dataset)
-        manifest = model_files.read_manifest(path)
+        manifest = model_manifest.read_manifest(path)
         users, items = (read_model_rows(path, manifest, side) for side in SIDES)
         history = model_files.read_history(path)
         found = dataset_of(manifest, path, given)

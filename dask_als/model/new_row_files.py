@@ -15,7 +15,8 @@ from dask_als.core.limits import ParquetLimit
 from dask_als.core.side import SIDES, Side
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
-from dask_als.model.files import ModelManifest
+from dask_als.model import manifest as model_manifest
+from dask_als.model.manifest import ModelManifest
 from dask_als.solvers.base import RowMethod
 from dask_als.solvers.methods import fold_in_method_of
 from dask_als.solvers.new_rows import NewRowPrior, NewRows
@@ -25,7 +26,7 @@ def write_new_rows(model: str, side: Side, prior: NewRowPrior) -> int:
     """Write the prior of new rows of a side; return the file's CRC-32."""
     columns = model_files.state_columns(Factors(prior.mean, prior.root))
     table = pa.table({"mean": columns["bias"], "root": columns["factors"]})
-    return table_files.write_parquet(model_files.new_rows_path(model, side), table)
+    return table_files.write_parquet(model_manifest.new_rows_path(model, side), table)
 
 
 def read_new_rows(model: str, manifest: ModelManifest, side: Side) -> NewRowPrior | None:
@@ -39,7 +40,7 @@ def read_new_rows(model: str, manifest: ModelManifest, side: Side) -> NewRowPrio
     crc32 = manifest.side(side).new_rows_crc32
     if crc32 is None:
         return None
-    path, size = model_files.new_rows_path(model, side), manifest.rank + 1
+    path, size = model_manifest.new_rows_path(model, side), manifest.rank + 1
     limit = ParquetLimit(size, 8 * (size + 1))
     table = table_files.read_parquet(path, ["mean", "root"], crc32=crc32, limit=limit)
     if table.schema.types != [pa.float64(), pa.list_(pa.float64(), size)]:

@@ -31,6 +31,7 @@ from dask_als.core.typed_tables import from_manifest
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model import sample_files
 from dask_als.model.ids import checked_ids
 from dask_als.model.predictive_variance import standard_deviations
@@ -170,8 +171,8 @@ def recommend(
         nothing may be recommended, `out` exists, or standard deviations are requested from a model
         that is not an average of samples.
     """
-    manifest = model_files.read_manifest(model)
-    model_files.check_same_ids(manifest, dataset, model)
+    manifest = model_manifest.read_manifest(model)
+    model_manifest.check_same_ids(manifest, dataset, model)
     if settings.std:
         sample_files.check_has_samples(manifest, model)
     side = side_named(settings.side)
@@ -300,7 +301,7 @@ def _read_others(
     model: str, dataset: Dataset, settings: RecommendSettings, allowed: np.ndarray | None
 ) -> _Others:
     side = side_named(settings.side)
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     rows = range(dataset.table(side.other).n_rows)
     state, _ = model_files.read_state(model, side.other, rows, manifest.settings.dtype)
     table = dataset.read_rows(side.other)
@@ -394,7 +395,9 @@ def _deviations(model: str, own: Factors, best: Best, others: _Others) -> np.nda
         others.samples,
         np.nonzero(found)[0],
         others.candidates.place[best.rows[found]],
-        residual_precision=sample_files.check_has_samples(model_files.read_manifest(model), model),
+        residual_precision=sample_files.check_has_samples(
+            model_manifest.read_manifest(model), model
+        ),
     )
     return deviations
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import Side
-from dask_als.model.files import ModelManifest
+from dask_als.model.manifest import ModelManifest
 from dask_als.model.new_row_files import fold_in_method
 from dask_als.model.rows import ModelRows
 from dask_als.solvers.base import HalfEpoch, SolvedSide

@@ -25,7 +25,7 @@ from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
-from dask_als.model.files import ModelManifest
+from dask_als.model.manifest import ModelManifest
 
 FORMAT_VERSION = 1
 MANIFEST = "sample.json"

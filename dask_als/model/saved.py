@@ -12,6 +12,7 @@ from dask_als.core.side import SIDES
 from dask_als.core.wording import warn_caller
 from dask_als.errors import LeftOutWarning
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model.rows import write_model_rows
 from dask_als.model.training_data import OWN_DATASET, copy_dataset, reference_to
 
@@ -39,7 +40,7 @@ def save_model(model: InMemoryModel, path: str, *, overwrite: bool, ratings: boo
             history_crc32=crc32,
             kept=None,
         )
-        model_files.write_manifest(staging, manifest)
+        model_manifest.write_manifest(staging, manifest)
     if ratings and model.dataset is None:
         warn_caller(
             f"{path} is without training ratings and titles, as their dataset is not at "

@@ -33,6 +33,7 @@ from dask_als.core.table_files import write_parquet
 from dask_als.data.dataset import Dataset, Partition, read_block
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model.recommend import rated_by, typical_norm
 from dask_als.model.top_k import Candidates, Seen, candidates, top_k
 from dask_als.settings.evaluation import IndexSettings
@@ -117,8 +118,8 @@ def export_index(
     require_usearch()
     if not isinstance(storage.file_system(out)[0], LocalFileSystem):
         raise InputError(f"{out} is on an object store; write the index to a local disk")
-    manifest = model_files.read_manifest(model)
-    model_files.check_same_ids(manifest, dataset, model)
+    manifest = model_manifest.read_manifest(model)
+    model_manifest.check_same_ids(manifest, dataset, model)
     n_items, n_users = dataset.table(ITEMS).n_rows, dataset.table(USERS).n_rows
     state, _ = model_files.read_state(model, ITEMS, range(n_items), "float32")
     exact = candidates(state, typical_norm=typical_norm(state, n_users))

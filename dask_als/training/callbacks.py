@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import MODEL
-from dask_als.model.files import ModelManifest
+from dask_als.model.manifest import ModelManifest
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from dask_als.core.side import SIDES, Side
 from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
-from dask_als.model.files import ModelManifest, ModelSide
+from dask_als.model import manifest as model_manifest
 from dask_als.model.initial import InitialModel, MatchedRows
+from dask_als.model.manifest import ModelManifest, ModelSide
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import HalfEpoch, Method, SolvedPart, SolvedSide
 from dask_als.solvers.methods import fold_in_method_of
@@ -87,7 +88,7 @@ def carry_over(
     InputError
         If the model and the dataset have no id in common, or a file is damaged.
     """
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     model = storage.absolute(model)
     method = fold_in_method_of(settings, training_mean(dataset, settings))
     matched = {side: _submit_matched(model, dataset, side, settings, executor) for side in SIDES}
@@ -134,7 +135,7 @@ def carry_over(
         table = dataset.table(side)
         rows = ModelSide(table.digest, manifest.side(side).mean_bias, table.partitions)
         start = start.with_side(side, rows.written([crc32 for _, crc32 in found[side]]))
-    model_files.write_manifest(directory, start)
+    model_manifest.write_manifest(directory, start)
     return InitialModel(model, users, items)
 
 
@@ -157,7 +158,7 @@ def _submit_matched(
 
 
 def _read_trained_rows(model: str, side: Side, settings: TrainSettings) -> _TrainedRows:
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     parts = [
         model_files.read_part(model, manifest, side, number, model_files.columns_of(manifest))
         for number in range(len(manifest.side(side).partitions))

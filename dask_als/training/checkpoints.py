@@ -13,7 +13,8 @@ from dask_als.core.epoch_metrics import EpochFigures
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, REDUCTION, SAMPLE, Kind, check_inputs
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
-from dask_als.model.files import HISTORY, MANIFEST, read_history, read_manifest
+from dask_als.model.files import read_history
+from dask_als.model.manifest import HISTORY, MANIFEST, read_manifest
 from dask_als.settings.reduction import Schedule
 from dask_als.settings.training import TrainSettings
 

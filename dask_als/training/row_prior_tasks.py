@@ -13,7 +13,7 @@ from dask_als.core.executor import Executor
 from dask_als.core.side import Side
 from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.errors import InputError
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.model.row_prior_files import RowPriorFiles, read_rows
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers import row_prior

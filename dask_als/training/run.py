@@ -17,7 +17,7 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError, WorkersLostError
 from dask_als.model import sample_files
-from dask_als.model.files import MANIFEST, KeptFiles, ModelManifest, read_manifest
+from dask_als.model.manifest import MANIFEST, KeptFiles, ModelManifest, read_manifest
 from dask_als.settings.reduction import Schedule
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training import reduction_files

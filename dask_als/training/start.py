@@ -14,7 +14,8 @@ from dask_als.core.side import SIDES, Side
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
-from dask_als.model.files import ModelManifest
+from dask_als.model import manifest as model_manifest
+from dask_als.model.manifest import ModelManifest
 from dask_als.settings.training import TrainSettings
 
 Start = Callable[[Side, range, TrainSettings], tuple[Factors, np.ndarray | None, float | None]]
@@ -37,7 +38,7 @@ def zero_start(side: Side, rows: range, settings: TrainSettings) -> tuple[Factor
 
 def start_from_model(model: str) -> Start:
     """Start from the biases and factors in a model directory."""
-    residual_precision = model_files.read_manifest(model).residual_precision
+    residual_precision = model_manifest.read_manifest(model).residual_precision
     return partial(_read_start, storage.absolute(model), residual_precision)
 
 
@@ -57,7 +58,7 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
         If the model and the settings have different ranks, the ids of the model and of the dataset
         have different types, or the model is an average without its samples.
     """
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     if manifest.samples > 1 and not manifest.knows_deviations:
         raise InputError(
             f"{model} is an average without its samples; start from the model that it came from"

@@ -16,7 +16,7 @@ from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.errors import InputError
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.planning.sizes import sides_with_attributes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import (

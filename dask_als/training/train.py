@@ -17,9 +17,9 @@ from dask_als.core.run_events import Listener, RunInfo
 from dask_als.core.side import SIDES
 from dask_als.data.dataset import Dataset
 from dask_als.errors import ClusterLostError, InputError, NotFiniteError, WorkersLostError
-from dask_als.model import files as model_files
-from dask_als.model.files import ModelManifest
+from dask_als.model import manifest as model_manifest
 from dask_als.model.initial import InitialModel, MatchedRows
+from dask_als.model.manifest import ModelManifest
 from dask_als.planning.memory import check_fits
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training.callbacks import Callback, callback_for_figures
@@ -142,7 +142,7 @@ def train(
         if initial is None:
             return manifest
         manifest = replace(manifest, initial=initial)
-        model_files.write_manifest(staging, manifest)
+        model_manifest.write_manifest(staging, manifest)
         return manifest
 
 
@@ -156,7 +156,7 @@ def _start_of(
     """Return what training starts from; rows of a model with other ids are matched first."""
     if model is None:
         return random_start, None
-    if has_same_rows(model_files.read_manifest(model), dataset):
+    if has_same_rows(model_manifest.read_manifest(model), dataset):
         users, items = (MatchedRows(dataset.table(side).n_rows, 0, 0) for side in SIDES)
         return start_from_model(model), InitialModel(storage.absolute(model), users, items)
     matched = storage.join(staging, _START)

@@ -20,8 +20,8 @@ from dask_als.data.prepare import (
     is_appended,
 )
 from dask_als.errors import InputError
-from dask_als.model import files as model_files
-from dask_als.model.files import ModelManifest
+from dask_als.model import manifest as model_manifest
+from dask_als.model.manifest import ModelManifest
 from dask_als.settings.checks import require_whole
 from dask_als.settings.data import Columns
 from dask_als.settings.training import BY_METHOD, TrainSettings
@@ -166,7 +166,7 @@ def update(
     JobError
         If workers, or the whole cluster, were lost and did not come back.
     """
-    manifest = model_files.read_manifest(model)
+    manifest = model_manifest.read_manifest(model)
     chosen = settings.settings_after(manifest.settings)
     before = dataset_to_update(model, manifest, dataset)
     outputs.check_directory(out, MODEL, overwrite=overwrite)

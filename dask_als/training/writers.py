@@ -19,8 +19,9 @@ from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.data.dataset import Dataset, Partition, RowsFile
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model import sample_files
-from dask_als.model.files import KeptFiles, ModelManifest, ModelSide
+from dask_als.model.manifest import KeptFiles, ModelManifest, ModelSide
 from dask_als.model.training_data import with_relative_path
 from dask_als.solvers.base import SolvedSide
 from dask_als.training.prediction_files import write_predictions
@@ -288,7 +289,7 @@ def _completed(
     # Where the model is written is beside where it will be, so the relative path holds there, too.
     reference = with_relative_path(manifest.dataset, directory)
     manifest = replace(manifest, dataset=reference, history_crc32=history_crc32)
-    model_files.write_manifest(directory, manifest)
+    model_manifest.write_manifest(directory, manifest)
     return manifest
 
 

@@ -24,7 +24,7 @@ from dask_als.data.dataset import open_dataset, read_block
 from dask_als.data.prepare import prepare
 from dask_als.data.titles import TitleFile
 from dask_als.errors import InputError
-from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.training import TrainSettings
@@ -312,4 +312,4 @@ def test_no_more_of_a_text_is_read_than_is_allowed(small_limits):
 def test_a_manifest_without_end(monkeypatch, made):
     monkeypatch.setattr(json_files, "MOST_JSON_BYTES", 100)
     with pytest.raises(InputError, match="longer than 100 bytes"):
-        model_files.read_manifest(str(made / "model"))
+        model_manifest.read_manifest(str(made / "model"))

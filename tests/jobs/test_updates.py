@@ -18,7 +18,7 @@ from dask_als.jobs.job_file import Job, SourceSettings
 from dask_als.jobs.kept_models import KeptModels
 from dask_als.jobs.result import recorded
 from dask_als.jobs.steps import run_job
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.schedule import ScheduleSettings

@@ -16,6 +16,7 @@ from dask_als.core.side import ITEMS, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings
 from dask_als.training.train import train
@@ -62,10 +63,10 @@ def test_the_files_are_what_the_design_says(model):
 
 
 def test_the_manifest_makes_the_trip(model):
-    manifest = model_files.read_manifest(str(model))
+    manifest = model_manifest.read_manifest(str(model))
     (model / "model.json").unlink()
-    model_files.write_manifest(str(model), manifest)
-    assert model_files.read_manifest(str(model)) == manifest
+    model_manifest.write_manifest(str(model), manifest)
+    assert model_manifest.read_manifest(str(model)) == manifest
 
 
 @pytest.mark.parametrize("rows", [range(20), range(3, 4), range(5, 18), range(19, 20)])
@@ -81,9 +82,9 @@ def test_a_state_is_read_from_whichever_parts_hold_it(model, rows):
 
 def test_what_is_no_model(tmp_path):
     with pytest.raises(InputError, match="is not there; make one with: dask-als train"):
-        model_files.read_manifest(str(tmp_path / "no"))
+        model_manifest.read_manifest(str(tmp_path / "no"))
     with pytest.raises(InputError, match=r"is not a model \(no model.json\)"):
-        model_files.read_manifest(str(tmp_path))
+        model_manifest.read_manifest(str(tmp_path))
 
 
 @pytest.mark.parametrize(

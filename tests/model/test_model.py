@@ -10,7 +10,7 @@ from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.dataset import read_block
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, UnknownIdWarning
-from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings
 from dask_als.solvers.base import SolvedSide
@@ -282,9 +282,9 @@ def test_without_its_dataset(directory, tmp_path):
         (tmp_path / name).symlink_to(directory / name)
     moved = tmp_path / "moved"
     __import__("shutil").copytree(directory / "model", moved)
-    manifest = model_files.read_manifest(str(moved))
+    manifest = model_manifest.read_manifest(str(moved))
     elsewhere = replace(manifest, dataset={**manifest.dataset, "path": "/no/where"})
-    model_files.write_manifest(str(moved), elsewhere)
+    model_manifest.write_manifest(str(moved), elsewhere)
     model = ALSModel.load(str(moved))
     user = model.users.ids[0]
     with pytest.raises(

@@ -28,7 +28,7 @@ from dask_als.data.dataset import Dataset, Partition, SideTable
 from dask_als.data.prepare import prepare
 from dask_als.data.synthetic import GenerateSettings, write_ratings
 from dask_als.errors import InputError
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.planning.calibration import Speed, measured_speed, row_flops
 from dask_als.planning.duration import best_partitions, epoch_seconds, tasks_per_epoch
 from dask_als.planning.memory import (

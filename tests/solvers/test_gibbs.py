@@ -12,7 +12,7 @@ from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model import sample_files
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings

@@ -16,6 +16,7 @@ from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
+from dask_als.model import manifest as model_manifest
 from dask_als.model.initial import MatchedRows
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings
@@ -128,7 +129,7 @@ def test_a_model_remembers_its_start(folder, tmp_path):
     )
     assert told == [manifest.initial]
     assert manifest.initial.path == str(folder / "als")
-    assert model_files.read_manifest(str(tmp_path / "m")) == manifest
+    assert model_manifest.read_manifest(str(tmp_path / "m")) == manifest
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
         "history.jsonl", "items", "model.json", "users",
     ]  # fmt: skip
@@ -146,7 +147,7 @@ def test_gibbs_starts_from_the_last_sample(folder, tmp_path):
     )
     np.testing.assert_array_equal(found.bias, model.users.biases_of_samples[:, -1])
     assert rated.all()
-    precision = model_files.read_manifest(str(start)).residual_precision
+    precision = model_manifest.read_manifest(str(start)).residual_precision
     assert precision == model.manifest.residual_precision
 
 

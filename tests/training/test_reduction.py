@@ -14,8 +14,8 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError, WorkersLostError
-from dask_als.model.files import read_manifest
 from dask_als.model.fold_in import fold_in
+from dask_als.model.manifest import read_manifest
 from dask_als.model.model import ALSModel
 from dask_als.settings import reduction
 from dask_als.settings.data import PrepareSettings

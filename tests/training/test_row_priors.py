@@ -9,7 +9,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.planning.calibration import Speed
 from dask_als.planning.duration import epoch_seconds
 from dask_als.planning.memory import memory_of_a_worker

@@ -10,7 +10,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError, JobError
-from dask_als.model.files import read_manifest
+from dask_als.model.manifest import read_manifest
 from dask_als.settings.data import PrepareSettings
 from dask_als.settings.training import TrainSettings
 from dask_als.training import update as update_module

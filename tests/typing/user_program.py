@@ -31,8 +31,8 @@ from dask_als.data.dataset import Dataset, open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.evaluation.evaluate import evaluate
 from dask_als.evaluation.results import Evaluation
-from dask_als.model.files import ModelManifest
 from dask_als.model.folded_in import FoldedIn
+from dask_als.model.manifest import ModelManifest
 from dask_als.model.recommend import Recommended, recommend
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
 from dask_als.settings.training import CheckpointSettings

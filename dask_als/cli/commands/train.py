@@ -22,7 +22,7 @@ from dask_als.cli.commands.options import (
 from dask_als.settings.training import StopSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from dask_als.model.files import ModelManifest
+    from dask_als.model.manifest import ModelManifest
 
 
 @click.command()

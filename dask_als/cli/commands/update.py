@@ -68,7 +68,7 @@ def update(
     """
     from dask_als.cli.log import log_of
     from dask_als.data.prepare import Titles, columns_of
-    from dask_als.model.files import read_manifest
+    from dask_als.model.manifest import read_manifest
     from dask_als.settings.data import Columns
     from dask_als.training.update import NewRatings, UpdateSettings, dataset_to_update
     from dask_als.training.update import update as run
