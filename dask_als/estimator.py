@@ -16,7 +16,7 @@ from distributed import Client
 
 from dask_als.cluster import interrupts
 from dask_als.core import storage
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.wording import python_words
 from dask_als.data.dataset import Dataset
 from dask_als.data.frames import MatrixIds

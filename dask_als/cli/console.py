@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dask_als.cli.printable import printable
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.run_events import Listener
 from dask_als.core.run_events import Progress as HalfEpochProgress
 from dask_als.evaluation.calibration import Calibration

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.outputs import staged_path
 from dask_als.errors import InputError
 from dask_als.evaluation.baselines import Baselines

@@ -14,7 +14,7 @@ import pandas as pd
 
 from dask_als.cli import console
 from dask_als.core import storage
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.run_events import HalfEpochTimes, Listener, ignore
 from dask_als.data.prepare import Progress
 from dask_als.jobs.result import JobResult, StepResult

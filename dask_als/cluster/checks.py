@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client
 
-from dask_als.cluster.build import build_of_this_process, differences
+from dask_als.cluster.installed_build import build_of_this_process, differences
 from dask_als.core import json_files, storage
 from dask_als.errors import InputError
 

@@ -18,7 +18,7 @@ from distributed.comm import CommClosedError
 
 from dask_als.cluster import interrupts
 from dask_als.cluster.private import GuardedCluster
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import Shape
 from dask_als.core.run_events import Listener, RunInfo
 from dask_als.core.task_keys import unique_key

@@ -15,7 +15,7 @@ from typing import Any
 
 from distributed import Client, SchedulerPlugin, WorkerPlugin
 
-from dask_als.cluster.build import build_of_this_process, differences
+from dask_als.cluster.installed_build import build_of_this_process, differences
 from dask_als.core import storage
 from dask_als.dask_internals import (
     drop_plugin,

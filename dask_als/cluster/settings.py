@@ -15,7 +15,7 @@ from distributed import Security
 from dask_als.core.executor import Shape
 from dask_als.dask_internals import MEMORY_LIMIT
 from dask_als.errors import InputError
-from dask_als.settings.cluster import KubernetesSize, LocalSize
+from dask_als.settings.cluster_size import KubernetesSize, LocalSize
 
 
 @dataclass(frozen=True, kw_only=True)

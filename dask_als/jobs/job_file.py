@@ -34,7 +34,7 @@ import tomli_w
 from dask_als.core import storage
 from dask_als.core.typed_tables import from_table, to_table
 from dask_als.errors import InputError
-from dask_als.settings.cluster import KubernetesSize, LocalSize
+from dask_als.settings.cluster_size import KubernetesSize, LocalSize
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.evaluation import EvaluateSettings, RecommendSettings
 from dask_als.settings.schedule import ScheduleSettings

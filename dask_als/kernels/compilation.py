@@ -12,7 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from dask_als.core import jit
-from dask_als.core.sources import digest_of_modules
+from dask_als.core.code_digest import digest_of_modules
 
 
 def compile_kernel(function, name, dtype, *arguments):

@@ -13,7 +13,7 @@ from dask_kubernetes.operator import KubeCluster
 from dask_als.errors import JobError
 from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import DaskCluster, api_of, create, delete
-from dask_als.settings.cluster import KubernetesSize
+from dask_als.settings.cluster_size import KubernetesSize
 from dask_als.settings.credentials import resolved
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dask_als.settings.cluster import KubernetesSize
+from dask_als.settings.cluster_size import KubernetesSize
 
 Manifest = dict[str, Any]
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from dask_als.core import json_files, storage, table_files
 from dask_als.core.blocks import Factors
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.limits import TEXT_BYTES, ParquetLimit
 from dask_als.core.side import Side
 from dask_als.core.typed_tables import from_manifest

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dask_als.core import storage
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.wording import python_words
 from dask_als.data.dataset import Dataset

@@ -18,7 +18,7 @@ from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest
 from dask_als.model.manifest import ModelManifest
 from dask_als.solvers.base import RowMethod
-from dask_als.solvers.methods import fold_in_method_of
+from dask_als.solvers.choice import fold_in_method_of
 from dask_als.solvers.new_rows import NewRowPrior, NewRows
 
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from distributed import SchedulerPlugin
 from tornado.ioloop import IOLoop
 
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.run_events import RunInfo
 from dask_als.dask_internals import add_page, dashboard_of, drop_plugin, remove_page
 from dask_als.monitor.metrics import METRICS

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.run_events import HalfEpochTimes, PartitionTimes, Progress, RunInfo
 from dask_als.core.task_keys import TaskKind, parse_unique_key
 from dask_als.monitor.times import Interval, split_time

@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import Client
 
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.run_events import HalfEpochTimes, Listener, Progress, RunInfo
 from dask_als.monitor.plugin import HANDLER, WatchPlugin
 

@@ -15,7 +15,7 @@ from dask_als.data.dataset import Dataset
 from dask_als.planning.sizes import factors_bytes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import HalfEpoch, SolvedSide, held_out_error
-from dask_als.solvers.methods import method_of
+from dask_als.solvers.choice import method_of
 
 _CALIBRATION_FLOPS = 1e9
 _CALIBRATION_RATINGS = 2_000_000

@@ -22,7 +22,7 @@ from dask_als.planning.sizes import (
     sides_with_attributes,
 )
 from dask_als.settings.training import StopSettings, TrainSettings
-from dask_als.solvers.methods import kernel_bytes
+from dask_als.solvers.choice import kernel_bytes
 
 # Measured: a worker that has loaded all modules and the kernel and trained on tiny data, and the
 # memory that allocators keep for each thread after it has read and written.

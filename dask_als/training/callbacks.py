@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import MODEL
 from dask_als.model.manifest import ModelManifest

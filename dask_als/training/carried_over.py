@@ -27,7 +27,7 @@ from dask_als.model.initial import InitialModel, MatchedRows
 from dask_als.model.manifest import ModelManifest, ModelSide
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import HalfEpoch, Method, SolvedPart, SolvedSide
-from dask_als.solvers.methods import fold_in_method_of
+from dask_als.solvers.choice import fold_in_method_of
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.training.task_graph import training_mean
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fsspec.implementations.local import LocalFileSystem
 
 from dask_als.core import outputs, storage
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, REDUCTION, SAMPLE, Kind, check_inputs
 from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.settings.training import StopSettings
 
 

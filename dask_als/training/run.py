@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dask_als.core import checksums, storage
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, REDUCTION, SAMPLE, Kind

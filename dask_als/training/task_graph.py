@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from dask_als.cluster.placement import Placement
 from dask_als.core import storage
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import Executor
 from dask_als.core.side import SIDES, USERS, Side, side_named
 from dask_als.core.task_keys import TaskKey, TaskKind
@@ -29,7 +29,7 @@ from dask_als.solvers.base import (
     error_of_average,
     solve_side,
 )
-from dask_als.solvers.methods import method_of
+from dask_als.solvers.choice import method_of
 from dask_als.solvers.objective import rmse
 from dask_als.solvers.row_prior import RegressionMethod
 from dask_als.training.pacing import batches, epochs_per_batch, one_ahead

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from dask_als.core import storage
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import Executor
 from dask_als.core.output_lock import held
 from dask_als.core.outputs import staged_directory

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.side import SIDES, Side, side_named
 from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.data.dataset import Dataset, Partition, RowsFile

@@ -4,7 +4,7 @@ import re
 import pandas as pd
 
 from dask_als.cli import console
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.run_events import Progress
 
 FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse=None, seconds=0.25)

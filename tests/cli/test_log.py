@@ -9,7 +9,7 @@ from support.data import generated, write_csv
 from dask_als.cli.console import Screen
 from dask_als.cli.log import JsonLog, TextLog
 from dask_als.cli.main import cli
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.jobs.result import StepResult

@@ -15,10 +15,10 @@ from distributed import Client, LocalCluster
 from support.data import content, generated, small_settings, write_csv
 
 import dask_als
-from dask_als.cluster.build import build_of_this_process, differences
 from dask_als.cluster.checks import check_builds
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.cluster.guard import guard
+from dask_als.cluster.installed_build import build_of_this_process, differences
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError

@@ -55,8 +55,9 @@ def test_modules_that_a_page_names_exist(page):
     "new", ["file format", "a loss", "metric", "kind of cluster", "flag of `recommend`"]
 )
 def test_where_it_goes_is_answered(new):
-    table = (DEVELOPERS / "extend.md").read_text().partition("## A solver")[0]
-    assert re.search(rf"^\|[^|]*{re.escape(new)}[^|]*\|[^|]*`", table, re.MULTILINE)
+    page = (DEVELOPERS / "architecture.md").read_text()
+    table = page.partition("## Where does it go?")[2].partition("\n## ")[0]
+    assert re.search(rf"^\|[^|]*{re.escape(new)}[^|]*\|[^|]*\|[^|]*`", table, re.MULTILINE)
 
 
 def test_no_source_has_control_characters():

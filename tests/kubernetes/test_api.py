@@ -10,7 +10,7 @@ from dask_als.jobs import kubernetes as operator
 from dask_als.jobs.job_file import job_from_toml
 from dask_als.kubernetes import api, spec
 from dask_als.kubernetes.api import ask
-from dask_als.settings.cluster import KubernetesSize
+from dask_als.settings.cluster_size import KubernetesSize
 
 
 @pytest.mark.parametrize("name", ["DaskJob", "DaskCluster"])

@@ -13,7 +13,7 @@ from support.monitored import figures, started, train_an_epoch
 
 from dask_als.kubernetes import spec
 from dask_als.monitor.metrics import RunMetrics
-from dask_als.settings.cluster import KubernetesSize
+from dask_als.settings.cluster_size import KubernetesSize
 
 DIRECTORY = Path(__file__).parents[2] / "k8s" / "monitoring"
 DASHBOARD = json.loads((DIRECTORY / "dashboard.json").read_text())

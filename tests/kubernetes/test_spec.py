@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import ClusterSizes, Job, SourceSettings, job_from_toml
 from dask_als.kubernetes import spec
-from dask_als.settings.cluster import KubernetesSize
+from dask_als.settings.cluster_size import KubernetesSize
 
 BASE = Path(__file__).parents[2] / "k8s" / "base"
 SIZE = KubernetesSize(

@@ -17,8 +17,8 @@ from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.solvers.base import HalfEpoch, SolvedSide, solve_side
+from dask_als.solvers.choice import method_of
 from dask_als.solvers.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
-from dask_als.solvers.methods import method_of
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.solvers.row_prior import (
     RIDGE,

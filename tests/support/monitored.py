@@ -1,6 +1,6 @@
 """What the tests of watching share: a training as the scheduler would see it."""
 
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.run_events import RunInfo
 from dask_als.monitor.run_state import RunState
 from dask_als.settings.training import TrainSettings

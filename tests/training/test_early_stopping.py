@@ -2,7 +2,7 @@ import pytest
 from support.data import content, generated, small_settings, write_csv
 
 from dask_als import ALS, ALSModel
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import SerialExecutor
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError, WorkersLostError

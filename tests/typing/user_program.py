@@ -24,7 +24,7 @@ from dask_als import (
     TrainSettings,
     UnknownIdWarning,
 )
-from dask_als.core.epoch_metrics import EpochFigures
+from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import Dataset, open_dataset

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from dask_als.cli.commands.options import settings_of
 from dask_als.errors import InputError
-from dask_als.settings.cluster import KubernetesSize
+from dask_als.settings.cluster_size import KubernetesSize
 
 if TYPE_CHECKING:
     from dask_als.cluster.settings import ClusterSettings

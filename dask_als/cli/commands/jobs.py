@@ -10,7 +10,7 @@ import click
 from dask_als.cli.commands.options import together
 from dask_als.cli.commands.saying import say
 from dask_als.errors import InputError, JobError
-from dask_als.settings.cluster import KubernetesSize
+from dask_als.settings.cluster_size import KubernetesSize
 
 if TYPE_CHECKING:
     from dask_als.jobs.kubernetes import Jobs

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dask_als.core.sources import digest_of_modules
+from dask_als.core.code_digest import digest_of_modules
 
 _PACKAGES = ("dask-als", "dask", "distributed", "llvmlite", "numba", "numpy", "pyarrow")
 _SOURCES = "sources of dask-als"
