@@ -63,9 +63,8 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
         raise InputError(
             f"{model} is an average without its samples; start from the model that it came from"
         )
-    # Of a compact model any number of columns is the best approximation of that rank.
-    rank = settings.rank if manifest.compact is not None else manifest.settings.rank
-    if rank != settings.rank:
+    rank = manifest.rank if manifest.compact is not None else manifest.settings.rank
+    if not _can_have_rank(manifest, settings):
         raise InputError(
             f"{model} has rank {rank}, the settings say {settings.rank}; give --rank {rank}"
         )
@@ -78,6 +77,14 @@ def check_start(model: str, dataset: Dataset, settings: TrainSettings) -> None:
                 f"{side.singular} ids are {_in_words(its)} in {model} and {_in_words(wanted)} in "
                 f"{dataset.path}; prepare the dataset with ids of the same type"
             )
+
+
+def _can_have_rank(manifest: ModelManifest, settings: TrainSettings) -> bool:
+    if manifest.compact is None:
+        return settings.rank == manifest.settings.rank
+    # The leading columns are the best approximation of lower rank. Draws fill further columns,
+    # which start at zero; solutions of least squares would stay there.
+    return settings.rank <= manifest.rank or settings.method == "gibbs"
 
 
 def has_same_rows(manifest: ModelManifest, dataset: Dataset) -> bool:

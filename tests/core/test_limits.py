@@ -19,10 +19,9 @@ from dask_als.core import checksums, json_files, limits, table_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.limits import ParquetLimit, is_on_same_storage
 from dask_als.core.side import USERS
-from dask_als.data import source
 from dask_als.data.dataset import open_dataset, read_block
 from dask_als.data.prepare import prepare
-from dask_als.data.titles import TitleFile
+from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
 from dask_als.model import manifest as model_manifest
 from dask_als.model.model import ALSModel
@@ -272,7 +271,7 @@ def test_titles_that_inflate_are_not_read(suffix, small_limits, tmp_path):
         path.write_bytes(gzip.compress(text))
     member = "movies.csv" if suffix == "zip" else None
     with pytest.raises(InputError, match="holds a text of more than"):
-        source.read_titles(TitleFile(str(path), member, "movieId", "title"))
+        read_titles(TitleFile(str(path), member, "movieId", "title"))
 
 
 READ_TITLES = """

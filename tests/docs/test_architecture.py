@@ -81,5 +81,5 @@ def test_the_version_is_the_same_everywhere():
     image = f"dask-als:{version}"
     for path in ("k8s/Dockerfile", "docs/kubernetes.md"):
         assert set(re.findall(r"dask-als:\d+\.\d+\.\d+", (ROOT / path).read_text())) == {image}
-    assert image in (PACKAGE / "settings" / "cluster.py").read_text()
+    assert image in (PACKAGE / "settings" / "cluster_size.py").read_text()
     assert version in (ROOT / "CHANGELOG.md").read_text()

@@ -16,7 +16,7 @@ from dask_als.data.prepare import prepare
 from dask_als.settings.data import PrepareSettings
 from dask_als.training.train import train
 
-ON_KUBERNETES = {"submit", "status", "logs", "list", "stop", "resume", "delete"}
+ON_KUBERNETES = {"submit", "launch", "status", "logs", "list", "stop", "resume", "delete"}
 SERIAL = SerialExecutor()
 WRITES = {"fetch": "ml-latest-small.zip", "generate": "ratings.csv", "prepare": "DATASET"}
 WRITES |= {"train": "MODEL", "update": "MODEL2", "predict": "predictions.parquet"}
@@ -87,6 +87,9 @@ def run(folder, tmp_path, client, request, monkeypatch, capfd):
         # A plan is for a cluster that need not be there.
         if "--cluster" in options and name != "plan":
             arguments = [*arguments, "--cluster", client.scheduler.address]
+        # The model names the dataset of the folder that was copied, which others use, too.
+        if name == "update":
+            arguments = [*arguments, "--dataset", "DATASET"]
         if "--base-url" in options:
             site, address = request.getfixturevalue("site")
             shutil.copy(folder / "ml-latest-small.zip", site)

@@ -123,6 +123,16 @@ class OneJob:
         return [self.status("a-1")]
 
 
+class NoSchedules:
+    """Stands for the schedules of a cluster that has none."""
+
+    def __init__(self, namespace):
+        pass
+
+    def has(self, job_id):
+        return False
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -139,6 +149,7 @@ class OneJob:
 def test_json_is_all_that_goes_to_the_output(arguments, expected, monkeypatch, capsys):
     for name in ("submit", "status", "stop", "resume", "delete"):
         monkeypatch.setattr(f"dask_als.cli.commands.{name}.jobs_in", OneJob)
+        monkeypatch.setattr(f"dask_als.cli.commands.{name}.schedules_in", NoSchedules)
     with suppress(SystemExit):
         main([*arguments, "--json"])
     out, err = capsys.readouterr()
@@ -148,6 +159,7 @@ def test_json_is_all_that_goes_to_the_output(arguments, expected, monkeypatch, c
 
 def test_a_log_as_json_is_an_object_a_line(monkeypatch, capsys):
     monkeypatch.setattr("dask_als.cli.commands.logs.jobs_in", OneJob)
+    monkeypatch.setattr("dask_als.cli.commands.logs.schedules_in", NoSchedules)
     with suppress(SystemExit):
         main(["logs", "-f", "a-1", "--json"])
     lines = [json.loads(line)["line"] for line in capsys.readouterr().out.splitlines()]

@@ -241,8 +241,8 @@ def test_fold_in_equals_a_half_epoch(model, directory):
         its = slice(block.indptr[row], block.indptr[row + 1])
         items = model.items.ids[block.indices[its]]
         folded = model.fold_in(dict(zip(items, block.ratings[its].tolist(), strict=True)))
-        np.testing.assert_allclose(folded.factors, part.state.factors[row], atol=1e-9)
-        assert folded.bias == pytest.approx(part.state.bias[row], abs=1e-9)
+        np.testing.assert_allclose(folded.factors, part.solution.factors[row], atol=1e-9)
+        assert folded.bias == pytest.approx(part.solution.bias[row], abs=1e-9)
 
 
 def test_fold_in_an_item(model):

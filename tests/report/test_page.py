@@ -198,7 +198,7 @@ _COLORS_OF_PLOTS = """
 
 def test_a_model_of_samples_shows_its_calibration(model, tmp_path):
     dataset = ALSModel.load(model).dataset
-    settings = small_settings(method="gibbs", epochs=None, burn_in=2, samples=4)
+    settings = small_settings(method="gibbs", epochs=None, burn_in=2, samples=4, keep_samples=True)
     train(dataset, str(tmp_path / "m"), settings, SERIAL)
     out = tmp_path / "page.html"
     ended = CliRunner().invoke(

@@ -219,7 +219,7 @@ def test_two_trainings_with_the_same_checkpoints(dataset, undisturbed, tmp_path)
     def second(figures):
         if figures.epoch == 4:
             for changes in ({"resume": True}, {"resume": False}):
-                with pytest.raises(InputError, match=rf"^{folder} is in use by run .*; wait for"):
+                with pytest.raises(InputError, match=rf"^{folder} is in use by run .*; wait until"):
                     train(
                         dataset,
                         str(tmp_path / "second"),

@@ -298,15 +298,14 @@ def test_it_is_saved_as_it_was_loaded(whole, model, tmp_path):
 
 def test_training_can_start_from_it(whole, datasets, tmp_path):
     settings = small_settings(rank=4, epochs=1)
-    train(datasets[1], str(tmp_path / "m"), settings, SERIAL, initial_model=str(whole[0]))
-    with pytest.raises(InputError, match="has rank 4"):
-        train(
-            datasets[1],
-            str(tmp_path / "n"),
-            replace(settings, rank=3),
-            SERIAL,
-            initial_model=str(whole[0]),
-        )
+    start = str(whole[0])
+    train(datasets[1], str(tmp_path / "m"), settings, SERIAL, initial_model=start)
+    # The leading columns of the decomposition, which a lower rank takes, are a model, too.
+    lower = replace(settings, rank=3)
+    train(datasets[1], str(tmp_path / "n"), lower, SERIAL, initial_model=start)
+    higher = replace(settings, rank=5)
+    with pytest.raises(InputError, match="rank 4, the settings say 5"):
+        train(datasets[1], str(tmp_path / "o"), higher, SERIAL, initial_model=start)
 
 
 def test_a_damaged_prior_is_refused(datasets, tmp_path):
