@@ -127,10 +127,15 @@ def trains(job_id):
     return "epoch" in cluster.done("logs", job_id, f"--namespace={NAMESPACE}")
 
 
+def names_of_policies():
+    return [cluster.name_of(policy) for policy in there("networkpolicies")]
+
+
 def assert_nothing_is_left():
     """Check that no cluster is there, nor who may reach it, and that its pods go."""
     assert not there("daskclusters.kubernetes.dask.org")
-    assert [cluster.name_of(policy) for policy in there("networkpolicies")] == ["nobody"]
+    # Kubernetes collects what belonged to a deleted object in its own time.
+    cluster.wait_for(lambda: names_of_policies() == ["nobody"], seconds=60)
     cluster.wait_for(lambda: not there("pods", component="worker"), seconds=240)
     cluster.wait_for(lambda: not there("pods", component="scheduler"), seconds=240)
 
@@ -205,6 +210,7 @@ def test_the_printed_manifests_are_the_job(volume, expected):
     cluster.kubectl("apply", "--filename=-", text=manifests)
     cluster.wait_for(lambda: status(job_id)["state"] == "Succeeded", seconds=240)
     assert cluster.numbers(volume / "applied" / "model") == expected
+    cluster.done("delete", job_id, f"--namespace={NAMESPACE}")
 
 
 def test_a_job_without_a_volume_and_its_credentials(volume, expected, s3, monkeypatch):
