@@ -29,7 +29,6 @@ from dask_als.evaluation.results import Evaluation
 from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of
 from dask_als.model.model import ALSModel
 from dask_als.model.rows import UNKNOWN
-from dask_als.model.scores import scores_of_pairs
 from dask_als.model.top_k import Candidates, candidates, top_k
 from dask_als.model.training_data import seen_by
 from dask_als.settings.data import Columns
@@ -208,13 +207,7 @@ def _evaluate_part(
     bounds = model.manifest.rating_min, model.manifest.rating_max
     errors = {}
     if model.settings.feedback == "explicit":
-        predicted = scores_of_pairs(
-            model.users.with_unknown,
-            model.items.with_unknown,
-            users,
-            items,
-            mean=model.manifest.global_mean,
-        )
+        predicted = model.scores(users, items)
         errors["model"] = error_sums(test.ratings, predicted, is_cold, bounds)
     if known.mean is not None:
         constant = np.full(len(test.ratings), known.mean)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 
 from dask_als.core import checksums, outputs, ownership, storage
@@ -94,8 +95,7 @@ def copy_model(path: str, out: str) -> None:
                 storage.opened(storage.join(path, name)) as read,
                 storage.opened(storage.join(staging, name), "wb") as written,
             ):
-                while piece := read.read(_BYTES_AT_ONCE):
-                    written.write(piece)
+                shutil.copyfileobj(read, written, _BYTES_AT_ONCE)
 
 
 def _match(path: str) -> re.Match[str] | None:

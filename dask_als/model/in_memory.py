@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dask_als.core import storage
 from dask_als.core.epoch_figures import EpochFigures
@@ -24,6 +25,7 @@ from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.row_solver import RowSolver
 from dask_als.model.rows import ModelRows, read_model_rows
 from dask_als.model.saved import save_model
+from dask_als.model.scores import scores_of_pairs
 from dask_als.model.training_data import OWN_DATASET, dataset_of, packed, rated_rows, unpacked
 from dask_als.settings.training import TrainSettings
 
@@ -153,6 +155,16 @@ class InMemoryModel:
     def rows(self, side: Side) -> ModelRows:
         """Return one side."""
         return self.users if side is USERS else self.items
+
+    def scores(self, user_rows: np.ndarray, item_rows: np.ndarray) -> NDArray[np.float64]:
+        """Return the predictions of pairs of rows; `UNKNOWN` is the row of an unknown id."""
+        return scores_of_pairs(
+            self.users.with_unknown,
+            self.items.with_unknown,
+            user_rows,
+            item_rows,
+            mean=self.manifest.global_mean,
+        )
 
     def deviations(self, user_rows: np.ndarray, item_rows: np.ndarray) -> np.ndarray:
         """Return the standard deviations of the ratings of pairs of rows."""

@@ -21,7 +21,6 @@ from dask_als.model.ids import Unknown, is_single, listed
 from dask_als.model.in_memory import InMemoryModel
 from dask_als.model.lists import most_similar, recommended
 from dask_als.model.pairs import predicted_pairs
-from dask_als.model.scores import scores_of_pairs
 from dask_als.model.similarity import Measure
 from dask_als.settings.data import Columns
 from dask_als.settings.evaluation import EvaluateSettings
@@ -121,13 +120,7 @@ class ALSModel(InMemoryModel):
                 "of both, or a single id"
             )
         user_rows, item_rows = np.broadcast_arrays(user_rows, item_rows)
-        predicted = scores_of_pairs(
-            self.users.with_unknown,
-            self.items.with_unknown,
-            user_rows,
-            item_rows,
-            mean=self.manifest.global_mean,
-        )
+        predicted = self.scores(user_rows, item_rows)
         if not std:
             return float(predicted[0]) if single else predicted
         deviations = self.deviations(user_rows, item_rows)

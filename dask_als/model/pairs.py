@@ -10,7 +10,6 @@ import pyarrow as pa
 from dask_als.core.side import SIDES
 from dask_als.model.ids import Unknown, report_unknown
 from dask_als.model.rows import UNKNOWN
-from dask_als.model.scores import scores_of_pairs
 
 if TYPE_CHECKING:
     from dask_als.model.in_memory import InMemoryModel
@@ -47,13 +46,7 @@ def predicted_pairs(
     for side in SIDES:
         report_unknown(ids[side], rows[side] == UNKNOWN, side.singular, unknown)
     users, items = (rows[side] for side in SIDES)
-    predicted = scores_of_pairs(
-        model.users.with_unknown,
-        model.items.with_unknown,
-        users,
-        items,
-        mean=model.manifest.global_mean,
-    )
+    predicted = model.scores(users, items)
     if clip:
         predicted = np.clip(predicted, model.manifest.rating_min, model.manifest.rating_max)
     return pa.table(

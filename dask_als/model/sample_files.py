@@ -6,9 +6,6 @@
       sample.json                    mean biases, residual precision, CRC-32 of parts; written last
       users/part-00000.arrow …       bias, factors
       items/part-00000.arrow …       the same
-
-A complete model would do as well, but lists in Parquet take ten times the CPU time to write and to
-read, which is noticeable in comparison with an epoch.
 """
 
 from __future__ import annotations
@@ -17,14 +14,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from dask_als.core import checksums, json_files, storage, table_files
+from dask_als.core import checksums, json_files, storage
 from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.typed_tables import from_manifest
 from dask_als.errors import InputError
-from dask_als.model import files as model_files
 from dask_als.model.manifest import ModelManifest
 
 FORMAT_VERSION = 1
@@ -69,28 +64,6 @@ class _File:
     users: SampleSide
     items: SampleSide
     residual_precision: float
-
-
-def write_part(sample: str, side: Side, number: int, state: Factors) -> int:
-    """Write the state of a partition's rows; return the file's CRC-32."""
-    table = pa.table(model_files.state_columns(state))
-    return table_files.write_arrow(_part_path(sample, side, number), table)
-
-
-def read_part(sample: str, side: Side, number: int, crc32: int) -> Factors:
-    """Read the state of a partition's rows.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or damaged.
-    """
-    path = _part_path(sample, side, number)
-    return model_files.state_of(table_files.read_arrow(path, crc32=crc32))
-
-
-def _part_path(sample: str, side: Side, number: int) -> str:
-    return storage.part_of(sample, side.name, storage.part_name(number, "arrow"))
 
 
 def average_of_samples(samples: list[Factors]) -> Factors:

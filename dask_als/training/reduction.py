@@ -18,10 +18,8 @@ import numpy as np
 from dask_als.core.executor import reduce_by_tree
 from dask_als.core.side import SIDES, Side
 from dask_als.core.task_keys import TaskKey, TaskKind
-from dask_als.errors import InputError
-from dask_als.model import sample_files
+from dask_als.model import sample_files, state_parts
 from dask_als.model.compact import Compact
-from dask_als.model.sample_files import SampleManifest
 from dask_als.settings.reduction import Schedule
 from dask_als.training import reduction_files, stacks
 from dask_als.training.reduction_files import ReducedSide, ReductionManifest
@@ -141,14 +139,16 @@ class _Tasks:
             for path, crc32 in stack.samples.items()
         }
         for path, manifest in self._samples.items():
-            _check_partitions(path, graph, manifest)
+            checksums = {side: manifest.sides[side].checksums for side in SIDES}
+            state_parts.check_partitions(path, graph.dataset, checksums)
         self._reduction = stack.reduction
         self._before = ReductionManifest()
         n_reduced = 0
         if stack.reduction is not None:
             path, crc32 = stack.reduction
             self._before = reduction_files.read_manifest(path, crc32=crc32)
-            _check_partitions(path, graph, self._before)
+            checksums = {side: self._before.side(side).checksums for side in SIDES}
+            state_parts.check_partitions(path, graph.dataset, checksums)
             n_reduced = Schedule(graph.settings).working_rank
         self.step = Step(
             graph.settings,
@@ -271,12 +271,3 @@ class _Tasks:
             moments,
             key=TaskKey(TaskKind.TRUNCATE),
         )
-
-
-def _check_partitions(
-    path: str, graph: TaskGraph, manifest: SampleManifest | ReductionManifest
-) -> None:
-    for side in SIDES:
-        its = manifest.sides[side] if isinstance(manifest, SampleManifest) else manifest.side(side)
-        if len(its.checksums) != len(graph.dataset.table(side).partitions):
-            raise InputError(f"{path} has other partitions than the dataset; start again")

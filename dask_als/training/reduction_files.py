@@ -94,28 +94,6 @@ class NewRowMoments:
     second: np.ndarray
 
 
-def write_part(reduction: str, side: Side, number: int, factors: Factors) -> int:
-    """Write the sums of a partition's rows; return the file's CRC-32."""
-    table = pa.table(model_files.state_columns(factors))
-    return table_files.write_arrow(_part_path(reduction, side, number), table)
-
-
-def read_part(reduction: str, side: Side, number: int, crc32: int) -> Factors:
-    """Read the sums of a partition's rows.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or damaged.
-    """
-    path = _part_path(reduction, side, number)
-    return model_files.state_of(table_files.read_arrow(path, crc32=crc32))
-
-
-def _part_path(reduction: str, side: Side, number: int) -> str:
-    return storage.part_of(reduction, side.name, storage.part_name(number, "arrow"))
-
-
 def write_moments(reduction: str, side: Side, moments: NewRowMoments) -> int:
     """Write the moments of new rows; return the file's CRC-32."""
     columns = model_files.state_columns(Factors(moments.mean, moments.second))

@@ -14,7 +14,7 @@ import numpy as np
 from dask_als.core.blocks import Factors
 from dask_als.core.side import SIDES, Side
 from dask_als.data.dataset import RowsFile
-from dask_als.model import compact, sample_files
+from dask_als.model import compact, state_parts
 from dask_als.model import files as model_files
 from dask_als.model.blas_threads import one_blas_thread
 from dask_als.model.exact_products import exact_gram, exact_product, exponents, gram_values
@@ -131,7 +131,7 @@ class _Stack:
         counts = files.ids.read(files.rows, ["count"]).column("count").to_numpy()
         self._rated = (counts > 0).astype(np.float64)
         samples = [
-            sample_files.read_part(path, files.side, files.number, crc32)
+            state_parts.read_part(path, files.side, files.number, crc32)
             for path, crc32 in files.samples
         ]
         self._biases = [sample.bias for sample in samples]
@@ -139,7 +139,7 @@ class _Stack:
         self._reduced_bias: np.ndarray | None = None
         if files.reduction is not None:
             path, crc32 = files.reduction
-            reduced = reduction_files.read_part(path, files.side, files.number, crc32)
+            reduced = state_parts.read_part(path, files.side, files.number, crc32)
             self._reduced_bias = reduced.bias
             self._factors.insert(0, reduced.factors)
 
@@ -263,7 +263,7 @@ def write_reduced_part(
     """Write a partition of a reduction; return the file's CRC-32."""
     factors = _reduced_factors(files, column_exponents, reduced)
     factors = Factors(factors.bias, factors.factors.astype(dtype))
-    return reduction_files.write_part(directory, files.side, files.number, factors)
+    return state_parts.write_part(directory, files.side, files.number, factors)
 
 
 def write_moments(directory: str, side: Side, reduced: Reduced) -> int:

@@ -17,10 +17,9 @@ from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.side import SIDES, Side, side_named
 from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.data.dataset import Dataset, Partition, RowsFile
-from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest
-from dask_als.model import sample_files
+from dask_als.model import sample_files, state_parts
 from dask_als.model.manifest import KeptFiles, ModelManifest, ModelSide
 from dask_als.model.training_data import with_relative_path
 from dask_als.solvers.base import SolvedSide
@@ -120,9 +119,8 @@ class ModelWriter:
             for sample, crc32 in samples.items()
         }
         for sample, manifest in manifests.items():
-            for side in SIDES:
-                if len(manifest.sides[side].checksums) != len(self._partitions(side)):
-                    raise InputError(f"{sample} has other partitions than the dataset; start again")
+            checksums = {side: manifest.sides[side].checksums for side in SIDES}
+            state_parts.check_partitions(sample, self.graph.dataset, checksums)
         handles = {
             side: [
                 self.graph.executor.submit(
@@ -319,7 +317,7 @@ def _write_sample_part(
     sample: str, side: Side, number: int, partition: Partition, solved: SolvedSide
 ) -> int:
     factors = solved.solution[partition.start : partition.stop]
-    return sample_files.write_part(sample, side, number, factors)
+    return state_parts.write_part(sample, side, number, factors)
 
 
 def _write_average_part(
@@ -330,7 +328,7 @@ def _write_average_part(
     partition: Partition,
     samples: list[tuple[str, int]],
 ) -> int:
-    drawn = [sample_files.read_part(sample, side, number, crc32) for sample, crc32 in samples]
+    drawn = [state_parts.read_part(sample, side, number, crc32) for sample, crc32 in samples]
     factors = sample_files.average_of_samples(drawn)
     bias_of_samples = np.stack([sample.bias for sample in drawn], axis=1)
     return model_files.write_dataset_part(

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.data import MOVIELENS, content, generated, small_settings, write_csv
+from support.data import MOVIELENS, bits, content, prepared, small_settings
 
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.blocks import Factors, block_of, concatenated
@@ -11,8 +11,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model import sample_files
-from dask_als.model.manifest import read_manifest
+from dask_als.model import sample_files, state_parts
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
@@ -37,18 +36,6 @@ SETTINGS = small_settings(
     factor_regularization=12.0,
     keep_samples=True,
 )
-
-
-def prepared(tmp_path, name="dataset", partitions=1):
-    source = write_csv(tmp_path / "ratings.csv", generated(40, 30, 600))
-    settings = PrepareSettings(test_fraction=0.2, partitions=partitions)
-    return prepare(
-        str(source), str(tmp_path / name), SerialExecutor(), columns=Columns(), settings=settings
-    )
-
-
-def bits(model):
-    return content(str(model)), read_manifest(str(model)).residual_precision
 
 
 def test_partitions_do_not_show(tmp_path):
@@ -185,7 +172,7 @@ def test_a_callback_can_save_a_sample(tmp_path):
         assert saved.rows(side).mean_bias == its.mean_bias
         state = concatenated(
             [
-                sample_files.read_part(sample, side, number, crc32)
+                state_parts.read_part(sample, side, number, crc32)
                 for number, crc32 in enumerate(its.checksums)
             ]
         )

@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import SIDES
+from dask_als.data.prepare import prepare
 from dask_als.data.synthetic import GenerateSettings, chunks, generate_chunk
+from dask_als.model.manifest import read_manifest
 from dask_als.model.model import ALSModel
+from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import TrainSettings
 
 _SHARED = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small" / "ratings.csv"
@@ -86,3 +90,17 @@ def content(model):
     ]
     manifest = loaded.manifest
     return states, history, manifest.global_mean, manifest.dataset["fingerprint"], manifest.settings
+
+
+def prepared(tmp_path, name="dataset", partitions=1):
+    """Return a dataset of 600 generated ratings that holds a fifth out."""
+    source = write_csv(tmp_path / "ratings.csv", generated(40, 30, 600))
+    settings = PrepareSettings(test_fraction=0.2, partitions=partitions)
+    return prepare(
+        str(source), str(tmp_path / name), SerialExecutor(), columns=Columns(), settings=settings
+    )
+
+
+def bits(model):
+    """Return the content of a model, and the residual precision that it was left with."""
+    return content(str(model)), read_manifest(str(model)).residual_precision

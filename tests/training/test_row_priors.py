@@ -2,18 +2,15 @@ from dataclasses import replace
 
 import pytest
 from distributed import Client, LocalCluster
-from support.data import content, generated, small_settings, write_csv
+from support.data import bits, prepared, small_settings
 
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
-from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
-from dask_als.model.manifest import read_manifest
 from dask_als.planning.calibration import Speed
 from dask_als.planning.duration import epoch_seconds
 from dask_als.planning.memory import memory_of_a_worker
-from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import CheckpointSettings, TrainSettings
 from dask_als.training.train import train
 
@@ -27,18 +24,6 @@ GIBBS = small_settings(
 )
 
 ALS = small_settings(epochs=5, implicit_attributes="both")
-
-
-def prepared(tmp_path, name="dataset", partitions=1):
-    source = write_csv(tmp_path / "ratings.csv", generated(40, 30, 600))
-    settings = PrepareSettings(test_fraction=0.2, partitions=partitions)
-    return prepare(
-        str(source), str(tmp_path / name), SerialExecutor(), columns=Columns(), settings=settings
-    )
-
-
-def bits(model):
-    return content(str(model)), read_manifest(str(model)).residual_precision
 
 
 @pytest.mark.parametrize("sides", ["users", "items", "both"])
