@@ -9,10 +9,12 @@ import ast
 import contextlib
 import doctest
 import io
+import os
 import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from unittest import SkipTest
 
@@ -53,8 +55,15 @@ class Terminal:
     def run(self, command):
         name, *arguments = shlex.split(command, comments=True)
         if name != "dask-als" or "|" in arguments:
+            # Pipes start the command that is installed beside this Python.
+            path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
             shell = subprocess.run(
-                ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+                ["bash", "-c", command],
+                env=os.environ | {"PATH": path},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
             )
             return shell.stdout + shell.stderr, shell.returncode
         both = io.StringIO()

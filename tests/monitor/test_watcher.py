@@ -231,11 +231,16 @@ def test_a_resumed_training_shows_the_epochs_before(client, dataset, tmp_path):
     def stop(epoch):
         return epoch.figures.epoch == 3
 
-    def look(epoch):
-        time.sleep(1.4)
+    def epochs_shown():
         (board,) = [board for board in _BOARDS.values() if board._runs]
         (state,) = board._runs.values()
-        shown.append([figures.epoch for figures in state.history])
+        return [figures.epoch for figures in state.history]
+
+    def look(epoch):
+        deadline = time.monotonic() + 20
+        while epoch.figures.epoch not in epochs_shown() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        shown.append(epochs_shown())
 
     settings = small_settings(epochs=4)
     train(
