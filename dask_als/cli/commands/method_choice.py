@@ -15,9 +15,7 @@ _GIBBS_ALONE = ("burn_in", "samples", "model_rank", "keep_samples")
 _BOTH_METHODS = ("seed", "dtype", "center", "first", "implicit_attributes", "feedback")
 # All others, such as rank, mean ALS, which they meant before the method was chosen.
 _ALS_ALONE = tuple(
-    f.name
-    for f in fields(TrainSettings)
-    if f.name not in (*_GIBBS_ALONE, *_BOTH_METHODS, "method")
+    f.name for f in fields(TrainSettings) if f.name not in (*_GIBBS_ALONE, *_BOTH_METHODS, "method")
 )
 _ALS_IN_COMMANDS = (*(f.name for f in fields(StopSettings)), "init_from")
 
