@@ -110,7 +110,7 @@ def trained(settings: TrainSettings, rows: Pairs, folder: str, test: Pairs | Non
 
 def read_lists(path: Path) -> Pairs:
     """Read lines of a user and its items."""
-    lists = [np.array(line.split(), dtype=np.int64) for line in path.open()]
+    lists = [np.array(line.split(), dtype=np.int64) for line in path.read_text().splitlines()]
     items = np.concatenate([each[1:] for each in lists])
     users = np.repeat([each[0] for each in lists], [len(each) - 1 for each in lists])
     return np.column_stack([users, items])
