@@ -43,8 +43,8 @@ class Threaded:
         row_prior: Any = None,
     ) -> SolvedPart:
         """Solve the rows of a partition."""
-        n_blocks = min(self.threads, len(block.indices) // _LEAST_RATINGS)
-        if n_blocks < 2:
+        n_blocks = worthwhile_threads(self.threads, len(block.indices))
+        if n_blocks == 1:
             return self.method.solve_part(step, block, own, fixed, row_prior)
         row_cost = own.solution.factors.shape[1] * _RATINGS_OF_A_FACTORIZATION
         first, *others = split(block, n_blocks, row_cost=row_cost)
@@ -66,6 +66,11 @@ class Threaded:
         """Solve a side that is one partition."""
         part = self.solve_part(step, block, own, fixed, row_prior)
         return self.method.join_parts(step, [part], row_prior)
+
+
+def worthwhile_threads(threads: int, n_ratings: int) -> int:
+    """Return how many of some threads are worth waking for the ratings of a partition."""
+    return max(1, min(threads, n_ratings // _LEAST_RATINGS))
 
 
 @cache

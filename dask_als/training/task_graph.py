@@ -99,6 +99,7 @@ class TaskGraph:
         self._method = method_of(settings, self.mean)
         self._sides_with_attributes = sides_with_attributes(dataset, settings)
         self._placement = Placement(())
+        self._threaded: dict[Side, Threaded] = {}
         self._blocks: dict[Side, list[Any]] = {}
         self._test_blocks: dict[int, Any] = {}
         self.redistribute()
@@ -123,12 +124,13 @@ class TaskGraph:
         self._blocks, self._test_blocks = {}, {}
         self._blocks = {side: self._submit_blocks(side) for side in SIDES}
         self._test_blocks = self._submit_test_blocks()
-        self._threaded = {side: Threaded(self._method, self._threads(side)) for side in SIDES}
-
-    def _threads(self, side: Side) -> int:
-        """Return how many threads a partition takes, so that none of a home is idle."""
-        partitions_of_a_home = math.ceil(len(self._blocks[side]) / self._placement.n_homes)
-        return math.ceil(self.executor.shape.threads / partitions_of_a_home)
+        threads = self.executor.shape.threads
+        self._threaded = {
+            side: Threaded(
+                self._method, placement.threads_of_a_partition(len(self._blocks[side]), threads)
+            )
+            for side in SIDES
+        }
 
     def home(self, side: Side, number: int) -> int:
         """Return the home of a partition."""
