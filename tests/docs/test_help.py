@@ -124,6 +124,7 @@ def test_the_example_runs_and_tells_json(name, run):
         assert json.loads(run([*arguments, "--json"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HERE)
 def test_the_example_tells_a_person_in_a_terminal(name, run, monkeypatch):
     """The figures, and before them a bar if it can take long."""

@@ -325,6 +325,7 @@ def test_processes_may_compile_at_the_same_time(tmp_path):
         assert warm["digests"][name] == digest(np.dtype(name))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not get_host_cpu_features().get("avx512f"),
     reason="needs a processor with registers of two widths",

@@ -409,6 +409,7 @@ def test_patience_keeps_both_sides_of_the_best_epoch():
         check_fits(BIG, TrainSettings(), limit, stopping=patient)
 
 
+@pytest.mark.slow
 def test_that_is_what_a_training_holds(tmp_path, source):
     """Of a model that fits too well, whose first epochs are the best."""
     dataset = prepare(

@@ -140,16 +140,19 @@ def browser():
         browser.close()
 
 
+SLOW = [pytest.mark.slow]
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 @pytest.mark.parametrize(
     ("width", "media", "settings", "expected"),
     [
         (1300, "screen", None, HEADINGS),
-        (390, "screen", None, HEADINGS),
-        (794, "print", None, HEADINGS),
-        (1300, "screen", GIBBS, HEADINGS),
-        (390, "screen", small_settings(feedback="implicit"), OF_IMPLICIT),
+        pytest.param(390, "screen", None, HEADINGS, marks=SLOW),
+        pytest.param(794, "print", None, HEADINGS, marks=SLOW),
+        pytest.param(1300, "screen", GIBBS, HEADINGS, marks=SLOW),
+        pytest.param(390, "screen", small_settings(feedback="implicit"), OF_IMPLICIT, marks=SLOW),
     ],
     ids=["wide", "phone", "print", "gibbs", "implicit"],
 )
@@ -196,6 +199,7 @@ _COLORS_OF_PLOTS = """
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_samples_shows_its_calibration(model, tmp_path):
     dataset = ALSModel.load(model).dataset
     settings = small_settings(method="gibbs", epochs=None, burn_in=2, samples=4, keep_samples=True)
