@@ -19,7 +19,10 @@ from dask_als.kernels.implicit import (
     solve_rows_implicit,
 )
 
-RANKS = [1, 2, 5, 16, 17, 33, 64, 100, 128, 129, 257]
+RANKS = [
+    *(1, 2, 5, 16, 17, 33, 64, 129),
+    *(pytest.param(rank, marks=pytest.mark.slow) for rank in (100, 128, 257)),
+]
 DTYPES = [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
 
 

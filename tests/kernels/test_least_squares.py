@@ -23,7 +23,10 @@ from dask_als.kernels import least_squares, workspace
 from dask_als.kernels.least_squares import kernel_of, solve_rows_plain
 from dask_als.kernels.workspace import Sizes
 
-RANKS = [1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 64, 100, 128, 129, 257, 512]
+RANKS = [
+    *(1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 64, 129),
+    *(pytest.param(rank, marks=pytest.mark.slow) for rank in (100, 128, 257, 512)),
+]
 DTYPES = [np.float32, np.float64]
 
 

@@ -118,7 +118,7 @@ def test_its_figures_are_those_of_the_model_not_of_the_last_epoch(model):
 
 def test_the_command(model, tmp_path):
     out = str(tmp_path / "report.html")
-    arguments = ["report", model, "--out", out, "--json", "--dashboard", "127.0.0.1:0"]
+    arguments = ["report", model, "--out", out, "--json", "--cluster", "serial"]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     said = json.loads(result.stdout)
@@ -207,7 +207,7 @@ def test_a_model_of_samples_shows_its_calibration(model, tmp_path):
     out = tmp_path / "page.html"
     ended = CliRunner().invoke(
         cli,
-        ["report", str(tmp_path / "m"), "--out", str(out), "--json", "--dashboard", "127.0.0.1:0"],
+        ["report", str(tmp_path / "m"), "--out", str(out), "--json", "--cluster", "serial"],
     )
     assert ended.exit_code == 0, ended.output
     shown = json.loads(ended.stdout)["calibration"]

@@ -1,15 +1,29 @@
-"""Compile the kernels that tests need, in parallel: python tests/support/compile_kernels.py.
+"""Compile the kernels that tests need, in parallel: python tests/support/compile_kernels.py [--all].
 
 Without it, the processes of a run of the tests would all compile the same kernels at the same time.
 """
 
 import multiprocessing
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
 from dask_als.kernels import gibbs, implicit, least_squares
+
+OF_FAST_TESTS = [
+    (least_squares.kernel_of, "float32"),
+    (least_squares.kernel_of, "float64"),
+    (gibbs.kernel_of, "float32"),
+    (implicit.kernel_of, "float32"),
+    (implicit.gram_kernel_of, "float32"),
+]
+OTHERS = [
+    (gibbs.kernel_of, "float64"),
+    (implicit.kernel_of, "float64"),
+    (implicit.gram_kernel_of, "float64"),
+]
 
 
 def compile_kernel(kernel_of, dtype):
@@ -17,22 +31,13 @@ def compile_kernel(kernel_of, dtype):
     kernel_of(np.dtype(dtype))
 
 
-def main():
+def main(arguments):
+    kernels = [*OF_FAST_TESTS, *(OTHERS if "--all" in arguments else [])]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
-        compiling = [
-            pool.submit(compile_kernel, kernel_of, dtype)
-            for kernel_of in (
-                least_squares.kernel_of,
-                gibbs.kernel_of,
-                implicit.kernel_of,
-                implicit.gram_kernel_of,
-            )
-            for dtype in ("float32", "float64")
-        ]
-        for each in compiling:
-            each.result()
+        for compiling in [pool.submit(compile_kernel, *kernel) for kernel in kernels]:
+            compiling.result()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
