@@ -155,12 +155,10 @@ def test_the_dashboard_comes_first(tmp_path, source, run):
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_help(command, capsys):
-    with pytest.raises(SystemExit) as end:
-        main([*command, "--help"])
-    out, err = capsys.readouterr()
-    assert (end.value.code or 0, err) == (0, "")
-    assert out.startswith("Usage: ")
+def test_help(run, command):
+    code, out, err = run(*command, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: dask-als")
 
 
 def test_help_of_the_installed_program():
