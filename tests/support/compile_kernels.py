@@ -1,4 +1,4 @@
-"""Compile the kernels that tests need, in parallel: python tests/support/compile_kernels.py [--all].
+"""Compile the kernels that tests need, in parallel: python compile_kernels.py [--all].
 
 Without it, the processes of a run of the tests would all compile the same kernels at the same time.
 """
