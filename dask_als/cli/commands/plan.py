@@ -34,7 +34,7 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     Example:
         dask-als plan DATASET --rank 64 --workers 4 --memory 4GiB
     """
-    from dask_als.cli import console
+    from dask_als.cli import console, described
     from dask_als.data.dataset import open_dataset
     from dask_als.planning.calibration import measured_speed
     from dask_als.planning.plan import plan as make_plan
@@ -54,4 +54,4 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     screen = console.Screen()
     if choice.reason:
         screen.say(choice.described())
-    screen.print(console.described_plan(made, title))
+    screen.print(described.described_plan(made, title))
