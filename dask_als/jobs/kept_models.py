@@ -4,6 +4,7 @@
 
     OUTPUT/
       model/            the served model, replaced in one step
+        ratings/        its dataset: that of the job grows before the next model is served
       model-000001/     kept models by number, the newest last
       model-000002/
 """
@@ -12,11 +13,15 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from dask_als.core import checksums, outputs, ownership, storage
+from dask_als.core import outputs, ownership, storage
 from dask_als.core.ownership import MODEL, STEP_NOTE_NAME
+from dask_als.data.dataset import Dataset
 from dask_als.model import manifest as model_manifest
+from dask_als.model.manifest import read_manifest
+from dask_als.model.training_data import OWN_DATASET, copy_dataset
 
 _NAME = re.compile(r"model-([0-9]{6,})")
 _BYTES_AT_ONCE = 16 << 20
@@ -57,14 +62,22 @@ class KeptModels:
     def adopt_served(self) -> None:
         """Keep a copy of the served model, unless it is a copy of the newest or does not exist."""
         newest = self.newest()
-        if storage.exists(_manifest(self.served)) and (
-            newest is None or _content_of(newest) != _content_of(self.served)
-        ):
-            copy_model(self.served, self.next_path())
+        if storage.exists(_manifest(self.served)) and (newest is None or not self.serves(newest)):
+            with _replaced(self.next_path(), self.served) as copy:
+                _copy_model(self.served, copy)
 
-    def serve(self, path: str) -> None:
-        """Replace the served model by a copy of a kept one, in one step."""
-        copy_model(path, self.served)
+    def serves(self, path: str) -> bool:
+        """Return whether the served model is a copy of a kept one."""
+        is_there = storage.exists(_manifest(self.served))
+        return is_there and read_manifest(self.served) == read_manifest(path)
+
+    def serve(self, path: str, dataset: Dataset) -> None:
+        """Replace the served model by a copy of a kept one and of its dataset, in one step."""
+        with _replaced(self.served, path) as copy:
+            _copy_model(path, copy)
+            ratings = storage.join(copy, OWN_DATASET)
+            storage.make_directory(ratings)
+            copy_dataset(dataset, ratings)
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest models.
@@ -78,24 +91,22 @@ class KeptModels:
             outputs.remove(path, MODEL)
 
 
-def copy_model(path: str, out: str) -> None:
-    """Copy a model directory; an existing model at `out` is replaced in one step.
+def _replaced(path: str, source: str) -> AbstractContextManager[str]:
+    return outputs.staged_directory(path, MODEL, overwrite=True, inputs=[source])
 
-    Raises
-    ------
-    InputError
-        If `path` is not a model, or `out` holds something else.
-    """
-    names = [name for name in ownership.listed_files(path, MODEL) if name != STEP_NOTE_NAME]
-    with outputs.staged_directory(out, MODEL, overwrite=True, inputs=[path]) as staging:
-        for name in names:
-            parent = storage.join(staging, name).rpartition("/")[0]
-            storage.make_directory(parent)
-            with (
-                storage.opened(storage.join(path, name)) as read,
-                storage.opened(storage.join(staging, name), "wb") as written,
-            ):
-                shutil.copyfileobj(read, written, _BYTES_AT_ONCE)
+
+def _copy_model(path: str, copy: str) -> None:
+    """Copy a model into an empty directory, without a dataset."""
+    for name in ownership.listed_files(path, MODEL):
+        if name == STEP_NOTE_NAME or name.startswith(f"{OWN_DATASET}/"):
+            continue
+        written_path = storage.join(copy, name)
+        storage.make_directory(written_path.rpartition("/")[0])
+        with (
+            storage.opened(storage.join(path, name)) as read,
+            storage.opened(written_path, "wb") as written,
+        ):
+            shutil.copyfileobj(read, written, _BYTES_AT_ONCE)
 
 
 def _match(path: str) -> re.Match[str] | None:
@@ -105,6 +116,3 @@ def _match(path: str) -> re.Match[str] | None:
 def _manifest(path: str) -> str:
     return storage.join(path, model_manifest.MANIFEST)
 
-
-def _content_of(path: str) -> str:
-    return checksums.sha256(_manifest(path))

@@ -276,25 +276,20 @@ def _training(job: Job) -> updates.Training:
 def _update_model(job: Job, executor: Executor, watcher: Watcher) -> None:
     """Train the next model of a schedule, serve it, and remove the oldest ones."""
     assert job.schedule is not None, "a job with a schedule"
-    kept = _kept_models(job)
+    kept, dataset = _kept_models(job), open_dataset(job.dataset)
     kept.adopt_served()
-    path, fingerprint = kept.newest(), open_dataset(job.dataset).fingerprint
+    path = kept.newest()
     # A run that was killed before it served its model has left it complete.
-    is_trained = path is not None and _is_unserved(path, fingerprint, job)
+    is_trained = path is not None and _is_of(path, dataset) and not kept.serves(path)
     if path is None or not is_trained:
         path = kept.next_path()
         _train_to(path, job, executor, watcher)
-    kept.serve(path)
+    kept.serve(path, dataset)
     kept.prune(job.schedule.keep)
 
 
-def _is_unserved(path: str, fingerprint: str, job: Job) -> bool:
-    """Return whether a model is trained on the current dataset and is not the served one."""
-    if read_manifest(path).dataset["fingerprint"] != fingerprint:
-        return False
-    served = storage.join(job.model, model_manifest.MANIFEST)
-    newest = storage.join(path, model_manifest.MANIFEST)
-    return not storage.exists(served) or checksums.sha256(served) != checksums.sha256(newest)
+def _is_of(model: str, dataset: Dataset) -> bool:
+    return read_manifest(model).dataset["fingerprint"] == dataset.fingerprint
 
 
 def _useless_checkpoints(job: Job) -> list[str]:
