@@ -115,4 +115,3 @@ def _match(path: str) -> re.Match[str] | None:
 
 def _manifest(path: str) -> str:
     return storage.join(path, model_manifest.MANIFEST)
-
