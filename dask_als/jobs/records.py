@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,8 @@ from dask_als.kubernetes import spec
 from dask_als.kubernetes.api import api_of, ask, create
 from dask_als.kubernetes.spec import Manifest
 from dask_als.settings.credentials import resolved
+
+_ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 class Records:
@@ -110,4 +113,7 @@ class Records:
         return ask(lambda: list(self.api.get(kind, label_selector=selector)))  # type: ignore[arg-type]
 
     def _named(self, record_id: str) -> list[APIObject]:
+        # Anything else has a meaning in selectors, or is refused there.
+        if not _ID.fullmatch(record_id):
+            return []
         return self.find(ConfigMap, f"{self._label}={record_id}{self._terms}")
