@@ -159,7 +159,7 @@ def test_paths_of_output(refused, address, command, path):
         (("predict", "m", "ratings.csv", "--out", "out.txt"), ".parquet"),
         (("predict", "m", "d/manifest.json", "--out", "out.csv"), "d/manifest.json"),
         (("export", "m", "d", "--index", "d"), "d exists already"),
-        (("export", "m", "d", "--index", "m", "--overwrite"), "m holds something else"),
+        (("export", "m", "d", "--index", "m", "--overwrite"), "m is an input"),
     ],
 )
 def test_outputs_that_hold_something_else(refused, made, address, command, told):
