@@ -292,8 +292,11 @@ def _update_model(job: Job, executor: Executor, watcher: Watcher) -> None:
     # A run that was killed before it served its model has left it complete.
     is_trained = path is not None and _is_of(path, dataset) and not kept.serves(path)
     if path is None or not is_trained:
-        path = kept.next_path()
-        _train_to(path, job, executor, watcher)
+        path = kept.add(
+            dataset.fingerprint,
+            _training(job).settings,
+            lambda path: _train_to(path, job, executor, watcher),
+        )
     kept.serve(path, dataset)
     kept.prune(job.schedule.keep)
 
