@@ -6,6 +6,7 @@ users, partitions of items, check (a task a partition, from the written files), 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dask_als.core import storage
@@ -30,7 +31,12 @@ from dask_als.data.prepare_inputs import (
     check_split,
     check_times_of_appended,
 )
-from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
+from dask_als.data.prepare_manifest import (
+    check_nothing_lost,
+    fingerprint,
+    side_table,
+    weights_of,
+)
 from dask_als.data.prepare_reading import ReadSource, check_types_of_appended, read_source
 from dask_als.data.prepare_results import (
     CheckedPart,
@@ -42,6 +48,7 @@ from dask_als.data.prepare_results import (
     largest_time,
 )
 from dask_als.data.progress import Progress, completed
+from dask_als.data.rating_weights import Decay
 from dask_als.data.split import first_test_time
 from dask_als.errors import InputError
 from dask_als.settings.data import PrepareSettings
@@ -104,7 +111,9 @@ class Plan:
                 f"{self.known.side.singular}"
             )
         rules = PartRules(self.settings, self.first_test_time(summaries), self.keeps_rows)
-        user_parts = self.write_users(blocks, ids, ranges, rules)
+        hashes = self.hashes(ids)
+        rules = self.with_decay(rules, blocks, hashes, len(ranges[USERS]), summaries)
+        user_parts = self.write_users(blocks, hashes, ranges, rules)
         self.refuse_duplicates(user_parts, ids)
         n_train = sum(part.n_train for part in user_parts)
         n_test = sum(part.n_test for part in user_parts)
@@ -136,7 +145,8 @@ class Plan:
             items=side_table(items, ranges[ITEMS], ranges[USERS][-1].stop, []),
             n_ratings=n_train,
             n_test=n_test,
-            rating_mean=as_float(users.rating_sum) / n_train,
+            rating_mean=as_float(users.rating_sum)
+            / (n_train if users.weight_sum is None else as_float(users.weight_sum)),
             rating_min=users.rating_min,
             rating_max=users.rating_max,
             fingerprint=fingerprint(users, items, tests),
@@ -152,6 +162,7 @@ class Plan:
             has_titles=has_titles or (self.known is not None and self.known.has_titles),
             rejected_crc32=rejected_crc32,
             growth=self.growth(summaries, user_parts, filtered),
+            weights=weights_of(users, tests, rules.decay),
         )
         dataset.write_manifest(self.staging)
         return dataset
@@ -268,20 +279,51 @@ class Plan:
         completed(self.executor, self.progress, "shuffle", handles)
         return sum(self.executor.gather(handles))
 
+    def hashes(self, ids: dict[Side, Any]) -> dict[Side, Any]:
+        """Return the handles of the hashes of the ids, for the random split."""
+        if not (self.settings.test_fraction and self.settings.split == "random"):
+            return {}
+        return {
+            side: self.executor.submit(tasks.id_hashes, ids[side], key=f"hash-{side.name}-0")
+            for side in SIDES
+        }
+
+    def with_decay(
+        self,
+        rules: PartRules,
+        blocks: PartBlocks,
+        hashes: dict[Side, Any],
+        n_parts: int,
+        summaries: list[ChunkSummary],
+    ) -> PartRules:
+        """Add how weights decay: from the newest rating that the split leaves for training."""
+        days = self.settings.half_life
+        if days is None:
+            return rules
+        handles = [
+            self.executor.submit(
+                user_partitions.newest_training_time,
+                number,
+                blocks,
+                hashes,
+                rules,
+                self.work,
+                key=f"newest-time-{number}",
+            )
+            for number in range(n_parts)
+        ]
+        newest, largest = max(self.executor.gather(handles)), largest_time(summaries)
+        assert largest is not None, "a rating without a time was rejected"
+        return replace(rules, decay=Decay.of_days(newest, days, largest))
+
     def write_users(
         self,
         blocks: PartBlocks,
-        ids: dict[Side, Any],
+        hashes: dict[Side, Any],
         ranges: dict[Side, list[range]],
         rules: PartRules,
     ) -> list[UserPart]:
         """Write the training and held-out ratings of the partitions of users."""
-        hashes: dict[Side, Any] = {}
-        if self.settings.test_fraction and self.settings.split == "random":
-            hashes = {
-                side: self.executor.submit(tasks.id_hashes, ids[side], key=f"hash-{side.name}-0")
-                for side in SIDES
-            }
         handles = [
             self.executor.submit(
                 user_partitions.write_user_part,

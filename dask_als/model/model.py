@@ -282,7 +282,8 @@ class ALSModel(InMemoryModel):
     @python_words()
     def rated_items(self, user: Any) -> pd.DataFrame:
         """Return a user's training ratings, the highest first: item_id, rating and title."""
-        items, ratings = self.rated_rows(USERS, self.users.row(user))
+        its = self.ratings_of(USERS, self.users.row(user))
+        items, ratings = its.rated, its.ratings
         order = np.lexsort((items, -ratings))
         return self.described(ITEMS, items[order], rating=ratings[order])
 
