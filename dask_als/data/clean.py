@@ -161,8 +161,7 @@ def _weights(array: pa.Array, decimal: str, file: str) -> np.ndarray:
         If a weight is no number, not finite or below 0. It would not be a mistake of that row
         alone: the column is another, or its values are no weights.
     """
-    found = numbers(array, "weights", decimal=decimal)
-    found[is_null(array)] = 0
+    found = np.where(is_null(array), 0, numbers(array, "weights", decimal=decimal))
     with np.errstate(over="ignore", invalid="ignore"):
         weights = found.astype(np.float32)
         is_wrong = ~(np.isfinite(weights) & (weights >= 0))

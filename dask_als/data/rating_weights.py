@@ -6,8 +6,8 @@ training rating. A held-out rating that is newer has the weight of age 0.
 
 Rows of one pair decay before they are merged. By the rule ``mean``, the rating is their weighted
 mean and the weight the mean of theirs. By ``sum``, the weight is their mean, each counted as often
-as its rating's size: then weight times rating is the sum of those of the rows. By ``last``, both are
-of the last row.
+as its rating's size: then weight times rating is the sum of those of the rows. By ``last``, both
+are of the last row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from dask_als.data.split import Pairs, unit_of_times
 
 LEAST_WEIGHT = np.float32(2.0**-100)
-"""What is smaller is rounded up to it: its root and its products with ratings are normal float32."""
+"""What is smaller is rounded up to it: its root and products with ratings are normal float32."""
 
 _SECONDS_A_DAY = 86_400
 
@@ -97,7 +97,5 @@ def merged_weights(
         return total(weight * rating) / total(weight), total(weight) / counts
     sizes = total(np.abs(rating))
     has_size = sizes > 0
-    mean = np.divide(
-        total(weight * np.abs(rating)), sizes, where=has_size, out=total(weight) / counts
-    )
-    return total(rating), mean
+    weighted, mean = total(weight * np.abs(rating)), total(weight) / counts
+    return total(rating), np.divide(weighted, sizes, where=has_size, out=mean)

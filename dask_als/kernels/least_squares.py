@@ -11,9 +11,9 @@ it has one unknown per rating instead of one per factor.
 
     a = (FFᵀ + factor_ridge I)⁻¹ (y - b),    u = Fᵀ a,    y - b - F u = factor_ridge a
 
-If the ratings have weights w, the equations hold for rows and y - b that are multiplied by √w: then
-every squared error counts w times. In the bias, N, Σ y and Σ F become Σ w, Σ w y and Σ w F. A kernel
-of its own is compiled for weights, so that those without take no longer.
+If the ratings have weights w, the equations hold for rows and y - b that are multiplied by √w, so
+that every squared error counts w times. In the bias, N, Σ y and Σ F become Σ w, Σ w y and Σ w F. A
+kernel of its own is compiled for weights, so that ratings without them take no longer.
 
 Both forms factor a Gram matrix of gathered rows (`gram`) plus a ridge (`cholesky`). Its moments are
 Fᵀy and Σ F in the primal form, whose weights are y, and F u_old in the dual form, which gathers the

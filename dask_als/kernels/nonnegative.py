@@ -159,11 +159,10 @@ def _active_set(system, tolerance, most_steps):
         free[i], u[i] = False, 0.0
     _set_gradient(system, u)
     for _ in range(most_steps):
-        entering = -1
+        entering, least = -1, -tolerance
         for i in range(rank):
-            if not free[i] and gradient[i] < -tolerance:
-                if entering < 0 or gradient[i] < gradient[entering]:
-                    entering = i
+            if not free[i] and gradient[i] < least:
+                entering, least = i, gradient[i]
         if entering < 0:
             return
         free[entering] = True
