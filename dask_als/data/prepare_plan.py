@@ -6,7 +6,6 @@ users, partitions of items, check (a task a partition, from the written files), 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from dask_als.core import storage
@@ -46,9 +45,9 @@ from dask_als.data.prepare_results import (
     PartRules,
     UserPart,
     largest_time,
+    with_decay,
 )
 from dask_als.data.progress import Progress, completed
-from dask_als.data.rating_weights import Decay
 from dask_als.data.split import first_test_time
 from dask_als.errors import InputError
 from dask_als.settings.data import PrepareSettings
@@ -112,7 +111,9 @@ class Plan:
             )
         rules = PartRules(self.settings, self.first_test_time(summaries), self.keeps_rows)
         hashes = self.hashes(ids)
-        rules = self.with_decay(rules, blocks, hashes, len(ranges[USERS]), summaries)
+        if self.settings.half_life is not None:
+            newest = self.newest_training_time(blocks, hashes, len(ranges[USERS]), rules)
+            rules = with_decay(rules, newest, summaries)
         user_parts = self.write_users(blocks, hashes, ranges, rules)
         self.refuse_duplicates(user_parts, ids)
         n_train = sum(part.n_train for part in user_parts)
@@ -288,18 +289,10 @@ class Plan:
             for side in SIDES
         }
 
-    def with_decay(
-        self,
-        rules: PartRules,
-        blocks: PartBlocks,
-        hashes: dict[Side, Any],
-        n_parts: int,
-        summaries: list[ChunkSummary],
-    ) -> PartRules:
-        """Add how weights decay: from the newest rating that the split leaves for training."""
-        days = self.settings.half_life
-        if days is None:
-            return rules
+    def newest_training_time(
+        self, blocks: PartBlocks, hashes: dict[Side, Any], n_parts: int, rules: PartRules
+    ) -> float:
+        """Return the time of the newest rating that the split leaves for training."""
         handles = [
             self.executor.submit(
                 user_partitions.newest_training_time,
@@ -312,9 +305,7 @@ class Plan:
             )
             for number in range(n_parts)
         ]
-        newest, largest = max(self.executor.gather(handles)), largest_time(summaries)
-        assert largest is not None, "a rating without a time was rejected"
-        return replace(rules, decay=Decay.of_days(newest, days, largest))
+        return max(self.executor.gather(handles))
 
     def write_users(
         self,

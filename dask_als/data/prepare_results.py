@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -186,6 +186,14 @@ class CheckedSide:
     rating_min: float
     rating_max: float
     weight_sum: int | None = None
+
+
+def with_decay(rules: PartRules, newest: float, chunks: Sequence[ChunkSummary]) -> PartRules:
+    """Let weights decay from the newest training rating on, by the half-life of the settings."""
+    days, largest = rules.settings.half_life, largest_time(chunks)
+    assert days is not None, "weights decay"
+    assert largest is not None, "a rating without a time was rejected"
+    return replace(rules, decay=Decay.of_days(newest, days, largest))
 
 
 def total_weight(parts: Sequence[CheckedPart]) -> int | None:

@@ -14,6 +14,7 @@ from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.data.dataset import read_block, read_test_block
+from dask_als.errors import InputError
 from dask_als.estimator import ALS
 from dask_als.evaluation.baselines import baselines
 from dask_als.evaluation.evaluate import evaluate
@@ -232,6 +233,24 @@ def test_folding_in_uses_the_weights_of_the_given_ratings(tmp_path):
     )
     assert bias == pytest.approx(wanted[0], rel=1e-9)
     np.testing.assert_allclose(factors, wanted[1], rtol=1e-9)
+    weights = {row[1]: row[4] for row in new}
+    in_memory = loaded.fold_in({row[1]: row[2] for row in reversed(new)}, weights=weights)
+    assert in_memory.bias == bias
+    np.testing.assert_array_equal(in_memory.factors, factors)
+
+
+def test_folding_in_refuses_other_weights(tmp_path):
+    dataset = prepared_with(tmp_path, weighted_rows(), test_fraction=0)
+    train(dataset, str(tmp_path / "model"), METHODS["als"], SERIAL)
+    model = ALSModel.load(str(tmp_path / "model"))
+    one, other = model.items.ids[:2]
+    for wrong in (0, -1, float("nan"), float("inf"), 1e40):
+        with pytest.raises(InputError, match="weights must be finite numbers above 0"):
+            model.fold_in({one: 3.0}, weights={one: wrong})
+    with pytest.raises(InputError, match="a weight and no rating"):
+        model.fold_in({one: 3.0}, weights={other: 1.0})
+    alike = model.fold_in({one: 3.0, other: 4.0}, weights={one: 1.0})
+    assert alike.bias == model.fold_in({one: 3.0, other: 4.0}).bias
 
 
 def test_parts_of_an_explanation_add_up(tmp_path):
