@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ class Block:
         """Return a value of each rating times its weight, if ratings have weights."""
         return values if self.weights is None else values * self.weights
 
-    def of_ratings(self, chosen: np.ndarray, rows: range, indptr: np.ndarray) -> Block:
+    def of_ratings(self, chosen: np.ndarray | slice, rows: range, indptr: np.ndarray) -> Block:
         """Return a block of some of the ratings, which belong to `rows` as `indptr` says."""
         weights = None if self.weights is None else self.weights[chosen]
         return Block(rows, indptr, self.indices[chosen], self.ratings[chosen], weights)
@@ -93,6 +94,34 @@ def block_of(
     if weights is not None:
         weights = np.ascontiguousarray(weights)
     return Block(rows, indptr, np.ascontiguousarray(column), np.ascontiguousarray(ratings), weights)
+
+
+def split(block: Block, n_blocks: int, *, row_cost: float) -> list[Block]:
+    """Split a block into blocks of consecutive rows of about equal cost.
+
+    Parameters
+    ----------
+    block : Block
+    n_blocks : int
+        The most blocks; there is none without rows.
+    row_cost : float
+        What a row costs in addition to its ratings, in ratings.
+
+    Returns
+    -------
+    list of Block
+        Their indices and ratings are views.
+    """
+    cost = block.indptr + row_cost * np.arange(len(block.indptr))
+    bounds = np.searchsorted(cost, cost[-1] * np.arange(1, n_blocks) / n_blocks)
+    starts = np.unique([0, *bounds, len(block.rows)]).tolist()
+    return [_rows_of(block, start, stop) for start, stop in itertools.pairwise(starts)]
+
+
+def _rows_of(block: Block, start: int, stop: int) -> Block:
+    indptr = block.indptr[start : stop + 1]
+    ratings = slice(indptr[0], indptr[-1])
+    return block.of_ratings(ratings, block.rows[start:stop], indptr - indptr[0])
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,7 @@ def test_a_file_that_cannot_be_written_is_told_before_training(dataset, tmp_path
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_a_job_with_its_trace(tmp_path):
     source = write_csv(tmp_path / "r.csv", generated(60, 50, 1500, seed=6))
     (tmp_path / "job.toml").write_text(

@@ -33,7 +33,7 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     Example:
         dask-als plan DATASET --rank 64 --workers 4 --memory 4GiB
     """
-    from dask_als.cli import console
+    from dask_als.cli import console, described
     from dask_als.data.dataset import open_dataset
     from dask_als.planning.calibration import measured_speed
     from dask_als.planning.plan import plan as make_plan
@@ -49,4 +49,4 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     workers = "1 worker" if shape.workers == 1 else f"{shape.workers} workers"
     threads = "1 thread" if shape.threads == 1 else f"{shape.threads} threads"
     title = f"Rank {settings.rank}, {settings.dtype}, on {workers} of {threads}"
-    console.Screen().print(console.described_plan(made, title))
+    console.Screen().print(described.described_plan(made, title))
