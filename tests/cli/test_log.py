@@ -20,7 +20,7 @@ FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse
 ENDED = StepResult(
     step="train", status="done", seconds=1.5, path="/o/m", reason="new", figures={"rmse": 0.5}
 )
-SMALL = ["--epochs", "3", "--rank", "4", "--dashboard", "127.0.0.1:0"]
+SMALL = ["--method", "als", "--epochs", "3", "--rank", "4", "--dashboard", "127.0.0.1:0"]
 
 
 @pytest.fixture(scope="module")
