@@ -27,7 +27,7 @@ from dask_als.data.prepare import prepare
 from dask_als.evaluation.baselines import train_biases
 from dask_als.evaluation.evaluate import evaluation_of, relevant_ratings, summed
 from dask_als.evaluation.results import Evaluation
-from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of
+from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of, weight_of
 from dask_als.model.manifest import ModelManifest
 from dask_als.model.model import ALSModel
 from dask_als.model.rows import UNKNOWN, ModelRows
@@ -306,13 +306,15 @@ def _evaluate_part(
     return PartSums(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
+        weight=weight_of(test),
+        cold_weight=weight_of(test, is_cold),
         cold_users=int(own.is_cold.sum()),
         n_lists=len(lists),
         n_relevant=len(wanted),
         popularity=popularity,
         cold_items=set_of(test.indices[has_cold_item], len(shared.item_rows)),
         errors={
-            name: error_sums(test.ratings, predicted, is_cold, bounds)
+            name: error_sums(test, predicted, is_cold, bounds)
             for name, predicted in predictions.items()
         },
         ranking={

@@ -106,7 +106,7 @@ class KeptModels:
             self.add(
                 manifest.dataset["fingerprint"],
                 manifest.settings,
-                lambda path: self._copy(self.served, path),
+                lambda path: self._copy(self.served, path, overwrite=False),
             )
 
     def serves(self, path: str) -> bool:
@@ -116,7 +116,7 @@ class KeptModels:
 
     def serve(self, path: str, dataset: Dataset) -> None:
         """Replace the served model by a copy of a kept one and of its dataset, in one step."""
-        self._copy(path, self.served, dataset)
+        self._copy(path, self.served, overwrite=True, dataset=dataset)
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest models.
@@ -129,14 +129,16 @@ class KeptModels:
         for path in self.paths()[:-keep]:
             outputs.remove(path, MODEL)
 
-    def _copy(self, path: str, out: str, dataset: Dataset | None = None) -> None:
-        """Copy a model, and perhaps a dataset into it; a model at `out` is replaced in one step."""
+    def _copy(
+        self, path: str, out: str, *, overwrite: bool, dataset: Dataset | None = None
+    ) -> None:
+        """Copy a model, and a dataset into it, in one step; perhaps replace a model at `out`."""
         names = [
             name
             for name in ownership.listed_files(path, MODEL)
             if name != STEP_NOTE_NAME and not name.startswith(f"{OWN_DATASET}/")
         ]
-        with outputs.staged_directory(out, MODEL, overwrite=True, inputs=[path]) as staging:
+        with outputs.staged_directory(out, MODEL, overwrite=overwrite, inputs=[path]) as staging:
             for name in names:
                 parent = storage.join(staging, name).rpartition("/")[0]
                 storage.make_directory(parent)
@@ -197,7 +199,7 @@ class KeptModels:
                 f"{self._record_path} is damaged; remove it, and later the models that it named"
             )
         named = {name: sha for name, sha in models.items() if _NAME.fullmatch(name)}
-        return _Record(named, begun if _NAME.fullmatch(begun.get("name", "")) else {})
+        return _Record(named, begun if _NAME.fullmatch(str(begun.get("name"))) else {})
 
     def _write(self, record: _Record) -> None:
         outputs.replace_json(self._record_path, KEPT_MODELS, asdict(record))
