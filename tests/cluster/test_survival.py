@@ -181,7 +181,7 @@ class TestWorkers:
 
     @pytest.mark.slow
     def test_some_are_killed_while_they_exchange_rows(self, tmp_path, dataset, undisturbed):
-        epochs, kills = 40, 10
+        epochs, kills = 20, 5
         (tmp_path / "kills").mkdir()
         with local_cluster(workers=3) as (executor, _):
             executor.peers = DeadlyPeers(str(tmp_path / "kills"), kills, chance=0.1)
