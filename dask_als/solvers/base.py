@@ -261,16 +261,3 @@ def _predictions(block: Block, users: SolvedSide, items: SolvedSide, mean: float
     """Predict the ratings of a block by user."""
     user_rows = block.row_of_rating - users.start
     return predictions(users.solution, items.solution, user_rows, block.indices, mean=mean)
-
-
-def solve_side(
-    method: Method,
-    step: HalfEpoch,
-    block: Block,
-    own: SolvedSide,
-    fixed: SolvedSide,
-    row_prior: Any = None,
-) -> SolvedSide:
-    """Solve a side that is one partition."""
-    part = method.solve_part(step, block, own, fixed, row_prior)
-    return method.join_parts(step, [part], row_prior)

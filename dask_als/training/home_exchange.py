@@ -67,12 +67,13 @@ class HomeExchange:
     def half_epoch(self, step: HalfEpoch, sides: dict[Side, SideHandles]) -> SideHandles:
         """Submit a half-epoch."""
         own, fixed = sides[step.side], sides[step.side.other]
+        threaded = self._homes.threaded(self._method, step.side)
         parts = [
             self._homes.submit_for(
                 step.side,
                 number,
                 home_tasks.solve_part,
-                self._method,
+                threaded,
                 step,
                 block,
                 own.parts[number][0],

@@ -26,6 +26,7 @@ from dask_als.solvers.base import (
     add_predictions,
     with_mean_bias,
 )
+from dask_als.solvers.threads import Threaded
 
 _BYTES_A_MESSAGE = 8 << 20
 
@@ -140,7 +141,7 @@ def renumbered(block: Block, needed: Needed) -> Block:
 
 
 def solve_part(
-    method: Method, step: HalfEpoch, block: Block, own: SolvedPart, held: Held
+    method: Threaded, step: HalfEpoch, block: Block, own: SolvedPart, held: Held
 ) -> SolvedPart:
     """Solve the rows of a partition on its home."""
     assert held.own is not None, "both sides are started before one is solved"

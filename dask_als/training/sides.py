@@ -10,6 +10,8 @@ from dask_als.cluster.placement import Placement
 from dask_als.core.executor import Executor
 from dask_als.core.side import Side
 from dask_als.core.task_keys import TaskKey
+from dask_als.solvers.base import Method
+from dask_als.solvers.threads import Threaded
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,26 @@ class Homes:
     ----------
     executor : Executor
     placement : Placement
+    threads : int
+        Of a home.
     rows : dict of Side to list of range
         The rows of each partition.
     """
 
     executor: Executor
     placement: Placement
+    threads: int
     rows: dict[Side, list[range]]
 
     def home(self, side: Side, number: int) -> int:
         """Return the home of a partition."""
         return self.placement.home(number, len(self.rows[side]))
+
+    def threaded(self, method: Method, side: Side) -> Threaded:
+        """Return a method that solves partitions of a side on all threads of their homes."""
+        n_partitions = len(self.rows[side])
+        threads = self.placement.threads_of_a_partition(n_partitions, self.threads)
+        return Threaded(method, threads)
 
     def submit_at(self, home: int, function: Callable[..., Any], *args: Any, key: TaskKey) -> Any:
         """Submit a task that runs on a home."""

@@ -109,7 +109,7 @@ class TaskGraph:
         self._method = method_of(settings, self.mean)
         self._sides_with_attributes = sides_with_attributes(dataset, settings)
         self._whole_sides = whole_sides or needs_whole_sides(dataset, settings)
-        self._homes = self._homes_on(Placement(()))
+        self._homes = self._homes_on(Placement(()), threads=1)
         self._exchange: HomeExchange | WholeSides
         self.redistribute()
 
@@ -131,7 +131,7 @@ class TaskGraph:
         placement = Placement.on(self.executor.workers, max_partitions)
         if placement == self._homes.placement:
             return
-        self._homes = self._homes_on(placement)
+        self._homes = self._homes_on(placement, self.executor.shape.threads)
         # Free the old blocks first, so that workers need no room for two copies.
         self._exchange = WholeSides(self._homes, self._method, {side: [] for side in SIDES}, {})
         blocks = {side: self._submit_blocks(side) for side in SIDES}
@@ -142,9 +142,9 @@ class TaskGraph:
         else:
             self._exchange = HomeExchange(homes, method, blocks, test_blocks)
 
-    def _homes_on(self, placement: Placement) -> Homes:
+    def _homes_on(self, placement: Placement, threads: int) -> Homes:
         rows = {side: [p.rows for p in self.dataset.table(side).partitions] for side in SIDES}
-        return Homes(self.executor, placement, rows)
+        return Homes(self.executor, placement, threads, rows)
 
     def home(self, side: Side, number: int) -> int:
         """Return the home of a partition."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from dask_als.core.side import Side
 from dask_als.core.task_keys import TaskKey, TaskKind
-from dask_als.solvers.base import HalfEpoch, Method, chunk_of, solve_side
+from dask_als.solvers.base import HalfEpoch, Method, chunk_of
 from dask_als.training.sides import Homes, SideHandles
 
 
@@ -56,11 +56,11 @@ class WholeSides:
         """Submit a half-epoch, given the row priors of the side on each home."""
         own, fixed = sides[step.side].homes, sides[step.side.other].homes
         blocks = self.blocks[step.side]
+        threaded = self._homes.threaded(self._method, step.side)
         if len(blocks) == 1:
             # One task instead of two in sequence, which matters when an epoch takes milliseconds.
             solved = self._homes.executor.submit(
-                solve_side,
-                self._method,
+                threaded.solve_side,
                 step,
                 *blocks,
                 own[0],
@@ -73,7 +73,7 @@ class WholeSides:
         parts = [
             self._homes.submit_at(
                 home,
-                self._method.solve_part,
+                threaded.solve_part,
                 step,
                 block,
                 own[home],
