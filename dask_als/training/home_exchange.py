@@ -59,10 +59,14 @@ class HomeExchange:
 
     def start(self, parts: dict[Side, list[Any]], epoch: int) -> dict[Side, SideHandles]:
         """Submit what makes sides of initial parts."""
-        sides: dict[Side, SideHandles] = {}
-        for side, its in parts.items():
-            sides[side] = self._submit_exchange(HalfEpoch(side, epoch), its, sides, 0)
-        return sides
+        first, last = parts
+        offered = self._submit_offers(HalfEpoch(first, epoch), parts[first], None, 0)
+        # The side solved first is solved from its own rows and the other side: nobody pulls it.
+        nothing = [None] * self._homes.placement.n_homes
+        started = {first: _handles(parts[first], offered, nothing)}
+        step = HalfEpoch(last, epoch)
+        started[last] = self._submit_exchange(step, parts[last], offered, 0)
+        return started
 
     def half_epoch(self, step: HalfEpoch, sides: dict[Side, SideHandles]) -> SideHandles:
         """Submit a half-epoch."""
@@ -82,11 +86,29 @@ class HomeExchange:
             )
             for number, block in enumerate(self.blocks[step.side])
         ]
-        return self._submit_exchange(step, parts, sides, step.epoch)
+        return self._submit_exchange(step, parts, fixed.whole, step.epoch)
 
     def _submit_exchange(
-        self, step: HalfEpoch, parts: list[Any], sides: dict[Side, SideHandles], epoch: int
+        self, step: HalfEpoch, parts: list[Any], other: Any, epoch: int
     ) -> SideHandles:
+        offered = self._submit_offers(step, parts, other, epoch)
+        held = [
+            None
+            if needed is None
+            else self._homes.submit_at(
+                home,
+                home_tasks.pull,
+                self._homes.executor.peers,
+                offered,
+                needed,
+                key=TaskKey(TaskKind.PULL, step.side, epoch, home),
+            )
+            for home, needed in enumerate(self._needed[step.side])
+        ]
+        return _handles(parts, offered, held)
+
+    def _submit_offers(self, step: HalfEpoch, parts: list[Any], other: Any, epoch: int) -> Any:
+        """Submit what homes offer of a side; return the handle of an `OfferedSide`."""
         side, executor = step.side, self._homes.executor
         rows = self._homes.placement.by_home(self._homes.rows[side])
         offers = [
@@ -104,29 +126,14 @@ class HomeExchange:
                 self._homes.placement.by_home(parts), rows, strict=True
             )
         ]
-        before = sides.get(side.other)
-        offered = executor.submit(
+        return executor.submit(
             home_tasks.join_offers,
             self._method,
             step,
             offers,
-            None if before is None else before.whole,
+            other,
             key=str(TaskKey(TaskKind.BARRIER, side, epoch)),
         )
-        held = [
-            None
-            if needed is None
-            else self._homes.submit_at(
-                home,
-                home_tasks.pull,
-                executor.peers,
-                offered,
-                needed,
-                key=TaskKey(TaskKind.PULL, side, epoch, home),
-            )
-            for home, needed in enumerate(self._needed[side])
-        ]
-        return SideHandles(offered, [[part, offered] for part in parts], held)
 
     def _submit_needed(
         self, side: Side, blocks: dict[Side, list[Any]], test_blocks: dict[int, Any]
@@ -155,3 +162,7 @@ class HomeExchange:
     def _submit_renumbered(self, key: TaskKey, side: Side, number: int, block: Any) -> Any:
         needed = self._needed[side.other][self._homes.home(side, number)]
         return self._homes.submit_for(side, number, home_tasks.renumbered, block, needed, key=key)
+
+
+def _handles(parts: list[Any], offered: Any, held: list[Any]) -> SideHandles:
+    return SideHandles(offered, [[part, offered] for part in parts], held)
