@@ -26,7 +26,7 @@ from dask_als.data.frames import columns_of_table, table_of, write_table
 from dask_als.data.prepare import prepare
 from dask_als.evaluation.evaluate import evaluation_of, relevant_ratings, summed
 from dask_als.evaluation.results import Evaluation
-from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of
+from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of, weight_of
 from dask_als.model.model import ALSModel
 from dask_als.model.rows import UNKNOWN
 from dask_als.model.top_k import Candidates, candidates, top_k
@@ -208,16 +208,18 @@ def _evaluate_part(
     errors = {}
     if model.settings.feedback == "explicit":
         predicted = model.scores(users, items)
-        errors["model"] = error_sums(test.ratings, predicted, is_cold, bounds)
+        errors["model"] = error_sums(test, predicted, is_cold, bounds)
     if known.mean is not None:
         constant = np.full(len(test.ratings), known.mean)
-        errors["global mean"] = error_sums(test.ratings, constant, is_cold, bounds)
+        errors["global mean"] = error_sums(test, constant, is_cold, bounds)
     relevant = relevant_ratings(test, settings)
     wanted, indptr, popularity = _relevant_items(relevant, item_rows, model)
     lists = np.flatnonzero(relevant.counts) if known.lists else np.zeros(0, np.int64)
     return PartSums(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
+        weight=weight_of(test),
+        cold_weight=weight_of(test, is_cold),
         cold_users=int(has_cold_user.sum()),
         n_lists=len(lists),
         n_relevant=len(wanted),

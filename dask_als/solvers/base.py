@@ -176,8 +176,13 @@ class Method(RowMethod, Protocol):
         """Join the partitions of a side and compute `SolvedSide.shared`."""
         ...
 
-    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
-        """Return objective and training RMSE of an epoch, from the sides in order of solving."""
+    def figures(
+        self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
+    ) -> tuple[float, float]:
+        """Return objective and training RMSE of an epoch, from the sides in order of solving.
+
+        `weight` is the sum of the weights of the ratings; without weights, their number.
+        """
         ...
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
@@ -249,12 +254,13 @@ def add_predictions(
 
 def error_of_average(block: Block, total: np.ndarray, n_epochs: int) -> int:
     """Return the exact sum of squared errors of the predictions averaged over epochs."""
-    return exact_sum((block.ratings - total / n_epochs) ** 2)
+    return exact_sum(block.weighted((block.ratings - total / n_epochs) ** 2))
 
 
 def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:
     """Return the exact sum of squared errors over a block of held-out ratings by user."""
-    return exact_sum((block.ratings - _predictions(block, users, items, mean)) ** 2)
+    predicted = _predictions(block, users, items, mean)
+    return exact_sum(block.weighted((block.ratings - predicted) ** 2))
 
 
 def _predictions(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> np.ndarray:

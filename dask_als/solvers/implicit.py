@@ -97,13 +97,15 @@ class ImplicitLeastSquares:
         factors, squared_error, confidence = solve_rows_implicit(  # type: ignore[no-untyped-call]
             block.indptr,
             block.indices,
-            block.ratings,
+            # A rating adds to the confidence of its pair as many times as its weight says.
+            block.weighted(block.ratings),
             fixed.solution.factors,
             fixed.shared.gram,
             alpha=settings.confidence,
             factor_ridge=regularization.factor / settings.residual_precision,
             exponent=settings.frequency_exponent,
             n_fixed=fixed.shared.n_rows,
+            nonnegative=settings.nonnegative,
         )
         norms = np.einsum("nk,nk->n", factors, factors, dtype=np.float64)
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
@@ -151,7 +153,9 @@ class ImplicitLeastSquares:
         joined = base.join_homes(homes, no_rows)
         return replace(joined, shared=SharedMoments(gram, confidence, n_rows))
 
-    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+    def figures(
+        self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
+    ) -> tuple[float, float]:
         """Return objective, and RMSE over all pairs, weighted by confidence."""
         value = objective(first.sums, last.sums, self.settings)
         error, confidence = last.sums.squared_error, last.shared.confidence
@@ -160,8 +164,7 @@ class ImplicitLeastSquares:
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
         """Return the exact sum of squared errors of held-out preferences."""
         preferences = (block.ratings > 0).astype(block.ratings.dtype)
-        of_preferences = Block(block.rows, block.indptr, block.indices, preferences)
-        return base.held_out_error(of_preferences, users, items, 0.0)
+        return base.held_out_error(replace(block, ratings=preferences), users, items, 0.0)
 
 
 def _moments_of(parts: list[SolvedPart]) -> PartMoments:
