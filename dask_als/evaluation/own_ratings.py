@@ -196,7 +196,7 @@ def evaluate_on(
     place = min(executor.workers)
     ((dataset, its),) = executor.gather([executor.submit(_trained_on, model, key="trained-on")])
     biases = None if dataset is None else train_biases(dataset, its, executor).sides
-    of_side = {side: None if biases is None else biases[side][0] for side in SIDES}
+    of_side = {side: None if biases is None else biases[side].whole for side in SIDES}
     shared = executor.submit(_shared, model, test, of_side[ITEMS], key="on-model", worker=place)
     parts = [
         executor.submit(
