@@ -10,8 +10,17 @@ import pyarrow.compute as pc
 
 from dask_als.core.side import SIDES, Side
 from dask_als.data.id_values import readable_ids, typed_ids, whole_ids
+from dask_als.data.rating_weights import LEAST_WEIGHT
 from dask_als.data.text_chunks import Raw
-from dask_als.data.text_values import is_null, is_text, numbers, plain, readable, trimmed
+from dask_als.data.text_values import (
+    is_null,
+    is_text,
+    is_undecodable,
+    numbers,
+    plain,
+    readable,
+    trimmed,
+)
 from dask_als.data.times import times
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
@@ -39,7 +48,8 @@ class Cleaned:
     Attributes
     ----------
     usable : pyarrow.Table
-        user and item (int64, uint64 or string), rating (float32) and, if read, time (float64).
+        user and item (int64, uint64 or string), rating (float32) and, if read, time (float64) and
+        weight (float32).
     rejected : pyarrow.Table
         The rejected rows, with `REJECTED_SCHEMA`; ``row`` counts from 0 within the block.
     n_untimed : int
@@ -83,7 +93,9 @@ def clean(
     ids = {side.singular: readable_ids(values[side.singular]) for side in SIDES}
     # The first reason that applies is recorded.
     reasons = [
-        (is_null(array), f"{field} id is missing or unreadable") for field, array in ids.items()
+        reason
+        for field, array in ids.items()
+        for reason in _unreadable(field, values[field], array)
     ]
     if columns.id_type == "int":
         ids = {field: whole_ids(array) for field, array in ids.items()}
@@ -105,6 +117,13 @@ def clean(
         if needs_time:
             reasons.append((has_no_time, "time is missing or unreadable"))
         cleaned["time"] = pa.array(np.where(has_no_time, -np.inf, time))
+    if "weight" in values:
+        weight = _weights(values["weight"], columns.decimal, file)
+        reasons += [
+            (is_null(values["weight"]), "weight is missing"),
+            (weight == 0, "weight is 0"),
+        ]
+        cleaned["weight"] = pa.array(weight)
 
     usable = pa.table(cleaned)
     is_bad = np.logical_or.reduce([applies for applies, _ in reasons])
@@ -120,6 +139,16 @@ def clean(
     rejected = pa.concat_tables([rejected, _malformed(raw, file)]).sort_by("row")
     n_untimed = int((has_no_time & ~is_bad).sum()) if "time" in values else 0
     return Cleaned(usable, rejected, n_untimed)
+
+
+def _unreadable(field: str, values: pa.Array, ids: pa.Array) -> list[tuple[np.ndarray, str]]:
+    """Return which ids are none, with the reasons."""
+    is_none = is_null(ids)
+    reasons = [(is_none, f"{field} id is missing or unreadable")]
+    if is_none.any():
+        reason = f"{field} id is not UTF-8; give the --encoding of the file, such as latin-1"
+        reasons.insert(0, (is_undecodable(values), reason))
+    return reasons
 
 
 def _ratings(array: pa.Array, decimal: str, file: str) -> np.ndarray:
@@ -141,6 +170,28 @@ def _ratings(array: pa.Array, decimal: str, file: str) -> np.ndarray:
                 "the comma is a decimal mark"
             )
     return ratings
+
+
+def _weights(array: pa.Array, decimal: str, file: str) -> np.ndarray:
+    """Return weights as float32; 0 also for a missing one.
+
+    Raises
+    ------
+    InputError
+        If a weight is no number, not finite or below 0. It would not be a mistake of that row
+        alone: the column is another, or its values are no weights.
+    """
+    found = np.where(is_null(array), 0, numbers(array, "weights", decimal=decimal))
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = found.astype(np.float32)
+        is_wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if is_wrong.any():
+        value = _shown(array[int(np.flatnonzero(is_wrong)[0])].as_py())
+        raise InputError(
+            f"{file} has the weight {value!r}; weights must be finite numbers above 0, as float32"
+        )
+    # Not 0 because it is too small for float32.
+    return np.where(found > 0, np.maximum(weights, LEAST_WEIGHT), weights).astype(np.float32)
 
 
 def _rejected(

@@ -17,7 +17,14 @@ from dask_als.errors import InputError
 from dask_als.evaluation.calibration import Calibration, calibration
 from dask_als.evaluation.results import Evaluation
 from dask_als.evaluation.scorers import Scorer, read_counts, submit_scorers
-from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of, set_size
+from dask_als.evaluation.sums import (
+    PartSums,
+    error_sums,
+    ranking_sums,
+    set_of,
+    set_size,
+    weight_of,
+)
 from dask_als.model import manifest as model_manifest
 from dask_als.model.recommend import rated_by
 from dask_als.model.top_k import top_k
@@ -128,7 +135,7 @@ def _evaluate_part(
         users = scorer.users(partition.rows)
         if scorer.items is not None:
             predicted = predictions(users, scorer.items, own, test.indices, mean=scorer.mean)
-            errors[name] = error_sums(test.ratings, predicted, is_cold, facts.bounds)
+            errors[name] = error_sums(test, predicted, is_cold, facts.bounds)
         if scorer.candidates is not None:
             best = top_k(
                 Factors(users.bias[lists], users.factors[lists]),
@@ -141,6 +148,8 @@ def _evaluate_part(
     return PartSums(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
+        weight=weight_of(test),
+        cold_weight=weight_of(test, is_cold),
         cold_users=int((has_cold_user & (test.counts > 0)).sum()),
         n_lists=len(lists),
         n_relevant=len(relevant.indices),
@@ -157,7 +166,7 @@ def relevant_ratings(test: Block, settings: EvaluateSettings) -> Block:
         return test
     keep = test.ratings >= settings.relevant_from
     indptr = np.concatenate([[0], np.cumsum(keep)])[test.indptr]
-    return Block(test.rows, indptr, test.indices[keep], test.ratings[keep])
+    return test.of_ratings(keep, test.rows, indptr)
 
 
 def summed(
@@ -188,7 +197,9 @@ def evaluation_of(
         cold_items=set_size(sums.cold_items),
         n_lists=sums.n_lists,
         held_out_popularity=sums.popularity / max(1, sums.n_relevant),
-        errors={name: its.errors(sums.n_test, sums.n_cold) for name, its in sums.errors.items()},
+        errors={
+            name: its.errors(sums.weight, sums.cold_weight) for name, its in sums.errors.items()
+        },
         ranking={
             name: its.ranking(sums.n_lists, n_items)
             for name, its in sums.ranking.items()

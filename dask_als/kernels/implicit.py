@@ -41,6 +41,7 @@ from dask_als.kernels.compilation import (
     writable,
 )
 from dask_als.kernels.gram import size_of, stride_of
+from dask_als.kernels.nonnegative import solve_nonnegative
 from dask_als.kernels.ratings import CSR_TYPES, check_shapes, ratings_to_prefetch, row_buffer
 from dask_als.kernels.simd import lanes, pointer
 from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, sizes_type
@@ -52,7 +53,17 @@ _jit = njit(nogil=True, error_model="numpy")
 
 
 def solve_rows_implicit(
-    indptr, indices, ratings, fixed_factors, fixed_gram, *, alpha, factor_ridge, exponent
+    indptr,
+    indices,
+    ratings,
+    fixed_factors,
+    fixed_gram,
+    *,
+    alpha,
+    factor_ridge,
+    exponent,
+    n_fixed=None,
+    nonnegative=False,
 ):
     """Return the best factors of every row of a block, given the fixed side.
 
@@ -61,15 +72,20 @@ def solve_rows_implicit(
     indptr, indices, ratings : arrays of int64 (n + 1,), int32 (nnz,), float32 (nnz,)
         The block's ratings as CSR. Indices are rows of the fixed side; they are not checked.
     fixed_factors : array (m, rank)
-        The fixed side. Its dtype, float32 or float64, is that of the arithmetic and the result.
+        The fixed side, at least the rows that have ratings. Its dtype, float32 or float64, is that
+        of the arithmetic and the result.
     fixed_gram : array of float64 (rank, rank)
-        The Gram matrix of the fixed side, see `gram_of_side`.
+        The Gram matrix of the whole fixed side, see `gram_of_side`.
     alpha : float
         What a rating of 1 adds to the confidence; positive.
     factor_ridge : float
         The regularization, divided by the residual precision.
     exponent : float
         The power of a row's confidence that multiplies its regularization; 0: none.
+    n_fixed : int, optional
+        The rows of the whole fixed side; without it, those of `fixed_factors`.
+    nonnegative : bool, optional
+        Whether to return the best factors among those that are not negative.
 
     Returns
     -------
@@ -90,9 +106,10 @@ def solve_rows_implicit(
     dtype, rank, n = fixed_factors.dtype, fixed_factors.shape[1], len(indptr) - 1
     csr = indptr, indices, ratings
     check_shapes(n, csr, (fixed_gram, (rank, rank)))
-    kernel = kernel_of(dtype)
+    kernel = kernel_of(dtype, nonnegative)
     factors, squared_error = aligned_zeros((n, rank), dtype), np.zeros(n)
-    ridge, confidence = np.zeros(n), np.full(n, float(len(fixed_factors)))
+    n_fixed = len(fixed_factors) if n_fixed is None else n_fixed
+    ridge, confidence = np.zeros(n), np.full(n, float(n_fixed))
     sizes, lane_count = Sizes.of(rank, dtype).primal_only(), simd.lanes_of(dtype)
     shared = aligned_zeros((size_of(sizes.columns, lane_count),), dtype)
     rows = shared[: sizes.columns * stride_of(sizes.columns, lane_count)]
@@ -150,6 +167,66 @@ def gram_of_side(factors, known):
     return total
 
 
+def rows_outside_chunks(first, factors):
+    """Return the rows that are in no chunk of `grams_of_chunks`, by the number of their chunk.
+
+    Parameters are those of `grams_of_chunks`.
+
+    Returns
+    -------
+    dict of int to array (n, rank)
+    """
+    last = first + len(factors)
+    begins = min(last, -(-first // ROWS_A_CHUNK) * ROWS_A_CHUNK)
+    ends = max(begins, last // ROWS_A_CHUNK * ROWS_A_CHUNK)
+    found = {first // ROWS_A_CHUNK: factors[: begins - first]}
+    if ends < last:
+        found[ends // ROWS_A_CHUNK] = factors[ends - first :]
+    return {number: rows for number, rows in found.items() if len(rows)}
+
+
+def grams_of_complete_chunks(outside):
+    """Join rows that are outside the chunks of several parts.
+
+    Parameters
+    ----------
+    outside : list of dict
+        See `rows_outside_chunks`; of consecutive parts in order.
+
+    Returns
+    -------
+    grams : dict of int to array of float64 (rank, rank)
+        Of the chunks that are complete now.
+    outside : dict of int to array (n, rank)
+        The rows of the other chunks.
+    """
+    pieces: dict[int, list[Any]] = {}
+    for rows_by_chunk in outside:
+        for number, rows in rows_by_chunk.items():
+            pieces.setdefault(number, []).append(rows)
+    joined = {number: np.concatenate(rows) for number, rows in pieces.items()}
+    complete = {number for number, rows in joined.items() if len(rows) == ROWS_A_CHUNK}
+    grams = {number: _gram_of_chunk(joined.pop(number)) for number in complete}
+    return grams, joined
+
+
+def gram_of_chunks(grams, last):
+    """Return what `gram_of_side` does.
+
+    Parameters
+    ----------
+    grams : dict of int to array of float64 (rank, rank)
+        The Gram matrices of all complete chunks.
+    last : dict of int to array (n, rank)
+        The rows of the last chunk, if it is not complete.
+    """
+    grams = grams | {number: _gram_of_chunk(rows) for number, rows in last.items()}
+    total = np.zeros_like(grams[0])
+    for number in range(len(grams)):
+        total += grams[number]
+    return total
+
+
 def _gram_of_chunk(factors):
     rank = factors.shape[1]
     sizes = Sizes.of(rank, np.dtype(np.float64))
@@ -196,15 +273,23 @@ class _Problem(NamedTuple):
     fixed: _Fixed
 
 
+class _NonnegativeProblem(NamedTuple):
+    """The same for factors that are not negative."""
+
+    block: _Block
+    fixed: _Fixed
+
+
 @cache
-def kernel_of(dtype):
+def kernel_of(dtype, nonnegative=False):
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)
+    kind = _NonnegativeProblem if nonnegative else _Problem
     digest = digest_of_sources()
 
     def solve(n, block, fixed, sizes, buffers):
         digest  # noqa: B018 - see `compile_kernel`
-        problem = _Problem(pointers(_Block, block), pointers(_Fixed, fixed))
+        problem = kind(pointers(_Block, block), pointers(_Fixed, fixed))
         batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers))
 
     double = types.float64
@@ -212,7 +297,8 @@ def kernel_of(dtype):
     block = tuple_of(*CSR_TYPES, *results, types.int64)
     fixed = tuple_of(read_only(number, 2), read_only(number), double, double, double)
     workspace = sizes_type(), buffers_type(number)
-    return compile_kernel(solve, "solve_implicit", dtype, types.int64, block, fixed, *workspace)
+    name = "solve_implicit" + "_nonnegative" * nonnegative
+    return compile_kernel(solve, name, dtype, types.int64, block, fixed, *workspace)
 
 
 @cache
@@ -223,7 +309,7 @@ def gram_kernel_of(dtype):
 
     def add_rows(factors, rows, weights, matrix, sizes):
         digest  # noqa: B018 - see `compile_kernel`
-        gathered = gram.Gathered(pointer(rows), pointer(weights))
+        gathered = gram.Gathered(pointer(rows), pointer(weights), None)
         _add_rows(factors, gathered, pointer(matrix), sizes)
 
     arguments = read_only(number, 2), output, output, output, sizes_type()
@@ -279,7 +365,7 @@ gram.register_source(_Weighted, gather_with=_gather_weighted, prefetch_with=_pre
 @_jit
 def _form(problem, row, sizes, buffers, matrix, columns, primal):
     """Set the row's matrix with the right-hand side below, the ridge, and Σ c p as the error."""
-    block, fixed, gathered = problem.block, problem.fixed, row_buffer(buffers)
+    block, fixed, gathered = problem.block, problem.fixed, row_buffer(buffers, None)
     width = lanes(matrix)
     stride = stride_of(columns, width)
     for i in range(0, (columns + 2) * stride, width):
@@ -304,6 +390,11 @@ def _solve(problem, rows, sizes, buffers, matrices, columns, primal):
 
 
 @_jit
+def _solve_of_nonnegative(problem, rows, sizes, buffers, matrices, columns, primal):
+    solve_nonnegative(problem.block, rows, sizes, buffers, matrices)
+
+
+@_jit
 def _add_rows(factors, gathered, matrix, sizes):
     """Set matrix to the Gram matrix of rows."""
     n, rank = factors.shape
@@ -316,3 +407,9 @@ def _add_rows(factors, gathered, matrix, sizes):
 
 
 batches.register_steps(_Problem, queue_with=batches.only_queue, form_with=_form, solve_with=_solve)
+batches.register_steps(
+    _NonnegativeProblem,
+    queue_with=batches.only_queue,
+    form_with=_form,
+    solve_with=_solve_of_nonnegative,
+)

@@ -25,7 +25,14 @@ from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.rows import ModelRows, read_model_rows
 from dask_als.model.saved import save_model
 from dask_als.model.scores import scores_of_pairs
-from dask_als.model.training_data import OWN_DATASET, dataset_of, packed, rated_rows, unpacked
+from dask_als.model.training_data import (
+    OWN_DATASET,
+    RatingsOfRow,
+    dataset_of,
+    packed,
+    ratings_of,
+    unpacked,
+)
 from dask_als.settings.training import TrainSettings
 
 if TYPE_CHECKING:
@@ -89,7 +96,7 @@ class InMemoryModel:
     def load(
         cls, path: str | os.PathLike[str], dataset: str | os.PathLike[str] | None = None
     ) -> Self:
-        """Load a model directory.
+        """Load a model directory; one that is replaced meanwhile is read again.
 
         The dataset of the model is looked for in the directory itself, where `save` copies it, at
         the path it had in training, at the same path relative to the model, and beside the model.
@@ -107,10 +114,20 @@ class InMemoryModel:
         """
         path = os.fspath(path)
         given = None if dataset is None else os.fspath(dataset)
-        manifest = model_manifest.read_manifest(path)
+        while True:
+            manifest = model_manifest.read_manifest(path)
+            try:
+                return cls._loaded(path, manifest, given)
+            except InputError:
+                if model_manifest.read_manifest(path) == manifest:
+                    raise
+
+    @classmethod
+    def _loaded(cls, path: str, manifest: ModelManifest, dataset: str | None) -> Self:
+        """Load the files that a manifest lists."""
         users, items = (read_model_rows(path, manifest, side) for side in SIDES)
-        history = model_files.read_history(path)
-        found = dataset_of(manifest, path, given)
+        history = model_files.read_history(path, manifest)
+        found = dataset_of(manifest, path, dataset)
         own_path = storage.absolute(storage.join(path, OWN_DATASET))
         is_own = found is not None and found.path == own_path
         return cls(manifest, users, items, history, found, owns_dataset=is_own)
@@ -193,9 +210,9 @@ class InMemoryModel:
         assert self.dataset is not None
         return self.dataset.read_rows(ITEMS).column("title").to_pandas().to_numpy()
 
-    def rated_rows(self, side: Side, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the other side that a row has training ratings of, and the ratings."""
-        return rated_rows(self.training_data(side), side, row)
+    def ratings_of(self, side: Side, row: int) -> RatingsOfRow:
+        """Return the training ratings of a row."""
+        return ratings_of(self.training_data(side), side, row)
 
     def training_data(self, side: Side) -> Dataset:
         """Return the dataset; raise InputError if it is not found."""

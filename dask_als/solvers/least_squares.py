@@ -18,7 +18,7 @@ from dask_als.kernels.attributes import ratings_less_prior
 from dask_als.kernels.least_squares import solve_rows, solve_rows_plain
 from dask_als.settings.training import Regularization, TrainSettings
 from dask_als.solvers import base
-from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers.base import HalfEpoch, HomeSums, SolvedPart, SolvedSide
 from dask_als.solvers.objective import Sums, objective, rmse, sums_of
 from dask_als.solvers.reference import reference_is_wanted
 from dask_als.solvers.row_prior import Regression, RowPrior
@@ -67,7 +67,7 @@ class LeastSquares:
             block.indptr, block.indices, block.ratings, means, fixed.solution.factors
         )
         of_rows = replace(block, ratings=less)
-        deviations = own.solution.factors[block.rows.start : block.rows.stop] - means
+        deviations = own.rows(block.rows).factors - means
         part = _solve_rows(step.side, of_rows, deviations, fixed, self.mean, self.settings)
         return replace(part, solution=Factors(part.solution.bias, part.solution.factors + means))
 
@@ -81,14 +81,24 @@ class LeastSquares:
         of_weights = exact_sum(row_prior.ridge * row_prior.weights.astype(np.float64) ** 2)
         return replace(joined, sums=joined.sums + Sums(0, 0, of_weights))
 
+    def sums_of_home(self, rows: list[range], parts: list[SolvedPart]) -> HomeSums:
+        """Return the sums of a home's rows."""
+        return base.sums_of_home(*parts)
+
+    def join_homes(self, step: HalfEpoch, homes: list[HomeSums], no_rows: Factors) -> SolvedSide:
+        """Join a side but for its rows."""
+        return base.join_homes(homes, no_rows)
+
     def regression(self, own: SolvedSide) -> Regression:
         """Return what the weights of a side's attributes are fitted to: their best values."""
         return Regression(np.zeros(own.solution.factors.shape[1]), None)
 
-    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+    def figures(
+        self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
+    ) -> tuple[float, float]:
         """Return objective and training RMSE, see `objective`."""
         value = objective(first.sums, last.sums, self.settings)
-        return value, rmse(last.sums.squared_error, n_ratings)
+        return value, rmse(last.sums.squared_error, weight)
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
         """Return the exact sum of squared errors."""
@@ -118,7 +128,7 @@ def solve_part(
         The global mean, which is subtracted from the ratings.
     settings : TrainSettings
     """
-    own_factors = own.solution.factors[block.rows.start : block.rows.stop]
+    own_factors = own.rows(block.rows).factors
     return _solve_rows(side, block, own_factors, fixed, mean, settings)
 
 
@@ -133,6 +143,7 @@ def _solve_rows(
     regularization = settings.regularization(side)
     weights = regularization_weights(block, regularization)
     solve = solve_rows_plain if reference_is_wanted() else solve_rows
+    constraint = {"nonnegative": True} if settings.nonnegative else {}
     bias, factors, squared_error = solve(  # type: ignore[no-untyped-call]
         block.indptr,
         block.indices,
@@ -143,6 +154,8 @@ def _solve_rows(
         mean=mean,
         bias_ridge=regularization.bias / settings.residual_precision * weights,
         factor_ridge=regularization.factor / settings.residual_precision * weights,
+        weights=block.weights,
+        **constraint,
     )
     solution = Factors(bias, factors)
     return SolvedPart(solution, block.counts > 0, sums_of(solution, squared_error, weights))
@@ -151,9 +164,9 @@ def _solve_rows(
 def regularization_weights(block: Block, regularization: Regularization) -> np.ndarray:
     """Return the factor of each row's regularization; float64, shape (n_rows,).
 
-    It is 1, or the row's number of ratings if regularization is scaled by count. A row without
-    ratings counts as one rating; its solution is 0.
+    It is 1, or the row's number of ratings if regularization is scaled by count: a rating with a
+    weight counts as many times. A row without ratings counts as one rating; its solution is 0.
     """
     if regularization.by_count:
-        return np.maximum(block.counts, 1).astype(np.float64)
+        return np.where(block.counts > 0, block.total_weights, 1).astype(np.float64)
     return np.ones(len(block.rows))

@@ -119,6 +119,7 @@ class NewRows:
             # The first factor is the bias; that of the kernel stays 0.
             bias_ridge=np.full(n, np.inf),
             factor_ridge=np.full(n, 1 / self.residual_precision),
+            weights=block.weights,
         )
         prior, rated = self.priors[step.side], block.counts > 0
         rows = (prior.mean + _product(solved, prior.root.T)) * rated[:, None]

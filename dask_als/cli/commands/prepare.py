@@ -50,6 +50,13 @@ if TYPE_CHECKING:
     type=click.Choice(["last", "mean", "sum", "error"]),
     help="How to merge several ratings of one pair; with --events, the default is sum.",
 )
+@setting(
+    PrepareSettings,
+    "half_life",
+    type=float,
+    metavar="DAYS",
+    help="Halve the weight of a rating every so many days before the newest training rating.",
+)
 @click.option(
     "--partitions",
     type=int,
@@ -162,6 +169,7 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
         "items": dataset.items.n_rows,
         "fingerprint": dataset.fingerprint,
         "source": dataset.source,
+        **({} if dataset.weights is None else {"weights": dataclasses.asdict(dataset.weights)}),
     }
 
 
@@ -188,6 +196,12 @@ def say_dataset(screen: Output, dataset: Dataset) -> None:
     if counts.get("cold"):
         screen.say(
             f"{counts['cold']:,} held-out ratings are of users or items without training ratings"
+        )
+    if dataset.weights is not None:
+        its = dataset.weights
+        screen.say(
+            f"weights add up to {its.train:,.6g} for training"
+            + (f", {its.test:,.6g} held out" if dataset.n_test else "")
         )
     if "untimed" in counts:
         screen.say(
