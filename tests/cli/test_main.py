@@ -135,7 +135,8 @@ def test_similar_and_explain(tmp_path, source, run):
 
 
 def test_similar_and_explain_after_the_dataset_was_moved(tmp_path, source, run):
-    titles = write_csv(tmp_path / "t.csv", [(i, f"Film {i}") for i in range(99)], ("movieId", "title"))
+    rows = [(i, f"Film {i}") for i in range(99)]
+    titles = write_csv(tmp_path / "t.csv", rows, ("movieId", "title"))
     run("prepare", source, tmp_path / "d", "--titles", titles)
     run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
     user = pq.read_table(tmp_path / "d" / "users.parquet").column("id")[0]
