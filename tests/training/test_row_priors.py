@@ -26,7 +26,9 @@ GIBBS = small_settings(
 ALS = small_settings(epochs=5, implicit_attributes="both")
 
 
-@pytest.mark.parametrize("sides", ["users", "items", "both"])
+@pytest.mark.parametrize(
+    "sides", [*(pytest.param(s, marks=pytest.mark.slow) for s in ("users", "items")), "both"]
+)
 @pytest.mark.parametrize("settings", [GIBBS, ALS], ids=["gibbs", "als"])
 def test_partitions_do_not_show(tmp_path, settings, sides):
     settings = replace(settings, implicit_attributes=sides)
