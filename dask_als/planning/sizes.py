@@ -59,6 +59,11 @@ def sides_with_attributes(dataset: Dataset, settings: TrainSettings) -> tuple[Si
     return settings.sides_with_attributes({side: dataset.table(side).n_rows for side in SIDES})
 
 
+def needs_whole_sides(dataset: Dataset, settings: TrainSettings) -> bool:
+    """Tell whether each worker needs all rows of both sides, not only those it uses."""
+    return settings.method == "gibbs" or bool(sides_with_attributes(dataset, settings))
+
+
 def n_test_blocks(dataset: Dataset) -> int:
     """Return the number of user partitions with held-out ratings."""
     return sum(part.test_ratings > 0 for part in dataset.users.partitions)

@@ -17,10 +17,17 @@ import numpy as np
 
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.kernels.implicit import gram_of_side, grams_of_chunks, solve_rows_implicit
+from dask_als.kernels.implicit import (
+    gram_of_chunks,
+    gram_of_side,
+    grams_of_chunks,
+    grams_of_complete_chunks,
+    rows_outside_chunks,
+    solve_rows_implicit,
+)
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers import base
-from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers.base import HalfEpoch, HomeSums, SolvedPart, SolvedSide
 from dask_als.solvers.objective import Sums, objective
 
 
@@ -50,10 +57,13 @@ class SharedMoments:
         Of all rows of the fixed side.
     confidence : int
         The exact sum of the confidences of all pairs.
+    n_rows : int
+        The number of all rows of the fixed side.
     """
 
     gram: np.ndarray
     confidence: int
+    n_rows: int
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,7 @@ class ImplicitLeastSquares:
             alpha=settings.confidence,
             factor_ridge=regularization.factor / settings.residual_precision,
             exponent=settings.frequency_exponent,
+            n_fixed=fixed.shared.n_rows,
             nonnegative=settings.nonnegative,
         )
         norms = np.einsum("nk,nk->n", factors, factors, dtype=np.float64)
@@ -111,12 +122,36 @@ class ImplicitLeastSquares:
     ) -> SolvedSide:
         """Join the partitions of a side and add its Gram matrix."""
         side = base.join_parts(parts)
-        moments: list[PartMoments] = [moment for part in parts for moment in part.moments]
-        grams = {number: gram for moment in moments for number, gram in moment.grams.items()}
-        confidence = sum(moment.confidence for moment in moments)
-        gram = gram_of_side(side.solution.factors, grams)  # type: ignore[no-untyped-call]
-        shared = SharedMoments(gram, confidence)
-        return SolvedSide(side.solution, side.sums, side.mean_bias, shared)
+        moments = _moments_of(parts)
+        gram = gram_of_side(side.solution.factors, moments.grams)  # type: ignore[no-untyped-call]
+        return replace(
+            side, shared=SharedMoments(gram, moments.confidence, len(side.solution.bias))
+        )
+
+    def sums_of_home(self, rows: list[range], parts: list[SolvedPart]) -> HomeSums:
+        """Return the sums of a home's rows, and what it knows of the Gram matrix."""
+        moments = _moments_of(parts)
+        outside = []
+        for its, part in zip(rows, parts, strict=True):
+            factors = part.solution.factors
+            if not part.moments:  # initial factors
+                moments.grams.update(grams_of_chunks(its.start, factors))  # type: ignore[no-untyped-call]
+            outside.append(rows_outside_chunks(its.start, factors))  # type: ignore[no-untyped-call]
+        complete, others = grams_of_complete_chunks(outside)  # type: ignore[no-untyped-call]
+        moments.grams.update(complete)
+        return base.sums_of_home(*parts, moments=(moments, others))
+
+    def join_homes(self, step: HalfEpoch, homes: list[HomeSums], no_rows: Factors) -> SolvedSide:
+        """Join a side but for its rows."""
+        grams: dict[int, np.ndarray] = {}
+        for home in homes:
+            grams.update(home.moments[0].grams)
+        complete, last = grams_of_complete_chunks([home.moments[1] for home in homes])  # type: ignore[no-untyped-call]
+        gram = gram_of_chunks(grams | complete, last)  # type: ignore[no-untyped-call]
+        confidence = sum(home.moments[0].confidence for home in homes)
+        n_rows = sum(home.n_rows for home in homes)
+        joined = base.join_homes(homes, no_rows)
+        return replace(joined, shared=SharedMoments(gram, confidence, n_rows))
 
     def figures(
         self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
@@ -130,3 +165,10 @@ class ImplicitLeastSquares:
         """Return the exact sum of squared errors of held-out preferences."""
         preferences = (block.ratings > 0).astype(block.ratings.dtype)
         return base.held_out_error(replace(block, ratings=preferences), users, items, 0.0)
+
+
+def _moments_of(parts: list[SolvedPart]) -> PartMoments:
+    """Join the moments of partitions."""
+    moments: list[PartMoments] = [moment for part in parts for moment in part.moments]
+    grams = {number: gram for moment in moments for number, gram in moment.grams.items()}
+    return PartMoments(grams, sum(moment.confidence for moment in moments))
