@@ -22,6 +22,7 @@ from dask_als.settings.training import TrainSettings
 from dask_als.solvers import base
 from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.objective import Sums, objective
+from dask_als.solvers.row_prior import Regression, RowPrior, penalty_of
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,12 @@ class ImplicitLeastSquares:
         block: Block,
         own: SolvedSide,
         fixed: SolvedSide,
-        row_prior: None = None,
+        row_prior: RowPrior | None = None,
     ) -> SolvedPart:
-        """Solve the rows of a partition; there are no row priors for implicit feedback."""
+        """Solve the rows of a partition."""
         settings = self.settings
+        its = slice(block.rows.start, block.rows.stop)
+        means = None if row_prior is None else row_prior.means[its]
         regularization = settings.regularization(step.side)
         factors, squared_error, confidence = solve_rows_implicit(  # type: ignore[no-untyped-call]
             block.indptr,
@@ -93,8 +96,12 @@ class ImplicitLeastSquares:
             alpha=settings.confidence,
             factor_ridge=regularization.factor / settings.residual_precision,
             exponent=settings.frequency_exponent,
+            row_means=means,
         )
-        norms = np.einsum("nk,nk->n", factors, factors, dtype=np.float64)
+        deviations = factors
+        if means is not None:
+            deviations = np.where(block.counts[:, None] > 0, factors - means, 0)
+        norms = np.einsum("nk,nk->n", deviations, deviations, dtype=np.float64)
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         weighted_norms = confidence**settings.frequency_exponent * norms
         return SolvedPart(
@@ -105,16 +112,31 @@ class ImplicitLeastSquares:
         )
 
     def join_parts(
-        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: None = None
+        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: RowPrior | None = None
     ) -> SolvedSide:
-        """Join the partitions of a side and add its Gram matrix."""
+        """Join the partitions of a side and add its Gram matrix.
+
+        Rows that have attributes alone are predicted: nobody could prefer them yet, so they are not
+        among the rows that the other side is solved with.
+        """
         side = base.join_parts(parts)
+        is_rated = np.concatenate([part.rated for part in parts])
+        factors = np.where(is_rated[:, None], side.solution.factors, 0)
         moments: list[PartMoments] = [moment for part in parts for moment in part.moments]
         grams = {number: gram for moment in moments for number, gram in moment.grams.items()}
         confidence = sum(moment.confidence for moment in moments)
-        gram = gram_of_side(side.solution.factors, grams)  # type: ignore[no-untyped-call]
+        gram = gram_of_side(factors, grams)  # type: ignore[no-untyped-call]
         shared = SharedMoments(gram, confidence)
-        return SolvedSide(side.solution, side.sums, side.mean_bias, shared)
+        if row_prior is None:
+            return SolvedSide(side.solution, side.sums, side.mean_bias, shared)
+        predicted = row_prior.with_cold_rows(factors, np.zeros(factors.shape[1]))
+        sums = side.sums + penalty_of(row_prior)
+        solution = Factors(side.solution.bias, predicted)
+        return SolvedSide(solution, sums, side.mean_bias, shared)
+
+    def regression(self, own: SolvedSide) -> Regression:
+        """Return what the weights of a side's attributes are fitted to: their best values."""
+        return Regression(np.zeros(own.solution.factors.shape[1]), None)
 
     def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
         """Return objective, and RMSE over all pairs, weighted by confidence."""

@@ -171,9 +171,13 @@ def exponents_of_side(maxima: list[np.ndarray]) -> np.ndarray:
 
 
 def gram_of_part(files: StackFiles, column_exponents: np.ndarray, n_rows: int) -> np.ndarray:
-    """Return the exact Gram matrix of a partition's rows."""
+    """Return the exact Gram matrix of a partition's rows with ratings.
+
+    Those that have attributes alone are at predicted places, and not what is approximated.
+    """
+    rated = (chunk * chunk[:, :1] for chunk in _Stack(files).chunks())
     with one_blas_thread():
-        return exact_gram(_Stack(files).chunks(), column_exponents, n_rows)
+        return exact_gram(rated, column_exponents, n_rows)
 
 
 def sum_of_grams(grams: list[np.ndarray]) -> np.ndarray:

@@ -160,7 +160,7 @@ def test_partitions_do_not_show_in_the_bits(problem, cuts, dtype):
         residuals = [
             residual_of_columns(method, step, part, own, parts, target) for part in user_parts
         ]
-        direction = direction_of(parts, residuals)
+        direction = direction_of(parts, target, residuals)
         parts = stepped(
             parts, direction, [projection_of_rows(part, parts, direction) for part in item_parts]
         )
