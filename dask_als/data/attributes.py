@@ -27,9 +27,7 @@ from dask_als.core.side import Side
 from dask_als.core.sparse import SparseRows, sparse_rows
 from dask_als.data.attribute_source import ID, FoundAttributes
 from dask_als.errors import InputError
-
-# Of fewer rows, a category says next to nothing: its weight would stay near 0.
-LEAST_ROWS = 3
+from dask_als.settings.data import LEAST_ROWS
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Ratings:
     def stored_attributes(self, side: Side) -> StoredAttributes | None:
         """Return the attributes of a side that `before` keeps, if there are any."""
         kept = None if self.before is None else self.before.attributes(side)
-        return kept and StoredAttributes(kept.path, kept.side_attributes.crc32)
+        return None if kept is None else StoredAttributes(kept.path, kept.side_attributes.crc32)
 
     @property
     def chunks(self) -> tuple[Chunk, ...]:

@@ -7,13 +7,14 @@ changed or is gone, the run prepares the whole source again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from dask_als.core.executor import Executor
-from dask_als.data.prepare import Progress, Titles, append
+from dask_als.core.side import Side
+from dask_als.data.prepare import NO_ATTRIBUTES, Progress, Titles, append
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import Job
 from dask_als.jobs.kept_models import KeptModels
@@ -71,6 +72,7 @@ class AppendedSource:
     dataset: str
     columns: Columns
     titles: Titles | None
+    attributes: Mapping[Side, str] = NO_ATTRIBUTES
 
 
 def append_files(
@@ -104,6 +106,7 @@ def append_files(
                     executor,
                     columns=source.columns,
                     titles=source.titles,
+                    attributes=source.attributes,
                     progress=progress,
                 )
         except InputError:

@@ -107,8 +107,8 @@ def solve_rows_implicit(
     """
     dtype, rank, n = fixed_factors.dtype, fixed_factors.shape[1], len(indptr) - 1
     csr = indptr, indices, ratings
-    means = [] if row_means is None else [(row_means, (n, rank))]
-    check_shapes(n, csr, (fixed_gram, (rank, rank)), *means)
+    with_means = [] if row_means is None else [(row_means, (n, rank))]
+    check_shapes(n, csr, (fixed_gram, (rank, rank)), *with_means)
     kernel = kernel_of(dtype)
     factors, squared_error = aligned_zeros((n, rank), dtype), np.zeros(n)
     ridge, confidence = np.zeros(n), np.full(n, float(len(fixed_factors)))

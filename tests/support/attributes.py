@@ -1,12 +1,12 @@
 """Attributes of the ids of `support.data.generated`, some of which have no ratings."""
 
 import numpy as np
-from support.data import generated, write_csv
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
 from dask_als.data.prepare import prepare
 from dask_als.settings.data import PrepareSettings
+from support.data import generated, write_csv
 
 N_USERS, N_ITEMS = 40, 30
 COLD_USERS, COLD_ITEMS = 3, 4
