@@ -109,6 +109,12 @@ class RowPrior:
     ridge: float = RIDGE
     from_file: FileAttributes | None = None
 
+    @classmethod
+    def of_means(cls, means: np.ndarray) -> RowPrior:
+        """Return the prior of rows whose means are known, without what they are made of."""
+        nothing = np.zeros((0, means.shape[1]), means.dtype)
+        return cls(nothing, means, np.zeros(len(means), means.dtype), nothing[:, 0])
+
     @property
     def file_columns(self) -> slice:
         """The attributes of a file among all of them."""
