@@ -267,8 +267,7 @@ def _check_ids(usable: pa.Table, ids: pa.Table, n_rows: int, file: AttributeFile
     of_ratings = f"ids of the ratings are like {known[0].as_py()!r}"
     if not len(own):
         raise InputError(
-            f"none of the {n_rows:,} rows in {file.path} has a {file.side.singular} id; "
-            f"{of_ratings}"
+            f"none of the {n_rows:,} rows in {file.path} has a usable id; {of_ratings}"
         )
     raise InputError(
         f"none of the ids in {file.path}, such as {own[0].as_py()!r}, has a rating; {of_ratings}"

@@ -71,12 +71,15 @@ class SideAttributes:
     left_out : tuple of str
         Attributes that say nothing of rows with ratings: all values are missing or the same, or
         all categories are rare.
+    n_values : int
+        Numbers in the matrix that are not 0 by default.
     """
 
     crc32: int
     attributes: tuple[Attribute, ...]
     counts: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    n_values: int = 0
 
     @property
     def n_columns(self) -> int:
@@ -157,7 +160,8 @@ def write_attributes(
         "without_attributes": int((is_rated & ~has_row).sum()),
         "rare_categories": n_rare,
     }
-    return SideAttributes(crc32, tuple(attributes), reported, tuple(left_out))
+    n_values = len(encoded(table, attributes).values)
+    return SideAttributes(crc32, tuple(attributes), reported, tuple(left_out), n_values)
 
 
 def encoded(table: pa.Table, attributes: Sequence[Attribute]) -> SparseRows:

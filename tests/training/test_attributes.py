@@ -11,6 +11,7 @@ from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.errors import InputError
 from dask_als.model.model import ALSModel
+from dask_als.planning.memory import memory_of_a_worker
 from dask_als.settings.training import CheckpointSettings
 from dask_als.training.train import train
 
@@ -138,3 +139,10 @@ def test_the_rows_of_all_sides_stay_in_the_order_of_ids(tmp_path):
     for side in SIDES:
         ids = dataset.read_rows(side)["id"].to_pylist()
         assert ids == sorted(ids)
+
+
+def test_a_plan_knows_their_memory(tmp_path):
+    dataset, shape = prepared_with_attributes(tmp_path), SerialExecutor().shape
+    settings = [replace(GIBBS, attributes=False), GIBBS, replace(GIBBS, implicit_attributes="both")]
+    states = [memory_of_a_worker(dataset, each, shape).states for each in settings]
+    assert states[0] < states[1] < states[2]
