@@ -6,6 +6,7 @@ home's rows travel once to every other home, and no worker fetches anything twic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -39,6 +40,10 @@ class Placement:
     def home(self, number: int, n_partitions: int) -> int:
         """Return the home of a partition of a side, by its number."""
         return number * self.n_homes // n_partitions
+
+    def threads_of_a_partition(self, n_partitions: int, threads_of_a_home: int) -> int:
+        """Return how many threads a partition of a side takes, so that none of its home is idle."""
+        return math.ceil(threads_of_a_home / math.ceil(n_partitions / self.n_homes))
 
     def by_home(self, parts: list[T]) -> list[tuple[int, list[T]]]:
         """Return the homes that have parts of a side, each with its parts in order."""

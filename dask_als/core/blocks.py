@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,35 @@ def block_of(rows: range, row: np.ndarray, column: np.ndarray, ratings: np.ndarr
     counts = np.bincount(row - rows.start, minlength=len(rows))
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Block(rows, indptr, np.ascontiguousarray(column), np.ascontiguousarray(ratings))
+
+
+def split(block: Block, n_blocks: int, *, row_cost: float) -> list[Block]:
+    """Split a block into blocks of consecutive rows of about equal cost.
+
+    Parameters
+    ----------
+    block : Block
+    n_blocks : int
+        The most blocks; there is none without rows.
+    row_cost : float
+        What a row costs in addition to its ratings, in ratings.
+
+    Returns
+    -------
+    list of Block
+        Their indices and ratings are views.
+    """
+    cost = block.indptr + row_cost * np.arange(len(block.indptr))
+    bounds = np.searchsorted(cost, cost[-1] * np.arange(1, n_blocks) / n_blocks)
+    starts = np.unique([0, *bounds, len(block.rows)]).tolist()
+    return [_rows_of(block, start, stop) for start, stop in itertools.pairwise(starts)]
+
+
+def _rows_of(block: Block, start: int, stop: int) -> Block:
+    indptr = block.indptr[start : stop + 1]
+    ratings = slice(indptr[0], indptr[-1])
+    rows = block.rows[start:stop]
+    return Block(rows, indptr - indptr[0], block.indices[ratings], block.ratings[ratings])
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ EVALUATION = FileKind(
     "evaluation", "json", _has_keys_in_all("settings", "n_test", "n_lists", "errors", "ranking")
 )
 STEP_NOTE = FileKind("step note", "json", _has_keys_in_all("step", "inputs", "sha256"))
+KEPT_MODELS = FileKind("record of kept models", "json")
 IN_USE = FileKind("note of a run", "json", _has_keys_in_all("run_id", "host", "since"))
 TRACE = FileKind("trace", "jsonl", _has_keys("epoch", "side", "solving", "overhead", "partitions"))
 REPORT = FileKind("report", "html", lambda head: " · dask-als</title>".encode() in head)

@@ -3,23 +3,48 @@
 ::
 
     OUTPUT/
-      model/            the served model, replaced in one step
-      model-000001/     kept models by number, the newest last
+      model/              the served model, replaced in one step
+      model-000001/       kept models by number, the newest last
       model-000002/
+      kept-models.json    which of these the schedule made
+
+A model of somebody else with such a name is not in the record: it is neither used nor removed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 
-from dask_als.core import checksums, outputs, ownership, storage
-from dask_als.core.ownership import MODEL, STEP_NOTE_NAME
+from dask_als.core import checksums, json_files, outputs, ownership, storage
+from dask_als.core.ownership import KEPT_MODELS, MODEL, STEP_NOTE_NAME
+from dask_als.errors import InputError
 from dask_als.model import manifest as model_manifest
+from dask_als.settings.training import TrainSettings
 
 _NAME = re.compile(r"model-([0-9]{6,})")
 _BYTES_AT_ONCE = 16 << 20
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What `kept-models.json` says.
+
+    Attributes
+    ----------
+    models : dict of str to str
+        The SHA-256 of each kept model's manifest, by the name of its directory.
+    begun : dict
+        The model that is being made: its ``name``, and ``trained_on``, a digest of its dataset and
+        settings. After a kill, a model of that name and digest is the schedule's.
+    """
+
+    models: dict[str, str] = field(default_factory=dict)
+    begun: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,20 +64,35 @@ class KeptModels:
 
     def paths(self) -> list[str]:
         """Return the directories of the complete kept models, the newest last."""
-        found = storage.list_directory(self.output)
-        numbered = sorted((int(match[1]), path) for path in found if (match := _match(path)))
-        return [path for _, path in numbered if storage.exists(_manifest(path))]
+        return [self._path(name) for name in sorted(self._kept(), key=_number)]
 
     def newest(self) -> str | None:
         """Return the newest kept model; None if there is none."""
         return next(reversed(self.paths()), None)
 
-    def next_path(self) -> str:
-        """Return the path for the next model."""
-        newest = self.newest()
-        found = None if newest is None else _match(newest)
-        number = 1 if found is None else int(found[1]) + 1
-        return storage.join(self.output, f"model-{number:06d}")
+    def add(self, fingerprint: str, settings: TrainSettings, make: Callable[[str], None]) -> str:
+        """Make the next model, and record that it is the schedule's.
+
+        Parameters
+        ----------
+        fingerprint : str
+            The dataset that the model is trained on.
+        settings : TrainSettings
+            The settings of the model.
+        make : callable
+            Makes the model in the directory of the given path, where nothing is.
+
+        Returns
+        -------
+        str
+            The directory of the model.
+        """
+        kept, name = self._kept(), self._next_name()
+        self._write(_Record(kept, {"name": name, "trained_on": _digest_of(fingerprint, settings)}))
+        path = self._path(name)
+        make(path)
+        self._write(_Record({**kept, name: _content_of(path)}))
+        return path
 
     def adopt_served(self) -> None:
         """Keep a copy of the served model, unless it is a copy of the newest or does not exist."""
@@ -60,7 +100,12 @@ class KeptModels:
         if storage.exists(_manifest(self.served)) and (
             newest is None or _content_of(newest) != _content_of(self.served)
         ):
-            copy_model(self.served, self.next_path())
+            manifest = model_manifest.read_manifest(self.served)
+            self.add(
+                manifest.dataset["fingerprint"],
+                manifest.settings,
+                lambda path: copy_model(self.served, path),
+            )
 
     def serve(self, path: str) -> None:
         """Replace the served model by a copy of a kept one, in one step."""
@@ -76,6 +121,58 @@ class KeptModels:
         """
         for path in self.paths()[:-keep]:
             outputs.remove(path, MODEL)
+
+    def _kept(self) -> dict[str, str]:
+        """Return the kept models that are there as they were made."""
+        record = self._read()
+        kept = {name: sha for name, sha in record.models.items() if self._content(name) == sha}
+        name = record.begun.get("name")
+        if name is not None and self._trained_on(name) == record.begun.get("trained_on"):
+            kept[name] = _content_of(self._path(name))
+        return kept
+
+    def _trained_on(self, name: str) -> str | None:
+        """Return the digest of a complete model's dataset and settings, else None."""
+        with suppress(InputError):
+            manifest = model_manifest.read_manifest(self._path(name))
+            return _digest_of(manifest.dataset["fingerprint"], manifest.settings)
+        return None
+
+    def _content(self, name: str) -> str | None:
+        path = self._path(name)
+        return _content_of(path) if storage.exists(_manifest(path)) else None
+
+    def _next_name(self) -> str:
+        """Return a name after all that are in the output or in the record."""
+        there = (
+            path.rstrip("/").rsplit("/", 1)[-1] for path in storage.list_directory(self.output)
+        )
+        names = {*there, *self._read().models}
+        numbers = [_number(name) for name in names if _NAME.fullmatch(name)]
+        return f"model-{1 + max(numbers, default=0):06d}"
+
+    def _path(self, name: str) -> str:
+        return storage.join(self.output, name)
+
+    @property
+    def _record_path(self) -> str:
+        return storage.join(self.output, "kept-models.json")
+
+    def _read(self) -> _Record:
+        if not storage.exists(self._record_path):
+            return _Record()
+        ownership.check_file(self._record_path, KEPT_MODELS)
+        value = json_files.read_json(self._record_path)
+        models, begun = value.get("models"), value.get("begun")
+        if not isinstance(models, dict) or not isinstance(begun, dict):
+            raise InputError(
+                f"{self._record_path} is damaged; remove it, and later the models that it named"
+            )
+        named = {name: sha for name, sha in models.items() if _NAME.fullmatch(name)}
+        return _Record(named, begun if _NAME.fullmatch(begun.get("name", "")) else {})
+
+    def _write(self, record: _Record) -> None:
+        outputs.replace_json(self._record_path, KEPT_MODELS, asdict(record))
 
 
 def copy_model(path: str, out: str) -> None:
@@ -98,8 +195,14 @@ def copy_model(path: str, out: str) -> None:
                 shutil.copyfileobj(read, written, _BYTES_AT_ONCE)
 
 
-def _match(path: str) -> re.Match[str] | None:
-    return _NAME.fullmatch(path.rstrip("/").rsplit("/", 1)[-1])
+def _number(name: str) -> int:
+    return int(name.removeprefix("model-"))
+
+
+def _digest_of(fingerprint: str, settings: TrainSettings) -> str:
+    return hashlib.sha256(
+        json_files.as_json([fingerprint, settings.to_json()]).encode()
+    ).hexdigest()
 
 
 def _manifest(path: str) -> str:

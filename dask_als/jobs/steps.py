@@ -293,8 +293,11 @@ def _update_model(job: Job, executor: Executor, watcher: Watcher) -> None:
     # A run that was killed before it served its model has left it complete.
     is_trained = path is not None and _is_unserved(path, fingerprint, job)
     if path is None or not is_trained:
-        path = kept.next_path()
-        _train_to(path, job, executor, watcher)
+        path = kept.add(
+            fingerprint,
+            _training(job).settings,
+            lambda path: _train_to(path, job, executor, watcher),
+        )
     kept.serve(path)
     kept.prune(job.schedule.keep)
 

@@ -35,7 +35,7 @@ def compile_kernel(function, name, dtype, *arguments):
         It never compiles for other types: those of `read_only` accept unaligned arrays, too.
     """
     function.__qualname__ = f"{name}_{dtype}"
-    kernel = jit.compiled(function)
+    kernel = jit.dispatcher_of(function)
     kernel.compile(types.void(*arguments))
     kernel.disable_compile()
     return kernel

@@ -15,7 +15,7 @@ import pandas as pd
 from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
 from dask_als.model.manifest import ModelManifest
-from dask_als.solvers.new_rows import NewRowPrior
+from dask_als.solvers.new_row_prior import NewRowPrior
 
 if TYPE_CHECKING:
     from dask_als.model.in_memory import InMemoryModel

@@ -35,11 +35,12 @@ from dask_als.data.prepare import KnownRows, prepare
 from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest
 from dask_als.model.manifest import ModelManifest, ModelSide
-from dask_als.model.new_row_files import fold_in_method, read_both
+from dask_als.model.new_row_files import read_both
+from dask_als.model.row_solver import fold_in_method
 from dask_als.model.training_data import dataset_of
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.solvers.base import HalfEpoch, SolvedSide
-from dask_als.solvers.new_rows import NewRowPrior
+from dask_als.solvers.new_row_prior import NewRowPrior
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.solvers.row_prior import RowPrior
 

@@ -22,7 +22,6 @@ from dask_als.model import manifest as model_manifest
 from dask_als.model import sample_files
 from dask_als.model.manifest import ModelManifest
 from dask_als.model.predictive_variance import standard_deviations
-from dask_als.model.row_solver import RowSolver
 from dask_als.model.rows import ModelRows, read_model_rows
 from dask_als.model.saved import save_model
 from dask_als.model.scores import scores_of_pairs
@@ -30,6 +29,8 @@ from dask_als.model.training_data import OWN_DATASET, dataset_of, packed, rated_
 from dask_als.settings.training import TrainSettings
 
 if TYPE_CHECKING:
+    from dask_als.model.row_solver import RowSolver
+
     Id = int | str | np.integer[Any]
     Ids = Id | Sequence[Any] | np.ndarray | pd.Series[Any] | pd.Index[Any]
 
@@ -145,6 +146,9 @@ class InMemoryModel:
     @cached_property
     def solver(self) -> RowSolver:
         """What solves single rows."""
+        # Kernels take longer to import than most models to read.
+        from dask_als.model.row_solver import RowSolver
+
         return RowSolver(self.manifest, {side: self.rows(side) for side in SIDES})
 
     @property

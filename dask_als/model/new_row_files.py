@@ -17,9 +17,7 @@ from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest
 from dask_als.model.manifest import ModelManifest
-from dask_als.solvers.base import RowMethod
-from dask_als.solvers.choice import fold_in_method_of
-from dask_als.solvers.new_rows import NewRowPrior, NewRows
+from dask_als.solvers.new_row_prior import NewRowPrior
 
 
 def write_new_rows(model: str, side: Side, prior: NewRowPrior) -> int:
@@ -53,10 +51,3 @@ def read_both(model: str, manifest: ModelManifest) -> dict[Side, NewRowPrior]:
     """Read the priors of new rows that a model has: of both sides, or of none."""
     found = {side: read_new_rows(model, manifest, side) for side in SIDES}
     return {side: prior for side, prior in found.items() if prior is not None}
-
-
-def fold_in_method(manifest: ModelManifest, priors: dict[Side, NewRowPrior]) -> RowMethod:
-    """Return the method that solves rows for which a model was not trained."""
-    if priors and manifest.residual_precision is not None:
-        return NewRows(priors, manifest.residual_precision, manifest.global_mean)
-    return fold_in_method_of(manifest.settings, manifest.global_mean)

@@ -7,16 +7,24 @@ import numpy as np
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import Side
 from dask_als.model.manifest import ModelManifest
-from dask_als.model.new_row_files import fold_in_method
 from dask_als.model.rows import ModelRows
-from dask_als.solvers.base import HalfEpoch, SolvedSide
-from dask_als.solvers.new_rows import NewRowPrior
+from dask_als.solvers.base import HalfEpoch, RowMethod, SolvedSide
+from dask_als.solvers.choice import fold_in_method_of
+from dask_als.solvers.new_row_prior import NewRowPrior
+from dask_als.solvers.new_rows import NewRows
 from dask_als.solvers.objective import NO_SUMS
 
 
 def priors_of(rows: dict[Side, ModelRows]) -> dict[Side, NewRowPrior]:
     """Return the priors of new rows that a model has: of both sides, or of none."""
     return {side: own.new_rows for side, own in rows.items() if own.new_rows is not None}
+
+
+def fold_in_method(manifest: ModelManifest, priors: dict[Side, NewRowPrior]) -> RowMethod:
+    """Return the method that solves rows for which a model was not trained."""
+    if priors and manifest.residual_precision is not None:
+        return NewRows(priors, manifest.residual_precision, manifest.global_mean)
+    return fold_in_method_of(manifest.settings, manifest.global_mean)
 
 
 class RowSolver:

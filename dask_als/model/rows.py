@@ -17,7 +17,7 @@ from dask_als.model import files as model_files
 from dask_als.model.ids import Unknown, checked_ids, listed, report_unknown
 from dask_als.model.manifest import ModelManifest, ModelSide
 from dask_als.model.new_row_files import read_new_rows, write_new_rows
-from dask_als.solvers.new_rows import NewRowPrior
+from dask_als.solvers.new_row_prior import NewRowPrior
 
 UNKNOWN = -1
 

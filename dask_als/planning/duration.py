@@ -19,6 +19,7 @@ from dask_als.planning.sizes import (
     n_test_blocks,
     prediction_task_bytes,
     sides_with_attributes,
+    threads_of_a_partition,
 )
 from dask_als.settings.training import TrainSettings
 
@@ -58,7 +59,9 @@ def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed
     threads = shape.workers * shape.threads
     solving = sum(
         _thread_seconds(dataset, side, settings, speed)
-        * _rounds(n_partitions(dataset, side), threads)
+        * _rounds(
+            n_partitions(dataset, side) * threads_of_a_partition(dataset, side, shape), threads
+        )
         for side in SIDES
     )
     solving += _fitting_seconds(dataset, settings) / min(threads, most_partitions(dataset))

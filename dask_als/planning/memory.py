@@ -21,6 +21,7 @@ from dask_als.planning.sizes import (
     n_test_blocks,
     prediction_task_bytes,
     sides_with_attributes,
+    threads_of_a_partition,
 )
 from dask_als.settings.training import StopSettings, TrainSettings
 from dask_als.solvers.choice import kernel_bytes
@@ -104,9 +105,10 @@ def memory_of_a_worker(
     both = sum(state.values())
     best = both if stopping.patience is not None else 0
     first = side_named(settings.first)
-    copies = {side: 1 + (n_partitions(dataset, side) > 1) for side in SIDES}
+    threads = {side: threads_of_a_partition(dataset, side, shape) for side in SIDES}
+    copies = {side: 1 + (n_partitions(dataset, side) > 1 or threads[side] > 1) for side in SIDES}
 
-    solving = _working_threads(dataset, shape) * kernel_bytes(settings)
+    solving = _solving_threads(dataset, shape) * kernel_bytes(settings)
     if settings.method == "gibbs":
         drawing = _DRAW_COPIES * (settings.rank + 1) * itemsize(settings)
         solving += _most(dataset, shape, lambda part: len(part.rows) * drawing)
@@ -259,6 +261,16 @@ def _most(dataset: Dataset, shape: Shape, bytes_of: Callable[[Partition], int]) 
         (bytes_of(part) for side in SIDES for part in dataset.table(side).partitions), reverse=True
     )
     return sum(sizes[: busy_threads(len(sizes), shape)])
+
+
+def _solving_threads(dataset: Dataset, shape: Shape) -> int:
+    """Return how many threads of a worker solve rows at once."""
+    return max(
+        busy_threads(
+            n_partitions(dataset, side) * threads_of_a_partition(dataset, side, shape), shape
+        )
+        for side in SIDES
+    )
 
 
 def _working_threads(dataset: Dataset, shape: Shape) -> int:

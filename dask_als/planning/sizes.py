@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from dask_als.cluster.placement import Placement
 from dask_als.core.blocks import PREDICTIONS_AT_ONCE
 from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, Side
 from dask_als.data.attributes import AttributesFile
 from dask_als.data.dataset import Dataset
 from dask_als.settings.training import TrainSettings
+from dask_als.solvers.threads import worthwhile_threads
 
 # Row numbers, predictions and errors of held-out ratings, beside the gathered factors.
 _TEST_BYTES_A_RATING = 40
@@ -34,6 +36,13 @@ def prediction_task_bytes(n_ratings: int, settings: TrainSettings) -> int:
 def busy_threads(n_tasks: int, shape: Shape) -> int:
     """Return how many threads of a worker are busy if tasks are distributed evenly."""
     return min(shape.threads, -(-n_tasks // shape.workers))
+
+
+def threads_of_a_partition(dataset: Dataset, side: Side, shape: Shape) -> int:
+    """Return how many threads solve each partition of a side."""
+    placement = Placement.on(map(str, range(shape.workers)), most_partitions(dataset))
+    threads = placement.threads_of_a_partition(n_partitions(dataset, side), shape.threads)
+    return worthwhile_threads(threads, dataset.n_ratings // n_partitions(dataset, side))
 
 
 def n_partitions(dataset: Dataset, side: Side) -> int:

@@ -195,16 +195,3 @@ def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: flo
         users.solution, items.solution, block.row_of_rating, block.indices, mean=mean
     )
     return exact_sum((block.ratings - predicted) ** 2)
-
-
-def solve_side(
-    method: Method,
-    step: HalfEpoch,
-    block: Block,
-    own: SolvedSide,
-    fixed: SolvedSide,
-    row_prior: Any = None,
-) -> SolvedSide:
-    """Solve a side that is one partition."""
-    part = method.solve_part(step, block, own, fixed, row_prior)
-    return method.join_parts(step, [part], row_prior)

@@ -28,24 +28,9 @@ from dask_als.settings.training import TrainSettings
 from dask_als.solvers import base
 from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.gibbs import PRIOR_ROWS
+from dask_als.solvers.new_row_prior import NewRowPrior
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.solvers.row_prior import RowPrior
-
-
-@dataclass(frozen=True)
-class NewRowPrior:
-    """The prior of bias and factors of a row without ratings.
-
-    Attributes
-    ----------
-    mean : ndarray of float64, shape (rank + 1,)
-        The bias is first.
-    root : ndarray of float64, shape (rank + 1, rank + 1)
-        The covariance is root rootᵀ.
-    """
-
-    mean: np.ndarray
-    root: np.ndarray
 
 
 @dataclass(frozen=True)

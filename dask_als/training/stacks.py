@@ -20,7 +20,8 @@ from dask_als.model.blas_threads import one_blas_thread
 from dask_als.model.exact_products import exact_gram, exact_product, exponents, gram_values
 from dask_als.model.new_row_files import write_new_rows
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.new_rows import NewRowPrior, SideMoments
+from dask_als.solvers.new_row_prior import NewRowPrior
+from dask_als.solvers.new_rows import SideMoments
 from dask_als.training import reduction_files
 from dask_als.training.reduction_files import NewRowMoments
 

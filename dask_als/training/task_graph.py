@@ -27,11 +27,11 @@ from dask_als.solvers.base import (
     add_predictions,
     chunk_of,
     error_of_average,
-    solve_side,
 )
 from dask_als.solvers.choice import method_of
 from dask_als.solvers.objective import rmse
 from dask_als.solvers.row_prior import RegressionMethod
+from dask_als.solvers.threads import Threaded
 from dask_als.training.pacing import batches, epochs_per_batch, one_ahead
 from dask_als.training.prediction_files import predictions_path, read_predictions
 from dask_als.training.row_prior_tasks import RowPriorTasks
@@ -100,6 +100,7 @@ class TaskGraph:
         self.implicit = sides_with_attributes(dataset, settings)
         self.attribute_files = attribute_files(dataset, settings)
         self._placement = Placement(())
+        self._threaded: dict[Side, Threaded] = {}
         self._blocks: dict[Side, list[Any]] = {}
         self._test_blocks: dict[int, Any] = {}
         self.redistribute()
@@ -124,6 +125,13 @@ class TaskGraph:
         self._blocks, self._test_blocks = {}, {}
         self._blocks = {side: self._submit_blocks(side) for side in SIDES}
         self._test_blocks = self._submit_test_blocks()
+        threads = self.executor.shape.threads
+        self._threaded = {
+            side: Threaded(
+                self._method, placement.threads_of_a_partition(len(self._blocks[side]), threads)
+            )
+            for side in SIDES
+        }
 
     def home(self, side: Side, number: int) -> int:
         """Return the home of a partition."""
@@ -219,8 +227,7 @@ class TaskGraph:
         if len(blocks) == 1:
             # One task instead of two in sequence, which matters when an epoch takes milliseconds.
             solved = self.executor.submit(
-                solve_side,
-                self._method,
+                self._threaded[step.side].solve_side,
                 step,
                 *blocks,
                 own[0],
@@ -231,7 +238,7 @@ class TaskGraph:
             return [solved] * self._placement.n_homes
         parts = [
             self.executor.submit(
-                self._method.solve_part,
+                self._threaded[step.side].solve_part,
                 step,
                 block,
                 own[self.home(step.side, number)],

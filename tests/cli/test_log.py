@@ -20,7 +20,7 @@ FIGURES = EpochFigures(epoch=2, objective=-1234.5, train_rmse=0.61239, test_rmse
 ENDED = StepResult(
     step="train", status="done", seconds=1.5, path="/o/m", reason="new", figures={"rmse": 0.5}
 )
-SMALL = ["--epochs", "3", "--rank", "4", "--dashboard", "127.0.0.1:0"]
+SMALL = ["--method", "als", "--epochs", "3", "--rank", "4", "--dashboard", "127.0.0.1:0"]
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,7 @@ def test_a_file_that_cannot_be_written_is_told_before_training(dataset, tmp_path
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_a_job_with_its_trace(tmp_path):
     source = write_csv(tmp_path / "r.csv", generated(60, 50, 1500, seed=6))
     (tmp_path / "job.toml").write_text(

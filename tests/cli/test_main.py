@@ -156,16 +156,15 @@ def test_the_dashboard_comes_first(tmp_path, source, run):
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help(run, command):
-    code, out, err = run_help(command)
+    code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")
     assert out.startswith("Usage: dask-als")
 
 
-def run_help(command):
-    done = subprocess.run(
-        [*DASK_ALS, *command, "--help"], capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+def test_help_of_the_installed_program():
+    done = subprocess.run([*DASK_ALS, "train", "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: dask-als train ")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -328,7 +327,7 @@ def test_interrupted_while_a_command_is_imported(tmp_path):
     assert ended.stderr.strip() == "dask-als: interrupted; nothing was left half-written"
 
 
-@pytest.mark.parametrize("when", ["starting", "training"])
+@pytest.mark.parametrize("when", ["starting", pytest.param("training", marks=pytest.mark.slow)])
 def test_interrupted(tmp_path, source, run, when):
     """Ctrl-C, which a terminal sends to the whole process group."""
     run("prepare", source, tmp_path / "d")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.data import content, generated, small_settings, write_csv
 
+from dask_als.cli.main import main
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.output_lock import held
 from dask_als.data.dataset import open_dataset
@@ -37,11 +38,27 @@ def command(*arguments):
 
 
 def run(folder, *arguments):
-    """Run it and return exit code, output and errors."""
+    """Run it in a process of its own and return exit code, output and errors."""
     done = subprocess.run(
         command("small.toml", *arguments), cwd=folder, capture_output=True, text=True, timeout=120
     )
     return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def run_here(folder, capsys, monkeypatch):
+    """Run it in this process and return exit code, output and errors."""
+    monkeypatch.chdir(folder)
+
+    def run_command(*arguments):
+        code = 0
+        try:
+            main(["run", "small.toml", *arguments])
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run_command
 
 
 def test_what_it_says(folder):
@@ -65,8 +82,9 @@ def test_what_it_says(folder):
     assert f"train: replaces {folder}/o/checkpoints" in lines
 
 
-def test_the_result_as_json_with_a_name(folder):
-    code, out, err = run(folder, "--json", "--run-id", "monday", "--set", "train.rank=7")
+def test_the_result_as_json_with_a_name(folder, run_here):
+    named = ["--json", "--run-id", "monday", "--set", "train.rank=7"]
+    code, out, err = run_here(*named, "--cluster", "serial")
     assert code == 0
     result = json.loads(out)
     marker = {"made_by": "dask_als", "kind": "job result"}
@@ -85,24 +103,24 @@ def test_the_result_as_json_with_a_name(folder):
         (["--cluster", "somewhere"], "--cluster is 'somewhere'; it must be local, kubernetes or"),
     ],
 )
-def test_a_mistake_in_one_line(folder, arguments, said):
-    code, out, err = run(folder, *arguments, "--json")
+def test_a_mistake_in_one_line(run_here, arguments, said):
+    code, out, err = run_here(*arguments, "--json")
     assert (code, out) == (2, "")
     assert said in err.splitlines()[-1]
     assert "Traceback" not in err
 
 
-def test_what_cannot_be_done_ends_with_1(folder):
-    code, out, err = run(folder, "--cluster", "tcp://127.0.0.1:1", "--timeout", "1s", "--json")
+def test_what_cannot_be_done_ends_with_1(folder, run_here):
+    code, out, err = run_here("--cluster", "tcp://127.0.0.1:1", "--timeout", "0.5s", "--json")
     assert (code, out) == (1, "")
     assert err == "dask-als: there is no scheduler at tcp://127.0.0.1:1\n"
     result = json.loads((folder / "o" / "result.json").read_text())
     assert (result["status"], result["exit_code"]) == ("failed", 1)
 
 
-def test_an_output_that_another_run_uses(folder):
+def test_an_output_that_another_run_uses(folder, run_here):
     with held(str(folder / "o"), "the-other"):
-        code, out, err = run(folder)
+        code, out, err = run_here("--cluster", "serial")
     assert (code, out) == (2, "")
     assert err.startswith(f"dask-als: {folder}/o is in use by run the-other on ")
 

@@ -173,19 +173,20 @@ WHEN = [
     ("run", "training"),
     ("fit", "training"),
 ]
-ALONE = [pytest.mark.slow, pytest.mark.alone]
-FAST = {
-    ("train", "hung", "SIGINT twice"),
-    ("recommend", "writing", "SIGINT group"),
-    ("run", "training", "SIGTERM"),
-    ("fit", "training", "SIGTERM"),
-}
+FAST = {("recommend", "writing", "SIGINT group")}
+
+
+def marks_of(case):
+    """Mark a case; one of each moment runs alone, where the shorter bound of time holds."""
+    if case in FAST:
+        return []
+    return [pytest.mark.slow, *([pytest.mark.alone] if case[2] == "SIGINT" else [])]
 
 
 @pytest.mark.parametrize(
     ("kind", "moment", "how"),
     [
-        pytest.param(*case, marks=[] if case in FAST else ALONE)
+        pytest.param(*case, marks=marks_of(case))
         for case in ((*when, how) for when in WHEN for how in HOW)
     ],
 )
@@ -226,7 +227,7 @@ def silent_address():
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("protocol", ["tcp", "tls"])
+@pytest.mark.parametrize("protocol", ["tcp", pytest.param("tls", marks=pytest.mark.slow)])
 def test_an_address_that_never_answers(tmp_path, made, protocol):
     out = tmp_path / "m"
     with silent_address() as address:
@@ -268,9 +269,8 @@ def certificates(directory, protocol):
     return options
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param("training", marks=pytest.mark.slow), "hung"], ids=["running", "stopped"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["training", "hung"], ids=["running", "stopped"])
 def test_no_worker_outlives_a_run_that_is_killed(tmp_path, made, moment):
     with started(command_for("train", made, tmp_path), tmp_path, tmp_path) as process:
         wait_for_moment(moment, process, tmp_path, tmp_path)

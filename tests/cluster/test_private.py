@@ -193,6 +193,7 @@ def test_models_have_the_same_bits(private, tmp_path):
     assert content(str(tmp_path / "private")) == content(str(tmp_path / "serial"))
 
 
+@pytest.mark.slow
 def test_a_command_says_that_a_cluster_is_not_private(tmp_path):
     source = write_csv(tmp_path / "r.csv", generated(60, 50, 1500, seed=6))
     command = [sys.executable, "-m", "dask_als", "prepare", str(source), str(tmp_path / "d")]

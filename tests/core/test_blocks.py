@@ -3,6 +3,9 @@ import tracemalloc
 import numpy as np
 import pytest
 from dask.sizeof import sizeof
+from hypothesis import given
+from hypothesis import strategies as st
+from support.made_blocks import block_with
 
 from dask_als.core import blocks
 from dask_als.core.blocks import (
@@ -11,6 +14,7 @@ from dask_als.core.blocks import (
     concatenated,
     predictions,
     random_factors,
+    split,
     zero_factors,
 )
 from dask_als.core.side import ITEMS, USERS
@@ -47,6 +51,26 @@ def test_what_is_no_block(row, column, reason):
         block_of(
             range(4, 10), np.array(row), np.array(column, dtype=np.int32), np.ones(2, np.float32)
         )
+
+
+@given(
+    counts=st.lists(st.integers(0, 9), min_size=1, max_size=20),
+    n_blocks=st.integers(1, 25),
+    row_cost=st.floats(0, 100),
+)
+def test_the_blocks_of_a_split_have_its_ratings(counts, n_blocks, row_cost):
+    whole = block_with(counts, 9, start=3)
+    parts = split(whole, n_blocks, row_cost=row_cost)
+    assert 1 <= len(parts) <= n_blocks
+    assert [row for part in parts for row in part.rows] == list(whole.rows)
+    assert all(len(part.rows) for part in parts)
+    assert np.concatenate([part.counts for part in parts]).tolist() == counts
+    for name in ("row_of_rating", "indices", "ratings"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        assert joined.tobytes() == getattr(whole, name).tobytes()
+    most = max(count + row_cost for count in counts)
+    costs = [len(part.indices) + row_cost * len(part.rows) for part in parts]
+    assert max(costs) <= sum(costs) / n_blocks + most + 1e-6
 
 
 def test_random_states_are_normal_with_the_notebooks_deviation():

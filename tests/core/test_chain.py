@@ -268,6 +268,7 @@ def swapped(path):
     path.write_bytes(next((content for content in beside if content != mine), mine))
 
 
+SLOW = [pytest.mark.slow]
 FEW = [flipped(0.5), without_last_line, cut(0), doubled, swapped]
 ALL = [
     *map(flipped, [0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1]),
@@ -322,7 +323,10 @@ def walk(root, kind, changes_of):
     return said, path_count
 
 
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=SLOW if kind in {"kc", "gc", "k"} else []) for kind in READERS],
+)
 def test_a_changed_file_is_told_or_makes_no_difference(root, kind):
     said, n_changes = walk(root, kind, lambda number: [FEW[number % len(FEW)]])
     # A job makes what was changed anew.
@@ -420,11 +424,11 @@ def places_in(value):
 
 OTHERS = [None, "x", -1, 0.5, 10**400, [], {}, True, [[]], {"": 0}]
 MANIFESTS = [
-    "d/manifest.json",
+    pytest.param("d/manifest.json", marks=SLOW),
     "m/model.json",
-    "g/model.json",
-    "c/epoch-00004/model.json",
-    "gc/epoch-00004/model.json",
+    pytest.param("g/model.json", marks=SLOW),
+    pytest.param("c/epoch-00004/model.json", marks=SLOW),
+    pytest.param("gc/epoch-00004/model.json", marks=SLOW),
     "gc/sample-00003/sample.json",
     "o/recommendations/_recommendations.parquet",
 ]

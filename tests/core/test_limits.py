@@ -286,6 +286,7 @@ except InputError:
 """
 
 
+@pytest.mark.slow
 def test_titles_that_inflate_take_bounded_memory(tmp_path):
     path = tmp_path / "movies.zip"
     with (

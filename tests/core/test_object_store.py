@@ -101,6 +101,7 @@ class Stopping(Unwatched):
         yield Listener(epoch=on_epoch)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_broken_off_goes_on_to_the_same_bits(s3, expected):
     job = job_from_toml(JOB)
     with pytest.raises(StopError):

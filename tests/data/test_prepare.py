@@ -607,8 +607,18 @@ class Failing:
         return self.function(*args)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("on_a_cluster", [False, True])
+@pytest.mark.parametrize(
+    ("stage", "on_a_cluster"),
+    [
+        *((stage, False) for stage in STAGES),
+        ("shuffle_block", True),
+        *(
+            pytest.param(stage, True, marks=pytest.mark.slow)
+            for stage in STAGES
+            if stage != "shuffle_block"
+        ),
+    ],
+)
 def test_a_failing_task_leaves_nothing(plain, client, monkeypatch, stage, on_a_cluster):
     monkeypatch.setattr(text_chunks, "BLOCK_BYTES", 2000)
     monkeypatch.setattr(module_of(stage), stage, Failing(stage))

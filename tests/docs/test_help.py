@@ -124,6 +124,7 @@ def test_the_example_runs_and_tells_json(name, run):
         assert json.loads(run([*arguments, "--json"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HERE)
 def test_the_example_tells_a_person_in_a_terminal(name, run, monkeypatch):
     """The figures, and before them a bar if it can take long."""
@@ -135,7 +136,7 @@ def test_the_example_tells_a_person_in_a_terminal(name, run, monkeypatch):
         assert has_bar if name in WITH_A_BAR and number == 0 else out
 
 
-@pytest.mark.parametrize("name", ON_KUBERNETES)
+@pytest.mark.parametrize("name", sorted(ON_KUBERNETES))
 def test_the_example_can_be_read(name):
     """They need a cluster; tests/test_kubernetes.py runs them there."""
     for _, *arguments in examples(name):

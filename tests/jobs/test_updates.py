@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def test_nights(job, tmp_path):
     assert digest(f"{job.output}/model-000003") == served[2]
     at_once = prepare(job.source.path, str(tmp_path / "d"), SERIAL, settings=job.prepare)
     assert open_dataset(job.dataset).fingerprint == at_once.fingerprint
+    record = json.loads(Path(job.output, "kept-models.json").read_text())
+    assert set(record["models"]) >= set(kept(job))
     # A night without new ratings.
     assert run(job) == dict.fromkeys(DONE, "skipped")
     assert digest(job.model) == served[3]
@@ -116,7 +119,7 @@ def test_the_whole_source_is_read_only_if_files_have_changed(job, monkeypatch):
 
 @pytest.mark.parametrize(
     "place",
-    ["append", "write_note", "train", "serve", "prune", "note of train"],
+    ["append", "write_note", "train", "record", "serve", "prune", "note of train"],
 )
 def test_a_run_that_is_killed_anywhere(job, tmp_path, monkeypatch, place):
     """The served model is complete at every moment; the next run ends as an undisturbed one."""
@@ -158,11 +161,12 @@ def die_at(patch, place):
         "append": (updates, 2),
         "write_note": (steps, 2),
         "train": (steps, 1),
+        "record": (KeptModels, 2),
         "serve": (KeptModels, 1),
         "prune": (KeptModels, 1),
         "note of train": (steps, 4),
     }[place]
-    name = "write_note" if place == "note of train" else place
+    name = {"note of train": "write_note", "record": "_write"}.get(place, place)
     function = getattr(target, name)
     patch.setattr(target, name, lambda *a, **o: dies(function, at, *a, **o))
 
@@ -196,6 +200,62 @@ def test_the_update_is_nearly_as_good_as_training_from_scratch(job, tmp_path):
     dataset = open_dataset(job.dataset)
     scratch = train(dataset, str(tmp_path / "m"), job.train, SERIAL).figures.test_rmse
     assert read_manifest(job.model).figures.test_rmse < 1.05 * scratch
+
+
+def test_models_of_somebody_else_are_neither_used_nor_removed(job, tmp_path):
+    arrives(job, 0)
+    run(job)
+    made = Path(job.output) / "model-000001"
+    # One that was there before the schedule, a copy of one that it made, and one in such a place.
+    mine = {n: Path(job.output) / f"model-{n:06d}" for n in (1, 7, 9)}
+    shutil.move(made, tmp_path / "kept")
+    shutil.copytree(tmp_path / "kept", mine[7])
+    settings = small_settings(epochs=1)
+    for n in (1, 9):
+        train(open_dataset(job.dataset), str(mine[n]), settings, SERIAL)
+    before = {n: content(path) for n, path in mine.items()}
+    for night in (1, 2, 3):
+        arrives(job, night)
+        run(job)
+        initial = read_manifest(job.model).initial
+        assert initial is None or Path(initial.path) not in mine.values()
+    assert {n: content(path) for n, path in mine.items()} == before
+    assert kept(job) == ["model-000012", "model-000013"]
+
+
+def test_a_model_in_the_place_of_the_one_that_a_killed_run_made_is_not_taken_for_it(
+    job, monkeypatch
+):
+    arrives(job, 0)
+    run(job)
+    arrives(job, 1)
+    with monkeypatch.context() as patch:
+        die_at(patch, "train")
+        with pytest.raises(Killed):
+            run(job)
+    place = Path(job.output) / "model-000002"
+    train(open_dataset(job.dataset), str(place), small_settings(epochs=1, seed=5), SERIAL)
+    before = content(place)
+    for night in (2, 3):
+        run(job)
+        arrives(job, night)
+    run(job)
+    assert content(place) == before
+    assert kept(job) == ["model-000004", "model-000005"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"models": [], "begun": {}}', "[]"])
+def test_a_record_that_is_damaged_or_not_ours_is_told(job, text):
+    Path(job.output).mkdir()
+    Path(job.output, "kept-models.json").write_text(text)
+    arrives(job, 0)
+    with pytest.raises(InputError, match=r"kept-models\.json"):
+        run(job)
+    assert Path(job.output, "kept-models.json").read_text() == text
+    mark = json.dumps({"made_by": "dask_als", "kind": "record of kept models", "models": []})
+    Path(job.output, "kept-models.json").write_text(mark)
+    with pytest.raises(InputError, match=r"kept-models\.json is damaged"):
+        run(job)
 
 
 def test_a_stranger_in_a_kept_model_stays(job):

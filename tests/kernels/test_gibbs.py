@@ -33,7 +33,7 @@ def draw(block, own, fixed, noise, dtype, prior):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rank", [1, 4, 13, 64, 130])
 def test_rows_are_drawn_by_the_equations(rank, dtype):
     counts = [3, 0, 90, 1, 30, *range(1, 20), 300]

@@ -12,7 +12,10 @@ from dask_als.core.aligned import aligned_zeros
 from dask_als.kernels import cholesky, gram, simd
 from dask_als.kernels.simd.memory import pointer
 
-DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
+DTYPES = [
+    np.dtype(np.float32),
+    pytest.param(np.dtype(np.float64), marks=pytest.mark.slow),
+]
 
 
 @njit

@@ -19,8 +19,11 @@ from dask_als.kernels.implicit import (
     solve_rows_implicit,
 )
 
-RANKS = [1, 2, 5, 16, 17, 33, 64, 100, 128, 129, 257]
-DTYPES = [np.float32, np.float64]
+RANKS = [
+    *(1, 2, 5, 16, 17, 33, 64, 129),
+    *(pytest.param(rank, marks=pytest.mark.slow) for rank in (100, 128, 257)),
+]
+DTYPES = [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
 
 
 class Problem(NamedTuple):
@@ -87,7 +90,10 @@ def assert_close(got, wanted, tolerance):
 
 
 @pytest.mark.parametrize("rank", RANKS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-4)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [pytest.param(np.float64, 1e-9, marks=pytest.mark.slow), (np.float32, 1e-4)],
+)
 def test_rows_agree_with_oracle(rank, dtype, tolerance):
     given_problem = problem(mixed_counts(rank), rank, dtype)
     factors, error, confidence = given_problem.solved()
@@ -96,6 +102,7 @@ def test_rows_agree_with_oracle(rank, dtype, tolerance):
     assert_close((factors, error, confidence), oracle(given_problem), tolerance)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     counts=st.lists(st.integers(0, 150), max_size=40),

@@ -23,7 +23,10 @@ from dask_als.kernels import least_squares, workspace
 from dask_als.kernels.least_squares import kernel_of, solve_rows_plain
 from dask_als.kernels.workspace import Sizes
 
-RANKS = [1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 64, 100, 128, 129, 257, 512]
+RANKS = [
+    *(1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 64, 129),
+    *(pytest.param(rank, marks=pytest.mark.slow) for rank in (100, 128, 257, 512)),
+]
 DTYPES = [np.float32, np.float64]
 
 
@@ -325,6 +328,7 @@ def test_processes_may_compile_at_the_same_time(tmp_path):
         assert warm["digests"][name] == digest(np.dtype(name))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not get_host_cpu_features().get("avx512f"),
     reason="needs a processor with registers of two widths",

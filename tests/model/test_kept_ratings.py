@@ -77,6 +77,7 @@ def test_a_saved_model_is_complete(place):
     assert answers(ALSModel.load(place / "moved")) == expected
 
 
+@pytest.mark.slow
 def test_readmes_flow_in_two_processes(tmp_path):
     """Fit and save; move model and data; load elsewhere, and use every method."""
     write_csv(tmp_path / "r.csv", generated(15, 20, 150))

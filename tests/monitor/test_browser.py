@@ -113,12 +113,13 @@ class Training(threading.Thread):
             assert self.may_go_on.wait(120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
         "als",
-        pytest.param("gibbs", marks=pytest.mark.slow),
-        pytest.param("implicit", marks=pytest.mark.slow),
+        "gibbs",
+        "implicit",
     ],
 )
 def test_points_appear_and_are_those_of_the_history(dataset, tmp_path, tabs, method):

@@ -149,6 +149,7 @@ def test_the_page_is_there_while_it_is_trained_and_in_the_menu(client, dataset, 
     assert '<a href="training">' not in dashboard(client, "status")[1]
 
 
+@pytest.mark.slow
 def test_twenty_trainings_leave_nothing_behind(client, dataset, tmp_path):
     executor = DaskExecutor(client)
     before, threads = state_of(client), set(threading.enumerate())
@@ -224,6 +225,7 @@ def test_two_trainings_at_once_have_one_page(client):
     assert state_of(client) == before
 
 
+@pytest.mark.slow
 def test_a_resumed_training_shows_the_epochs_before(client, dataset, tmp_path):
     checkpoints = CheckpointSettings(directory=str(tmp_path / "c"), every=2)
     executor, shown = DaskExecutor(client), []
@@ -285,6 +287,7 @@ main(["--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0", *sys.ar
 """
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_the_plugin_trains_unwatched(dataset, tmp_path):
     file = tmp_path / "scheduler.json"
     with open(tmp_path / "log", "wb") as log:

@@ -118,7 +118,7 @@ def test_its_figures_are_those_of_the_model_not_of_the_last_epoch(model):
 
 def test_the_command(model, tmp_path):
     out = str(tmp_path / "report.html")
-    arguments = ["report", model, "--out", out, "--json", "--dashboard", "127.0.0.1:0"]
+    arguments = ["report", model, "--out", out, "--json", "--cluster", "serial"]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     said = json.loads(result.stdout)
@@ -140,16 +140,19 @@ def browser():
         browser.close()
 
 
+SLOW = [pytest.mark.slow]
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 @pytest.mark.parametrize(
     ("width", "media", "settings", "expected"),
     [
         (1300, "screen", None, HEADINGS),
-        (390, "screen", None, HEADINGS),
-        (794, "print", None, HEADINGS),
-        (1300, "screen", GIBBS, HEADINGS),
-        (390, "screen", small_settings(feedback="implicit"), OF_IMPLICIT),
+        pytest.param(390, "screen", None, HEADINGS, marks=SLOW),
+        pytest.param(794, "print", None, HEADINGS, marks=SLOW),
+        pytest.param(1300, "screen", GIBBS, HEADINGS, marks=SLOW),
+        pytest.param(390, "screen", small_settings(feedback="implicit"), OF_IMPLICIT, marks=SLOW),
     ],
     ids=["wide", "phone", "print", "gibbs", "implicit"],
 )
@@ -196,6 +199,7 @@ _COLORS_OF_PLOTS = """
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_samples_shows_its_calibration(model, tmp_path):
     dataset = ALSModel.load(model).dataset
     settings = small_settings(method="gibbs", epochs=None, burn_in=2, samples=4, keep_samples=True)
@@ -203,7 +207,7 @@ def test_a_model_of_samples_shows_its_calibration(model, tmp_path):
     out = tmp_path / "page.html"
     ended = CliRunner().invoke(
         cli,
-        ["report", str(tmp_path / "m"), "--out", str(out), "--json", "--dashboard", "127.0.0.1:0"],
+        ["report", str(tmp_path / "m"), "--out", str(out), "--json", "--cluster", "serial"],
     )
     assert ended.exit_code == 0, ended.output
     shown = json.loads(ended.stdout)["calibration"]

@@ -15,7 +15,7 @@ from dask_als.model import sample_files, state_parts
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
-from dask_als.solvers.base import HalfEpoch, SolvedSide, solve_side
+from dask_als.solvers.base import HalfEpoch, SolvedSide
 from dask_als.solvers.choice import method_of
 from dask_als.solvers.gibbs import PRIOR_ROWS, Prior, _gamma, _normal_wishart
 from dask_als.solvers.objective import NO_SUMS
@@ -26,6 +26,7 @@ from dask_als.solvers.row_prior import (
     start_row_prior,
     step_alone,
 )
+from dask_als.solvers.threads import Threaded
 from dask_als.training.train import train
 
 SETTINGS = small_settings(
@@ -312,7 +313,8 @@ def after_an_epoch(method, epoch, sides, rated, row_priors=None):
             for _ in range(15):
                 prior = step_alone(method, step, both, sides[side], prior)
             row_priors[side] = prior
-        sides[side] = solve_side(method, step, blocks[side], sides[side], sides[side.other], prior)
+        arguments = blocks[side], sides[side], sides[side.other], prior
+        sides[side] = Threaded(method, 1).solve_side(step, *arguments)
     return sides
 
 

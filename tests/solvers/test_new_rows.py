@@ -6,7 +6,8 @@ from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import ITEMS, USERS
 from dask_als.solvers.base import HalfEpoch, SolvedSide
 from dask_als.solvers.gibbs import PRIOR_ROWS, _gamma, _normal_wishart
-from dask_als.solvers.new_rows import NewRowPrior, NewRows, SideMoments
+from dask_als.solvers.new_row_prior import NewRowPrior
+from dask_als.solvers.new_rows import NewRows, SideMoments
 from dask_als.solvers.objective import NO_SUMS
 
 RANK, ALPHA, MEAN = 4, 2.3, 3.5

@@ -9,7 +9,7 @@ from dask_als.core.blocks import Block, Factors, block_of, random_factors
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.core.sparse import sparse_rows
 from dask_als.settings.training import TrainSettings
-from dask_als.solvers.base import HalfEpoch, SolvedSide, solve_side
+from dask_als.solvers.base import HalfEpoch, SolvedSide
 from dask_als.solvers.least_squares import LeastSquares
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.solvers.row_prior import (
@@ -27,6 +27,7 @@ from dask_als.solvers.row_prior import (
     stepped,
     target_of_rows,
 )
+from dask_als.solvers.threads import Threaded
 
 N_ITEMS, N_USERS, RANK = 30, 12, 4
 SETTINGS = TrainSettings(method="gibbs", rank=RANK, dtype="float64")
@@ -265,9 +266,8 @@ def epochs_of_least_squares(method, rated, n_epochs):
         for side in SIDES:
             step, both = HalfEpoch(side, epoch), [blocks[side], blocks[side.other]]
             priors[side] = step_alone(method, step, both, sides[side], priors[side])
-            sides[side] = solve_side(
-                method, step, blocks[side], sides[side], sides[side.other], priors[side]
-            )
+            arguments = blocks[side], sides[side], sides[side.other], priors[side]
+            sides[side] = Threaded(method, 1).solve_side(step, *arguments)
         fitted = {("weights", side): priors[side].weights for side in SIDES}
         for side in SIDES:
             rows = blocks[side].counts > 0

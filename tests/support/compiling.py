@@ -8,5 +8,5 @@ def compile_what_cannot_be_kept():
     for _ in range(2):
         made = {}
         exec("def add_one(number):\n    return number + 1", made)
-        add_one = jit.compiled(made["add_one"])
+        add_one = jit.dispatcher_of(made["add_one"])
     return add_one(1)

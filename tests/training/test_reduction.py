@@ -92,6 +92,7 @@ def test_partitions_do_not_show(whole, datasets, tmp_path, partitions):
     assert trained(datasets[partitions], tmp_path / "m") == whole[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_workers_do_not_show(whole, datasets, tmp_path, n_workers):
     with (
@@ -189,6 +190,7 @@ def test_samples_that_were_reduced_cannot_be_kept(datasets, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_number_of_samples_does_not_set_the_disk(datasets, tmp_path):
     most = {}
     for samples in (12, 24):
@@ -231,7 +233,7 @@ def predictions(model):
     return loaded.predict(users, items)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_at_the_rank_of_all_samples_nothing_is_lost(datasets, tmp_path, dtype):
     """Rank 28 of 7 samples: the working rank is 56."""
     settings = replace(SETTINGS, dtype=dtype)
@@ -345,6 +347,7 @@ def test_folding_in_a_file_gives_what_folding_in_a_row_gives(whole, model, tmp_p
     assert np.isfinite(model.fold_in_item(items).factors).all()
 
 
+@pytest.mark.slow
 def test_left_out_users_are_predicted_as_well_as_trained_ones(tmp_path):
     """Better than with the weights of the settings, and almost as if they had been trained."""
     rows = generated(400, 120, 16_000, seed=5)

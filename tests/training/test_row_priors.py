@@ -68,7 +68,7 @@ def interrupted_after(dataset, tmp_path, settings, checkpoints, last):
         )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop", [2, 4])
 @pytest.mark.parametrize("settings", [GIBBS, ALS], ids=["gibbs", "als"])
 def test_a_resumed_training_comes_to_the_same_bits(tmp_path, settings, stop, dtype):
@@ -86,6 +86,7 @@ def test_a_resumed_training_comes_to_the_same_bits(tmp_path, settings, stop, dty
     assert bits(tmp_path / "model") == bits(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_show(tmp_path, workers):
     train(prepared(tmp_path), str(tmp_path / "serial"), GIBBS, SerialExecutor())

@@ -170,7 +170,7 @@ def test_bits_do_not_depend_on_partitions_or_order(tmp_path, ratings, bits, part
     assert content(str(tmp_path / "model")) == bits
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_bits_do_not_depend_on_workers(tmp_path, ratings, bits, workers):
     """Workers in processes of their own."""
     with (

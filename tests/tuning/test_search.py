@@ -199,14 +199,14 @@ def test_ndcg_of_lists():
 
 def test_the_command_writes_a_job_that_runs(dataset, tmp_path, capsys):
     path = tmp_path / "Best of 8.toml"
-    options = ["--trials", "1", "--folds", "2", "--epochs", "2", "--dashboard", "127.0.0.1:0"]
+    options = ["--trials", "1", "--folds", "2", "--epochs", "2", "--cluster", "serial"]
     main(["tune", dataset.path, str(path), *options, "--json"])
     told = json.loads(capsys.readouterr().out)
     job = read_job(str(path))
     assert job.train.to_json() == told["settings"]
     assert (job.name, job.output) == ("best-of-8", str(tmp_path / "Best of 8"))
     assert job.prepare.split_json() == dataset.split
-    main(["run", str(path), "--dashboard", "127.0.0.1:0"])
+    main(["run", str(path), "--cluster", "serial"])
     again = open_dataset(job.dataset)
     assert again.fingerprint == dataset.fingerprint
 

@@ -59,6 +59,7 @@ def demo(
     from dask_als.training.train import train
 
     columns = settings_of(Columns, options)
+    options["method"] = options["method"] or "als"
     settings = settings_of(TrainSettings, options)
     screen = console.Screen(stderr=as_json)
     log = TextLog(screen)

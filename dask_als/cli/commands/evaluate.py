@@ -62,7 +62,7 @@ def evaluate(
     Example:
         dask-als evaluate MODEL DATASET -k 10 --relevant-from 4
     """
-    from dask_als.cli import console
+    from dask_als.cli import console, described
 
     settings = settings_of(EvaluateSettings, options)
     columns = settings_of(Columns, options)
@@ -76,7 +76,7 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(evaluation.to_json(), indent=2))
         return
-    for title, frame in console.described_evaluation(evaluation):
+    for title, frame in described.described_evaluation(evaluation):
         if not frame.empty:
             screen.print(console.table_of(frame, title))
 

@@ -216,11 +216,11 @@ train_options = together(
         type=click.Choice(["users", "items"]),
         help="The side that an epoch solves first.",
     ),
-    setting(
-        TrainSettings,
-        "method",
+    click.option(
+        "--method",
         type=click.Choice(["als", "gibbs"]),
-        help="Maximize the objective (als), or average posterior samples (gibbs).",
+        help="Maximize the objective (als), or average posterior samples (gibbs).  [default: "
+        "gibbs; als with implicit feedback, or with options for als, such as --rank]",
     ),
     setting(TrainSettings, "burn_in", help="With gibbs: epochs before the first sample."),
     setting(TrainSettings, "samples", help="With gibbs: number of samples, one per epoch."),

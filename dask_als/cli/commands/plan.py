@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dask_als.cli.commands.computing import shape_of
+from dask_als.cli.commands.method_choice import choose_method
 from dask_als.cli.commands.options import (
     cluster_options,
     json_option,
@@ -15,7 +16,7 @@ from dask_als.cli.commands.options import (
     stop_options,
     train_options,
 )
-from dask_als.settings.training import StopSettings, TrainSettings
+from dask_als.settings.training import StopSettings
 
 
 @click.command()
@@ -33,12 +34,13 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     Example:
         dask-als plan DATASET --rank 64 --workers 4 --memory 4GiB
     """
-    from dask_als.cli import console
+    from dask_als.cli import console, described
     from dask_als.data.dataset import open_dataset
     from dask_als.planning.calibration import measured_speed
     from dask_als.planning.plan import plan as make_plan
 
-    settings = settings_of(TrainSettings, options)
+    choice = choose_method(options)
+    settings = choice.settings
     stopping = settings_of(StopSettings, options)
     opened = open_dataset(dataset)
     shape = shape_of(options)
@@ -49,4 +51,7 @@ def plan(dataset: str, as_json: bool, **options: Any) -> None:
     workers = "1 worker" if shape.workers == 1 else f"{shape.workers} workers"
     threads = "1 thread" if shape.threads == 1 else f"{shape.threads} threads"
     title = f"Rank {settings.rank}, {settings.dtype}, on {workers} of {threads}"
-    console.Screen().print(console.described_plan(made, title))
+    screen = console.Screen()
+    if choice.reason:
+        screen.say(choice.described())
+    screen.print(described.described_plan(made, title))

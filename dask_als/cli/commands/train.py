@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dask_als.cli.commands.computing import computing
+from dask_als.cli.commands.method_choice import choose_method
 from dask_als.cli.commands.options import (
     checkpoint_options,
     checkpoint_settings,
@@ -19,7 +21,7 @@ from dask_als.cli.commands.options import (
     train_options,
     watch_options,
 )
-from dask_als.settings.training import StopSettings, TrainSettings
+from dask_als.settings.training import StopSettings
 
 if TYPE_CHECKING:
     from dask_als.model.manifest import ModelManifest
@@ -52,18 +54,23 @@ def train(
     r"""Train a MODEL on a DATASET.
 
     \b
-    Example:
+    Examples:
+        dask-als train DATASET MODEL
         dask-als train DATASET MODEL --rank 64 --epochs 15
     """
     from dask_als.cli.log import log_of
     from dask_als.data.dataset import open_dataset
     from dask_als.training.train import train as run
 
-    settings = settings_of(TrainSettings, options)
+    choice = choose_method(options)
+    settings = choice.settings
     stopping = settings_of(StopSettings, options)
     checkpoints = checkpoint_settings(checkpoint, options)
     opened = open_dataset(dataset)
     with log_of(log_format, trace, to_stderr=as_json) as log:
+        if choice.reason:
+            log.say(choice.described())
+        started = time.monotonic()
         with computing(log, options) as executor, log.training(settings.epochs) as listener:
             manifest = run(
                 opened,
@@ -76,6 +83,8 @@ def train(
                 overwrite=overwrite,
                 listener=listener,
             )
+        if choice.reason:
+            log.say(f"cost     {settings.epochs} epochs in {time.monotonic() - started:.1f} s")
         if as_json:
             click.echo(json.dumps(model_json(model, manifest), indent=2))
         else:

@@ -48,7 +48,7 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
     Example:
         dask-als tune DATASET tuned.toml --trials 2 --folds 2
     """
-    from dask_als.cli import console
+    from dask_als.cli import console, described
     from dask_als.data.dataset import open_dataset
     from dask_als.jobs.tuned_job import check_job_path, tuned_job, write_job
     from dask_als.tuning.search import require_optuna
@@ -71,6 +71,6 @@ def tune(dataset: str, job_file: str, overwrite: bool, as_json: bool, **options:
     if as_json:
         click.echo(json.dumps({"job": job_file, **tuning.to_json()}, indent=2))
         return
-    screen.print(console.table_of(console.described_tuning(tuning), "Trials, best first"))
+    screen.print(console.table_of(described.described_tuning(tuning), "Trials, best first"))
     screen.say(measured)
     screen.say(f"job      {job_file}: dask-als run {job_file}")

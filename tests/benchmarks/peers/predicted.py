@@ -1,6 +1,6 @@
-"""Predict held-out ratings with Surprise's SVD or LensKit's biased ALS, for several settings.
+"""Predict held-out ratings with Surprise, LensKit or cmfrec, for several settings.
 
-    python predicted.py surprise|lenskit TRAIN TEST OUT '[{"n_factors": 100}, ...]'
+    python predicted.py surprise|lenskit|cmfrec TRAIN TEST OUT '[{"n_factors": 100}, ...]'
 
 TRAIN and TEST are Parquet files with user, item, rating. OUT has a column of predictions for each
 of the settings, in the order of TEST. What a package does not know it predicts by its own fallback:
@@ -19,7 +19,7 @@ import pandas as pd
 
 def main() -> None:
     package, train, test, out, settings = sys.argv[1:]
-    predict = {"surprise": with_surprise, "lenskit": with_lenskit}[package]
+    predict = {"surprise": with_surprise, "lenskit": with_lenskit, "cmfrec": with_cmfrec}[package]
     rows, asked = pd.read_parquet(train), pd.read_parquet(test)
     columns = {
         str(number): predict(rows, asked, one) for number, one in enumerate(json.loads(settings))
@@ -57,6 +57,18 @@ def with_lenskit(rows: pd.DataFrame, asked: pd.DataFrame, settings: dict[str, An
         scored = predict(pipeline, user, ItemList(item_ids=asked.item.to_numpy()[places]))
         predicted[places] = scored.scores()
     return predicted
+
+
+def with_cmfrec(rows: pd.DataFrame, asked: pd.DataFrame, settings: dict[str, Any]) -> np.ndarray:
+    from cmfrec import CMF
+
+    names = {"user": "UserId", "item": "ItemId", "rating": "Rating"}
+    known = rows.rename(columns=names)[list(names.values())]
+    model = CMF(random_state=1, verbose=False, **settings).fit(
+        known[["UserId", "ItemId", "Rating"]]
+    )
+    predicted = np.asarray(model.predict(asked.user.to_numpy(), asked.item.to_numpy()))
+    return np.where(np.isnan(predicted), rows.rating.mean(), predicted)
 
 
 if __name__ == "__main__":
