@@ -17,7 +17,15 @@ from dask_als.errors import InputError
 from dask_als.evaluation.calibration import Calibration, calibration
 from dask_als.evaluation.results import Evaluation
 from dask_als.evaluation.scorers import Scorer, read_counts, submit_scorers
-from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of, set_size
+from dask_als.evaluation.sums import (
+    PartSums,
+    described,
+    error_sums,
+    has_factors,
+    ranking_sums,
+    set_of,
+    set_size,
+)
 from dask_als.model import manifest as model_manifest
 from dask_als.model.recommend import rated_by
 from dask_als.model.top_k import top_k
@@ -123,12 +131,20 @@ def _evaluate_part(
     is_cold = has_cold_user[own] | has_cold_item
     lists = np.flatnonzero(relevant.counts)
     indptr = np.concatenate([[0], np.cumsum(relevant.counts[lists])])
+    model = scorers[names.index("model")]
+    is_described = np.zeros(len(is_cold), dtype=bool)
+    if model.items is not None and is_cold.any():
+        known = (
+            has_factors(model.users(partition.rows))[own],
+            has_factors(model.items)[test.indices],
+        )
+        is_described = described((has_cold_user[own], has_cold_item), known)
     errors, ranking = {}, {}
     for name, scorer in zip(names, scorers, strict=True):
         users = scorer.users(partition.rows)
         if scorer.items is not None:
             predicted = predictions(users, scorer.items, own, test.indices, mean=scorer.mean)
-            errors[name] = error_sums(test.ratings, predicted, is_cold, facts.bounds)
+            errors[name] = error_sums(test.ratings, predicted, is_cold, is_described, facts.bounds)
         if scorer.candidates is not None:
             best = top_k(
                 Factors(users.bias[lists], users.factors[lists]),
@@ -141,6 +157,7 @@ def _evaluate_part(
     return PartSums(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
+        n_described=int(is_described.sum()),
         cold_users=int((has_cold_user & (test.counts > 0)).sum()),
         n_lists=len(lists),
         n_relevant=len(relevant.indices),
@@ -188,11 +205,15 @@ def evaluation_of(
         cold_items=set_size(sums.cold_items),
         n_lists=sums.n_lists,
         held_out_popularity=sums.popularity / max(1, sums.n_relevant),
-        errors={name: its.errors(sums.n_test, sums.n_cold) for name, its in sums.errors.items()},
+        errors={
+            name: its.errors(sums.n_test, sums.n_cold, sums.n_described)
+            for name, its in sums.errors.items()
+        },
         ranking={
             name: its.ranking(sums.n_lists, n_items)
             for name, its in sums.ranking.items()
             if sums.n_lists
         },
         calibration=calibration,
+        n_described=sums.n_described,
     )

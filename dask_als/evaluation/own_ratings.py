@@ -26,7 +26,14 @@ from dask_als.data.frames import columns_of_table, table_of, write_table
 from dask_als.data.prepare import prepare
 from dask_als.evaluation.evaluate import evaluation_of, relevant_ratings, summed
 from dask_als.evaluation.results import Evaluation
-from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of
+from dask_als.evaluation.sums import (
+    PartSums,
+    described,
+    error_sums,
+    has_factors,
+    ranking_sums,
+    set_of,
+)
 from dask_als.model.model import ALSModel
 from dask_als.model.rows import UNKNOWN
 from dask_als.model.top_k import Candidates, candidates, top_k
@@ -204,20 +211,29 @@ def _evaluate_part(
     users, items = own[test.row_of_rating - partition.start], item_rows[test.indices]
     has_cold_user, has_cold_item = _is_cold(model, USERS, own), _is_cold(model, ITEMS, items)
     is_cold = has_cold_user[test.row_of_rating - partition.start] | has_cold_item
+    own_rows = own[test.row_of_rating - partition.start]
+    is_described = described(
+        (has_cold_user[test.row_of_rating - partition.start], has_cold_item),
+        (
+            has_factors(model.users.with_unknown)[own_rows],
+            has_factors(model.items.with_unknown)[items],
+        ),
+    )
     bounds = model.manifest.rating_min, model.manifest.rating_max
     errors = {}
     if model.settings.feedback == "explicit":
         predicted = model.scores(users, items)
-        errors["model"] = error_sums(test.ratings, predicted, is_cold, bounds)
+        errors["model"] = error_sums(test.ratings, predicted, is_cold, is_described, bounds)
     if known.mean is not None:
         constant = np.full(len(test.ratings), known.mean)
-        errors["global mean"] = error_sums(test.ratings, constant, is_cold, bounds)
+        errors["global mean"] = error_sums(test.ratings, constant, is_cold, is_described, bounds)
     relevant = relevant_ratings(test, settings)
     wanted, indptr, popularity = _relevant_items(relevant, item_rows, model)
     lists = np.flatnonzero(relevant.counts) if known.lists else np.zeros(0, np.int64)
     return PartSums(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
+        n_described=int(is_described.sum()),
         cold_users=int(has_cold_user.sum()),
         n_lists=len(lists),
         n_relevant=len(wanted),

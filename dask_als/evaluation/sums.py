@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from dask_als.core.blocks import Factors
 from dask_als.core.superaccumulator import as_float, exact_sum
 from dask_als.evaluation.ranking_metrics import MEASURES, measures
 from dask_als.evaluation.results import Errors, Ranking
@@ -43,6 +44,8 @@ class ErrorSums(_Sums):
         With predictions clipped to the range of the training ratings.
     squared_cold : int
         Over ratings whose user or item has no training rating.
+    squared_described : int
+        Over those of them that the model predicts from attributes.
     """
 
     squared: int
@@ -50,8 +53,9 @@ class ErrorSums(_Sums):
     squared_clipped: int
     absolute_clipped: int
     squared_cold: int
+    squared_described: int
 
-    def errors(self, n: int, n_cold: int) -> Errors:
+    def errors(self, n: int, n_cold: int, n_described: int = 0) -> Errors:
         """Return the errors of `n` ratings, of which `n_cold` are cold."""
         return Errors(
             rmse=rmse(self.squared, n),
@@ -59,6 +63,7 @@ class ErrorSums(_Sums):
             rmse_clipped=rmse(self.squared_clipped, n),
             mae_clipped=as_float(self.absolute_clipped) / n,
             rmse_cold=rmse(self.squared_cold, n_cold) if n_cold else None,
+            rmse_described=rmse(self.squared_described, n_described) if n_described else None,
         )
 
 
@@ -99,8 +104,9 @@ class PartSums(_Sums):
 
     Attributes
     ----------
-    n_test, n_cold : int
-        Held-out ratings, and those whose user or item has no training rating.
+    n_test, n_cold, n_described : int
+        Held-out ratings, those whose user or item has no training rating, and those of them that
+        the model predicts from attributes.
     cold_users : int
         Users without a training rating.
     n_lists : int
@@ -117,6 +123,7 @@ class PartSums(_Sums):
 
     n_test: int
     n_cold: int
+    n_described: int
     cold_users: int
     n_lists: int
     n_relevant: int
@@ -127,12 +134,18 @@ class PartSums(_Sums):
 
 
 def error_sums(
-    ratings: np.ndarray, predicted: np.ndarray, is_cold: np.ndarray, bounds: tuple[float, float]
+    ratings: np.ndarray,
+    predicted: np.ndarray,
+    is_cold: np.ndarray,
+    is_described: np.ndarray,
+    bounds: tuple[float, float],
 ) -> ErrorSums:
     """Sum the errors of predictions.
 
     Parameters
     ----------
+    is_cold, is_described : ndarray of bool
+        See `PartSums`.
     bounds : (float, float)
         The range of the training ratings.
     """
@@ -144,6 +157,7 @@ def error_sums(
         squared_clipped=exact_sum(clipped**2),
         absolute_clipped=exact_sum(np.abs(clipped)),
         squared_cold=exact_sum(error[is_cold] ** 2),
+        squared_described=exact_sum(error[is_described] ** 2),
     )
 
 
@@ -181,3 +195,25 @@ def set_of(items: np.ndarray, n_items: int) -> np.ndarray:
 def set_size(bits: np.ndarray) -> int:
     """Return how many items a set holds."""
     return int(np.bitwise_count(bits).sum())
+
+
+def described(
+    is_cold: tuple[np.ndarray, np.ndarray], factors: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Return which cold ratings are predicted from attributes: no row is at the fallback.
+
+    Parameters
+    ----------
+    is_cold : (ndarray of bool, ndarray of bool)
+        Whether the user, and the item, of each rating has no training rating.
+    factors : (ndarray, ndarray)
+        Whether the user, and the item, of each rating has factors that are not 0.
+    """
+    known = [~cold | has_factors for cold, has_factors in zip(is_cold, factors, strict=True)]
+    found: np.ndarray = (is_cold[0] | is_cold[1]) & known[0] & known[1]
+    return found
+
+
+def has_factors(state: Factors) -> np.ndarray:
+    """Return which rows have factors that are not all 0."""
+    return np.asarray(state.factors.any(axis=1))
