@@ -28,15 +28,19 @@ class Block:
     indptr : ndarray of int64, shape (len(rows) + 1,)
     indices : ndarray of int32, shape (n_ratings,)
     ratings : ndarray of float32, shape (n_ratings,)
+    weights : ndarray of float32, shape (n_ratings,), or None
+        How often each rating's squared error counts; None if ratings have no weights.
     """
 
     rows: range
     indptr: np.ndarray
     indices: np.ndarray
     ratings: np.ndarray
+    weights: np.ndarray | None = None
 
     def __sizeof__(self) -> int:
-        return self.indptr.nbytes + self.indices.nbytes + self.ratings.nbytes
+        of_weights = 0 if self.weights is None else self.weights.nbytes
+        return self.indptr.nbytes + self.indices.nbytes + self.ratings.nbytes + of_weights
 
     @property
     def counts(self) -> np.ndarray:
@@ -44,12 +48,35 @@ class Block:
         return np.diff(self.indptr)
 
     @property
+    def total_weights(self) -> np.ndarray:
+        """The sum of the weights of each row's ratings; without weights, their number."""
+        if self.weights is None:
+            return self.counts
+        row = self.row_of_rating - self.rows.start
+        return np.bincount(row, self.weights, minlength=len(self.rows))
+
+    def weighted(self, values: np.ndarray) -> np.ndarray:
+        """Return a value of each rating times its weight, if ratings have weights."""
+        return values if self.weights is None else values * self.weights
+
+    def of_ratings(self, chosen: np.ndarray | slice, rows: range, indptr: np.ndarray) -> Block:
+        """Return a block of some of the ratings, which belong to `rows` as `indptr` says."""
+        weights = None if self.weights is None else self.weights[chosen]
+        return Block(rows, indptr, self.indices[chosen], self.ratings[chosen], weights)
+
+    @property
     def row_of_rating(self) -> np.ndarray:
         """The row of each rating, int64, shape (n_ratings,)."""
         return np.repeat(np.arange(self.rows.start, self.rows.stop), self.counts)
 
 
-def block_of(rows: range, row: np.ndarray, column: np.ndarray, ratings: np.ndarray) -> Block:
+def block_of(
+    rows: range,
+    row: np.ndarray,
+    column: np.ndarray,
+    ratings: np.ndarray,
+    weights: np.ndarray | None = None,
+) -> Block:
     """Make a block of ratings that are sorted by row, then by column.
 
     Raises
@@ -64,7 +91,9 @@ def block_of(rows: range, row: np.ndarray, column: np.ndarray, ratings: np.ndarr
         raise ValueError("ratings are not sorted by row and column, or contain a pair twice")
     counts = np.bincount(row - rows.start, minlength=len(rows))
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Block(rows, indptr, np.ascontiguousarray(column), np.ascontiguousarray(ratings))
+    if weights is not None:
+        weights = np.ascontiguousarray(weights)
+    return Block(rows, indptr, np.ascontiguousarray(column), np.ascontiguousarray(ratings), weights)
 
 
 def split(block: Block, n_blocks: int, *, row_cost: float) -> list[Block]:
@@ -92,8 +121,7 @@ def split(block: Block, n_blocks: int, *, row_cost: float) -> list[Block]:
 def _rows_of(block: Block, start: int, stop: int) -> Block:
     indptr = block.indptr[start : stop + 1]
     ratings = slice(indptr[0], indptr[-1])
-    rows = block.rows[start:stop]
-    return Block(rows, indptr - indptr[0], block.indices[ratings], block.ratings[ratings])
+    return block.of_ratings(ratings, block.rows[start:stop], indptr - indptr[0])
 
 
 @dataclass(frozen=True)

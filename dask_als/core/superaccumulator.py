@@ -73,6 +73,11 @@ def _sum_by_exponent(bits: np.ndarray, high: np.ndarray, low: np.ndarray) -> Any
     return least, most
 
 
+def exact_count(n: int) -> int:
+    """Return a number of things as an exact sum: that of as many ones."""
+    return n << UNIT_EXPONENT
+
+
 def as_float(total: int) -> float:
     """Round an exact sum to the nearest float64."""
     return total / (1 << UNIT_EXPONENT)

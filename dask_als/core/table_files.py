@@ -78,6 +78,7 @@ def read_parquet(
     path: str,
     columns: list[str] | None = None,
     *,
+    optional: str | None = None,
     crc32: int | None = None,
     limit: ParquetLimit | None = None,
 ) -> pa.Table:
@@ -87,6 +88,8 @@ def read_parquet(
     ----------
     columns : list of str, optional
         Those to read, in this order.
+    optional : str, optional
+        One more column to read after them, if the file has it.
     crc32 : int, optional
         The file's expected CRC-32. Unlike the checksums of pages, it covers the metadata, too, and
         reveals a file that was swapped for another.
@@ -101,6 +104,8 @@ def read_parquet(
     content = content_of(path) if crc32 is None else content_with(path, crc32)
     with reading(path):
         parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        if columns and optional is not None and optional in parquet.schema_arrow.names:
+            columns = [*columns, optional]
         if limit is not None:
             groups = range(parquet.num_row_groups)
             limit.check(pa.BufferReader(content), parquet, columns, groups, path)

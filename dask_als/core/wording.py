@@ -20,6 +20,8 @@ _PARAMETERS = {
     "item-col": "columns=Columns(item={})",
     "rating-col": "columns=Columns(rating={})",
     "time-col": "columns=Columns(time={})",
+    "weight-col": "columns=Columns(weight={})",
+    "half-life": "prepare_settings=PrepareSettings(half_life={})",
     "test-fraction": "prepare_settings=PrepareSettings(test_fraction={})",
     "split": "prepare_settings=PrepareSettings(split={})",
     "duplicates": "prepare_settings=PrepareSettings(duplicates={})",

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from dask_als.core.side import SIDES, Side
 from dask_als.data.id_values import readable_ids, typed_ids, whole_ids
+from dask_als.data.rating_weights import LEAST_WEIGHT
 from dask_als.data.text_chunks import Raw
 from dask_als.data.text_values import is_null, is_text, numbers, plain, readable, trimmed
 from dask_als.data.times import times
@@ -39,7 +40,8 @@ class Cleaned:
     Attributes
     ----------
     usable : pyarrow.Table
-        user and item (int64, uint64 or string), rating (float32) and, if read, time (float64).
+        user and item (int64, uint64 or string), rating (float32) and, if read, time (float64) and
+        weight (float32).
     rejected : pyarrow.Table
         The rejected rows, with `REJECTED_SCHEMA`; ``row`` counts from 0 within the block.
     n_untimed : int
@@ -105,6 +107,13 @@ def clean(
         if needs_time:
             reasons.append((has_no_time, "time is missing or unreadable"))
         cleaned["time"] = pa.array(np.where(has_no_time, -np.inf, time))
+    if "weight" in values:
+        weight = _weights(values["weight"], columns.decimal, file)
+        reasons += [
+            (is_null(values["weight"]), "weight is missing"),
+            (weight == 0, "weight is 0"),
+        ]
+        cleaned["weight"] = pa.array(weight)
 
     usable = pa.table(cleaned)
     is_bad = np.logical_or.reduce([applies for applies, _ in reasons])
@@ -141,6 +150,28 @@ def _ratings(array: pa.Array, decimal: str, file: str) -> np.ndarray:
                 "the comma is a decimal mark"
             )
     return ratings
+
+
+def _weights(array: pa.Array, decimal: str, file: str) -> np.ndarray:
+    """Return weights as float32; 0 also for a missing one.
+
+    Raises
+    ------
+    InputError
+        If a weight is no number, not finite or below 0. It would not be a mistake of that row
+        alone: the column is another, or its values are no weights.
+    """
+    found = np.where(is_null(array), 0, numbers(array, "weights", decimal=decimal))
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = found.astype(np.float32)
+        is_wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if is_wrong.any():
+        value = _shown(array[int(np.flatnonzero(is_wrong)[0])].as_py())
+        raise InputError(
+            f"{file} has the weight {value!r}; weights must be finite numbers above 0, as float32"
+        )
+    # Not 0 because it is too small for float32.
+    return np.where(found > 0, np.maximum(weights, LEAST_WEIGHT), weights).astype(np.float32)
 
 
 def _rejected(

@@ -22,7 +22,13 @@ from dask_als.errors import InputError
 
 LINE_END = re.compile(rb"[\r\n]")
 LONGEST_RECORD_BYTES = 64 << 20
-_NUMBER_TYPES = {"user": pa.int64(), "item": pa.int64(), "rating": pa.float64(), "time": pa.int64()}
+_NUMBER_TYPES = {
+    "user": pa.int64(),
+    "item": pa.int64(),
+    "rating": pa.float64(),
+    "time": pa.int64(),
+    "weight": pa.float64(),
+}
 _ID_FIELDS = frozenset({"user", "item"})
 _MOST_SHOWN = 200
 _SEPARATORS = [bytes([code]) for code in (31, 30, 29, 28, *range(1, 9), *range(14, 28))]

@@ -5,7 +5,8 @@
     DATASET/
       manifest.json                  written last, so that a dataset is complete or absent
       users.parquet  items.parquet   row i has index i: id (as in the source), count, title if known
-      by_user/part-00000.parquet …   user, item (int32 indices), rating (float32), sorted
+      by_user/part-00000.parquet …   user, item (int32 indices), rating (float32), sorted; and
+                                     weight (float32), if ratings have weights
       by_item/part-00000.parquet …   the same ratings by item
       test/part-00000.parquet …      held-out ratings by user, if the dataset has a split
       user_attributes.parquet        attributes of users, if there are any, and of items; see
@@ -16,10 +17,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dask_als.core import json_files, storage, table_files
@@ -36,7 +38,9 @@ MANIFEST = "manifest.json"
 TEST_DIRECTORY = "test"
 KEPT_FILES = ("times", "repeated", "left_out")
 RATINGS_SCHEMA = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("rating", pa.float32())])
-RATING_BYTES = sum(field.type.bit_width // 8 for field in RATINGS_SCHEMA)
+WEIGHT = "weight"
+_WITH_WEIGHTS = RATINGS_SCHEMA.append(pa.field(WEIGHT, pa.float32()))
+RATING_BYTES = sum(field.type.bit_width // 8 for field in _WITH_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,24 @@ class Growth:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What a dataset records about the weights of its ratings.
+
+    Attributes
+    ----------
+    train, test : float
+        Sums of the weights of training and of held-out ratings.
+    newest_time : float or None
+        The time of the newest training rating, from which age is counted; None unless weights
+        decay.
+    """
+
+    train: float
+    test: float
+    newest_time: float | None = None
+
+
+@dataclass(frozen=True)
 class Appended:
     """A source that was appended to a dataset.
 
@@ -178,7 +200,7 @@ class Dataset:
     n_ratings, n_test : int
         Number of training and of held-out ratings.
     rating_mean, rating_min, rating_max : float
-        Statistics of the training ratings.
+        Statistics of the training ratings; the mean is weighted.
     fingerprint : str
         Digest of ids and ratings, independent of partitions and of the order of the source.
     split : dict or None
@@ -192,6 +214,8 @@ class Dataset:
     growth : Growth or None
         What appending needs; None if the dataset does not record it.
     user_attributes, item_attributes : SideAttributes or None
+    weights : Weights or None
+        None if ratings have no weights.
     """
 
     path: str
@@ -210,6 +234,7 @@ class Dataset:
     growth: Growth | None = None
     user_attributes: SideAttributes | None = None
     item_attributes: SideAttributes | None = None
+    weights: Weights | None = None
 
     def attributes(self, side: Side) -> AttributesFile | None:
         """Return a reference to the attributes of a side; None if it has none."""
@@ -217,6 +242,18 @@ class Dataset:
         if its is None:
             return None
         return AttributesFile(attributes_path(self.path, side), its, self.table(side).n_rows)
+
+    weights: Weights | None = None
+
+    @property
+    def train_weight(self) -> float:
+        """The sum of the weights of training ratings; without weights, their number."""
+        return self.n_ratings if self.weights is None else self.weights.train
+
+    @property
+    def test_weight(self) -> float:
+        """The sum of the weights of held-out ratings; without weights, their number."""
+        return self.n_test if self.weights is None else self.weights.test
 
     def table(self, side: Side) -> SideTable:
         """Return what the manifest records about a side."""
@@ -289,6 +326,11 @@ class Dataset:
 def ratings_path(dataset: str, directory: str, number: int) -> str:
     """Return the path of a partition's ratings."""
     return storage.part_of(dataset, directory, storage.part_name(number))
+
+
+def schema_of(columns: Iterable[str]) -> pa.Schema:
+    """Return the schema of a partition of ratings, with weights if they are among the columns."""
+    return _WITH_WEIGHTS if WEIGHT in columns else RATINGS_SCHEMA
 
 
 def rows_path(dataset: str, side: Side) -> str:
@@ -405,8 +447,10 @@ def read_test_block(path: str, number: int, partition: Partition) -> Block:
 
 def _read_ratings(path: str, side: Side, partition: Partition, n_ratings: int, crc32: int) -> Block:
     limit = ParquetLimit(n_ratings, RATING_BYTES)
-    table = table_files.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32, limit=limit)
-    has_schema = table.schema.types == RATINGS_SCHEMA.types
+    table = table_files.read_parquet(
+        path, RATINGS_SCHEMA.names, optional=WEIGHT, crc32=crc32, limit=limit
+    )
+    has_schema = table.schema.types == schema_of(table.column_names).types
     if not has_schema or any(column.null_count for column in table.columns):
         raise InputError(
             f"{path} is not what the manifest says: {n_ratings:,} ratings of user, item, rating"
@@ -415,6 +459,9 @@ def _read_ratings(path: str, side: Side, partition: Partition, n_ratings: int, c
     try:
         if len(column) and not (column.min() >= 0 and column.max() < partition.n_columns):
             raise ValueError(f"{side.other.name} are outside {range(partition.n_columns)}")
-        return block_of(partition.rows, row, column, table["rating"].to_numpy())
+        weights = table[WEIGHT].to_numpy() if WEIGHT in table.column_names else None
+        if weights is not None and not (np.isfinite(weights) & (weights > 0)).all():
+            raise ValueError("weights are not all finite and above 0")
+        return block_of(partition.rows, row, column, table["rating"].to_numpy(), weights)
     except ValueError as error:
         raise InputError(f"{path} is not the expected partition: {error}") from None

@@ -1,8 +1,8 @@
 """Ratings in memory, as tables that `prepare` reads: frames, Arrow, sparse matrices, arrays.
 
-Whatever a table comes from, its columns are ``user``, ``item``, ``rating`` and ``time``, the last
-two only if they are there. What ids and ratings may be is for `dask_als.data.clean` to decide; a
-column of several types becomes text, as it would be in CSV.
+Whatever a table comes from, its columns are ``user``, ``item``, ``rating``, ``time`` and
+``weight``, the last three only if they are there. What ids and ratings may be is for
+`dask_als.data.clean` to decide; a column of several types becomes text, as it would be in CSV.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def columns_of_table(names: Iterable[str], asked: Columns) -> Columns:
         item="item",
         rating="rating" if "rating" in there else None,
         time="time" if "time" in there else None,
+        weight="weight" if "weight" in there else None,
         time_format=asked.time_format,
         id_type=asked.id_type,
     )
@@ -150,7 +151,7 @@ def attribute_table(attributes: Any, side: Side, id_column: str | int) -> pa.Tab
 
 
 def _of_pandas(frame: pd.DataFrame, columns: Columns) -> pa.Table:
-    asked = {columns.user, columns.item, columns.rating, columns.time} - {None}
+    asked = {columns.user, columns.item, columns.rating, columns.time, columns.weight} - {None}
     levels = [name for name in frame.index.names if name in asked and name not in frame.columns]
     if levels:
         frame = frame.reset_index(level=levels)
@@ -164,6 +165,7 @@ def _labels(columns: Columns, there: list[Any]) -> dict[str, Any]:
     if time is None and DEFAULT_TIME in there and not columns.no_time:
         time = DEFAULT_TIME
     asked = {"user": columns.user, "item": columns.item, "rating": columns.rating, "time": time}
+    asked["weight"] = columns.weight
     labels = {}
     for word, label in asked.items():
         if label is None:

@@ -3,12 +3,14 @@
 ::
 
     DATASET/kept/
-      times-00000.arrow …       time of each rating of by_user/part-00000, then of test/part-00000
+      times-00000.arrow …       time of each rating of by_user/part-00000, then of test/part-00000;
+                                and its weight in the source, if that has one and it decays
       repeated-00000.arrow …    user, item, rating, time: all rows of the pairs that have several
       left-out-00000.arrow …    ids of user and item, rating, time: rows that a filter has left out
 
 With them and the prepared ratings, all usable rows of the source can be read again. Times are kept
-only if the split or the rule for duplicates depends on them. A file that would have no row is not
+only if the split, the weights or the rule for duplicates depend on them. If the source has weights,
+the rows have them, too. A file that would have no row is not
 written, except for times.
 """
 
@@ -24,6 +26,7 @@ import pyarrow as pa
 from dask_als.core import table_files
 from dask_als.core.side import SIDES, USERS, Side
 from dask_als.data.dataset import (
+    WEIGHT,
     Dataset,
     Growth,
     Partition,
@@ -39,9 +42,16 @@ from dask_als.data.text_chunks import Raw
 from dask_als.errors import InputError
 
 
-def write_times(dataset: str, number: int, *times: np.ndarray) -> int:
+def write_times(dataset: str, number: int, train: RatingColumns, test: RatingColumns) -> int:
     """Write the times of a partition's ratings, training before held-out; return the CRC-32."""
-    table = pa.table({"time": np.concatenate(times)})
+    columns = {"time": "time", "given": WEIGHT}
+    table = pa.table(
+        {
+            stored: np.concatenate([train[name], test[name]])
+            for name, stored in columns.items()
+            if name in train
+        }
+    )
     return table_files.write_arrow(kept_path(dataset, "times", number), table, compression="zstd")
 
 
@@ -92,6 +102,8 @@ class PreparedRows:
         Whether the dataset holds out ratings.
     times, repeated : int or None
         CRC-32 of the kept files of the partition; None if there is none.
+    has_weights : bool
+        Whether the source has weights.
     held_out : bool or None
         For a dataset with a test source of its own: whether to read the rows of that, or of the
         other source. None reads all rows.
@@ -104,6 +116,7 @@ class PreparedRows:
     has_test: bool
     times: int | None
     repeated: int | None
+    has_weights: bool
     held_out: bool | None
 
     @property
@@ -140,17 +153,21 @@ class PreparedRows:
         blocks = [read_block(self.dataset, USERS, self.number, self.partition)]
         if self.has_test:
             blocks.append(read_test_block(self.dataset, self.number, self.partition))
-        rows = {
+        rows: dict[str, Any] = {
             "user": np.concatenate([block.row_of_rating for block in blocks]),
             "item": np.concatenate([block.indices for block in blocks]),
             "rating": np.concatenate([block.ratings for block in blocks]),
         }
         n_train, n_rows = len(blocks[0].ratings), len(rows["rating"])
+        if self.has_weights and blocks[0].weights is not None:
+            rows[WEIGHT] = np.concatenate([block.weights for block in blocks])
         if self.times is not None:
             path = kept_path(self.dataset, "times", self.number)
-            rows["time"] = table_files.read_arrow(path, crc32=self.times)["time"].to_numpy()
-            if len(rows["time"]) != n_rows:
+            kept = table_files.read_arrow(path, crc32=self.times)
+            if kept.num_rows != n_rows:
                 raise InputError(f"{path} is damaged: it does not have {n_rows:,} times")
+            # The weights of the source replace those that have decayed.
+            rows |= {name: kept[name].to_numpy() for name in kept.column_names}
         if self.held_out is None:
             return rows
         wanted = slice(n_train, None) if self.held_out else slice(n_train)
@@ -221,6 +238,7 @@ def _prepared_rows(dataset: Dataset, growth: Growth, held_out: bool | None) -> l
             dataset.split is not None,
             growth.times[number] if growth.times else None,
             growth.repeated[number],
+            WEIGHT in dataset.source["columns"],
             held_out,
         )
         for number, partition in enumerate(dataset.users.partitions)

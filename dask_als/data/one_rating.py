@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dask_als.data.rating_weights import Decay, merged_weights, weights_of_rows
 from dask_als.data.split import Pairs, sorted_pairs
 from dask_als.settings.data import PrepareSettings
 
 RatingColumns = dict[str, np.ndarray]
-"""Columns ``user``, ``item``, ``rating`` and, if the source has times, ``time``."""
+"""Columns ``user``, ``item``, ``rating`` and, if the source has them, ``time`` and ``weight``.
+
+Of merged ratings, ``weight`` is the one that counts. If it decays, ``given`` is that of the source.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,22 +44,35 @@ class OneRating:
     overflow: tuple[int, int] | None
 
 
-def one_rating_per_pair(rows: RatingColumns, settings: PrepareSettings) -> OneRating:
+def one_rating_per_pair(
+    rows: RatingColumns, settings: PrepareSettings, decay: Decay | None = None
+) -> OneRating:
     """Merge the rows of each pair by the rule for duplicates.
 
     Parameters
     ----------
     rows : dict of str to ndarray
         In the order of the source.
+    decay : Decay, optional
+        How the weights of ratings decay.
     """
     pairs = sorted_pairs(rows["user"], rows["item"])
     kept = pairs.last(rows.get("time"))
     columns = {name: values[kept] for name, values in rows.items()}
+    weights = weights_of_rows(rows.get("weight"), rows.get("time"), decay)
     if settings.duplicates == "mean":
         columns["rating"] = pairs.mean(rows["rating"])
     elif settings.duplicates == "sum":
         with np.errstate(over="ignore"):
             columns["rating"] = pairs.sum(rows["rating"])
+    if weights is not None:
+        if decay is not None and "weight" in rows:
+            columns["given"] = columns["weight"]
+        columns["weight"] = weights[kept]
+        if settings.duplicates in ("mean", "sum"):
+            merged = merged_weights(pairs, rows["rating"], weights, settings.duplicates)
+            with np.errstate(over="ignore"):
+                columns["rating"][pairs.several], columns["weight"][pairs.several] = merged
     beyond = np.flatnonzero(~np.isfinite(columns["rating"]))
     overflow = _pair(columns, beyond[0]) if len(beyond) else None
     columns["rating"][beyond] = 0
@@ -74,7 +91,8 @@ def without_held_out(train: OneRating, test: OneRating) -> OneRating:
     if not is_held_out.any():
         return train
     # The rows of pairs that have several are among the repeated rows already.
-    dropped = {name: values[is_held_out] for name, values in train.columns.items()}
+    columns = as_in_source(train.columns, train.repeated)
+    dropped = {name: values[is_held_out] for name, values in columns.items()}
     single = ~_is_in(dropped, train.repeated)
     repeated = {
         name: np.concatenate([train.repeated[name], values[single]])
@@ -88,6 +106,12 @@ def without_held_out(train: OneRating, test: OneRating) -> OneRating:
         n_merged=train.n_merged + int(is_held_out.sum()),
         duplicate=train.duplicate or _pair(dropped, 0),
     )
+
+
+def as_in_source(columns: RatingColumns, rows: RatingColumns) -> RatingColumns:
+    """Return the columns of merged ratings that rows of the source have, with their weights."""
+    given = {"weight": columns["given"]} if "given" in columns else {}
+    return {name: given.get(name, columns[name]) for name in rows}
 
 
 def pair_keys(columns: RatingColumns) -> np.ndarray:

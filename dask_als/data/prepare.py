@@ -338,6 +338,11 @@ def _columns_of(
         found = columns_to_read(source, columns)
     if not settings.needs_times:
         found = replace(found, time=None)
+    if settings.half_life is not None and found.time is None:
+        raise InputError(
+            f"half-life is {settings.half_life:g} days and needs a time column; {source.path} has "
+            f"{listed(source.columns)}; name yours with --time-col"
+        )
     by_time = settings.split in ("latest", "time") and settings.holds_out
     if by_time and found.time is None:
         raise InputError(
@@ -365,6 +370,14 @@ def _columns_of_appended(
     growth = growth_of(before)
     if growth.times and columns.time is None:
         columns = replace(columns, time=columns_of(before).time)
+    weight = columns_of(before).weight
+    if weight is None and columns.weight is not None:
+        raise InputError(
+            f"--weight-col is {columns.weight}, but {before.path} was prepared without weights; "
+            "leave it out, or prepare all ratings anew"
+        )
+    if columns.weight is None:
+        columns = replace(columns, weight=weight)
     found = columns_to_read(source, columns)
     if not growth.times:
         found = replace(found, time=None)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from dask_als.core import storage
 from dask_als.core.side import SIDES, Side
 from dask_als.data.attribute_source import AttributeFile, StoredAttributes
-from dask_als.data.dataset import Appended, Dataset
+from dask_als.data.dataset import WEIGHT, Appended, Dataset
 from dask_als.data.prepare_results import ChunkSummary, largest_time
 from dask_als.data.prepare_tasks import common_id_type
 from dask_als.data.source import Chunk, ReadRange, Source
@@ -142,7 +142,8 @@ class Ratings:
         if number not in self.stored_numbers:
             return self.columns
         time = None if self.columns.time is None else "time"
-        return Columns(user="user", item="item", rating="rating", time=time)
+        weight = None if self.columns.weight is None else WEIGHT
+        return Columns(user="user", item="item", rating="rating", time=time, weight=weight)
 
 
 def columns_to_read(source: Source, columns: Columns) -> Columns:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from dask_als.core.superaccumulator import as_float
 from dask_als.data.attributes import SideAttributes
-from dask_als.data.dataset import Partition, SideTable
-from dask_als.data.prepare_results import CheckedPart, CheckedSide
+from dask_als.data.dataset import Partition, SideTable, Weights
+from dask_als.data.prepare_results import CheckedPart, CheckedSide, total_weight
+from dask_als.data.rating_weights import Decay
 from dask_als.errors import JobError
 
 
@@ -64,6 +66,17 @@ def check_nothing_lost(
             raise JobError(f"{found:,} ratings were written {where}, {expected:,} were read")
     if (users.rating_sum, users.checksum) != (items.rating_sum, items.checksum):
         raise JobError("the ratings written by user and by item differ")
+
+
+def weights_of(users: CheckedSide, tests: list[CheckedPart], decay: Decay | None) -> Weights | None:
+    """Return what the manifest records about weights; None if ratings have none."""
+    if users.weight_sum is None:
+        return None
+    return Weights(
+        as_float(users.weight_sum),
+        as_float(total_weight(tests) or 0),
+        None if decay is None else decay.newest,
+    )
 
 
 def fingerprint(

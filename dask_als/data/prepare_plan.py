@@ -31,7 +31,12 @@ from dask_als.data.prepare_inputs import (
     check_split,
     check_times_of_appended,
 )
-from dask_als.data.prepare_manifest import check_nothing_lost, fingerprint, side_table
+from dask_als.data.prepare_manifest import (
+    check_nothing_lost,
+    fingerprint,
+    side_table,
+    weights_of,
+)
 from dask_als.data.prepare_reading import ReadSource, check_types_of_appended, read_source
 from dask_als.data.prepare_results import (
     CheckedPart,
@@ -41,6 +46,7 @@ from dask_als.data.prepare_results import (
     PartRules,
     UserPart,
     largest_time,
+    with_decay,
 )
 from dask_als.data.progress import Progress, completed
 from dask_als.data.split import first_test_time
@@ -107,7 +113,11 @@ class Plan:
                 f"{self.known.side.singular}"
             )
         rules = PartRules(self.settings, self.first_test_time(summaries), self.keeps_rows)
-        user_parts = self.write_users(blocks, ids, ranges, rules)
+        hashes = self.hashes(ids)
+        if self.settings.half_life is not None:
+            newest = self.newest_training_time(blocks, hashes, len(ranges[USERS]), rules)
+            rules = with_decay(rules, newest, summaries)
+        user_parts = self.write_users(blocks, hashes, ranges, rules)
         self.refuse_duplicates(user_parts, ids)
         n_train = sum(part.n_train for part in user_parts)
         n_test = sum(part.n_test for part in user_parts)
@@ -140,7 +150,8 @@ class Plan:
             items=side_table(items, ranges[ITEMS], ranges[USERS][-1].stop, []),
             n_ratings=n_train,
             n_test=n_test,
-            rating_mean=as_float(users.rating_sum) / n_train,
+            rating_mean=as_float(users.rating_sum)
+            / (n_train if users.weight_sum is None else as_float(users.weight_sum)),
             rating_min=users.rating_min,
             rating_max=users.rating_max,
             fingerprint=fingerprint(users, items, tests, described),
@@ -158,6 +169,7 @@ class Plan:
             growth=self.growth(summaries, user_parts, filtered),
             user_attributes=described[0],
             item_attributes=described[1],
+            weights=weights_of(users, tests, rules.decay),
         )
         dataset.write_manifest(self.staging)
         return dataset
@@ -274,20 +286,41 @@ class Plan:
         completed(self.executor, self.progress, "shuffle", handles)
         return sum(self.executor.gather(handles))
 
+    def hashes(self, ids: dict[Side, Any]) -> dict[Side, Any]:
+        """Return the handles of the hashes of the ids, for the random split."""
+        if not (self.settings.test_fraction and self.settings.split == "random"):
+            return {}
+        return {
+            side: self.executor.submit(tasks.id_hashes, ids[side], key=f"hash-{side.name}-0")
+            for side in SIDES
+        }
+
+    def newest_training_time(
+        self, blocks: PartBlocks, hashes: dict[Side, Any], n_parts: int, rules: PartRules
+    ) -> float:
+        """Return the time of the newest rating that the split leaves for training."""
+        handles = [
+            self.executor.submit(
+                user_partitions.newest_training_time,
+                number,
+                blocks,
+                hashes,
+                rules,
+                self.work,
+                key=f"newest-time-{number}",
+            )
+            for number in range(n_parts)
+        ]
+        return max(self.executor.gather(handles))
+
     def write_users(
         self,
         blocks: PartBlocks,
-        ids: dict[Side, Any],
+        hashes: dict[Side, Any],
         ranges: dict[Side, list[range]],
         rules: PartRules,
     ) -> list[UserPart]:
         """Write the training and held-out ratings of the partitions of users."""
-        hashes: dict[Side, Any] = {}
-        if self.settings.test_fraction and self.settings.split == "random":
-            hashes = {
-                side: self.executor.submit(tasks.id_hashes, ids[side], key=f"hash-{side.name}-0")
-                for side in SIDES
-            }
         handles = [
             self.executor.submit(
                 user_partitions.write_user_part,

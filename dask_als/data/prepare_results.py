@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from dask_als.core.side import Side
+from dask_als.data.rating_weights import Decay
 from dask_als.settings.data import PrepareSettings
 
 BlockNumber = tuple[int, int]
@@ -107,11 +108,14 @@ class PartRules:
         The first time that is held out, for the split by time.
     keeps_rows : bool
         Whether what appending needs is kept.
+    decay : Decay or None
+        How the weights of ratings decay.
     """
 
     settings: PrepareSettings
     first_test_time: float | None
     keeps_rows: bool
+    decay: Decay | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,8 @@ class CheckedPart:
     checksum : int
         Sum of hashes of (user, item, rating), modulo 2**64: the same by user and by item.
     rating_min, rating_max : float
+    weight_sum : int or None
+        Exact sum; None without weights. `rating_sum` is weighted, `checksum` covers the weights.
     """
 
     counts: np.ndarray
@@ -164,6 +170,7 @@ class CheckedPart:
     checksum: int
     rating_min: float
     rating_max: float
+    weight_sum: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,21 @@ class CheckedSide:
     checksum: int
     rating_min: float
     rating_max: float
+    weight_sum: int | None = None
+
+
+def with_decay(rules: PartRules, newest: float, chunks: Sequence[ChunkSummary]) -> PartRules:
+    """Let weights decay from the newest training rating on, by the half-life of the settings."""
+    days, largest = rules.settings.half_life, largest_time(chunks)
+    assert days is not None, "weights decay"
+    assert largest is not None, "a rating without a time was rejected"
+    return replace(rules, decay=Decay.of_days(newest, days, largest))
+
+
+def total_weight(parts: Sequence[CheckedPart]) -> int | None:
+    """Return the exact sum of the weights of partitions; None without weights."""
+    sums = [part.weight_sum for part in parts if part.weight_sum is not None]
+    return sum(sums) if sums else None
 
 
 def largest_time(chunks: Sequence[ChunkSummary]) -> float | None:

@@ -19,7 +19,14 @@ from dask_als.core import checksums, storage, table_files
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import exact_sum
 from dask_als.data.clean import REJECTED_SCHEMA, clean
-from dask_als.data.dataset import RATINGS_SCHEMA, Dataset, ratings_path, rows_path
+from dask_als.data.dataset import (
+    RATINGS_SCHEMA,
+    WEIGHT,
+    Dataset,
+    ratings_path,
+    rows_path,
+    schema_of,
+)
 from dask_als.data.id_values import WHOLE_NUMBER
 from dask_als.data.one_rating import RatingColumns
 from dask_als.data.partitioning import balanced_ranges, starts
@@ -30,6 +37,7 @@ from dask_als.data.prepare_results import (
     CheckedSide,
     ChunkSummary,
     ReadChunk,
+    total_weight,
 )
 from dask_als.data.source import Chunk, read_blocks
 from dask_als.data.split import hashed_ids, mixed, sorted_pairs
@@ -261,8 +269,12 @@ def _read_shuffled(paths: list[str], number: int) -> dict[str, np.ndarray]:
 
 def write_ratings(path: str, columns: RatingColumns) -> None:
     """Write the ratings of a partition, without times."""
-    ratings = {name: columns[name] for name in RATINGS_SCHEMA.names}
-    table_files.write_parquet(path, pa.table(ratings, schema=RATINGS_SCHEMA))
+    table_files.write_parquet(path, pa.table(stored_columns(columns), schema=schema_of(columns)))
+
+
+def stored_columns(columns: RatingColumns) -> RatingColumns:
+    """Return the columns that a partition stores."""
+    return {name: columns[name] for name in schema_of(columns).names}
 
 
 def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> None:
@@ -276,19 +288,26 @@ def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> 
 def check_part(path: str, side: Side, rows: range) -> CheckedPart:
     """Read a written partition back and summarize it."""
     crc32 = checksums.crc32_of(path)
-    table = table_files.read_parquet(path, RATINGS_SCHEMA.names, crc32=crc32)
+    table = table_files.read_parquet(path, RATINGS_SCHEMA.names, optional=WEIGHT, crc32=crc32)
     user, item, rating = (table[name].to_numpy() for name in RATINGS_SCHEMA.names)
+    weights = table[WEIGHT].to_numpy() if WEIGHT in table.column_names else None
     row = user if side is USERS else item
     pairs = user.astype(np.uint64) << np.uint64(32) | item.astype(np.uint64)
     hashes = mixed(mixed(pairs) + rating.view(np.uint32))
+    weighted = rating
+    if weights is not None:
+        hashes = mixed(hashes + weights.view(np.uint32))
+        # Exact, as the product of two float32 is a float64.
+        weighted = weights.astype(np.float64) * rating
     return CheckedPart(
         counts=np.bincount(row - rows.start, minlength=len(rows)),
         n_ratings=len(row),
         crc32=crc32,
-        rating_sum=exact_sum(rating),
+        rating_sum=exact_sum(weighted),
         checksum=int(hashes.sum(dtype=np.uint64)),
         rating_min=float(rating.min(initial=np.inf)),
         rating_max=float(rating.max(initial=-np.inf)),
+        weight_sum=None if weights is None else exact_sum(weights),
     )
 
 
@@ -351,6 +370,7 @@ def finish_side(
         checksum=sum(part.checksum for part in parts) % 2**64,
         rating_min=min(part.rating_min for part in parts),
         rating_max=max(part.rating_max for part in parts),
+        weight_sum=total_weight(parts),
     )
 
 

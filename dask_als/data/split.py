@@ -176,7 +176,7 @@ class Pairs:
             Positions.
         """
         chosen = self.order[self.starts]
-        position, pair, ends = self._of_several()
+        position, pair, ends = self.of_several()
         keys = (position, pair) if time is None else (position, time[position], pair)
         chosen[self.several] = position[np.lexsort(keys)][ends - 1]
         return chosen
@@ -217,12 +217,12 @@ class Pairs:
         """Return the float64 sum of each pair with several ratings, added in ascending order."""
         if not self.n_merged:
             return np.empty(0)
-        position, pair, ends = self._of_several()
+        position, pair, ends = self.of_several()
         ascending = ratings[position][np.lexsort((ratings[position], pair))]
         starts = ends - self.counts[self.several]
         return np.add.reduceat(ascending.astype(np.float64), starts)
 
-    def _of_several(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def of_several(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return position and pair of each rating of a repeated pair, and where the pairs end."""
         counts = self.counts[self.several]
         position = self.order[np.repeat(self.counts > 1, self.counts)]

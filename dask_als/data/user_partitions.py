@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from dask_als.core.side import ITEMS, USERS, Side
-from dask_als.data.dataset import RATINGS_SCHEMA, TEST_DIRECTORY, ratings_path
+from dask_als.data.dataset import TEST_DIRECTORY, ratings_path
 from dask_als.data.kept_rows import write_repeated, write_times
-from dask_als.data.one_rating import RatingColumns, one_rating_per_pair, without_held_out
+from dask_als.data.one_rating import (
+    OneRating,
+    RatingColumns,
+    one_rating_per_pair,
+    without_held_out,
+)
 from dask_als.data.prepare_results import PartBlocks, PartRules, UserPart
 from dask_als.data.prepare_tasks import (
     read_user_rows,
+    stored_columns,
     to_items_path,
     write_ratings,
     write_shuffled,
@@ -38,27 +44,15 @@ def write_user_part(
         Hashes of the ids, for the random split.
     """
     settings = rules.settings
-    merged = one_rating_per_pair(read_user_rows(work, blocks.train, number), settings)
-    held_out = None
-    if settings.split == "own":
-        held_out = one_rating_per_pair(read_user_rows(work, blocks.test, number), settings)
-        merged = without_held_out(merged, held_out)
-        train, test = merged.columns, held_out.columns
-    else:
-        is_test = _is_test(merged.columns, hashes, rules)
-        train, test = (
-            {name: values[chosen] for name, values in merged.columns.items()}
-            for chosen in (~is_test, is_test)
-        )
+    merged, held_out, train, test = _split(number, blocks, hashes, rules, work)
     write_ratings(ratings_path(dataset, USERS.ratings_directory, number), train)
     if settings.holds_out:
         write_ratings(ratings_path(dataset, TEST_DIRECTORY, number), test)
-    ratings = {name: train[name] for name in RATINGS_SCHEMA.names}
-    write_shuffled(to_items_path(work, number), ratings, ITEMS, item_ranges)
+    write_shuffled(to_items_path(work, number), stored_columns(train), ITEMS, item_ranges)
     times = repeated = None
     if rules.keeps_rows:
         if "time" in train:
-            times = write_times(dataset, number, train["time"], test["time"])
+            times = write_times(dataset, number, train, test)
         own = None if held_out is None else held_out.repeated
         repeated = write_repeated(dataset, number, merged.repeated, own)
     parts = [merged, *([held_out] if held_out is not None else [])]
@@ -71,6 +65,34 @@ def write_user_part(
         times,
         repeated,
     )
+
+
+def newest_training_time(
+    number: int, blocks: PartBlocks, hashes: dict[Side, np.ndarray], rules: PartRules, work: str
+) -> float:
+    """Return the time of a partition's newest training rating; minus infinity if it has none."""
+    *_, train, _ = _split(number, blocks, hashes, rules, work)
+    return float(train["time"].max(initial=-np.inf))
+
+
+def _split(
+    number: int, blocks: PartBlocks, hashes: dict[Side, np.ndarray], rules: PartRules, work: str
+) -> tuple[OneRating, OneRating | None, RatingColumns, RatingColumns]:
+    """Return the merged rows, those of a test source, and training and held-out ratings."""
+    settings = rules.settings
+    rows = read_user_rows(work, blocks.train, number)
+    merged = one_rating_per_pair(rows, settings, rules.decay)
+    if settings.split == "own":
+        rows = read_user_rows(work, blocks.test, number)
+        held_out = one_rating_per_pair(rows, settings, rules.decay)
+        merged = without_held_out(merged, held_out)
+        return merged, held_out, merged.columns, held_out.columns
+    is_test = _is_test(merged.columns, hashes, rules)
+    train, test = (
+        {name: values[chosen] for name, values in merged.columns.items()}
+        for chosen in (~is_test, is_test)
+    )
+    return merged, None, train, test
 
 
 def _is_test(

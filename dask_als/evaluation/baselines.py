@@ -49,12 +49,16 @@ def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> 
     ]
     last = train_biases(dataset, settings, executor)
     assert last.figures.test_rmse is not None, "there are held-out ratings"
-    return Baselines(rmse(sum(executor.gather(errors)), dataset.n_test), last.figures.test_rmse)
+    return Baselines(
+        rmse(sum(executor.gather(errors)), dataset.test_weight), last.figures.test_rmse
+    )
 
 
 def train_biases(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Epoch:
     """Train user and item biases alone; return the last epoch."""
-    settings = replace(settings, rank=1, center=True, method="als", feedback="explicit")
+    settings = replace(
+        settings, rank=1, center=True, method="als", feedback="explicit", nonnegative=False
+    )
     graph = TaskGraph(dataset, settings, executor)
     *_, last = graph.segment(zero_start, range(1, _BIAS_EPOCHS + 1))
     return last
@@ -62,4 +66,4 @@ def train_biases(dataset: Dataset, settings: TrainSettings, executor: Executor) 
 
 def _error_of_mean(path: str, number: int, partition: Partition, mean: float) -> int:
     block = read_test_block(path, number, partition)
-    return exact_sum((block.ratings.astype(np.float64) - mean) ** 2)
+    return exact_sum(block.weighted((block.ratings.astype(np.float64) - mean) ** 2))

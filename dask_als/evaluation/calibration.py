@@ -145,6 +145,10 @@ def _calibration_of_part(
     deviation = standard_deviations(
         users.samples, items.samples, *rows, residual_precision=residual_precision
     )
+    if block.weights is not None:
+        # The precision of a rating is its weight times that of a rating of weight 1.
+        of_rating = (1 / block.weights.astype(np.float64) - 1) / residual_precision
+        deviation = np.sqrt(deviation.astype(np.float64) ** 2 + of_rating)
     surprise = np.abs(block.ratings - predicted) / deviation
     widths = [NormalDist().inv_cdf((1 + level) / 2) for level in LEVELS]
     return [int((surprise <= width).sum()) for width in widths], exact_sum(deviation)

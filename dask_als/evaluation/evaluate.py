@@ -25,6 +25,7 @@ from dask_als.evaluation.sums import (
     ranking_sums,
     set_of,
     set_size,
+    weight_of,
 )
 from dask_als.model import manifest as model_manifest
 from dask_als.model.recommend import rated_by
@@ -144,7 +145,7 @@ def _evaluate_part(
         users = scorer.users(partition.rows)
         if scorer.items is not None:
             predicted = predictions(users, scorer.items, own, test.indices, mean=scorer.mean)
-            errors[name] = error_sums(test.ratings, predicted, is_cold, is_described, facts.bounds)
+            errors[name] = error_sums(test, predicted, is_cold, is_described, facts.bounds)
         if scorer.candidates is not None:
             best = top_k(
                 Factors(users.bias[lists], users.factors[lists]),
@@ -158,6 +159,9 @@ def _evaluate_part(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
         n_described=int(is_described.sum()),
+        weight=weight_of(test),
+        cold_weight=weight_of(test, is_cold),
+        described_weight=weight_of(test, is_described),
         cold_users=int((has_cold_user & (test.counts > 0)).sum()),
         n_lists=len(lists),
         n_relevant=len(relevant.indices),
@@ -174,7 +178,7 @@ def relevant_ratings(test: Block, settings: EvaluateSettings) -> Block:
         return test
     keep = test.ratings >= settings.relevant_from
     indptr = np.concatenate([[0], np.cumsum(keep)])[test.indptr]
-    return Block(test.rows, indptr, test.indices[keep], test.ratings[keep])
+    return test.of_ratings(keep, test.rows, indptr)
 
 
 def summed(
@@ -206,7 +210,7 @@ def evaluation_of(
         n_lists=sums.n_lists,
         held_out_popularity=sums.popularity / max(1, sums.n_relevant),
         errors={
-            name: its.errors(sums.n_test, sums.n_cold, sums.n_described)
+            name: its.errors(sums.weight, sums.cold_weight, sums.described_weight)
             for name, its in sums.errors.items()
         },
         ranking={

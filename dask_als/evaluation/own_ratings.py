@@ -33,6 +33,7 @@ from dask_als.evaluation.sums import (
     has_factors,
     ranking_sums,
     set_of,
+    weight_of,
 )
 from dask_als.model.model import ALSModel
 from dask_als.model.rows import UNKNOWN
@@ -223,10 +224,10 @@ def _evaluate_part(
     errors = {}
     if model.settings.feedback == "explicit":
         predicted = model.scores(users, items)
-        errors["model"] = error_sums(test.ratings, predicted, is_cold, is_described, bounds)
+        errors["model"] = error_sums(test, predicted, is_cold, is_described, bounds)
     if known.mean is not None:
         constant = np.full(len(test.ratings), known.mean)
-        errors["global mean"] = error_sums(test.ratings, constant, is_cold, is_described, bounds)
+        errors["global mean"] = error_sums(test, constant, is_cold, is_described, bounds)
     relevant = relevant_ratings(test, settings)
     wanted, indptr, popularity = _relevant_items(relevant, item_rows, model)
     lists = np.flatnonzero(relevant.counts) if known.lists else np.zeros(0, np.int64)
@@ -234,6 +235,9 @@ def _evaluate_part(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
         n_described=int(is_described.sum()),
+        weight=weight_of(test),
+        cold_weight=weight_of(test, is_cold),
+        described_weight=weight_of(test, is_described),
         cold_users=int(has_cold_user.sum()),
         n_lists=len(lists),
         n_relevant=len(wanted),

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from dask_als.core.blocks import Factors
-from dask_als.core.superaccumulator import as_float, exact_sum
+from dask_als.core.blocks import Block, Factors
+from dask_als.core.superaccumulator import as_float, exact_count, exact_sum
 from dask_als.evaluation.ranking_metrics import MEASURES, measures
 from dask_als.evaluation.results import Errors, Ranking
 from dask_als.solvers.objective import rmse
@@ -35,7 +35,7 @@ def _added(one: Any, other: Any) -> Any:
 
 @dataclass(frozen=True)
 class ErrorSums(_Sums):
-    """Sums of the errors of one predictor, as `exact_sum` makes them.
+    """Sums of the errors of one predictor, as `exact_sum` makes them, each times its weight.
 
     Attributes
     ----------
@@ -55,15 +55,17 @@ class ErrorSums(_Sums):
     squared_cold: int
     squared_described: int
 
-    def errors(self, n: int, n_cold: int, n_described: int = 0) -> Errors:
-        """Return the errors of `n` ratings, of which `n_cold` are cold."""
+    def errors(self, weight: int, cold_weight: int, described_weight: int) -> Errors:
+        """Return the errors of ratings with a total weight, of which a part is cold."""
+        total, cold = as_float(weight), as_float(cold_weight)
+        of_described = as_float(described_weight)
         return Errors(
-            rmse=rmse(self.squared, n),
-            mae=as_float(self.absolute) / n,
-            rmse_clipped=rmse(self.squared_clipped, n),
-            mae_clipped=as_float(self.absolute_clipped) / n,
-            rmse_cold=rmse(self.squared_cold, n_cold) if n_cold else None,
-            rmse_described=rmse(self.squared_described, n_described) if n_described else None,
+            rmse=rmse(self.squared, total),
+            mae=as_float(self.absolute) / total,
+            rmse_clipped=rmse(self.squared_clipped, total),
+            mae_clipped=as_float(self.absolute_clipped) / total,
+            rmse_cold=rmse(self.squared_cold, cold) if cold else None,
+            rmse_described=rmse(self.squared_described, of_described) if of_described else None,
         )
 
 
@@ -107,6 +109,8 @@ class PartSums(_Sums):
     n_test, n_cold, n_described : int
         Held-out ratings, those whose user or item has no training rating, and those of them that
         the model predicts from attributes.
+    weight, cold_weight, described_weight : int
+        Exact sums of their weights; without weights, of as many ones.
     cold_users : int
         Users without a training rating.
     n_lists : int
@@ -124,6 +128,9 @@ class PartSums(_Sums):
     n_test: int
     n_cold: int
     n_described: int
+    weight: int
+    cold_weight: int
+    described_weight: int
     cold_users: int
     n_lists: int
     n_relevant: int
@@ -133,31 +140,41 @@ class PartSums(_Sums):
     ranking: dict[str, RankingSums]
 
 
+def weight_of(test: Block, chosen: np.ndarray | None = None) -> int:
+    """Return the exact sum of the weights of ratings, or of those chosen."""
+    if test.weights is None:
+        return exact_count(len(test.ratings) if chosen is None else int(chosen.sum()))
+    return exact_sum(test.weights if chosen is None else test.weights[chosen])
+
+
 def error_sums(
-    ratings: np.ndarray,
+    test: Block,
     predicted: np.ndarray,
     is_cold: np.ndarray,
     is_described: np.ndarray,
     bounds: tuple[float, float],
 ) -> ErrorSums:
-    """Sum the errors of predictions.
+    """Sum the errors of predictions, each times the weight of its rating.
 
     Parameters
     ----------
+    test : Block
+        The ratings.
     is_cold, is_described : ndarray of bool
         See `PartSums`.
     bounds : (float, float)
         The range of the training ratings.
     """
-    error = ratings - predicted
-    clipped = ratings - np.clip(predicted, *bounds)
+    error = test.ratings - predicted
+    clipped = test.ratings - np.clip(predicted, *bounds)
+    squared = test.weighted(error**2)
     return ErrorSums(
-        squared=exact_sum(error**2),
-        absolute=exact_sum(np.abs(error)),
-        squared_clipped=exact_sum(clipped**2),
-        absolute_clipped=exact_sum(np.abs(clipped)),
-        squared_cold=exact_sum(error[is_cold] ** 2),
-        squared_described=exact_sum(error[is_described] ** 2),
+        squared=exact_sum(squared),
+        absolute=exact_sum(test.weighted(np.abs(error))),
+        squared_clipped=exact_sum(test.weighted(clipped**2)),
+        absolute_clipped=exact_sum(test.weighted(np.abs(clipped))),
+        squared_cold=exact_sum(squared[is_cold]),
+        squared_described=exact_sum(squared[is_described]),
     )
 
 

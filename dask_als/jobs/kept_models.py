@@ -104,12 +104,12 @@ class KeptModels:
             self.add(
                 manifest.dataset["fingerprint"],
                 manifest.settings,
-                lambda path: copy_model(self.served, path),
+                lambda path: copy_model(self.served, path, overwrite=False),
             )
 
     def serve(self, path: str) -> None:
         """Replace the served model by a copy of a kept one, in one step."""
-        copy_model(path, self.served)
+        copy_model(path, self.served, overwrite=True)
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest models.
@@ -169,22 +169,27 @@ class KeptModels:
                 f"{self._record_path} is damaged; remove it, and later the models that it named"
             )
         named = {name: sha for name, sha in models.items() if _NAME.fullmatch(name)}
-        return _Record(named, begun if _NAME.fullmatch(begun.get("name", "")) else {})
+        return _Record(named, begun if _NAME.fullmatch(str(begun.get("name"))) else {})
 
     def _write(self, record: _Record) -> None:
         outputs.replace_json(self._record_path, KEPT_MODELS, asdict(record))
 
 
-def copy_model(path: str, out: str) -> None:
-    """Copy a model directory; an existing model at `out` is replaced in one step.
+def copy_model(path: str, out: str, *, overwrite: bool) -> None:
+    """Copy a model directory.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Whether an existing model at `out` is replaced, in one step.
 
     Raises
     ------
     InputError
-        If `path` is not a model, or `out` holds something else.
+        If `path` is not a model, or `out` exists and is not replaced.
     """
     names = [name for name in ownership.listed_files(path, MODEL) if name != STEP_NOTE_NAME]
-    with outputs.staged_directory(out, MODEL, overwrite=True, inputs=[path]) as staging:
+    with outputs.staged_directory(out, MODEL, overwrite=overwrite, inputs=[path]) as staging:
         for name in names:
             parent = storage.join(staging, name).rpartition("/")[0]
             storage.make_directory(parent)

@@ -339,7 +339,8 @@ def _train_to(path: str, job: Job, executor: Executor, watcher: Watcher) -> None
             checkpoints=CheckpointSettings(
                 directory=job.checkpoints, resume=True, **asdict(job.checkpoint)
             ),
-            overwrite=True,
+            # Nothing is at the path of the next kept model, or what is there is somebody else's.
+            overwrite=job.schedule is None,
             listener=listener,
         )
 

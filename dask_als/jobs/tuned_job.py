@@ -39,12 +39,12 @@ def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:
     kind = split.pop("kind", "random")
     if kind != "own":
         split["split"] = kind
-    least = (
+    others = (
         {}
         if dataset.growth is None
         else {
             name: getattr(dataset.growth.settings, name)
-            for name in ("least_user_ratings", "least_item_ratings")
+            for name in ("least_user_ratings", "least_item_ratings", "half_life")
         }
     )
     titles = source["titles"] or {}
@@ -63,7 +63,7 @@ def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:
             user_attributes=source.get("user_attributes"),
             item_attributes=source.get("item_attributes"),
         ),
-        prepare=PrepareSettings(duplicates=source["kept"], **split, **least),
+        prepare=PrepareSettings(duplicates=source["kept"], **split, **others),
         train=settings,
     )
 

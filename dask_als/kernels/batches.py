@@ -124,7 +124,7 @@ def solve_primal(block, rows, sizes, buffers, matrices):
     for lane in range(len(rows)):
         start = lane * size_of(columns, lane_count) + columns * stride_of(columns, lane_count)
         solution = buffers.solutions + lane * columns
-        _finish_primal(block, rows[lane], sizes.rank, solution, matrices + start)
+        finish_primal(block, rows[lane], sizes.rank, solution, matrices + start)
 
 
 @_jit
@@ -161,7 +161,7 @@ def _solve_single(factor_ridge, buffers, matrix, columns):
 
 
 @_jit
-def _finish_primal(block, row, rank, solution, target):
+def finish_primal(block, row, rank, solution, target):
     """Set the row's factors and squared error.
 
     With target = Fᵀ(y - b), Σ(y - b - F u)² = Σ(y - b)² - u·target - factor_ridge |u|².

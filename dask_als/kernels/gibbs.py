@@ -14,6 +14,8 @@ The noise costs one addition between the substitutions with Rᵀ and R: w = R⁻
 
     Σ (y - b - F u)² = Σ (y - b)² - 2 u·(x - Lambda mu / alpha) + |w|² - uᵀ Lambda u / alpha
 
+A rating with a weight has the precision weight times alpha; see `least_squares` for what changes.
+
 Source: Salakhutdinov and Mnih 2008, "Bayesian probabilistic matrix factorization using Markov chain
 Monte Carlo"; biases as in `least_squares`. Every row is solved in the primal form.
 """
@@ -41,7 +43,14 @@ from dask_als.kernels.compilation import (
     writable,
 )
 from dask_als.kernels.gram import size_of, stride_of
-from dask_als.kernels.ratings import CSR_TYPES, Fixed, add_rated_rows, check_shapes, dot
+from dask_als.kernels.ratings import (
+    CSR_TYPES,
+    Fixed,
+    add_rated_rows,
+    check_shapes,
+    dot,
+    weights_type,
+)
 from dask_als.kernels.simd import lanes
 from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, round_up, sizes_type
 
@@ -63,6 +72,7 @@ def draw_rows(
     factor_mean,
     factor_precision,
     row_means=None,
+    weights=None,
 ):
     """Return a draw of the bias and factors of every row of a block, given the fixed side.
 
@@ -85,13 +95,16 @@ def draw_rows(
         mu and Lambda.
     row_means : array (n, rank), optional
         What each row's prior mean has in addition to mu.
+    weights : array of float32 (nnz,), optional
+        The ratings' weights, finite and positive.
 
     Returns
     -------
     bias, factors : arrays (n,), (n, rank)
         Zero for rows without ratings.
     squared_error : array of float64 (n,)
-        The sum of squared differences between a row's ratings and their new predictions.
+        The sum of squared differences between a row's ratings and their new predictions, each
+        times its weight.
 
     Raises
     ------
@@ -112,15 +125,16 @@ def draw_rows(
         (factor_mean, (rank,)),
         (factor_precision, (rank, rank)),
         *([] if row_means is None else [(row_means, (n, rank))]),
+        *([] if weights is None else [(weights, ratings.shape)]),
     )
-    kernel = kernel_of(dtype)
+    kernel = kernel_of(dtype, weights is not None)
     results = np.zeros(n, dtype), aligned_zeros((n, rank), dtype), np.zeros(n)
     prior_matrix = factor_precision / residual_precision
     shared_target = (factor_precision * factor_mean).sum(axis=1) / residual_precision
     prior_target = shared_target.astype(dtype).reshape(1, rank)
     if row_means is not None:
         prior_target = products_with(row_means, prior_matrix) + prior_target
-    block = *csr, own_factors, noise, *results, int(indptr[-1])
+    block = *csr, weights, own_factors, noise, *results, int(indptr[-1])
     fixed = fixed_bias, fixed_factors, float(mean)
     prior = (
         np.pad(prior_matrix.astype(dtype), (0, _order(rank) - rank)),
@@ -143,6 +157,7 @@ class _Block(NamedTuple):
     indptr: Any
     indices: Any
     ratings: Any
+    weights: Any
     own: Any
     noise: Any
     bias: Any
@@ -173,7 +188,7 @@ class _Problem(NamedTuple):
 
 
 @cache
-def kernel_of(dtype):
+def kernel_of(dtype, weighted=False):
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)
     digest = digest_of_sources()
@@ -186,11 +201,12 @@ def kernel_of(dtype):
     double = types.float64
     own, noise = read_only(number, 2), read_only(number, 2)
     results = writable(number), writable(number, 2), writable(double)
-    block = tuple_of(*CSR_TYPES, own, noise, *results, types.int64)
+    block = tuple_of(*CSR_TYPES, weights_type(weighted), own, noise, *results, types.int64)
     fixed = tuple_of(read_only(number), read_only(number, 2), double)
     prior = tuple_of(read_only(number, 2), read_only(number, 2), types.int64, double, double)
     workspace = sizes_type(), buffers_type(number)
-    return compile_kernel(draw, "draw", dtype, types.int64, block, fixed, prior, *workspace)
+    name = "draw_weighted" if weighted else "draw"
+    return compile_kernel(draw, name, dtype, types.int64, block, fixed, prior, *workspace)
 
 
 @register_jitable
@@ -213,8 +229,7 @@ def _form(problem, row, sizes, buffers, matrix, columns, primal):
     """Set the row's bias, the error Σ(y - b)², the matrix FᵀF and, below it, x."""
     block, prior, rank = problem.block, problem.prior, sizes.rank
     stride = stride_of(columns, lanes(matrix))
-    count = block.indptr[row + 1] - block.indptr[row]
-    total, total_square = add_rated_rows(block, row, problem.fixed, sizes, buffers, matrix)
+    total, total_square, count = add_rated_rows(block, row, problem.fixed, sizes, buffers, matrix)
     target = matrix + columns * stride
     sum_factors = target + stride
     predicted = dot(sum_factors, block.own + row * rank, rank)

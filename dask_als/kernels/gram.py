@@ -3,6 +3,7 @@
 Gathered rows are consecutive in a buffer. Each takes `columns` numbers: its length rounded up to
 whole tiles of `cholesky`, padded with zeros. A second buffer holds their weights. Below the last
 row of a Gram matrix are two rows of moments: the weighted and the plain sum of the gathered rows.
+Where the rows of ratings with weights were multiplied by roots, the latter sum has the roots, too.
 
 A pass over the rows keeps a part of the matrix in registers and adds it to the matrix in memory at
 the end, because long sums lose digits in float32. One pass computes either
@@ -72,6 +73,7 @@ class Gathered(NamedTuple):
 
     rows: Any
     weights: Any
+    roots: Any  # what the rows were multiplied by, if the ratings have weights; else None
 
 
 def gather(source, i, place, weight, sums):
@@ -259,7 +261,7 @@ def _n_passes(matrix, columns):
 def _syrk_diagonal_tile(update, column, source, sums, pace):
     """Update the diagonal tile that starts at a column, and the moments of its columns."""
     count, columns, matrix = update.count, update.columns, update.matrix
-    start, weights = update.gathered
+    start, weights, roots = update.gathered
     products = simd.zeros(matrix, 1, simd.n_distances(matrix))
     weighted, plain = simd.zeros(matrix, 1, 1), simd.zeros(matrix, 1, 1)
     for i in range(min(count, LEAD)):
@@ -273,12 +275,20 @@ def _syrk_diagonal_tile(update, column, source, sums, pace):
             x = simd.load(start + (i * columns + column))
             products = simd.add_products_of_lanes(products, x)
             weighted = simd.add_product(weighted, simd.broadcast_rows(weighted, weights + i), x)
-            plain = simd.add(plain, x)  # a product with 1 would occupy a multiplier
+            plain = _add_row(plain, roots, i, x)
     stride, tile = stride_of(columns, lanes(matrix)), simd.square_of_products(products)
     _put(matrix + (column * stride + column), stride, tile, update.overwrite)
     _put(matrix + (columns * stride + column), stride, weighted, update.overwrite)
     _put(matrix + ((columns + 1) * stride + column), stride, plain, update.overwrite)
     return sums, pace
+
+
+@_inline
+def _add_row(total, roots, i, x):
+    """Add part of row i, times its root if it has one, to the second moment."""
+    if roots is None:
+        return simd.add(total, x)  # a product with 1 would occupy a multiplier
+    return simd.add_product(total, simd.broadcast_rows(total, roots + i), x)
 
 
 @_inline

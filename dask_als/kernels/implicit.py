@@ -42,6 +42,7 @@ from dask_als.kernels.compilation import (
     writable,
 )
 from dask_als.kernels.gram import size_of, stride_of
+from dask_als.kernels.nonnegative import solve_nonnegative
 from dask_als.kernels.ratings import (
     CSR_TYPES,
     check_shapes,
@@ -69,6 +70,7 @@ def solve_rows_implicit(
     factor_ridge,
     exponent,
     row_means=None,
+    nonnegative=False,
 ):
     """Return the best factors of every row of a block, given the fixed side.
 
@@ -88,6 +90,8 @@ def solve_rows_implicit(
         The power of a row's confidence that multiplies its regularization; 0: none.
     row_means : array (n, rank), optional
         Where the ridge draws each row's factors to, instead of 0.
+    nonnegative : bool, optional
+        Whether to return the best factors among those that are not negative.
 
     Returns
     -------
@@ -109,7 +113,7 @@ def solve_rows_implicit(
     csr = indptr, indices, ratings
     with_means = [] if row_means is None else [(row_means, (n, rank))]
     check_shapes(n, csr, (fixed_gram, (rank, rank)), *with_means)
-    kernel = kernel_of(dtype)
+    kernel = kernel_of(dtype, nonnegative)
     factors, squared_error = aligned_zeros((n, rank), dtype), np.zeros(n)
     ridge, confidence = np.zeros(n), np.full(n, float(len(fixed_factors)))
     sizes, lane_count = Sizes.of(rank, dtype).primal_only(), simd.lanes_of(dtype)
@@ -221,15 +225,23 @@ class _Problem(NamedTuple):
     fixed: _Fixed
 
 
+class _NonnegativeProblem(NamedTuple):
+    """The same for factors that are not negative."""
+
+    block: _Block
+    fixed: _Fixed
+
+
 @cache
-def kernel_of(dtype):
+def kernel_of(dtype, nonnegative=False):
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)
+    kind = _NonnegativeProblem if nonnegative else _Problem
     digest = digest_of_sources()
 
     def solve(n, block, fixed, sizes, buffers):
         digest  # noqa: B018 - see `compile_kernel`
-        problem = _Problem(pointers(_Block, block), pointers(_Fixed, fixed))
+        problem = kind(pointers(_Block, block), pointers(_Fixed, fixed))
         batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers))
 
     double = types.float64
@@ -238,7 +250,8 @@ def kernel_of(dtype):
     block = tuple_of(*CSR_TYPES, *results, *means, types.int64, types.int64)
     fixed = tuple_of(read_only(number, 2), read_only(number), double, double, double)
     workspace = sizes_type(), buffers_type(number)
-    return compile_kernel(solve, "solve_implicit", dtype, types.int64, block, fixed, *workspace)
+    name = "solve_implicit" + "_nonnegative" * nonnegative
+    return compile_kernel(solve, name, dtype, types.int64, block, fixed, *workspace)
 
 
 @cache
@@ -249,7 +262,7 @@ def gram_kernel_of(dtype):
 
     def add_rows(factors, rows, weights, matrix, sizes):
         digest  # noqa: B018 - see `compile_kernel`
-        gathered = gram.Gathered(pointer(rows), pointer(weights))
+        gathered = gram.Gathered(pointer(rows), pointer(weights), None)
         _add_rows(factors, gathered, pointer(matrix), sizes)
 
     arguments = read_only(number, 2), output, output, output, sizes_type()
@@ -305,7 +318,7 @@ gram.register_source(_Weighted, gather_with=_gather_weighted, prefetch_with=_pre
 @_jit
 def _form(problem, row, sizes, buffers, matrix, columns, primal):
     """Set the row's matrix with the right-hand side below, the ridge, and Σ c p as the error."""
-    block, fixed, gathered = problem.block, problem.fixed, row_buffer(buffers)
+    block, fixed, gathered = problem.block, problem.fixed, row_buffer(buffers, None)
     width = lanes(matrix)
     stride = stride_of(columns, width)
     for i in range(0, (columns + 2) * stride, width):
@@ -346,6 +359,11 @@ def _solve(problem, rows, sizes, buffers, matrices, columns, primal):
 
 
 @_jit
+def _solve_of_nonnegative(problem, rows, sizes, buffers, matrices, columns, primal):
+    solve_nonnegative(problem.block, rows, sizes, buffers, matrices)
+
+
+@_jit
 def _add_rows(factors, gathered, matrix, sizes):
     """Set matrix to the Gram matrix of rows."""
     n, rank = factors.shape
@@ -358,3 +376,9 @@ def _add_rows(factors, gathered, matrix, sizes):
 
 
 batches.register_steps(_Problem, queue_with=batches.only_queue, form_with=_form, solve_with=_solve)
+batches.register_steps(
+    _NonnegativeProblem,
+    queue_with=batches.only_queue,
+    form_with=_form,
+    solve_with=_solve_of_nonnegative,
+)

@@ -11,6 +11,10 @@ it has one unknown per rating instead of one per factor.
 
     a = (FFᵀ + factor_ridge I)⁻¹ (y - b),    u = Fᵀ a,    y - b - F u = factor_ridge a
 
+If the ratings have weights w, the equations hold for rows and y - b that are multiplied by √w, so
+that every squared error counts w times. In the bias, N, Σ y and Σ F become Σ w, Σ w y and Σ w F. A
+kernel of its own is compiled for weights, so that ratings without them take no longer.
+
 Both forms factor a Gram matrix of gathered rows (`gram`) plus a ridge (`cholesky`). Its moments are
 Fᵀy and Σ F in the primal form, whose weights are y, and F u_old in the dual form, which gathers the
 transpose of F and whose weights are u_old. Systems of the same size wait in a queue until there is
@@ -42,14 +46,19 @@ from dask_als.kernels.compilation import (
     writable,
 )
 from dask_als.kernels.gram import stride_of
+from dask_als.kernels.nonnegative import solve_nonnegative
 from dask_als.kernels.ratings import (
     CSR_TYPES,
     Fixed,
     add_rated_rows,
     check_shapes,
     dot,
+    no_sums,
     rated_rows,
     rows_to_prefetch,
+    scaled,
+    scaled_by_weight,
+    weights_type,
 )
 from dask_als.kernels.simd import lanes
 from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, sizes_type
@@ -68,6 +77,8 @@ def solve_rows(
     mean,
     bias_ridge,
     factor_ridge,
+    weights=None,
+    nonnegative=False,
 ):
     """Return the best bias and factors of every row of a block, given the fixed side.
 
@@ -84,13 +95,18 @@ def solve_rows(
         The global mean.
     bias_ridge, factor_ridge : arrays of float64 (n,)
         The rows' regularization, divided by the residual precision.
+    weights : array of float32 (nnz,), optional
+        The ratings' weights, finite and positive.
+    nonnegative : bool, optional
+        Whether to return the best factors among those that are not negative.
 
     Returns
     -------
     bias, factors : arrays (n,), (n, rank)
         Zero for rows without ratings.
     squared_error : array of float64 (n,)
-        The sum of squared differences between a row's ratings and their new predictions.
+        The sum of squared differences between a row's ratings and their new predictions, each
+        times its weight.
 
     Raises
     ------
@@ -114,11 +130,14 @@ def solve_rows(
         (fixed_factors, (m, rank)),
         (bias_ridge, (n,)),
         (factor_ridge, (n,)),
+        *([] if weights is None else [(weights, ratings.shape)]),
     )
-    kernel = kernel_of(dtype)
+    kernel = kernel_of(dtype, weights is not None, nonnegative)
     results = np.zeros(n, dtype), aligned_zeros((n, rank), dtype), np.zeros(n)
-    block = *csr, own_factors, bias_ridge, factor_ridge, *results, int(indptr[-1])
+    block = *csr, weights, own_factors, bias_ridge, factor_ridge, *results, int(indptr[-1])
     sizes = Sizes.of(rank, dtype)
+    if nonnegative:
+        sizes = sizes.primal_only()
     kernel(n, block, (fixed_bias, fixed_factors, float(mean)), sizes, sizes.buffers(dtype))
     return results
 
@@ -134,6 +153,7 @@ def solve_rows_plain(
     mean,
     bias_ridge,
     factor_ridge,
+    weights=None,
 ):
     """Do what `solve_rows` does, row by row in NumPy and float64: slow and easy to verify."""
     bias, factors = np.zeros(len(own_factors), own_factors.dtype), np.zeros_like(own_factors)
@@ -142,12 +162,15 @@ def solve_rows_plain(
         rated = indices[indptr[row] : indptr[row + 1]]
         fixed, bias_of_rated = (x[rated].astype(np.float64) for x in (fixed_factors, fixed_bias))
         y = ratings[indptr[row] : indptr[row + 1]].astype(np.float64) - mean - bias_of_rated
-        predicted = fixed.sum(axis=0) @ own_factors[row]
-        bias[row] = (y.sum() - predicted) / (len(y) + bias_ridge[row])
+        w = np.ones(len(y))
+        if weights is not None:
+            w = weights[indptr[row] : indptr[row + 1]].astype(np.float64)
+        predicted = (w @ fixed) @ own_factors[row]
+        bias[row] = (w @ y - predicted) / (w.sum() + bias_ridge[row])
         target = y - bias[row]
-        normal_matrix = fixed.T @ fixed + factor_ridge[row] * np.eye(fixed.shape[1])
-        factors[row] = np.linalg.lstsq(normal_matrix, fixed.T @ target, rcond=None)[0]
-        squared_error[row] = np.sum((target - fixed @ factors[row]) ** 2)
+        normal_matrix = (fixed.T * w) @ fixed + factor_ridge[row] * np.eye(fixed.shape[1])
+        factors[row] = np.linalg.lstsq(normal_matrix, fixed.T @ (w * target), rcond=None)[0]
+        squared_error[row] = np.sum(w * (target - fixed @ factors[row]) ** 2)
     return bias, factors, squared_error
 
 
@@ -160,6 +183,7 @@ class _Block(NamedTuple):
     indptr: Any
     indices: Any
     ratings: Any
+    weights: Any
     own: Any
     bias_ridge: Any
     factor_ridge: Any
@@ -176,24 +200,34 @@ class _Problem(NamedTuple):
     fixed: Fixed
 
 
+class _NonnegativeProblem(NamedTuple):
+    """The same for factors that are not negative."""
+
+    block: _Block
+    fixed: Fixed
+
+
 @cache
-def kernel_of(dtype):
+def kernel_of(dtype, weighted=False, nonnegative=False):
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)
+    kind = _NonnegativeProblem if nonnegative else _Problem
     digest = digest_of_sources()
 
     def solve(n, block, fixed, sizes, buffers):
         digest  # noqa: B018 - see `compile_kernel`
-        problem = _Problem(pointers(_Block, block), pointers(Fixed, fixed))
+        problem = kind(pointers(_Block, block), pointers(Fixed, fixed))
         batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers))
 
     double = types.float64
     ridges = read_only(double), read_only(double)
     results = writable(number), writable(number, 2), writable(double)
-    block = tuple_of(*CSR_TYPES, read_only(number, 2), *ridges, *results, types.int64)
+    own = weights_type(weighted), read_only(number, 2)
+    block = tuple_of(*CSR_TYPES, *own, *ridges, *results, types.int64)
     fixed = tuple_of(read_only(number), read_only(number, 2), double)
     workspace = sizes_type(), buffers_type(number)
-    return compile_kernel(solve, "solve", dtype, types.int64, block, fixed, *workspace)
+    name = "solve" + "_weighted" * weighted + "_nonnegative" * nonnegative
+    return compile_kernel(solve, name, dtype, types.int64, block, fixed, *workspace)
 
 
 # --- the steps of a batch ---
@@ -217,6 +251,16 @@ def _form(problem, row, sizes, buffers, matrix, columns, primal):
 
 
 @_jit
+def _form_of_nonnegative(problem, row, sizes, buffers, matrix, columns, primal):
+    _form_primal(problem.block, row, problem.fixed, sizes, buffers, matrix)
+
+
+@_jit
+def _solve_of_nonnegative(problem, rows, sizes, buffers, matrices, columns, primal):
+    solve_nonnegative(problem.block, rows, sizes, buffers, matrices)
+
+
+@_jit
 def _solve(problem, rows, sizes, buffers, matrices, columns, primal):
     if primal:
         batches.solve_primal(problem.block, rows, sizes, buffers, matrices)
@@ -232,8 +276,7 @@ def _form_primal(block, row, fixed, sizes, buffers, matrix):
     """Set the row's bias, the error Σ(y - b)², the matrix FᵀF and, below it, Fᵀ(y - b)."""
     columns, rank = sizes.columns, sizes.rank
     stride = stride_of(columns, lanes(matrix))
-    count = block.indptr[row + 1] - block.indptr[row]
-    total, total_square = add_rated_rows(block, row, fixed, sizes, buffers, matrix)
+    total, total_square, count = add_rated_rows(block, row, fixed, sizes, buffers, matrix)
     target = matrix + columns * stride
     sum_factors = target + stride
     predicted = dot(sum_factors, block.own + row * rank, rank)
@@ -253,22 +296,23 @@ def _form_dual(block, row, fixed, sizes, buffers, matrix, columns):
     """Set the row's bias, the matrix FFᵀ and, below it, y - b."""
     rows, y, rank = buffers.gathered, buffers.weights, sizes.rank
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
-    source, sums = rated_rows(block, start, fixed, sizes), (0.0, 0.0)
+    source = rated_rows(block, start, fixed, sizes, buffers)
+    sums = no_sums(block.weights, count)
     for i in range(count):
         sums = gram.gather(source, i, rows + i * sizes.columns, y + i, sums)
-    total = sums[0]
+    total, _, total_weight = sums
     gram.transpose(rows, count, sizes.columns, rank, buffers.transposed, columns)
-    transposed = gram.Gathered(buffers.transposed, block.own + row * rank)
-    ahead = rows_to_prefetch(block, start, count, fixed, sizes)
+    transposed = gram.Gathered(buffers.transposed, block.own + row * rank, None)
+    ahead = rows_to_prefetch(block, start, count, fixed, sizes, buffers)
     gram.add_gram(gram.Update(transposed, rank, columns, matrix, True, ahead))
     target = matrix + columns * stride_of(columns, lanes(matrix))
     predicted = 0.0
     for i in range(count):
-        predicted += target[i]
-    block.bias[row] = (total - predicted) / (count + block.bias_ridge[row])
+        predicted += scaled(target[i], block.weights, buffers.roots, i)
+    block.bias[row] = (total - predicted) / (total_weight + block.bias_ridge[row])
     bias = block.bias[row]
     for i in range(count):
-        target[i] = y[i] - bias
+        target[i] = y[i] - scaled(bias, block.weights, buffers.roots, i)
 
 
 @_jit
@@ -277,19 +321,26 @@ def _solve_dual(block, rows, fixed, sizes, buffers, matrices, columns):
     batches.solve_batch(block.factor_ridge, rows, buffers, matrices, columns, columns)
     for lane in range(len(rows)):
         solution = buffers.solutions + lane * columns
-        _finish_dual(block, rows[lane], fixed, sizes.rank, solution)
+        _finish_dual(block, rows[lane], fixed, sizes.rank, solution, buffers.scratch)
 
 
 @_jit
-def _finish_dual(block, row, fixed, rank, solution):
+def _finish_dual(block, row, fixed, rank, solution, scratch):
     """Set the row's factors and squared error."""
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     factors = block.factors + row * rank
     for i in range(count):
         rated = fixed.factors + np.int64(block.indices[start + i]) * rank
+        part = scaled_by_weight(solution[i], block.weights, start + i, scratch)
         for c in range(rank):
-            factors[c] += solution[i] * rated[c]
+            factors[c] += part * rated[c]
     block.error[row] = block.factor_ridge[row] ** 2 * dot(solution, solution, count)
 
 
 batches.register_steps(_Problem, queue_with=_queue_of, form_with=_form, solve_with=_solve)
+batches.register_steps(
+    _NonnegativeProblem,
+    queue_with=batches.only_queue,
+    form_with=_form_of_nonnegative,
+    solve_with=_solve_of_nonnegative,
+)

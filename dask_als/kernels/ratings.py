@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
+from numba.extending import overload
 
 from dask_als.kernels import gram, simd
 from dask_als.kernels.compilation import read_only
@@ -14,6 +16,11 @@ _jit = njit(nogil=True, error_model="numpy")
 
 # Of indptr, indices and ratings, the first arrays of every kernel.
 CSR_TYPES = read_only(types.int64), read_only(types.int32), read_only(types.float32)
+
+
+def weights_type(weighted):
+    """Return numba's type of the ratings' weights, the array after those: none if unweighted."""
+    return read_only(types.float32) if weighted else types.none
 
 
 def check_shapes(n_rows, csr, *others):
@@ -58,20 +65,84 @@ class _Rated(NamedTuple):
     rank: int
 
 
+class _WeightedRated(NamedTuple):
+    """The same with the ratings' weights, and the place for the roots of those gathered."""
+
+    indices: Any
+    ratings: Any
+    weights: Any
+    roots: Any
+    fixed: Any
+    rank: int
+
+
 @_jit
-def rated_rows(block, position, fixed, sizes):
+def rated_rows(block, position, fixed, sizes, buffers):
     """Return the fixed rows of the ratings from a position on, as a source for `gram`.
 
-    The weight of a row is y = rating - mean - fixed bias; the sums are Σ y and Σ y².
+    The weight of a row is y = rating - mean - fixed bias; the sums are Σ y, Σ y² and N. If the
+    ratings have weights w, a row and its y are multiplied by √w, and the sums have w in each term.
     """
-    indices, ratings = block.indices + position, block.ratings + position
-    return _Rated(indices, ratings, fixed, sizes.rank)
+    return _source(block.weights, block, position, fixed, sizes, buffers)
+
+
+def _source(weights, block, position, fixed, sizes, buffers):
+    """Return the source for ratings with or without weights. For numba code only."""
+    raise NotImplementedError
+
+
+@overload(_source)
+def _source_of_kind(weights, block, position, fixed, sizes, buffers):
+    def plain(weights, block, position, fixed, sizes, buffers):
+        indices, ratings = block.indices + position, block.ratings + position
+        return _Rated(indices, ratings, fixed, sizes.rank)
+
+    def weighted(weights, block, position, fixed, sizes, buffers):
+        indices, ratings = block.indices + position, block.ratings + position
+        weights_from = weights + position
+        return _WeightedRated(indices, ratings, weights_from, buffers.roots, fixed, sizes.rank)
+
+    return plain if isinstance(weights, types.NoneType) else weighted
 
 
 @_jit
-def row_buffer(buffers):
-    """Return the buffer into which `gram` gathers rows and their weights."""
-    return gram.Gathered(buffers.gathered, buffers.weights)
+def no_sums(weights, count):
+    """Return the sums before the first of a number of ratings."""
+    if weights is None:
+        return 0.0, 0.0, np.float64(count)
+    return 0.0, 0.0, 0.0
+
+
+@_jit
+def scaled(value, weights, roots, i):
+    """Return a value times the root of a gathered rating's weight, if ratings have weights."""
+    if weights is None:
+        return value
+    return value * roots[i]
+
+
+@_jit
+def scaled_by_weight(value, weights, i, scratch):
+    """Return a value times the root of the weight of rating i, if ratings have weights."""
+    if weights is None:
+        return value
+    scratch[0] = math.sqrt(np.float64(weights[i]))  # rounded as the root of a gathered row
+    return value * scratch[0]
+
+
+def row_buffer(buffers, weights):
+    """Return the buffer into which `gram` gathers rows, their weights and, if any, their roots.
+
+    For numba code only.
+    """
+    raise NotImplementedError
+
+
+@overload(row_buffer)
+def _row_buffer_of_kind(buffers, weights):
+    if isinstance(weights, types.NoneType):
+        return lambda buffers, weights: gram.Gathered(buffers.gathered, buffers.weights, None)
+    return lambda buffers, weights: gram.Gathered(buffers.gathered, buffers.weights, buffers.roots)
 
 
 @_jit
@@ -86,10 +157,10 @@ def ratings_to_prefetch(block, position, size, sizes):
 
 
 @_jit
-def rows_to_prefetch(block, position, size, fixed, sizes):
+def rows_to_prefetch(block, position, size, fixed, sizes, buffers):
     """Return the rows to prefetch while `size` ratings from a position on are gathered."""
     ahead, count = ratings_to_prefetch(block, position, size, sizes)
-    return gram.Ahead(rated_rows(block, ahead, fixed, sizes), count)
+    return gram.Ahead(rated_rows(block, ahead, fixed, sizes, buffers), count)
 
 
 def _gather_rated(source, i, place, weight, sums):
@@ -97,7 +168,18 @@ def _gather_rated(source, i, place, weight, sums):
     gram.copy_row(source.fixed.factors + index * source.rank, source.rank, place)
     y = source.ratings[i] - source.fixed.mean - source.fixed.bias[index]
     weight[0] = y
-    return sums[0] + y, sums[1] + y * y
+    return sums[0] + y, sums[1] + y * y, sums[2]
+
+
+def _gather_weighted(source, i, place, weight, sums):
+    index = np.int64(source.indices[i])
+    w = np.float64(source.weights[i])
+    y = source.ratings[i] - source.fixed.mean - source.fixed.bias[index]
+    root = source.roots + i
+    root[0] = math.sqrt(w)
+    gram.copy_row_scaled(source.fixed.factors + index * source.rank, source.rank, place, root)
+    weight[0] = math.sqrt(w) * y
+    return sums[0] + w * y, sums[1] + w * y * y, sums[2] + w
 
 
 def _prefetch_rated(source, i):
@@ -107,6 +189,7 @@ def _prefetch_rated(source, i):
 
 
 gram.register_source(_Rated, gather_with=_gather_rated, prefetch_with=_prefetch_rated)
+gram.register_source(_WeightedRated, gather_with=_gather_weighted, prefetch_with=_prefetch_rated)
 
 
 @_jit
@@ -116,14 +199,14 @@ def add_rated_rows(block, row, fixed, sizes, buffers, matrix):
     Returns
     -------
     tuple of float
-        Σ y and Σ y².
+        Σ y, Σ y² and N; see `rated_rows`.
     """
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
-    rows, sums = row_buffer(buffers), (0.0, 0.0)
+    rows, sums = row_buffer(buffers, block.weights), no_sums(block.weights, count)
     for first in range(0, count, sizes.chunk):
         size = min(sizes.chunk, count - first)
-        source = rated_rows(block, start + first, fixed, sizes)
-        ahead = rows_to_prefetch(block, start + first, size, fixed, sizes)
+        source = rated_rows(block, start + first, fixed, sizes, buffers)
+        ahead = rows_to_prefetch(block, start + first, size, fixed, sizes, buffers)
         update = gram.Update(rows, size, sizes.columns, matrix, first == 0, ahead)
         sums = gram.add_gram(update, source, sums)
     return sums

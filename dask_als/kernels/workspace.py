@@ -77,6 +77,7 @@ class Sizes(NamedTuple):
         return Buffers(
             gathered=rows * self.columns,
             weights=rows,
+            roots=rows,
             transposed=round_up(self.rank, lane_count) * dual_max,
             matrices=matrices,
             panels=batched_max**2 * lane_count,
@@ -91,6 +92,7 @@ class Buffers(NamedTuple):
 
     gathered: Any  # rows of the fixed side
     weights: Any  # of the gathered rows
+    roots: Any  # of the weights of their ratings
     transposed: Any  # the gathered rows of a dual system
     matrices: Any  # systems that wait in the queues
     panels: Any  # a batch of packed matrices

@@ -15,6 +15,7 @@ import pandas as pd
 from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
 from dask_als.model.manifest import ModelManifest
+from dask_als.model.training_data import RatingsOfRow
 from dask_als.solvers.new_row_prior import NewRowPrior
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def contributions(
-    rated: np.ndarray, residuals: np.ndarray, target: np.ndarray, *, ridge: float
+    rated: np.ndarray,
+    residuals: np.ndarray,
+    target: np.ndarray,
+    *,
+    ridge: float,
+    counts: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a prediction into the contributions of the row's ratings.
 
@@ -36,6 +42,8 @@ def contributions(
         Factors of the predicted row.
     ridge : float
         The row's regularization, divided by the residual precision.
+    counts : ndarray, shape (n_ratings,), optional
+        The weights of the ratings, if they have any.
 
     Returns
     -------
@@ -44,9 +52,10 @@ def contributions(
         residual: the parts add up to the product of factors in the prediction.
     """
     rated = rated.astype(np.float64)
-    matrix = rated.T @ rated + ridge * np.eye(rated.shape[1])
+    counted = rated if counts is None else rated * counts[:, None].astype(np.float64)
+    matrix = counted.T @ rated + ridge * np.eye(rated.shape[1])
     # Least squares also solves a singular A, which only a ridge of 0 allows.
-    weights = rated @ np.linalg.lstsq(matrix, target.astype(np.float64), rcond=None)[0]
+    weights = counted @ np.linalg.lstsq(matrix, target.astype(np.float64), rcond=None)[0]
     return weights, weights * residuals
 
 
@@ -54,20 +63,28 @@ def explained(model: InMemoryModel, user: Any, item: Any) -> pd.DataFrame:
     """Return how much each of a user's ratings contributes; see `ALSModel.explain`."""
     _check_linear(model.manifest)
     row, target = model.users.row(user), model.items.row(item)
-    rated, ratings = model.rated_rows(USERS, row)
-    solved = model.solver.solve(USERS, rated, ratings, model.users.state[row : row + 1])
+    its = model.ratings_of(USERS, row)
+    rated, ratings = its.rated, its.ratings
+    own = model.users.state[row : row + 1]
+    solved = model.solver.solve(USERS, rated, ratings, own, its.weights)
     bias = float(solved.bias[0])
     items, mean = model.items.state, model.manifest.global_mean
     residuals = ratings.astype(np.float64) - mean - bias - items.bias[rated]
     prior = model.users.new_rows
     if prior is None:
-        expected, ridge = 0.0, _ridge(model.manifest, len(rated))
+        # If factors must not be negative, those at zero stay there: the others are linear.
+        free = solved.factors[0] > 0 if model.settings.nonnegative else slice(None)
         weights, parts = contributions(
-            items.factors[rated], residuals, items.factors[target], ridge=ridge
+            items.factors[rated][:, free],
+            residuals,
+            items.factors[target][free],
+            ridge=_ridge(model.manifest, its),
+            counts=its.weights,
         )
+        expected = 0.0
     else:
         expected, weights, parts = _with_prior(
-            prior, model.manifest, items.factors[rated], residuals, items.factors[target]
+            prior, model.manifest, items.factors[rated], residuals, items.factors[target], its
         )
     order = np.lexsort((rated, -np.abs(parts)))
     frame = model.described(
@@ -89,9 +106,12 @@ def _check_linear(manifest: ModelManifest) -> None:
         )
 
 
-def _ridge(manifest: ModelManifest, n_ratings: int) -> float:
+def _ridge(manifest: ModelManifest, its: RatingsOfRow) -> float:
     regularization = manifest.settings.regularization(USERS)
-    weight = max(1, n_ratings) if regularization.by_count else 1
+    weight = 1.0
+    if regularization.by_count and len(its.ratings):
+        counts = its.ratings.size if its.weights is None else its.weights.sum(dtype=np.float64)
+        weight = float(counts)
     return regularization.factor * weight / manifest.settings.residual_precision
 
 
@@ -101,12 +121,17 @@ def _with_prior(
     rated: np.ndarray,
     residuals: np.ndarray,
     target: np.ndarray,
+    its: RatingsOfRow,
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """Return the product that a row's prior predicts, and `contributions` to the rest of it."""
     assert manifest.residual_precision is not None, "a compact model has one"
     mean, root = prior.mean[1:], prior.root[1:, 1:]
     # Times the root, the prior of the row's factors is Normal(0, I).
     weights, parts = contributions(
-        rated @ root, residuals - rated @ mean, target @ root, ridge=1 / manifest.residual_precision
+        rated @ root,
+        residuals - rated @ mean,
+        target @ root,
+        ridge=1 / manifest.residual_precision,
+        counts=its.weights,
     )
     return float(target @ mean), weights, parts

@@ -25,7 +25,14 @@ from dask_als.model.predictive_variance import standard_deviations
 from dask_als.model.rows import ModelRows, read_model_rows
 from dask_als.model.saved import save_model
 from dask_als.model.scores import scores_of_pairs
-from dask_als.model.training_data import OWN_DATASET, dataset_of, packed, rated_rows, unpacked
+from dask_als.model.training_data import (
+    OWN_DATASET,
+    RatingsOfRow,
+    dataset_of,
+    packed,
+    ratings_of,
+    unpacked,
+)
 from dask_als.settings.training import TrainSettings
 
 if TYPE_CHECKING:
@@ -193,9 +200,9 @@ class InMemoryModel:
         assert self.dataset is not None
         return self.dataset.read_rows(ITEMS).column("title").to_pandas().to_numpy()
 
-    def rated_rows(self, side: Side, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the other side that a row has training ratings of, and the ratings."""
-        return rated_rows(self.training_data(side), side, row)
+    def ratings_of(self, side: Side, row: int) -> RatingsOfRow:
+        """Return the training ratings of a row."""
+        return ratings_of(self.training_data(side), side, row)
 
     def training_data(self, side: Side) -> Dataset:
         """Return the dataset; raise InputError if it is not found."""

@@ -282,7 +282,8 @@ class ALSModel(InMemoryModel):
     @python_words()
     def rated_items(self, user: Any) -> pd.DataFrame:
         """Return a user's training ratings, the highest first: item_id, rating and title."""
-        items, ratings = self.rated_rows(USERS, self.users.row(user))
+        its = self.ratings_of(USERS, self.users.row(user))
+        items, ratings = its.rated, its.ratings
         order = np.lexsort((items, -ratings))
         return self.described(ITEMS, items[order], rating=ratings[order])
 
@@ -352,27 +353,36 @@ class ALSModel(InMemoryModel):
         """
         return explained(self, user, item)
 
-    def fold_in(self, ratings: Mapping[Any, float]) -> FoldedIn:
+    def fold_in(
+        self, ratings: Mapping[Any, float], *, weights: Mapping[Any, float] | None = None
+    ) -> FoldedIn:
         """Solve a new user from their ratings, with the same kernel as in training.
 
         Parameters
         ----------
         ratings : mapping of item id to rating
             Of items in the model; others are an error.
+        weights : mapping of item id to weight, optional
+            How often the squared error of a rating counts; 1 where there is none.
 
         Raises
         ------
         InputError
-            If an item is unknown or a rating is not a finite number.
+            If an item is unknown, a rating is not a finite number, or a weight is not a finite
+            number above 0 or is of another item.
         """
-        return self._fold_in(USERS, ratings)
+        return self._fold_in(USERS, ratings, weights)
 
-    def fold_in_item(self, ratings: Mapping[Any, float]) -> FoldedIn:
+    def fold_in_item(
+        self, ratings: Mapping[Any, float], *, weights: Mapping[Any, float] | None = None
+    ) -> FoldedIn:
         """Solve a new item from its ratings by user id, as `fold_in`."""
-        return self._fold_in(ITEMS, ratings)
+        return self._fold_in(ITEMS, ratings, weights)
 
     @python_words()
-    def _fold_in(self, side: Side, ratings: Mapping[Any, float]) -> FoldedIn:
+    def _fold_in(
+        self, side: Side, ratings: Mapping[Any, float], weights: Mapping[Any, float] | None
+    ) -> FoldedIn:
         fixed = self.rows(side.other)
         rows = fixed.rows(list(ratings), unknown="error").astype(np.int32)
         values = np.array(list(ratings.values()), dtype=np.float32)
@@ -381,7 +391,8 @@ class ALSModel(InMemoryModel):
         dtype, rank = fixed.state.factors.dtype, fixed.state.factors.shape[1]
         unknown = Factors(np.zeros(1, dtype), np.zeros((1, rank), dtype))
         order = np.argsort(rows)
-        solved = self.solver.solve(side, rows[order], values[order], unknown)
+        counts = None if weights is None else _weights_of(ratings, weights)[order]
+        solved = self.solver.solve(side, rows[order], values[order], unknown, counts)
         bias = solved.bias[0] if len(rows) else self.rows(side).mean_bias
         return FoldedIn(self, side, float(bias), solved.factors[0], rows)
 
@@ -397,3 +408,15 @@ class ALSModel(InMemoryModel):
     ) -> pd.DataFrame:
         """Return the rows of a side whose factors are most similar, as `similar_items`."""
         return most_similar(self, side, identifier, k, least_ratings=least_ratings, measure=measure)
+
+
+def _weights_of(ratings: Mapping[Any, float], weights: Mapping[Any, float]) -> np.ndarray:
+    """Return the weight of each rating; raise InputError if one cannot be used."""
+    others = [identifier for identifier in weights if identifier not in ratings]
+    if others:
+        raise InputError(f"there is a weight and no rating of {others[0]!r}")
+    with np.errstate(over="ignore"):
+        found = np.array([weights.get(identifier, 1.0) for identifier in ratings], np.float32)
+    if not (np.isfinite(found) & (found > 0)).all():
+        raise InputError(f"weights must be finite numbers above 0: {dict(weights)}")
+    return found

@@ -43,7 +43,14 @@ class RowSolver:
         self._rows = rows
         self._fixed_sides: dict[Side, SolvedSide] = {}
 
-    def solve(self, side: Side, rated: np.ndarray, ratings: np.ndarray, own: Factors) -> Factors:
+    def solve(
+        self,
+        side: Side,
+        rated: np.ndarray,
+        ratings: np.ndarray,
+        own: Factors,
+        weights: np.ndarray | None = None,
+    ) -> Factors:
         """Solve one row.
 
         Parameters
@@ -55,8 +62,10 @@ class RowSolver:
         ratings : ndarray of float32, shape (n_ratings,)
         own : Factors
             The row's previous state; its bias is solved with its old factors.
+        weights : ndarray of float32, shape (n_ratings,), optional
         """
-        block = Block(range(1), np.array([0, len(rated)], dtype=np.int64), rated, ratings)
+        indptr = np.array([0, len(rated)], dtype=np.int64)
+        block = Block(range(1), indptr, rated, ratings, weights)
         step = HalfEpoch(side, self._epochs)
         fixed = self._fixed_side(side.other)
         return self._method.solve_part(step, block, SolvedSide(own, NO_SUMS, 0.0), fixed).solution

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -176,12 +176,30 @@ def _inner(path: str, dataset: Dataset) -> str:
     return path[len(dataset.path) :].lstrip("/")
 
 
-def rated_rows(dataset: Dataset, side: Side, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the other side that a row has training ratings of, and the ratings."""
+@dataclass(frozen=True)
+class RatingsOfRow:
+    """The training ratings of a row.
+
+    Attributes
+    ----------
+    rated : ndarray of int32, shape (n_ratings,)
+        Rows of the other side, ascending.
+    ratings : ndarray of float32, shape (n_ratings,)
+    weights : ndarray of float32, shape (n_ratings,), or None
+    """
+
+    rated: np.ndarray
+    ratings: np.ndarray
+    weights: np.ndarray | None
+
+
+def ratings_of(dataset: Dataset, side: Side, row: int) -> RatingsOfRow:
+    """Return the training ratings of a row."""
     (number,) = _partitions_of(dataset, side, np.array([row]))
     block = _block(dataset, side, int(number))
     first, last = block.indptr[row - block.rows.start : row - block.rows.start + 2]
-    return block.indices[first:last], block.ratings[first:last]
+    weights = None if block.weights is None else block.weights[first:last]
+    return RatingsOfRow(block.indices[first:last], block.ratings[first:last], weights)
 
 
 def seen_by(dataset: Dataset, side: Side, rows: np.ndarray) -> Seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -65,6 +65,8 @@ def _measured_flops(
     fixed_bytes = factors_bytes(dataset.table(side.other).n_rows, settings)
     n_fixed = dataset.table(side.other).n_rows * min(1.0, CALIBRATION_BYTES / fixed_bytes)
     block = _made_up_block(n_rows, max(1, int(n_fixed)), mean, rng)
+    if dataset.weights is not None:
+        block = replace(block, weights=block.ratings)
     own, fixed = (_made_up_side(rows, settings) for rows in (n_rows, max(1, int(n_fixed))))
     method = method_of(settings, 0.0)
 

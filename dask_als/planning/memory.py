@@ -34,6 +34,7 @@ THREAD_BYTES = 16 << 20
 USABLE = 0.95
 _BYTES_A_RATING = 8  # int32 index, float32 rating
 _BYTES_A_ROW = 8  # int64 of indptr
+_BYTES_A_WEIGHT = 4  # float32
 # Arrow's allocator keeps the memory of the column that is dropped beside the two that stay.
 _KEPT_A_RATING = 4
 # File, table and the int64 differences that check its order.
@@ -114,7 +115,9 @@ def memory_of_a_worker(
         solving += _most(dataset, shape, lambda part: len(part.rows) * drawing)
     test = max(part.test_ratings for part in dataset.users.partitions)
     testing = busy_threads(n_test_blocks(dataset), shape) * prediction_task_bytes(test, settings)
-    reading = _most(dataset, shape, lambda part: part.ratings * _READ_BYTES_A_RATING)
+    # Of weights, the file and the table.
+    a_rating = _READ_BYTES_A_RATING + 2 * _bytes_a_weight(dataset)
+    reading = _most(dataset, shape, lambda part: part.ratings * a_rating)
     start = settings.rank * _START_BYTES_A_FACTOR
     starting = _most(dataset, shape, lambda part: len(part.rows) * start)
     writing = _writing_bytes(dataset, settings, shape)
@@ -239,9 +242,15 @@ def _block_bytes(dataset: Dataset, shape: Shape) -> int:
     """Return the bytes of blocks on the worker that has the most."""
     ratings = 2 * dataset.n_ratings + dataset.n_test
     rows = dataset.users.n_rows * (1 + (dataset.n_test > 0)) + dataset.items.n_rows
-    total = ratings * (_BYTES_A_RATING + _KEPT_A_RATING) + rows * _BYTES_A_ROW
+    a_rating = _BYTES_A_RATING + _KEPT_A_RATING + _bytes_a_weight(dataset)
+    total = ratings * a_rating + rows * _BYTES_A_ROW
     n_blocks = most_partitions(dataset)
     return total * -(-n_blocks // shape.workers) // n_blocks
+
+
+def _bytes_a_weight(dataset: Dataset) -> int:
+    """Return the bytes of a rating's weight; 0 without weights."""
+    return 0 if dataset.weights is None else _BYTES_A_WEIGHT
 
 
 def _prediction_bytes(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:

@@ -75,12 +75,15 @@ class Errors:
     counts : ndarray of int64, shape (n_classes,)
         Number of ratings by their item's training ratings: 0, 1, 2 to 3, 4 to 7, ….
     squared : ndarray of object, shape (n_classes,)
-        Exact sums of their squared errors.
+        Exact sums of their squared errors, each times its weight.
+    weights : ndarray of object, shape (n_classes,)
+        Exact sums of their weights; without weights, of ones.
     """
 
     table: np.ndarray
     counts: np.ndarray
     squared: np.ndarray
+    weights: np.ndarray
 
     def __add__(self, other: Errors) -> Errors:
         return Errors(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -92,7 +95,7 @@ class Errors:
                 0 if number == 0 else 1 << (number - 1),
                 0 if number == 0 else (1 << number) - 1,
                 int(self.counts[number]),
-                float(np.sqrt(as_float(self.squared[number]) / self.counts[number])),
+                float(np.sqrt(as_float(self.squared[number]) / as_float(self.weights[number]))),
             )
             for number in np.flatnonzero(self.counts).tolist()
         ]
@@ -108,13 +111,18 @@ def errors_on(block: Block, users: Factors, items: Factors, known: Known) -> Err
     known : Known
     """
     predicted = predictions(users, items, block.row_of_rating, block.indices, mean=known.mean)
-    squared = (block.ratings - predicted) ** 2
+    squared = block.weighted((block.ratings - predicted) ** 2)
+    weights = block.weighted(np.ones(len(squared)))
     doublings = np.frexp(known.item_counts[block.indices].astype(np.float64))[1]
-    sums = [exact_sum(squared[doublings == number]) for number in range(_MOST_DOUBLINGS)]
+    sums, of_weights = (
+        [exact_sum(values[doublings == number]) for number in range(_MOST_DOUBLINGS)]
+        for values in (squared, weights)
+    )
     return Errors(
         known.scale.table(block.ratings, predicted),
         np.bincount(doublings, minlength=_MOST_DOUBLINGS),
         np.array(sums, dtype=object),
+        np.array(of_weights, dtype=object),
     )
 
 

@@ -10,7 +10,13 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from dask_als.settings.checks import plain_numbers, require, require_choice, require_whole
+from dask_als.settings.checks import (
+    plain_numbers,
+    require,
+    require_choice,
+    require_finite,
+    require_whole,
+)
 
 DEFAULT_TIME = "timestamp"
 MOST_PARTITIONS = 2**15 - 1
@@ -33,6 +39,8 @@ class Columns:
         Column of the number; None counts every row as an event, a rating of 1.
     time : str or int or None
         Column of the time; None takes ``timestamp``, if it is there.
+    weight : str or int or None
+        Column of the ratings' weights; None weights all alike.
     no_time : bool
         Read no time, even if there is a column ``timestamp``.
     time_format : str or None
@@ -62,6 +70,7 @@ class Columns:
     item: str | int = "movieId"
     rating: str | int | None = "rating"
     time: str | int | None = None
+    weight: str | int | None = None
     no_time: bool = False
     time_format: str | None = None
     id_type: Literal["text", "int"] | None = None
@@ -101,8 +110,8 @@ class Columns:
 
     def names(self) -> dict[str, str]:
         """Return field of a rating -> column, for the columns that are read."""
-        words = {"user": self.user, "item": self.item, "rating": self.rating, "time": self.time}
-        return {word: str(name) for word, name in words.items() if name is not None}
+        words = ((word, getattr(self, word)) for word in _COLUMN_FIELDS)
+        return {word: str(name) for word, name in words if name is not None}
 
     def within(self, present: tuple[str, ...]) -> Columns:
         """Return the same for a source with these columns: positions named, the time found."""
@@ -115,6 +124,7 @@ class Columns:
             item=_named(self.item, present),
             rating=None if self.rating is None else _named(self.rating, present),
             time=None if time is None else _named(time, present),
+            weight=None if self.weight is None else _named(self.weight, present),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -127,7 +137,7 @@ class Columns:
         return {**self.names(), **others}
 
 
-_COLUMN_FIELDS = ("user", "item", "rating", "time")
+_COLUMN_FIELDS = ("user", "item", "rating", "time", "weight")
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "space": " ", "spaces": " "}
 _STRPTIME = {"yyyy": "%Y", "yy": "%y", "dd": "%d", "hh": "%H", "ss": "%S"}
 
@@ -186,6 +196,10 @@ class PrepareSettings:
         The time of the split ``time``: an ISO 8601 date, or a number in the unit of the times.
     duplicates : {"last", "mean", "sum", "error"}
         How several ratings of one item by one user are combined.
+    half_life : float or None
+        Days in which a rating's weight halves: it is 2 ** -(age / half_life), the age counted from
+        the newest training rating, times that of a column of weights, if there is one. None weights
+        ratings of any age alike.
     least_user_ratings, least_item_ratings : int
         Ratings that a user, and an item, must have to be kept, counted over what is kept: rows are
         left out until all that remain have enough. With a test source, training ratings count.
@@ -204,6 +218,7 @@ class PrepareSettings:
     split: Literal["random", "latest", "time", "own"] = "random"
     test_from: str | None = None
     duplicates: Literal["last", "mean", "sum", "error"] = "last"
+    half_life: float | None = None
     least_user_ratings: int = 1
     least_item_ratings: int = 1
     partitions: int | None = None
@@ -218,6 +233,8 @@ class PrepareSettings:
         if self.partitions is not None:
             require_whole("partitions", self.partitions, least=1, most=MOST_PARTITIONS)
         require_whole("seed", self.seed, least=0)
+        if self.half_life is not None:
+            require_finite("half_life", self.half_life, positive=True)
         require_whole("least_user_ratings", self.least_user_ratings, least=1)
         require_whole("least_item_ratings", self.least_item_ratings, least=1)
         self._check_split()
@@ -251,7 +268,12 @@ class PrepareSettings:
 
     @property
     def rejects_without_time(self) -> bool:
-        """Whether a rating without a time cannot be used, because the split is by time."""
+        """Whether a rating without a time cannot be used, for the split or for its weight."""
+        return self.splits_by_time or self.half_life is not None
+
+    @property
+    def splits_by_time(self) -> bool:
+        """Whether times decide which ratings are held out."""
         return self.split == "time" or (self.test_fraction > 0 and self.split == "latest")
 
     def split_json(self) -> dict[str, Any] | None:

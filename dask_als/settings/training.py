@@ -90,6 +90,9 @@ class TrainSettings:
     frequency_exponent : float
         The weight of a row's squared factors is multiplied by this power of its total confidence
         (nu); 0 weights all rows equally. For implicit feedback.
+    nonnegative : bool
+        Whether all factors are at least 0, biases of any sign: each row is set to the best such
+        factors. With als.
     implicit_attributes : {"none", "auto", "items", "users", "both"}
         The sides whose rows have attributes: which rows of the other side have ratings of them.
         The prior mean of a row's factors then depends on its attributes. With auto, each side that
@@ -125,6 +128,7 @@ class TrainSettings:
     feedback: Literal["explicit", "implicit"] = "explicit"
     confidence: float = 1.0
     frequency_exponent: float = 0.0
+    nonnegative: bool = False
     implicit_attributes: Literal["none", "auto", "items", "users", "both"] = "none"
     attributes: bool = True
 
@@ -192,6 +196,12 @@ class TrainSettings:
             self.implicit_attributes,
             "none with --regularization-scaling count",
         )
+        if self.nonnegative:
+            demand = "left out with gibbs, whose draws have any sign; use --method als"
+            require(self.method == "als", "nonnegative", True, demand)
+            demand = "none with --nonnegative: factors that add to prior means may be negative"
+            attributes = self.implicit_attributes
+            require(attributes == "none", "implicit_attributes", attributes, demand)
         require_finite("confidence", self.confidence, positive=True)
         require_finite("frequency_exponent", self.frequency_exponent)
 
@@ -202,6 +212,8 @@ class TrainSettings:
     @property
     def obstacle_to_row_priors(self) -> str | None:
         """The option with which rows have weights of their own, and so no row priors; or None."""
+        if self.nonnegative:
+            return "--nonnegative"
         if self.regularization_scaling == "count":
             return "--regularization-scaling count"
         if self.feedback == "implicit" and self.frequency_exponent:

@@ -138,8 +138,13 @@ class Method(RowMethod, Protocol):
         """Join the partitions of a side and compute `SolvedSide.shared`."""
         ...
 
-    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
-        """Return objective and training RMSE of an epoch, from the sides in order of solving."""
+    def figures(
+        self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
+    ) -> tuple[float, float]:
+        """Return objective and training RMSE of an epoch, from the sides in order of solving.
+
+        `weight` is the sum of the weights of the ratings; without weights, their number.
+        """
         ...
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
@@ -186,7 +191,7 @@ def add_predictions(
 
 def error_of_average(block: Block, total: np.ndarray, n_epochs: int) -> int:
     """Return the exact sum of squared errors of the predictions averaged over epochs."""
-    return exact_sum((block.ratings - total / n_epochs) ** 2)
+    return exact_sum(block.weighted((block.ratings - total / n_epochs) ** 2))
 
 
 def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:
@@ -194,4 +199,4 @@ def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: flo
     predicted = predictions(
         users.solution, items.solution, block.row_of_rating, block.indices, mean=mean
     )
-    return exact_sum((block.ratings - predicted) ** 2)
+    return exact_sum(block.weighted((block.ratings - predicted) ** 2))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dask_als.kernels.nonnegative import extra_bytes
 from dask_als.kernels.workspace import Sizes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import Method
@@ -34,9 +35,10 @@ def kernel_bytes(settings: TrainSettings) -> int:
     """Return the bytes that the kernel allocates in a call to solve rows."""
     dtype = np.dtype(settings.dtype)
     sizes = Sizes.of(settings.rank, dtype)  # type: ignore[no-untyped-call]
-    if settings.method == "gibbs" or settings.feedback == "implicit":
+    if settings.method == "gibbs" or settings.feedback == "implicit" or settings.nonnegative:
         sizes = sizes.primal_only()
-    return int(sizes.buffer_bytes(dtype))
+    extra = extra_bytes(settings.rank) if settings.nonnegative else 0  # type: ignore[no-untyped-call]
+    return int(sizes.buffer_bytes(dtype) + extra)
 
 
 def fold_in_method_of(settings: TrainSettings, mean: float) -> Method:

@@ -137,6 +137,7 @@ class Gibbs:
             factor_mean=prior.factor_mean,
             factor_precision=prior.factor_precision,
             row_means=means,
+            weights=block.weights,
         )
         solution = Factors(bias, factors)
         deviations = factors if means is None else factors - means
@@ -212,13 +213,15 @@ class Gibbs:
         stream += int(step.side is ITEMS)
         return draws.generator(seed=self.settings.seed, stream=stream, step=step.epoch)
 
-    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+    def figures(
+        self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
+    ) -> tuple[float, float]:
         """Return log density of the ratings given the sample, without 2 pi, and RMSE."""
         precision = last.residual_precision
         assert precision is not None, "join_parts draws it"
         error = as_float(last.sums.squared_error)
         density = 0.5 * (n_ratings * math.log(precision) - precision * error)
-        return density, rmse(last.sums.squared_error, n_ratings)
+        return density, rmse(last.sums.squared_error, weight)
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
         """Return the exact sum of squared errors of the sample."""

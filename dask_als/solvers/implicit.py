@@ -11,7 +11,7 @@ pairs; see `kernels.implicit`. The objective L is minus half the loss.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,13 +90,15 @@ class ImplicitLeastSquares:
         factors, squared_error, confidence = solve_rows_implicit(  # type: ignore[no-untyped-call]
             block.indptr,
             block.indices,
-            block.ratings,
+            # A rating adds to the confidence of its pair as many times as its weight says.
+            block.weighted(block.ratings),
             fixed.solution.factors,
             fixed.shared.gram,
             alpha=settings.confidence,
             factor_ridge=regularization.factor / settings.residual_precision,
             exponent=settings.frequency_exponent,
             row_means=means,
+            nonnegative=settings.nonnegative,
         )
         deviations = factors
         if means is not None:
@@ -138,7 +140,9 @@ class ImplicitLeastSquares:
         """Return what the weights of a side's attributes are fitted to: their best values."""
         return Regression(np.zeros(own.solution.factors.shape[1]), None)
 
-    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+    def figures(
+        self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
+    ) -> tuple[float, float]:
         """Return objective, and RMSE over all pairs, weighted by confidence."""
         value = objective(first.sums, last.sums, self.settings)
         error, confidence = last.sums.squared_error, last.shared.confidence
@@ -147,5 +151,4 @@ class ImplicitLeastSquares:
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
         """Return the exact sum of squared errors of held-out preferences."""
         preferences = (block.ratings > 0).astype(block.ratings.dtype)
-        of_preferences = Block(block.rows, block.indptr, block.indices, preferences)
-        return base.held_out_error(of_preferences, users, items, 0.0)
+        return base.held_out_error(replace(block, ratings=preferences), users, items, 0.0)

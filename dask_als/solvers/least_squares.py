@@ -86,10 +86,12 @@ class LeastSquares:
         """Return what the weights of a side's attributes are fitted to: their best values."""
         return Regression(np.zeros(own.solution.factors.shape[1]), None)
 
-    def figures(self, first: SolvedSide, last: SolvedSide, n_ratings: int) -> tuple[float, float]:
+    def figures(
+        self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
+    ) -> tuple[float, float]:
         """Return objective and training RMSE, see `objective`."""
         value = objective(first.sums, last.sums, self.settings)
-        return value, rmse(last.sums.squared_error, n_ratings)
+        return value, rmse(last.sums.squared_error, weight)
 
     def held_out_error(self, block: Block, users: SolvedSide, items: SolvedSide) -> int:
         """Return the exact sum of squared errors."""
@@ -134,6 +136,7 @@ def _solve_rows(
     regularization = settings.regularization(side)
     weights = regularization_weights(block, regularization)
     solve = solve_rows_plain if reference_is_wanted() else solve_rows
+    constraint = {"nonnegative": True} if settings.nonnegative else {}
     bias, factors, squared_error = solve(  # type: ignore[no-untyped-call]
         block.indptr,
         block.indices,
@@ -144,6 +147,8 @@ def _solve_rows(
         mean=mean,
         bias_ridge=regularization.bias / settings.residual_precision * weights,
         factor_ridge=regularization.factor / settings.residual_precision * weights,
+        weights=block.weights,
+        **constraint,
     )
     solution = Factors(bias, factors)
     return SolvedPart(solution, block.counts > 0, sums_of(solution, squared_error, weights))
@@ -152,9 +157,9 @@ def _solve_rows(
 def regularization_weights(block: Block, regularization: Regularization) -> np.ndarray:
     """Return the factor of each row's regularization; float64, shape (n_rows,).
 
-    It is 1, or the row's number of ratings if regularization is scaled by count. A row without
-    ratings counts as one rating; its solution is 0.
+    It is 1, or the row's number of ratings if regularization is scaled by count: a rating with a
+    weight counts as many times. A row without ratings counts as one rating; its solution is 0.
     """
     if regularization.by_count:
-        return np.maximum(block.counts, 1).astype(np.float64)
+        return np.where(block.counts > 0, block.total_weights, 1).astype(np.float64)
     return np.ones(len(block.rows))

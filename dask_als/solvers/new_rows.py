@@ -142,6 +142,7 @@ class NewRows:
             # The first factor is the bias; that of the kernel stays 0.
             bias_ridge=np.full(n, np.inf),
             factor_ridge=np.full(n, 1 / self.residual_precision),
+            weights=block.weights,
         )
         rows = (prior.mean + further + _product(solved, prior.root.T)) * rated[:, None]
         bias = np.ascontiguousarray(rows[:, 0].astype(dtype))

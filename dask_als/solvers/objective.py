@@ -81,6 +81,6 @@ def _penalty(sums: Sums, regularization: Regularization) -> float:
     )
 
 
-def rmse(squared_error: int, n_ratings: int) -> float:
-    """Return the root of the mean squared error, from an exact sum."""
-    return math.sqrt(as_float(squared_error) / n_ratings)
+def rmse(squared_error: int, weight: float) -> float:
+    """Return the root of the mean squared error, from an exact sum over ratings of some weight."""
+    return math.sqrt(as_float(squared_error) / weight)

@@ -33,8 +33,14 @@ def check_reference(settings: TrainSettings) -> None:
     InputError
         If the environment asks for the reference and the settings are not explicit ALS.
     """
-    if (settings.method, settings.feedback) != ("als", "explicit") and reference_is_wanted():
+    if not reference_is_wanted():
+        return
+    if (settings.method, settings.feedback) != ("als", "explicit"):
         raise InputError(
             f"{VARIABLE}=reference solves explicit ALS only; unset it for method "
             f"{settings.method} with {settings.feedback} feedback"
+        )
+    if settings.nonnegative:
+        raise InputError(
+            f"{VARIABLE}=reference solves factors of any sign only; unset it for --nonnegative"
         )

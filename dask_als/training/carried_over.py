@@ -242,7 +242,7 @@ def rows_of_block(block: Block, rows: np.ndarray) -> Block:
     is_wanted[rows] = True
     of_rating = np.repeat(is_wanted, counts)
     indptr = np.concatenate([[0], np.cumsum(counts[rows])]).astype(np.int64)
-    return Block(range(len(rows)), indptr, block.indices[of_rating], block.ratings[of_rating])
+    return block.of_ratings(of_rating, range(len(rows)), indptr)
 
 
 def _matched_rows(

@@ -24,10 +24,12 @@ and the sampled residual precision; the last two are None if unknown."""
 
 
 def random_start(side: Side, rows: range, settings: TrainSettings) -> tuple[Factors, None, None]:
-    """Start from random factors."""
+    """Start from random factors; from their absolute values if none may be negative."""
     factors = random_factors(
         side, rows, rank=settings.rank, seed=settings.seed, dtype=settings.dtype
     )
+    if settings.nonnegative:
+        np.abs(factors.factors, out=factors.factors)
     return factors, None, None
 
 

@@ -332,7 +332,7 @@ class TaskGraph:
                 [epoch.sides[first][0], epoch.sides[first.other][0], epoch.test_errors]
                 for epoch in epochs
             ],
-            (self.dataset.n_ratings, self.dataset.n_test),
+            (self.dataset.n_ratings, self.dataset.train_weight, self.dataset.test_weight),
             self._method,
             key=_key(TaskKind.FIGURES, epoch=epochs[0].number),
         )
@@ -433,14 +433,14 @@ def _start_part(
 
 def _figures_of_epochs(
     epochs: list[tuple[SolvedSide, SolvedSide, list[int]]],
-    counts: tuple[int, int],
+    totals: tuple[int, float, float],
     method: Method,
 ) -> list[tuple[float, float, float | None]]:
-    n_ratings, n_test = counts
+    n_ratings, train_weight, test_weight = totals
     return [
         (
-            *method.figures(first, last, n_ratings),
-            rmse(sum(test_errors), n_test) if n_test else None,
+            *method.figures(first, last, n_ratings, train_weight),
+            rmse(sum(test_errors), test_weight) if test_weight else None,
         )
         for first, last, test_errors in epochs
     ]

@@ -14,7 +14,7 @@ import numpy as np
 from dask_als.core.blocks import Block
 from dask_als.core.executor import Executor
 from dask_als.core.side import SIDES, USERS, Side
-from dask_als.core.superaccumulator import as_float, exact_sum
+from dask_als.core.superaccumulator import as_float, exact_count, exact_sum
 from dask_als.data.dataset import Dataset, Partition, SideTable, read_block
 from dask_als.data.split import fold_of
 from dask_als.errors import InputError
@@ -82,21 +82,26 @@ def split_into_folds(dataset: Dataset, executor: Executor, *, folds: int, seed: 
     return [_fold(view, whole, executor, fold, folds, seed) for fold, view in enumerate(views)]
 
 
-def _view(dataset: Dataset, counts: list[list[tuple[int, int]]], fold: int) -> Dataset:
+def _view(dataset: Dataset, counts: list[list[tuple[int, int, int]]], fold: int) -> Dataset:
     """Return the dataset as if a fold were held out; `counts` are by partition of users."""
     n_tests = [of_part[fold][0] for of_part in counts]
     n_test = sum(n_tests)
     n_ratings = dataset.n_ratings - n_test
     if not (n_test and n_ratings):
         raise InputError(f"{dataset.n_ratings:,} ratings are too few for {len(counts[0])} folds")
-    kept_sum = sum(of_fold[1] for of_part in counts for of_fold in of_part)
-    kept_sum -= sum(of_part[fold][1] for of_part in counts)
+    of_fold = [sum(of_part[fold][place] for of_part in counts) for place in (1, 2)]
+    total = [sum(its[place] for of_part in counts for its in of_part) for place in (1, 2)]
+    kept_sum, kept_weight = (whole - own for whole, own in zip(total, of_fold, strict=True))
+    weights = dataset.weights
+    if weights is not None:
+        weights = replace(weights, train=as_float(kept_weight), test=as_float(of_fold[1]))
     return replace(
         dataset,
         users=_with_tests(dataset.users, n_tests),
         n_ratings=n_ratings,
         n_test=n_test,
-        rating_mean=as_float(kept_sum) / n_ratings,
+        rating_mean=as_float(kept_sum) / as_float(kept_weight),
+        weights=weights,
     )
 
 
@@ -133,11 +138,19 @@ def _with_tests(table: SideTable, n_tests: list[int]) -> SideTable:
     return replace(table, partitions=tuple(parts))
 
 
-def count_folds(block: Block, folds: int, seed: int) -> list[tuple[int, int]]:
-    """Return how many ratings each fold has in a block of users, and their exact sum."""
+def count_folds(block: Block, folds: int, seed: int) -> list[tuple[int, int, int]]:
+    """Return number, weighted sum and total weight of each fold's ratings; the sums are exact."""
     its = _folds_of(block, USERS, folds, seed)
-    parts = [block.ratings[its == fold] for fold in range(folds)]
-    return [(len(ratings), exact_sum(ratings)) for ratings in parts]
+    weighted = block.weighted(block.ratings.astype(np.float64))
+    weights = block.weights
+    return [
+        (
+            int(chosen.sum()),
+            exact_sum(weighted[chosen]),
+            exact_count(int(chosen.sum())) if weights is None else exact_sum(weights[chosen]),
+        )
+        for chosen in (its == fold for fold in range(folds))
+    ]
 
 
 def without_fold(block: Block, side: Side, fold: int, folds: int, seed: int) -> Block:
@@ -158,4 +171,4 @@ def _folds_of(block: Block, side: Side, folds: int, seed: int) -> np.ndarray:
 
 def _some(block: Block, keep: np.ndarray) -> Block:
     indptr = np.concatenate([[0], np.cumsum(keep)])[block.indptr]
-    return Block(block.rows, indptr, block.indices[keep], block.ratings[keep])
+    return block.of_ratings(keep, block.rows, indptr)

@@ -40,10 +40,10 @@ class Measure:
         """Return the measure over all folds after an epoch of each."""
         if self.name == "rmse":
             squares = [
-                fold.dataset.n_test * (epoch.figures.test_rmse or 0.0) ** 2
+                fold.dataset.test_weight * (epoch.figures.test_rmse or 0.0) ** 2
                 for fold, epoch in zip(folds, epochs, strict=True)
             ]
-            return math.sqrt(math.fsum(squares) / sum(fold.dataset.n_test for fold in folds))
+            return math.sqrt(math.fsum(squares) / sum(fold.dataset.test_weight for fold in folds))
         figures = self.executor.gather(
             [
                 self.executor.submit(

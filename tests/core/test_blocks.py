@@ -1,4 +1,5 @@
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,13 +60,15 @@ def test_what_is_no_block(row, column, reason):
     row_cost=st.floats(0, 100),
 )
 def test_the_blocks_of_a_split_have_its_ratings(counts, n_blocks, row_cost):
-    whole = block_with(counts, 9, start=3)
+    plain = block_with(counts, 9, start=3)
+    assert all(part.weights is None for part in split(plain, n_blocks, row_cost=row_cost))
+    whole = replace(plain, weights=np.arange(1, 1 + sum(counts), dtype=np.float32))
     parts = split(whole, n_blocks, row_cost=row_cost)
     assert 1 <= len(parts) <= n_blocks
     assert [row for part in parts for row in part.rows] == list(whole.rows)
     assert all(len(part.rows) for part in parts)
     assert np.concatenate([part.counts for part in parts]).tolist() == counts
-    for name in ("row_of_rating", "indices", "ratings"):
+    for name in ("row_of_rating", "indices", "ratings", "weights"):
         joined = np.concatenate([getattr(part, name) for part in parts])
         assert joined.tobytes() == getattr(whole, name).tobytes()
     most = max(count + row_cost for count in counts)

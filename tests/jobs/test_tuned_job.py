@@ -14,6 +14,7 @@ from dask_als.jobs.tuned_job import check_job_path, tuned_job, write_job
 from dask_als.settings.data import Columns, PrepareSettings
 
 SERIAL = SerialExecutor()
+HEADER = ("userId", "movieId", "rating")
 TRAIN = small_settings()
 ROWS = generated(40, 30, 600)
 EVENTS = [(user, item, round(100 * rating)) for user, item, rating in ROWS]
@@ -50,6 +51,14 @@ def as_folds(directory):
     return prepare(str(train), str(directory / "d"), SERIAL, settings=settings, test=str(test))
 
 
+def as_weighted_ratings(directory):
+    """Ratings with a column of weights, which also decay."""
+    rows = [(*row, 10**9 + 10**6 * number, 1 + number % 3) for number, row in enumerate(ROWS)]
+    source = write_csv(directory / "r.csv", rows, (*HEADER, "timestamp", "trust"))
+    columns, settings = Columns(weight="trust"), PrepareSettings(half_life=500)
+    return prepare(str(source), str(directory / "d"), SERIAL, columns=columns, settings=settings)
+
+
 def as_late_ratings(directory):
     """Ratings of which all from a time on are held out."""
     rows = [(*row, number) for number, row in enumerate(ROWS)]
@@ -59,7 +68,9 @@ def as_late_ratings(directory):
     return prepare(str(source), str(directory / "d"), SERIAL, settings=settings)
 
 
-@pytest.mark.parametrize("prepared", [as_events, as_ratings, as_folds, as_late_ratings])
+@pytest.mark.parametrize(
+    "prepared", [as_events, as_ratings, as_folds, as_late_ratings, as_weighted_ratings]
+)
 def test_the_job_makes_the_same_dataset_again(prepared, tmp_path):
     dataset = prepared(tmp_path)
     path = str(tmp_path / "tuned.toml")

@@ -223,6 +223,25 @@ def test_models_of_somebody_else_are_neither_used_nor_removed(job, tmp_path):
     assert kept(job) == ["model-000012", "model-000013"]
 
 
+def test_a_model_that_somebody_puts_there_meanwhile_is_not_replaced(job, tmp_path, monkeypatch):
+    arrives(job, 0)
+    run(job)
+    arrives(job, 1)
+    place = Path(job.output) / "model-000002"
+
+    def train_beside(*arguments, **options):
+        shutil.copytree(job.model, place)
+        return train(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "train", train_beside)
+        with pytest.raises(InputError, match="model-000002 exists already"):
+            run(job)
+    assert digest(place) == digest(job.model)
+    run(job)
+    assert kept(job) == ["model-000001", "model-000003"]
+
+
 def test_a_model_in_the_place_of_the_one_that_a_killed_run_made_is_not_taken_for_it(
     job, monkeypatch
 ):

@@ -20,7 +20,7 @@ DTYPES = [
 
 @njit
 def add_gram(rows, weights, columns, matrix, overwrite):
-    gathered = gram.Gathered(pointer(rows), pointer(weights))
+    gathered = gram.Gathered(pointer(rows), pointer(weights), None)
     gram.add_gram(gram.Update(gathered, len(rows), columns, pointer(matrix), overwrite, None))
 
 
@@ -92,7 +92,7 @@ def add_gram_of_source(rows, weights, buffer, columns, matrix, gathered, prefetc
     source = Counted(
         pointer(rows), pointer(weights), columns, pointer(gathered), pointer(prefetched)
     )
-    room = gram.Gathered(pointer(buffer[0]), pointer(buffer[1]))
+    room = gram.Gathered(pointer(buffer[0]), pointer(buffer[1]), None)
     ahead = gram.Ahead(source, n_ahead)
     update = gram.Update(room, len(rows), columns, pointer(matrix), True, ahead)
     return gram.add_gram(update, source, 0)

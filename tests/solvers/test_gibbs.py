@@ -289,16 +289,16 @@ def as_drawn(sides):
 
 
 def tiny_blocks(rated):
-    """Return the ratings as the block of each side."""
-    users, items, ratings = rated
+    """Return the ratings, which may have weights, as the block of each side."""
+    users, items, *values = rated
     by_item = np.lexsort((users, items))
     order = {
-        USERS: (users, items, ratings),
-        ITEMS: tuple(values[by_item] for values in (items, users, ratings)),
+        USERS: (users, items, *values),
+        ITEMS: tuple(its[by_item] for its in (items, users, *values)),
     }
     return {
-        side: block_of(range(TINY_ROWS[side]), row, column.astype(np.int32), values)
-        for side, (row, column, values) in order.items()
+        side: block_of(range(TINY_ROWS[side]), row, column.astype(np.int32), *its)
+        for side, (row, column, *its) in order.items()
     }
 
 
@@ -325,12 +325,14 @@ def predictions_of(sides):
 
 
 @pytest.mark.slow
-def test_joint_distribution(monkeypatch):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_joint_distribution(monkeypatch, weighted):
     """The sampler leaves the model's joint distribution as it is.
 
     Source: Geweke 2004, "Getting it right: joint distribution tests of posterior simulators". Where
     ratings are drawn anew from the model before every epoch, the states of the chain are draws from
-    the prior, which is also drawn from directly.
+    the prior, which is also drawn from directly. A rating with a weight has as many times the
+    precision.
     """
     monkeypatch.setattr("dask_als.solvers.gibbs.PRIOR_ROWS", float(PRIOR_ROWS_OF_TINY))
     rng = np.random.default_rng(5)
@@ -339,14 +341,18 @@ def test_joint_distribution(monkeypatch):
         (np.log(alpha), *statistics_of(sides))
         for alpha, sides in (tiny_from_the_prior(rng) for _ in range(5_000))
     ]
+    weights = rng.choice([0.2, 1.0, 5.0], len(users)).astype(np.float32)
+    given = [weights] if weighted else []
+    scale = weights**-0.5 if weighted else 1.0
 
     method = method_of(TINY, 3.0)
     sides = as_solved(*tiny_from_the_prior(rng))
     chain = []
     for epoch in range(1, 6_001):
         means = predictions_of(sides)[users, items]
-        ratings = rng.normal(means, sides[ITEMS].residual_precision ** -0.5).astype(np.float32)
-        sides = after_an_epoch(method, epoch, sides, (users, items, ratings))
+        deviation = scale * sides[ITEMS].residual_precision ** -0.5
+        ratings = rng.normal(means, deviation).astype(np.float32)
+        sides = after_an_epoch(method, epoch, sides, (users, items, ratings, *given))
         alpha, state = as_drawn(sides)
         chain.append((np.log(alpha), *statistics_of(state)))
 

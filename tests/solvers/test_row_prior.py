@@ -273,7 +273,7 @@ def epochs_of_least_squares(method, rated, n_epochs):
             rows = blocks[side].counts > 0
             fitted["bias", side] = sides[side].solution.bias * rows
             fitted["factors", side] = sides[side].solution.factors
-        yield method.figures(sides[USERS], sides[ITEMS], len(ratings))[0], fitted
+        yield method.figures(sides[USERS], sides[ITEMS], len(ratings), len(ratings))[0], fitted
 
 
 def as_dtype(state, dtype):

@@ -112,6 +112,7 @@ column_options = together(
     setting(Columns, "item", "--item-col", help="Column of items."),
     setting(Columns, "rating", "--rating-col", help="Column of ratings."),
     click.option("--time-col", "time", help="Column of times.  [default: timestamp, if present]"),
+    click.option("--weight-col", "weight", help="Column of the ratings' weights.  [default: none]"),
     setting(Columns, "no_time", is_flag=True, help="Read no times."),
     setting(
         Columns,
@@ -249,6 +250,12 @@ train_options = together(
         TrainSettings,
         "frequency_exponent",
         help="With implicit: exponent of the frequency-scaled regularization (nu).",
+    ),
+    setting(
+        TrainSettings,
+        "nonnegative",
+        is_flag=True,
+        help="With als: all factors are at least 0; biases have any sign.",
     ),
     setting(
         TrainSettings,

@@ -55,6 +55,13 @@ if TYPE_CHECKING:
     type=click.Choice(["last", "mean", "sum", "error"]),
     help="How to merge several ratings of one pair; with --events, the default is sum.",
 )
+@setting(
+    PrepareSettings,
+    "half_life",
+    type=float,
+    metavar="DAYS",
+    help="Halve the weight of a rating every so many days before the newest training rating.",
+)
 @click.option(
     "--partitions",
     type=int,
@@ -174,6 +181,7 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
             for side in SIDES
             if (file := dataset.attributes(side)) is not None
         },
+        **({} if dataset.weights is None else {"weights": dataclasses.asdict(dataset.weights)}),
     }
 
 
@@ -211,6 +219,12 @@ def say_dataset(screen: Output, dataset: Dataset) -> None:
         file = dataset.attributes(side)
         if file is not None:
             say_attributes(screen, side, file.side_attributes)
+    if dataset.weights is not None:
+        its = dataset.weights
+        screen.say(
+            f"weights add up to {its.train:,.6g} for training"
+            + (f", {its.test:,.6g} held out" if dataset.n_test else "")
+        )
     if "untimed" in counts:
         screen.say(
             f"{counts['untimed']:,} ratings without a readable time count as the oldest; give "

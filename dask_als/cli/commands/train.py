@@ -54,9 +54,8 @@ def train(
     r"""Train a MODEL on a DATASET.
 
     \b
-    Examples:
-        dask-als train DATASET MODEL
-        dask-als train DATASET MODEL --rank 64 --epochs 15
+    Example:
+        dask-als train DATASET MODEL --method als --rank 64 --epochs 15
     """
     from dask_als.cli.log import log_of
     from dask_als.data.dataset import open_dataset
