@@ -243,8 +243,6 @@ class Dataset:
             return None
         return AttributesFile(attributes_path(self.path, side), its, self.table(side).n_rows)
 
-    weights: Weights | None = None
-
     @property
     def train_weight(self) -> float:
         """The sum of the weights of training ratings; without weights, their number."""
