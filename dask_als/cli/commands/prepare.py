@@ -176,8 +176,8 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
         "items": dataset.items.n_rows,
         "fingerprint": dataset.fingerprint,
         "source": dataset.source,
-        "attributes": {
-            side.name: attributes_json(file.side_attributes)
+        **{
+            f"{side.singular}_attributes": attributes_json(file.side_attributes)
             for side in SIDES
             if (file := dataset.attributes(side)) is not None
         },
