@@ -6,17 +6,20 @@ The upper bounds of ``dask`` and ``distributed`` in pyproject.toml exist because
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 from dask._task_spec import Dict, List, Task, TaskRef
 from dask.tokenize import normalize_token
-from distributed import Client, Nanny, Status
+from distributed import Client, Nanny, Status, get_worker
 from distributed.client import ClosedClientError
 from distributed.comm import connect
-from distributed.protocol.pickle import dumps
+from distributed.protocol import to_serialize
+from distributed.protocol.pickle import dumps, loads
 from distributed.system import MEMORY_LIMIT
-from distributed.utils import silence_logging_cmgr
+from distributed.utils import offload, silence_logging_cmgr
 from tornado.routing import PathMatches, Rule, RuleRouter
 
 __all__ = [
@@ -28,13 +31,22 @@ __all__ = [
     "List",
     "Task",
     "TaskRef",
+    "add_handler",
     "add_page",
+    "ask_worker",
     "connect",
     "dashboard_of",
     "dashboard_templates",
     "drop_plugin",
+    "dumps",
+    "get_worker",
     "give_to_joining_workers",
+    "holders_of",
+    "loads",
+    "local_results",
+    "offload",
     "remove_page",
+    "run_on_loop",
     "scheduler_connections",
     "serve_only_below",
     "set_client_interval",
@@ -42,9 +54,14 @@ __all__ = [
     "silence_logging_cmgr",
     "start_no_more_workers",
     "stop_taking_tasks",
+    "to_serialize",
     "unregister",
     "workers_of",
 ]
+
+T = TypeVar("T")
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 NANNY_PROCESS_NAME = "Dask Worker process (from Nanny)"
 """The name that a nanny gives to its worker's process; Dask has no list of these processes."""
@@ -106,6 +123,47 @@ def drop_plugin(scheduler: Any, name: str) -> None:
     """
     scheduler.plugins.pop(name, None)
     scheduler.worker_plugins.pop(name, None)
+
+
+def add_handler(worker: Any, name: str, handler: Callable[..., Any]) -> None:
+    """Let a worker answer a request of other workers; the handler is a coroutine function."""
+    worker.handlers[name] = handler
+
+
+def local_results(worker: Any, keys: Iterable[str]) -> list[Any] | None:
+    """Return the results of tasks that a worker has in its memory; None if one is not there."""
+    try:
+        return [worker.data[key] for key in keys]
+    except KeyError:
+        return None
+
+
+async def ask_worker(worker: Any, address: str, name: str, **arguments: Any) -> Any:
+    """Ask another worker through the worker's pool of connections."""
+    return await getattr(worker.rpc(address), name)(**arguments)
+
+
+async def holders_of(worker: Any, keys: Sequence[str]) -> set[str]:
+    """Return the workers that have all of some results; none if the scheduler does not answer."""
+    try:
+        who_has = await worker.scheduler.who_has(keys=list(keys))
+    except OSError:
+        return set()
+    return set.intersection(*(set(who_has.get(key, ())) for key in keys))
+
+
+def run_on_loop(worker: Any, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a worker's event loop, from a thread of one of its tasks."""
+    running = asyncio.run_coroutine_threadsafe(coroutine, worker.loop.asyncio_loop)
+    while True:
+        try:
+            return running.result(timeout=_SECONDS_BETWEEN_LOOKS)
+        except concurrent.futures.TimeoutError:
+            if running.done():
+                raise
+            if worker.status in (Status.closed, Status.failed):
+                running.cancel()
+                raise RuntimeError("the worker is closed") from None
 
 
 def stop_taking_tasks(worker: Any) -> None:

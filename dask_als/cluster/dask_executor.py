@@ -17,6 +17,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, LocalClust
 from distributed.comm import CommClosedError
 
 from dask_als.cluster import interrupts
+from dask_als.cluster.exchange import DaskPeers
 from dask_als.cluster.private import GuardedCluster
 from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import Shape
@@ -37,7 +38,7 @@ from dask_als.monitor.watcher import watched
 _SECONDS_BETWEEN_CHECKS = 2.0
 _SECONDS_UNTIL_STALLED = 10.0
 _SECONDS_BETWEEN_BATCHES = 0.01
-# A connection may close while an answer is on its way. Our tasks open no connections of their own.
+# A connection may close while an answer is on its way. Tasks raise other errors for their own.
 _SCHEDULER_LOST = (CancelledError, asyncio.CancelledError, ClosedClientError, CommClosedError)
 
 
@@ -85,6 +86,8 @@ class DaskExecutor:
         Seconds to wait for a worker when there is none.
     """
 
+    peers = DaskPeers()
+
     def __init__(self, client: Client, *, patience: float = 300.0) -> None:
         self._client = client
         self._address = client.scheduler.address
@@ -124,6 +127,11 @@ class DaskExecutor:
         handle = _Handle(unique_key(key, self._run, next(self._submitted)))
         self._pending.append(_PendingTask(handle, function, args, worker))
         return handle
+
+    def reference(self, handle: Any) -> str:
+        """Return the key of a task."""
+        key: str = handle.key
+        return key
 
     def _submit_pending(self) -> None:
         # In one graph, because a graph costs the scheduler about as much as a task.

@@ -55,17 +55,24 @@ class Placement:
         """Return the parts of each home that a task concatenates before the homes exchange them."""
         return [(home, own) for home, own in self.by_home(parts) if len(own) > 1 < self.n_homes]
 
-    def tasks_per_epoch(self, partitions: Iterable[int], n_test_blocks: int) -> int:
+    def tasks_per_epoch(self, partitions: Iterable[int], n_test_blocks: int, *, whole: bool) -> int:
         """Return the number of tasks of an epoch.
 
         Parameters
         ----------
         partitions : iterable of int
-            The number of partitions of each side: each is solved. A side with several partitions
-            has a task for each chunk and for each replica.
+            The number of partitions of each side: each is solved.
         n_test_blocks : int
             Each has a task for the errors of its held-out ratings. One more task makes the figures.
+        whole : bool
+            Whether each home gets all rows of a side. Then a side with several partitions has a
+            task for each chunk and for each replica; otherwise, each home offers its partitions,
+            one task joins the offers, and each home pulls the rows that it needs.
         """
         solves = list(partitions)
+        if not whole and self.n_homes > 1:
+            # As many homes offer a side as pull the other one.
+            offers = [min(n, self.n_homes) for n in solves]
+            return sum(solves) + 2 * sum(offers) + len(solves) + n_test_blocks + 1
         joins = [self.n_homes + len(self.chunks([None] * n)) for n in solves if n > 1]
         return sum(solves) + sum(joins) + n_test_blocks + 1

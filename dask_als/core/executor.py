@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.run_events import Listener, RunInfo
 
@@ -27,6 +29,51 @@ class Shape:
     workers: int
     threads: int
     memory: int | None
+
+
+class Peers(Protocol):
+    """How tasks ask the workers of other tasks' results for parts of them.
+
+    It travels with tasks; all methods run on workers.
+    """
+
+    def offer(self, references: list[Any]) -> Any:
+        """Let other workers ask for parts of results that this worker has.
+
+        Parameters
+        ----------
+        references : list
+            See `Executor.reference`; at least one.
+
+        Returns
+        -------
+        object
+            Says where the results are.
+        """
+        ...
+
+    def ask(
+        self,
+        requests: list[tuple[Any, tuple[Any, ...]]],
+        function: Callable[..., list[np.ndarray]],
+        receive: Callable[[int, list[np.ndarray]], None],
+    ) -> None:
+        """Ask for parts of offered results, of several workers at once.
+
+        Parameters
+        ----------
+        requests : list of (offer, arguments)
+        function : callable
+            Runs where the results are; takes them as a list, and the arguments of the request.
+        receive : callable
+            Takes the number of a request and its answer; called in any order, in other threads.
+
+        Raises
+        ------
+        WorkersLostError
+            If the results are gone.
+        """
+        ...
 
 
 class Executor(Protocol):
@@ -61,6 +108,15 @@ class Executor(Protocol):
         """
         ...
 
+    @property
+    def peers(self) -> Peers:
+        """How tasks ask for parts of the results of other tasks."""
+        ...
+
+    def reference(self, handle: Any) -> Any:
+        """Return what names the result of a task in `Peers.offer`, and is no dependency."""
+        ...
+
     def gather(self, handles: list[Any]) -> list[Any]:
         """Return the results of tasks, in order; raise the exception of a task that failed."""
         ...
@@ -76,9 +132,28 @@ class Executor(Protocol):
         ...
 
 
+class PeersInProcess:
+    """Peers that share the memory of a process."""
+
+    def offer(self, references: list[Any]) -> list[Any]:
+        """Return the results."""
+        return references
+
+    def ask(
+        self,
+        requests: list[tuple[Any, tuple[Any, ...]]],
+        function: Callable[..., list[np.ndarray]],
+        receive: Callable[[int, list[np.ndarray]], None],
+    ) -> None:
+        """Answer one request after another."""
+        for number, (offered, arguments) in enumerate(requests):
+            receive(number, function(offered, *arguments))
+
+
 class SerialExecutor:
     """Runs each task immediately, in this process."""
 
+    peers = PeersInProcess()
     threads = 1
     workers = frozenset({"this process"})
     shape = Shape(workers=1, threads=1, memory=None)
@@ -88,6 +163,10 @@ class SerialExecutor:
     ) -> Any:
         """Run the task; the handle is the result itself."""
         return function(*args)
+
+    def reference(self, handle: Any) -> Any:
+        """Return the result."""
+        return handle
 
     def gather(self, handles: list[Any]) -> list[Any]:
         """Return the results."""

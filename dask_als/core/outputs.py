@@ -123,6 +123,29 @@ def staged_path_with_scratch(path: str, kind: FileKind | None = None) -> Iterato
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextmanager
+def scratch_beside(path: str) -> Iterator[str]:
+    """Yield a new directory for intermediate files beside an output, which is not made.
+
+    The directory is removed at the end; after a kill, the next run for `path` removes it.
+
+    Parameters
+    ----------
+    path : str
+        On local storage.
+    """
+    settle(path)
+    parent, name = _placed(storage.file_system(path)[1])
+    os.makedirs(parent, exist_ok=True)
+    with _staging_beside(parent, name) as staging:
+        scratch = os.path.join(staging, local_files.doomed_name(name))
+        os.mkdir(scratch)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
 def replace_text(path: str, kind: FileKind, text: str) -> None:
     """Write a text file that `ownership` has marked, or replace one of the same kind.
 

@@ -16,6 +16,9 @@ class TaskKind(Enum):
     SOLVE = ("solve", "side", "epoch", "number")
     CHUNK = ("chunk", "side", "epoch", "number")
     REPLICA = ("replica", "side", "epoch", "number")
+    OFFER = ("offer", "side", "epoch", "number")
+    BARRIER = ("barrier", "side", "epoch")
+    PULL = ("pull", "side", "epoch", "number")
     ATTRIBUTES = ("attributes", "side", "epoch", "number")
     ATTRIBUTES_SCALE = ("attributes-scale", "side", "epoch", "number")
     ATTRIBUTES_FILE = ("attributes-file", "side", "epoch", "number")
@@ -31,6 +34,9 @@ class TaskKind(Enum):
     SIDE_FIGURES = ("side-figures", "side")
     READ = ("read", "side", "number")
     READ_TEST = ("read-test", "number")
+    NEEDED = ("needed", "side", "number")
+    RENUMBER = ("renumber", "side", "number")
+    RENUMBER_TEST = ("renumber-test", "number")
     READ_PREDICTIONS = ("read-predictions", "number")
     READ_MEANS = ("read-means", "side", "number")
     READ_WEIGHTS = ("read-weights", "side", "number")
@@ -65,7 +71,7 @@ class TaskKey:
     epoch : int or None
         The epoch; 0 for the initial factors.
     number : int or None
-        The partition, or the home of a chunk or a replica.
+        The partition, or the home of a chunk, a replica, an offer, a pull, or of what it needs.
 
     Raises
     ------

@@ -6,7 +6,7 @@ import difflib
 import reprlib
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 SECRET = "secret"
 """Metadata of a field whose values are in no message and no table."""
+
+EMPTY = "empty"
+"""Metadata of a field of text or None whose empty text is a text."""
 
 _MOST_OF_A_MESSAGE = 300
 _MOST_OF_A_KEY = 100
@@ -116,16 +119,16 @@ class _Reader:
         before = len(self.mistakes)
         self.mistakes += _unknown_keys(table, known, path)
         values = {}
-        for name, (field_kind, is_required, is_secret) in known.items():
+        for name, its in known.items():
             # A shortcut, as a manifest may have thousands of partitions with plain values.
-            if name in table and _is_plain(table[name], field_kind):
+            if name in table and _is_plain(table[name], its.plain_kind):
                 values[name] = table[name]
                 continue
             try:
                 if name in table:
-                    self._is_secret = is_secret
-                    values[name] = self.value(field_kind, table[name], _below(path, name))
-                elif is_required:
+                    self._is_secret = its.is_secret
+                    values[name] = self.value(its.kind, table[name], _below(path, name))
+                elif its.is_required:
                     self.wrong(f"{_below(path, name)} is missing")
             except _Mistake:
                 continue
@@ -189,12 +192,27 @@ def _shown(value: object) -> str:
         return "a number with too many digits to show"
 
 
+@dataclass(frozen=True)
+class _FieldKind:
+    """What a field of a dataclass takes; values of the plain kind are taken as they are."""
+
+    kind: Any
+    plain_kind: Any
+    is_required: bool
+    is_secret: bool
+
+
 @cache
-def _fields_of(kind: Any) -> dict[str, tuple[Any, bool, bool]]:
-    """Return, for each field of a dataclass, its type and whether it is required and secret."""
+def _fields_of(kind: Any) -> dict[str, _FieldKind]:
+    """Return what each field of a dataclass takes."""
     hints = get_type_hints(kind)
     return {
-        field.name: (hints[field.name], _is_required(field), SECRET in field.metadata)
+        field.name: _FieldKind(
+            hints[field.name],
+            str if EMPTY in field.metadata else hints[field.name],
+            _is_required(field),
+            SECRET in field.metadata,
+        )
         for field in fields(kind)
     }
 

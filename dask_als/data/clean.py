@@ -12,7 +12,15 @@ from dask_als.core.side import SIDES, Side
 from dask_als.data.id_values import readable_ids, typed_ids, whole_ids
 from dask_als.data.rating_weights import LEAST_WEIGHT
 from dask_als.data.text_chunks import Raw
-from dask_als.data.text_values import is_null, is_text, numbers, plain, readable, trimmed
+from dask_als.data.text_values import (
+    is_null,
+    is_text,
+    is_undecodable,
+    numbers,
+    plain,
+    readable,
+    trimmed,
+)
 from dask_als.data.times import times
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
@@ -85,7 +93,9 @@ def clean(
     ids = {side.singular: readable_ids(values[side.singular]) for side in SIDES}
     # The first reason that applies is recorded.
     reasons = [
-        (is_null(array), f"{field} id is missing or unreadable") for field, array in ids.items()
+        reason
+        for field, array in ids.items()
+        for reason in _unreadable(field, values[field], array)
     ]
     if columns.id_type == "int":
         ids = {field: whole_ids(array) for field, array in ids.items()}
@@ -129,6 +139,16 @@ def clean(
     rejected = pa.concat_tables([rejected, _malformed(raw, file)]).sort_by("row")
     n_untimed = int((has_no_time & ~is_bad).sum()) if "time" in values else 0
     return Cleaned(usable, rejected, n_untimed)
+
+
+def _unreadable(field: str, values: pa.Array, ids: pa.Array) -> list[tuple[np.ndarray, str]]:
+    """Return which ids are none, with the reasons."""
+    is_none = is_null(ids)
+    reasons = [(is_none, f"{field} id is missing or unreadable")]
+    if is_none.any():
+        reason = f"{field} id is not UTF-8; give the --encoding of the file, such as latin-1"
+        reasons.insert(0, (is_undecodable(values), reason))
+    return reasons
 
 
 def _ratings(array: pa.Array, decimal: str, file: str) -> np.ndarray:

@@ -34,7 +34,13 @@ SUFFIXES = {
     ".zstd": "zstd",
     ".zip": "zip",
 }
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Those of UTF-32 first: one of them starts with one of UTF-16.
+_WIDE_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _READ_ERRORS = (
     pa.ArrowException,
     OSError,
@@ -142,5 +148,5 @@ class _Recoded(io.RawIOBase):
 def wide_encoding(start: bytes, encoding: str | None) -> str | None:
     """Return an encoding in which line ends are not single bytes; None for all others."""
     if encoding is None:
-        return "utf-16" if start.startswith(_UTF_16) else None
+        return next((name for mark, name in _WIDE_MARKS.items() if start.startswith(mark)), None)
     return None if "\r\n,0".encode(encoding) == b"\r\n,0" else encoding

@@ -304,7 +304,11 @@ def columns_of(dataset: Dataset) -> Columns:
 
 def states_of(source: Source) -> dict[str, Any]:
     """Return what changes once a file of a source is changed, for each file."""
-    return {storage.absolute(file): storage.state_of_file(file) for file in sorted(source.files)}
+    inside = "" if source.member is None else f"!{source.member}"
+    return {
+        storage.absolute(file) + inside: storage.state_of_file(file)
+        for file in sorted(source.files)
+    }
 
 
 def _files_of(source: Source, test: Source | None, titles: TitleFile | None) -> list[str]:

@@ -18,6 +18,7 @@ from dask_als.data.compression import reading
 from dask_als.data.source_files import (
     KNOWN_TEXT,
     PARQUET,
+    archive_and_member,
     files_of,
     find_titles_beside,
     hive_columns,
@@ -134,6 +135,8 @@ class Source:
         The form of each text file.
     n_empty : int
         Files of no bytes, which are skipped.
+    member : str or None
+        The file that was asked for in the archive, which is the only file.
     """
 
     path: str
@@ -142,6 +145,7 @@ class Source:
     titles: tuple[str, str | None] | None
     formats: dict[str, TextFormat]
     n_empty: int
+    member: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -161,7 +165,7 @@ class Source:
 
 
 def open_source(path: str, columns: Columns = Columns()) -> Source:
-    """Open a source: a file, a folder or a glob of text or Parquet.
+    """Open a source: a file, a folder or a glob of text or Parquet, or ``ARCHIVE.zip!MEMBER``.
 
     Parameters
     ----------
@@ -173,8 +177,10 @@ def open_source(path: str, columns: Columns = Columns()) -> Source:
     InputError
         If there is no such source, it cannot be read, or its form is ambiguous.
     """
-    names = files_of(path)
-    in_folders = hive_columns(path, names)
+    with reading(path):
+        place, asked = archive_and_member(path)
+    names = files_of(place)
+    in_folders = hive_columns(place, names)
     chunks: list[Chunk] = []
     files: dict[str, tuple[str, ...]] = {}
     formats: dict[str, TextFormat] = {}
@@ -183,7 +189,7 @@ def open_source(path: str, columns: Columns = Columns()) -> Source:
     for name in names:
         with reading(name):
             try:
-                found, of_file = _inspect(name, columns, formats)
+                found, of_file = _inspect(name, asked, columns, formats)
             except EmptyFile as error:
                 empty.append(error)
                 continue
@@ -196,11 +202,11 @@ def open_source(path: str, columns: Columns = Columns()) -> Source:
             titles = find_titles_beside(name, member)
     if not files:
         raise empty[0]
-    return Source(path, tuple(chunks), files, titles, formats, len(empty))
+    return Source(path, tuple(chunks), files, titles, formats, len(empty), asked)
 
 
 def _inspect(
-    path: str, columns: Columns, formats: dict[str, TextFormat]
+    path: str, member: str | None, columns: Columns, formats: dict[str, TextFormat]
 ) -> tuple[tuple[str, ...], list[TextRange | TextStream | ParquetGroups]]:
     """Return a file's columns and its chunks, and note the form of text."""
     filesystem, inner = storage.file_system(path)
@@ -214,7 +220,7 @@ def _inspect(
             rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
             names = tuple(parquet.schema_arrow.names)
         return names, [ParquetGroups(path, groups) for groups in _grouped(rows)]
-    text, formats[path] = found_text(path, None, columns)
+    text, formats[path] = found_text(path, member, columns)
     return formats[path].names, [*chunks_of(text, formats[path])]
 
 

@@ -21,6 +21,7 @@ _ABOUT = ("readme", "license")
 _OTHER_TEXT = (".psv", ".dat", ".data", ".json", ".jsonl", ".ndjson")
 _NULL_IN_HIVE = "__HIVE_DEFAULT_PARTITION__"
 STANDARD_INPUT = "-"
+_IN_ARCHIVE = re.compile(r"(.+?\.zip)!(.+)", re.IGNORECASE | re.DOTALL)
 
 
 def is_stream(path: str) -> bool:
@@ -31,6 +32,27 @@ def is_stream(path: str) -> bool:
         return stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
+
+
+def archive_and_member(path: str) -> tuple[str, str | None]:
+    """Return the archive and the member of a path such as ``ml-100k.zip!ml-100k/u1.base``.
+
+    Any other path has no member.
+
+    Raises
+    ------
+    InputError
+        If the archive has no such member.
+    """
+    parts = _IN_ARCHIVE.fullmatch(path)
+    if parts is None or storage.exists(path):
+        return path, None
+    archive, member = parts.groups()
+    if not storage.exists(archive):
+        raise InputError(f"there is no archive at {archive}")
+    if member not in (names := names_in_zip(archive)):
+        raise InputError(f"{archive} has no file {member!r}; it has {listed(tuple(names))}")
+    return archive, member
 
 
 def files_of(path: str) -> list[str]:
@@ -104,9 +126,10 @@ def ratings_in_zip(path: str) -> str:
     if chosen is not None:
         return chosen
     if len(names) != 1:
+        choice = f"; name one of them, like {base_name(path)}!{names[0][:80]}" if names else ""
         raise InputError(
             f"{path} must hold one file of text, or one named ratings.csv; it holds "
-            f"{listed(tuple(names)) or 'none'}"
+            f"{listed(tuple(names)) or 'none'}{choice}"
         )
     return names[0]
 

@@ -7,11 +7,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from fsspec.implementations.local import LocalFileSystem
 
 from dask_als.core import storage
+from dask_als.core.outputs import scratch_beside
 from dask_als.data.source_files import STANDARD_INPUT, is_stream
 from dask_als.errors import InputError, JobError
 
@@ -34,15 +35,17 @@ def as_file(source: str, output: str) -> Iterator[str]:
     if not is_stream(source):
         yield source
         return
-    filesystem, inner = storage.file_system(output)
-    folder = os.path.dirname(inner) or "." if isinstance(filesystem, LocalFileSystem) else None
-    try:
-        os.makedirs(folder or ".", exist_ok=True)
-        handle, path = tempfile.mkstemp(prefix=".dask-als-input-", dir=folder)
-    except OSError as error:
-        raise JobError(f"standard input cannot be copied: {storage.first_line(error)}") from None
-    try:
-        with os.fdopen(handle, "wb") as copy:
+    is_local = isinstance(storage.file_system(output)[0], LocalFileSystem)
+    beside = output if is_local else os.path.join(tempfile.gettempdir(), "dask-als-input")
+    with ExitStack() as stack:
+        try:
+            path = os.path.join(stack.enter_context(scratch_beside(beside)), "input")
+            copy = stack.enter_context(open(path, "wb"))
+        except OSError as error:
+            raise JobError(
+                f"standard input cannot be copied: {storage.first_line(error)}"
+            ) from None
+        with copy:
             try:
                 if source == STANDARD_INPUT:
                     shutil.copyfileobj(sys.stdin.buffer, copy)
@@ -57,6 +60,3 @@ def as_file(source: str, output: str) -> Iterator[str]:
             yield path
         except InputError as error:
             raise InputError(str(error).replace(path, _shown(source))) from None
-    finally:
-        with suppress(FileNotFoundError):
-            os.remove(path)

@@ -138,7 +138,10 @@ def find_format(start: bytes, path: str, columns: Columns, *, is_all: bool) -> C
     if not line.strip():
         raise EmptyFile(f"{path} is empty")
     if b"\0" in line:
-        raise InputError(f"{path} is not CSV text in UTF-8")
+        raise InputError(
+            f"{path} is not CSV text in UTF-8; if it is text, give its --encoding, such as "
+            "utf-16-le"
+        )
     if not line_end and not is_all:
         raise InputError(f"{path} has a first line of more than {len(start):,} bytes; is it CSV?")
     whole = start if is_all else start[: max(start.rfind(b"\n"), start.rfind(b"\r")) + 1]

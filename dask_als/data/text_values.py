@@ -45,6 +45,13 @@ def trimmed(text: pa.Array) -> pa.Array:
     return pc.utf8_trim_whitespace(text)
 
 
+def is_undecodable(array: pa.Array) -> np.ndarray:
+    """Return which values are bytes that are not UTF-8."""
+    if not pa.types.is_binary(array.type):
+        return np.zeros(len(array), bool)
+    return np.array([v is not None and _decoded(v) is None for v in array.to_pylist()], bool)
+
+
 def _decoded(value: bytes | None) -> str | None:
     try:
         return None if value is None else value.decode()

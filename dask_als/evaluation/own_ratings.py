@@ -1,4 +1,4 @@
-"""Evaluate a model on ratings that its dataset does not hold: a test file, or ratings in memory.
+"""Evaluate a model, and baselines, on ratings of a test file or in memory.
 
 The ratings are prepared as a dataset of their own, so that ids are distinct and duplicates are
 merged. Users and items that the model does not know are cold: means and biases predict them, and
@@ -24,6 +24,7 @@ from dask_als.core.wording import option_words
 from dask_als.data.dataset import Dataset, Partition, read_block
 from dask_als.data.frames import columns_of_table, table_of, write_table
 from dask_als.data.prepare import prepare
+from dask_als.evaluation.baselines import train_biases
 from dask_als.evaluation.evaluate import evaluation_of, relevant_ratings, summed
 from dask_als.evaluation.results import Evaluation
 from dask_als.evaluation.sums import (
@@ -35,35 +36,66 @@ from dask_als.evaluation.sums import (
     set_of,
     weight_of,
 )
+from dask_als.model.manifest import ModelManifest
 from dask_als.model.model import ALSModel
-from dask_als.model.rows import UNKNOWN
+from dask_als.model.rows import UNKNOWN, ModelRows
+from dask_als.model.scores import scores_of_pairs
 from dask_als.model.top_k import Candidates, candidates, top_k
 from dask_als.model.training_data import seen_by
 from dask_als.settings.data import Columns
 from dask_als.settings.evaluation import EvaluateSettings
+from dask_als.settings.training import TrainSettings
+from dask_als.solvers.base import SolvedSide
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _OnModel:
-    """What the tasks of all partitions need.
+class _Shared:
+    """What the tasks of all partitions need: the model without its users.
 
     Attributes
     ----------
-    model : ALSModel
-    rows : dict of Side to ndarray
-        The row in the model of each user and each item of the ratings; -1 if it is unknown.
-    mean : float or None
-        Of the training ratings, if it is known.
+    manifest : ModelManifest
+    dataset : Dataset or None
+        The training ratings, if they are found.
+    items : ModelRows
+    item_rows : ndarray
+        The row in the model of each item of the ratings; -1 if it is unknown.
+    biases : ndarray or None
+        Of "biases alone", with a last one for unknown items; None without the training ratings.
     lists : dict of str to Candidates
         By predictor; empty if the training ratings are not found, which lists exclude.
     """
 
-    model: ALSModel
-    rows: dict[Side, np.ndarray]
-    mean: float | None
+    manifest: ModelManifest
+    dataset: Dataset | None
+    items: ModelRows
+    item_rows: np.ndarray
+    biases: np.ndarray | None
     lists: dict[str, Candidates]
+
+
+@dataclass(frozen=True)
+class _Users:
+    """The users of one partition of the ratings, as the model knows them.
+
+    Attributes
+    ----------
+    rows : ndarray
+        Their rows in the model; -1 if they are unknown.
+    state : Factors
+        Their biases and factors; an unknown one has the mean bias and no factors.
+    is_cold : ndarray of bool
+        Whether they have no training rating.
+    biases : ndarray or None
+        Of "biases alone".
+    """
+
+    rows: np.ndarray
+    state: Factors
+    is_cold: np.ndarray
+    biases: np.ndarray | None
 
 
 def evaluate_in_memory(
@@ -168,69 +200,121 @@ def evaluate_on(
     InputError
         If ids of the ratings are of another type than those of the model.
     """
-    known = executor.submit(_on_model, model, test, key="on-model")
+    # One worker has the whole model; the others get its items, and the users of each partition.
+    place = min(executor.workers)
+    ((dataset, its),) = executor.gather([executor.submit(_trained_on, model, key="trained-on")])
+    biases = None if dataset is None else train_biases(dataset, its, executor).sides
+    of_side = {side: None if biases is None else biases[side].whole for side in SIDES}
+    shared = executor.submit(_shared, model, test, of_side[ITEMS], key="on-model", worker=place)
     parts = [
         executor.submit(
-            _evaluate_part, known, test.path, number, partition, settings, key=f"evaluate-{number}"
+            _evaluate_part,
+            shared,
+            executor.submit(
+                _users_of,
+                model,
+                test,
+                partition,
+                of_side[USERS],
+                key=f"users-{number}",
+                worker=place,
+            ),
+            test.path,
+            number,
+            partition,
+            settings,
+            key=f"evaluate-{number}",
         )
         for number, partition in enumerate(test.users.partitions)
     ]
     sums = summed(executor.as_completed(parts), len(parts), progress)
-    ((n_items, has_lists),) = executor.gather([executor.submit(_size, known, key="size")])
-    if not has_lists:
+    (n_items,) = executor.gather([executor.submit(_n_items, shared, key="size")])
+    if dataset is None:
         _LOG.warning("the training ratings are not found, so there are no ranked lists")
     return evaluation_of(sums, None, n_items, settings)
 
 
-def _size(known: _OnModel) -> tuple[int, bool]:
-    """Return the number of items, and whether items can be ranked."""
-    return len(known.model.items.ids), bool(known.lists)
+def _trained_on(model: ALSModel) -> tuple[Dataset | None, TrainSettings]:
+    return model.dataset, model.settings
 
 
-def _on_model(model: ALSModel, test: Dataset) -> _OnModel:
-    rows = {
-        side: model.rows(side).rows(test.read_rows(side).column("id").to_pandas()) for side in SIDES
-    }
+def _n_items(shared: _Shared) -> int:
+    return len(shared.items.ids)
+
+
+def _rows_in(model: ALSModel, side: Side, test: Dataset) -> np.ndarray:
+    """Return the row in the model of each user or item of the ratings."""
+    return model.rows(side).rows(test.read_rows(side).column("id").to_pandas())
+
+
+def _with_unknown(biases: SolvedSide) -> np.ndarray:
+    return np.append(biases.solution.bias, biases.mean_bias)
+
+
+def _shared(model: ALSModel, test: Dataset, biases: SolvedSide | None) -> _Shared:
     lists = {}
     if model.dataset is not None:
         counts = model.items.counts.astype(np.float64)
         popularity = Factors(counts, np.zeros((len(counts), model.items.state.factors.shape[1])))
         lists = {"model": candidates(model.items.state), "most popular": candidates(popularity)}
-    mean = model.manifest.global_mean if model.settings.center else None
-    if model.dataset is not None:
-        mean = model.dataset.rating_mean
-    return _OnModel(model, rows, mean, lists)
+    return _Shared(
+        model.manifest,
+        model.dataset,
+        model.items,
+        _rows_in(model, ITEMS, test),
+        None if biases is None else _with_unknown(biases),
+        lists,
+    )
+
+
+def _users_of(
+    model: ALSModel, test: Dataset, partition: Partition, biases: SolvedSide | None
+) -> _Users:
+    rows = _rows_in(model, USERS, test)[partition.start : partition.stop]
+    state = model.users.with_unknown
+    return _Users(
+        rows,
+        Factors(state.bias[rows], state.factors[rows]),
+        _is_cold(model.users, rows),
+        None if biases is None else _with_unknown(biases)[rows],
+    )
 
 
 def _evaluate_part(
-    known: _OnModel, path: str, number: int, partition: Partition, settings: EvaluateSettings
+    shared: _Shared,
+    own: _Users,
+    path: str,
+    number: int,
+    partition: Partition,
+    settings: EvaluateSettings,
 ) -> PartSums:
     """Return the sums of one partition of users."""
-    model, item_rows = known.model, known.rows[ITEMS]
+    manifest, items = shared.manifest, shared.items
     test = read_block(path, USERS, number, partition)
-    own = known.rows[USERS][partition.start : partition.stop]
-    users, items = own[test.row_of_rating - partition.start], item_rows[test.indices]
-    has_cold_user, has_cold_item = _is_cold(model, USERS, own), _is_cold(model, ITEMS, items)
-    is_cold = has_cold_user[test.row_of_rating - partition.start] | has_cold_item
-    own_rows = own[test.row_of_rating - partition.start]
+    users, item_rows = test.row_of_rating - partition.start, shared.item_rows[test.indices]
+    has_cold_item = _is_cold(items, item_rows)
+    is_cold = own.is_cold[users] | has_cold_item
     is_described = described(
-        (has_cold_user[test.row_of_rating - partition.start], has_cold_item),
-        (
-            has_factors(model.users.with_unknown)[own_rows],
-            has_factors(model.items.with_unknown)[items],
-        ),
+        (own.is_cold[users], has_cold_item),
+        (has_factors(own.state)[users], has_factors(items.with_unknown)[item_rows]),
     )
-    bounds = model.manifest.rating_min, model.manifest.rating_max
-    errors = {}
-    if model.settings.feedback == "explicit":
-        predicted = model.scores(users, items)
-        errors["model"] = error_sums(test, predicted, is_cold, is_described, bounds)
-    if known.mean is not None:
-        constant = np.full(len(test.ratings), known.mean)
-        errors["global mean"] = error_sums(test, constant, is_cold, is_described, bounds)
+    predictions = {}
+    if manifest.settings.feedback == "explicit":
+        mean = manifest.global_mean
+        predictions["model"] = scores_of_pairs(
+            own.state, items.with_unknown, users, item_rows, mean=mean
+        )
+    if shared.dataset is not None:
+        predictions["global mean"] = np.full(len(test.ratings), shared.dataset.rating_mean)
+    elif manifest.settings.center:
+        predictions["global mean"] = np.full(len(test.ratings), manifest.global_mean)
+    if shared.dataset is not None and shared.biases is not None and own.biases is not None:
+        biases = own.biases[users].astype(np.float64) + shared.biases[item_rows]
+        predictions["biases alone"] = shared.dataset.rating_mean + biases
     relevant = relevant_ratings(test, settings)
-    wanted, indptr, popularity = _relevant_items(relevant, item_rows, model)
-    lists = np.flatnonzero(relevant.counts) if known.lists else np.zeros(0, np.int64)
+    wanted, indptr, popularity = _relevant_items(relevant, shared.item_rows, items)
+    lists = np.flatnonzero(relevant.counts) if shared.lists else np.zeros(0, np.int64)
+    bounds = manifest.rating_min, manifest.rating_max
     return PartSums(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
@@ -238,50 +322,50 @@ def _evaluate_part(
         weight=weight_of(test),
         cold_weight=weight_of(test, is_cold),
         described_weight=weight_of(test, is_described),
-        cold_users=int(has_cold_user.sum()),
+        cold_users=int(own.is_cold.sum()),
         n_lists=len(lists),
         n_relevant=len(wanted),
         popularity=popularity,
-        cold_items=set_of(test.indices[has_cold_item], len(item_rows)),
-        errors=errors,
+        cold_items=set_of(test.indices[has_cold_item], len(shared.item_rows)),
+        errors={
+            name: error_sums(test, predicted, is_cold, is_described, bounds)
+            for name, predicted in predictions.items()
+        },
         ranking={
             name: ranking_sums(
-                _best(known, name, own[lists], settings.k), indptr, wanted, model.items.counts
+                _best(shared, name, own, lists, settings.k), indptr, wanted, items.counts
             )
-            for name in known.lists
+            for name in shared.lists
         },
     )
 
 
-def _is_cold(model: ALSModel, side: Side, rows: np.ndarray) -> np.ndarray:
+def _is_cold(side: ModelRows, rows: np.ndarray) -> np.ndarray:
     """Return which rows of a side have no training rating; a row of -1 is unknown."""
-    return np.append(model.rows(side).counts, 0)[rows] == 0
+    return np.append(side.counts, 0)[rows] == 0
 
 
 def _relevant_items(
-    relevant: Block, item_rows: np.ndarray, model: ALSModel
+    relevant: Block, item_rows: np.ndarray, known: ModelRows
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the relevant items of the users who have some, their indptr, and their popularity.
 
     Items are rows of the model, ascending for each user; an unknown one is a row beyond the last.
     """
     items = item_rows[relevant.indices]
-    popularity = int(np.append(model.items.counts, 0)[items].sum())
-    beyond = len(model.items.ids) + relevant.indices.astype(np.int64)
+    popularity = int(np.append(known.counts, 0)[items].sum())
+    beyond = len(known.ids) + relevant.indices.astype(np.int64)
     items = np.where(items == UNKNOWN, beyond, items)
     order = np.lexsort((items, relevant.row_of_rating))
     counts = relevant.counts[relevant.counts > 0]
     return items[order], np.concatenate([[0], np.cumsum(counts)]), popularity
 
 
-def _best(known: _OnModel, name: str, rows: np.ndarray, k: int) -> np.ndarray:
-    """Return the best items of a predictor for users, without those they have rated."""
-    model = known.model
-    assert model.dataset is not None, "there are lists"
-    state = model.users.with_unknown
-    own = Factors(state.bias[rows], state.factors[rows])
+def _best(shared: _Shared, name: str, users: _Users, lists: np.ndarray, k: int) -> np.ndarray:
+    """Return the best items of a predictor for some users, without those they have rated."""
+    assert shared.dataset is not None, "there are lists"
+    own = Factors(users.state.bias[lists], users.state.factors[lists])
     if name != "model":
-        own = Factors(np.zeros(len(rows)), np.zeros(own.factors.shape))
-    mean = model.manifest.global_mean
-    seen = seen_by(model.dataset, USERS, rows)
-    return top_k(own, known.lists[name], k, seen=seen, mean=mean).rows
+        own = Factors(np.zeros(len(lists)), np.zeros(own.factors.shape))
+    seen = seen_by(shared.dataset, USERS, users.rows[lists])
+    return top_k(own, shared.lists[name], k, seen=seen, mean=shared.manifest.global_mean).rows

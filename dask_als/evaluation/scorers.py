@@ -56,8 +56,8 @@ def submit_scorers(
         ),
         "biases alone": executor.submit(
             _bias_scorer,
-            biases[USERS][0],
-            biases[ITEMS][0],
+            biases[USERS].whole,
+            biases[ITEMS].whole,
             dataset.rating_mean,
             key="scorer-biases-alone",
         ),

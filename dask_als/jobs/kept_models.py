@@ -4,6 +4,7 @@
 
     OUTPUT/
       model/              the served model, replaced in one step
+        ratings/          its dataset: that of the job grows before the next model is served
       model-000001/       kept models by number, the newest last
       model-000002/
       kept-models.json    which of these the schedule made
@@ -22,8 +23,11 @@ from dataclasses import asdict, dataclass, field
 
 from dask_als.core import checksums, json_files, outputs, ownership, storage
 from dask_als.core.ownership import KEPT_MODELS, MODEL, STEP_NOTE_NAME
+from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model import manifest as model_manifest
+from dask_als.model.manifest import read_manifest
+from dask_als.model.training_data import OWN_DATASET, copy_dataset
 from dask_als.settings.training import TrainSettings
 
 _NAME = re.compile(r"model-([0-9]{6,})")
@@ -97,19 +101,22 @@ class KeptModels:
     def adopt_served(self) -> None:
         """Keep a copy of the served model, unless it is a copy of the newest or does not exist."""
         newest = self.newest()
-        if storage.exists(_manifest(self.served)) and (
-            newest is None or _content_of(newest) != _content_of(self.served)
-        ):
-            manifest = model_manifest.read_manifest(self.served)
+        if storage.exists(_manifest(self.served)) and (newest is None or not self.serves(newest)):
+            manifest = read_manifest(self.served)
             self.add(
                 manifest.dataset["fingerprint"],
                 manifest.settings,
-                lambda path: copy_model(self.served, path, overwrite=False),
+                lambda path: self._copy(self.served, path, overwrite=False),
             )
 
-    def serve(self, path: str) -> None:
-        """Replace the served model by a copy of a kept one, in one step."""
-        copy_model(path, self.served, overwrite=True)
+    def serves(self, path: str) -> bool:
+        """Return whether the served model is a copy of a kept one."""
+        is_there = storage.exists(_manifest(self.served))
+        return is_there and read_manifest(self.served) == read_manifest(path)
+
+    def serve(self, path: str, dataset: Dataset) -> None:
+        """Replace the served model by a copy of a kept one and of its dataset, in one step."""
+        self._copy(path, self.served, overwrite=True, dataset=dataset)
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest models.
@@ -121,6 +128,29 @@ class KeptModels:
         """
         for path in self.paths()[:-keep]:
             outputs.remove(path, MODEL)
+
+    def _copy(
+        self, path: str, out: str, *, overwrite: bool, dataset: Dataset | None = None
+    ) -> None:
+        """Copy a model, and a dataset into it, in one step; perhaps replace a model at `out`."""
+        names = [
+            name
+            for name in ownership.listed_files(path, MODEL)
+            if name != STEP_NOTE_NAME and not name.startswith(f"{OWN_DATASET}/")
+        ]
+        with outputs.staged_directory(out, MODEL, overwrite=overwrite, inputs=[path]) as staging:
+            for name in names:
+                parent = storage.join(staging, name).rpartition("/")[0]
+                storage.make_directory(parent)
+                with (
+                    storage.opened(storage.join(path, name)) as read,
+                    storage.opened(storage.join(staging, name), "wb") as written,
+                ):
+                    shutil.copyfileobj(read, written, _BYTES_AT_ONCE)
+            if dataset is not None:
+                ratings = storage.join(staging, OWN_DATASET)
+                storage.make_directory(ratings)
+                copy_dataset(dataset, ratings)
 
     def _kept(self) -> dict[str, str]:
         """Return the kept models that are there as they were made."""
@@ -134,7 +164,7 @@ class KeptModels:
     def _trained_on(self, name: str) -> str | None:
         """Return the digest of a complete model's dataset and settings, else None."""
         with suppress(InputError):
-            manifest = model_manifest.read_manifest(self._path(name))
+            manifest = read_manifest(self._path(name))
             return _digest_of(manifest.dataset["fingerprint"], manifest.settings)
         return None
 
@@ -173,31 +203,6 @@ class KeptModels:
 
     def _write(self, record: _Record) -> None:
         outputs.replace_json(self._record_path, KEPT_MODELS, asdict(record))
-
-
-def copy_model(path: str, out: str, *, overwrite: bool) -> None:
-    """Copy a model directory.
-
-    Parameters
-    ----------
-    overwrite : bool
-        Whether an existing model at `out` is replaced, in one step.
-
-    Raises
-    ------
-    InputError
-        If `path` is not a model, or `out` exists and is not replaced.
-    """
-    names = [name for name in ownership.listed_files(path, MODEL) if name != STEP_NOTE_NAME]
-    with outputs.staged_directory(out, MODEL, overwrite=overwrite, inputs=[path]) as staging:
-        for name in names:
-            parent = storage.join(staging, name).rpartition("/")[0]
-            storage.make_directory(parent)
-            with (
-                storage.opened(storage.join(path, name)) as read,
-                storage.opened(storage.join(staging, name), "wb") as written,
-            ):
-                shutil.copyfileobj(read, written, _BYTES_AT_ONCE)
 
 
 def _number(name: str) -> int:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import kr8s
-from kr8s.objects import APIObject, ConfigMap, NetworkPolicy, Pod
+from kr8s.objects import ConfigMap, NetworkPolicy, Pod
 
-from dask_als.errors import DaskALSError, InputError, JobError
-from dask_als.jobs.job_file import Job, job_from_toml
+from dask_als.errors import InputError, JobError
+from dask_als.jobs.job_file import Job
 from dask_als.jobs.kubernetes_status import JobState, JobStatus, judged
+from dask_als.jobs.records import Records
 from dask_als.kubernetes import spec
-from dask_als.kubernetes.api import DaskCluster, DaskJob, api_of, ask, create, delete
+from dask_als.kubernetes.api import DaskCluster, DaskJob, ask, create, delete
 from dask_als.kubernetes.spec import ATTEMPT_LABEL, JOB_LABEL, SCHEDULE_LABEL, STOPPED
-from dask_als.settings.credentials import resolved
 
 _SECONDS_BETWEEN_POLLS = 1.0
+_OURS = "app.kubernetes.io/name=dask-als"
 _KINDS = (DaskJob, DaskCluster, NetworkPolicy)
 
 
@@ -38,7 +37,7 @@ class Jobs:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        self._api = api_of(namespace)
+        self._records = Records(namespace, "job", JOB_LABEL)
 
     def submit(self, job_id: str, job: Job, schedule_id: str | None = None) -> None:
         """Submit a job; its secret values go into a Secret, not into its record.
@@ -55,19 +54,10 @@ class Jobs:
         InputError
             If a secret value is missing, or Kubernetes refuses an object. No object is left behind.
         """
-        values = resolved(job.cluster.kubernetes.secrets, os.environ)
-        job = job.sealed(job_id)
-        create(spec.record(job_id, job.to_toml(), self.namespace, schedule_id), self._api)
-        try:
-            if values:
-                record = self._record(job_id).raw.to_dict()
-                create(spec.secret(job_id, self.namespace, values, record), self._api)
-            for manifest in spec.attempt(job_id, 1, job.cluster.kubernetes):
-                create(manifest, self._api)
-        except InputError:
-            with suppress(DaskALSError):
-                self.delete(job_id)
-            raise
+        sealed = job.sealed(job_id)
+        record = spec.record(job_id, sealed.to_toml(), self.namespace, schedule_id)
+        objects = spec.attempt(job_id, 1, sealed.cluster.kubernetes)
+        self._records.create(record, job, objects, self.delete)
 
     def resume(self, job_id: str) -> None:
         """Start a new attempt of a lost, failed or stopped job; it resumes from its checkpoint.
@@ -80,17 +70,16 @@ class Jobs:
         status = self.status(job_id)
         if status.state in (JobState.WAITING, JobState.RUNNING, JobState.SUCCEEDED):
             raise InputError(f"{job_id} is {status.state}; there is nothing to resume")
-        record, number = self._record(job_id), status.attempt + 1
-        size = job_from_toml(record.raw["data"]["job.toml"]).cluster.kubernetes
-        self._remove_running(job_id)
+        record, number = self._records.one(job_id), status.attempt + 1
+        size = self._records.job(job_id).cluster.kubernetes
+        self.remove_pods(job_id)
         ask(lambda: record.annotate({ATTEMPT_LABEL: str(number), STOPPED: None}))
         for manifest in spec.attempt(job_id, number, size):
-            create(manifest, self._api)
+            create(manifest, self._records.api)
 
     def all(self, schedule_id: str | None = None) -> list[JobStatus]:
         """Return all jobs, or the runs of a schedule, newest first."""
-        selector = {"app.kubernetes.io/name": "dask-als"}
-        records, dask_jobs, pods = (self._raw(kind, selector) for kind in (ConfigMap, DaskJob, Pod))
+        records, dask_jobs, pods = (self._raw(kind, _OURS) for kind in (ConfigMap, DaskJob, Pod))
         jobs = [
             judged(
                 record,
@@ -113,8 +102,8 @@ class Jobs:
         JobError
             If Kubernetes does not answer.
         """
-        record = self._record(job_id).raw.to_dict()
-        selector = {JOB_LABEL: job_id}
+        record = self._records.one(job_id).raw.to_dict()
+        selector = f"{JOB_LABEL}={job_id}"
         return judged(record, self._raw(DaskJob, selector), self._raw(Pod, selector))
 
     def logs(self, job_id: str) -> Iterator[str]:
@@ -156,43 +145,41 @@ class Jobs:
         """
         if self.status(job_id).state.is_final:
             return
-        record = self._record(job_id)
+        record = self._records.one(job_id)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         ask(lambda: record.annotate({STOPPED: now}))
-        self._remove_running(job_id, timeout=timeout)
+        self.remove_pods(job_id, timeout=timeout)
 
     def delete(self, job_id: str) -> None:
         """Stop a job and delete its record; keep its files.
 
         Kubernetes deletes the Secret of the job together with the record, its owner.
         """
-        record = self._record(job_id)
-        self._remove_running(job_id)
+        record = self._records.one(job_id)
+        self.remove_pods(job_id)
         ask(record.delete)
 
-    def _remove_running(self, job_id: str, *, timeout: float = 120.0) -> None:
+    def remove_pods(self, job_id: str, *, timeout: float = 120.0) -> None:
+        """Delete all that runs of a job, which is lost or is to end; keep its files and its record.
+
+        Raises
+        ------
+        JobError
+            If pods still exist after the timeout.
+        """
         deadline = time.monotonic() + timeout
-        selector = {JOB_LABEL: job_id}
         for kind in _KINDS:
-            for found in self._get(kind, selector):
+            for found in self._records.owned(kind, job_id):
                 delete(found)
-        while pods := self._get(Pod, selector):
+        while pods := self._records.owned(Pod, job_id):
             if time.monotonic() > deadline:
                 names = ", ".join(pod.name for pod in pods)
                 raise JobError(f"{job_id}: pods still exist after {timeout:.0f} s: {names}")
             time.sleep(_SECONDS_BETWEEN_POLLS)
 
-    def _record(self, job_id: str) -> APIObject:
-        for record in self._get(ConfigMap, {JOB_LABEL: job_id}):
-            return record
-        raise InputError(
-            f"there is no job {job_id!r} in namespace {self.namespace}; `dask-als list` shows all "
-            "jobs"
-        )
-
     def _log(self, runner: str, *, since: str) -> list[str]:
         def read() -> list[str]:
-            pod = Pod.get(runner, namespace=self.namespace, api=self._api)
+            pod = Pod.get(runner, namespace=self.namespace, api=self._records.api)
             return list(pod.logs(timestamps=True, since_time=since or None))
 
         try:
@@ -200,11 +187,8 @@ class Jobs:
         except (kr8s.NotFoundError, InputError):  # The pod is gone or its container not started.
             return []
 
-    def _get(self, kind: type[Any], selector: dict[str, str]) -> list[APIObject]:
-        return ask(lambda: list(self._api.get(kind, label_selector=selector)))  # type: ignore[arg-type]
-
-    def _raw(self, kind: type[Any], selector: dict[str, str]) -> list[dict[str, Any]]:
-        return [found.raw.to_dict() for found in self._get(kind, selector)]
+    def _raw(self, kind: type[Any], selector: str) -> list[dict[str, Any]]:
+        return [found.raw.to_dict() for found in self._records.find(kind, selector)]
 
 
 def _label_of(found: dict[str, Any], label: str) -> str | None:

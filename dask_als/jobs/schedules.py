@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kr8s.objects import APIObject, ConfigMap
+from kr8s.objects import APIObject
 
-from dask_als.errors import DaskALSError, InputError
-from dask_als.jobs.job_file import Job, job_from_toml
+from dask_als.errors import InputError
+from dask_als.jobs.job_file import Job
 from dask_als.jobs.kubernetes import Jobs
 from dask_als.jobs.kubernetes_status import JobState, JobStatus
+from dask_als.jobs.records import Records
 from dask_als.kubernetes import spec
-from dask_als.kubernetes.api import api_of, ask, create, cron_job_class, delete
+from dask_als.kubernetes.api import ask, cron_job_class, delete
 from dask_als.kubernetes.spec import JOB_LABEL, SCHEDULE_LABEL
-from dask_als.settings.credentials import resolved
 
 _ACTIVE = (JobState.WAITING, JobState.RUNNING)
 
@@ -67,11 +65,12 @@ class Schedules:
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self._jobs = Jobs(namespace)
-        self._api = api_of(namespace)
+        # The records of its runs have the label of a schedule, too.
+        self._records = Records(namespace, "schedule", SCHEDULE_LABEL, f",!{JOB_LABEL}")
 
     def has(self, schedule_id: str) -> bool:
         """Return whether there is such a schedule."""
-        return bool(self._records(schedule_id))
+        return self._records.has(schedule_id)
 
     def submit(self, schedule_id: str, job: Job) -> None:
         """Create a schedule; the secret values of its job go into a Secret.
@@ -81,22 +80,16 @@ class Schedules:
         InputError
             If a secret value is missing, or Kubernetes refuses an object. No object is left behind.
         """
-        values = resolved(job.cluster.kubernetes.secrets, os.environ)
-        job = job.sealed(schedule_id)
         assert job.schedule is not None
-        size = job.cluster.kubernetes
-        create(spec.schedule_record(schedule_id, job.to_toml(), self.namespace), self._api)
-        try:
-            if values:
-                record = self._record(schedule_id).raw.to_dict()
-                create(spec.secret(schedule_id, self.namespace, values, record), self._api)
-            version = cron_job_class(self._api).version
-            cron = job.schedule.cron
-            create(spec.cron_job(schedule_id, cron, size, api_version=version), self._api)
-        except InputError:
-            with suppress(DaskALSError):
-                self.delete(schedule_id)
-            raise
+        sealed = job.sealed(schedule_id)
+        record = spec.schedule_record(schedule_id, sealed.to_toml(), self.namespace)
+        cron_job = spec.cron_job(
+            schedule_id,
+            job.schedule.cron,
+            sealed.cluster.kubernetes,
+            api_version=cron_job_class(self._records.api).version,
+        )
+        self._records.create(record, job, [cron_job], self.delete)
 
     def launch(self, schedule_id: str, now: datetime | None = None) -> str | None:
         """Start a run, unless another run of the schedule is active; remove records of old runs.
@@ -106,12 +99,16 @@ class Schedules:
         str or None
             The id of the run; None if another one is active.
         """
-        job = self._job(schedule_id)
+        job = self._records.job(schedule_id)
         assert job.schedule is not None
         runs = self._jobs.all(schedule_id)
         run_id = spec.new_run_id(job.name, schedule_id, now or datetime.now(UTC))
         if any(run.state in _ACTIVE for run in runs):
             return None
+        # What is left of a lost run would take the memory of the next one.
+        for run in runs:
+            if run.state is JobState.LOST:
+                self._jobs.remove_pods(run.job_id)
         if all(run.job_id != run_id for run in runs):
             self._jobs.submit(run_id, job, schedule_id)
         elif self._jobs.status(run_id).state is JobState.LOST:
@@ -126,7 +123,7 @@ class Schedules:
 
     def all(self) -> list[ScheduleStatus]:
         """Return all schedules, newest first."""
-        schedules = [self._status(record) for record in self._records()]
+        schedules = [self._status(record) for record in self._records.all()]
         return sorted(schedules, key=lambda schedule: schedule.submitted, reverse=True)
 
     def status(self, schedule_id: str) -> ScheduleStatus:
@@ -137,7 +134,7 @@ class Schedules:
         InputError
             If the schedule does not exist.
         """
-        return self._status(self._record(schedule_id))
+        return self._status(self._records.one(schedule_id))
 
     def stop(self, schedule_id: str) -> None:
         """Start no more runs, and stop the active one; `resume` ends that."""
@@ -160,7 +157,7 @@ class Schedules:
 
     def delete(self, schedule_id: str) -> None:
         """Stop a schedule and delete its record and the records of its runs; keep their files."""
-        record = self._record(schedule_id)
+        record = self._records.one(schedule_id)
         for cron_job in self._cron_jobs(schedule_id):
             delete(cron_job)
         for run in self._jobs.all(schedule_id):
@@ -168,7 +165,7 @@ class Schedules:
         ask(record.delete)
 
     def _suspend(self, schedule_id: str, *, is_suspended: bool) -> None:
-        self._record(schedule_id)
+        self._records.one(schedule_id)
         for cron_job in self._cron_jobs(schedule_id):
             ask(lambda found=cron_job: found.patch({"spec": {"suspend": is_suspended}}))  # type: ignore[misc]
 
@@ -187,23 +184,5 @@ class Schedules:
             runs=self._jobs.all(schedule_id),
         )
 
-    def _job(self, schedule_id: str) -> Job:
-        return job_from_toml(self._record(schedule_id).raw["data"]["job.toml"])
-
-    def _record(self, schedule_id: str) -> APIObject:
-        for record in self._records(schedule_id):
-            return record
-        raise InputError(
-            f"there is no schedule {schedule_id!r} in namespace {self.namespace}; `dask-als list` "
-            "shows all schedules"
-        )
-
-    def _records(self, schedule_id: str | None = None) -> list[APIObject]:
-        """Return the ConfigMaps of schedules; those of runs have the label of a job, too."""
-        wanted = SCHEDULE_LABEL if schedule_id is None else f"{SCHEDULE_LABEL}={schedule_id}"
-        selector = f"{wanted},!{JOB_LABEL}"
-        return ask(lambda: list(self._api.get(ConfigMap, label_selector=selector)))  # type: ignore[arg-type]
-
     def _cron_jobs(self, schedule_id: str) -> list[APIObject]:
-        kind, selector = cron_job_class(self._api), {SCHEDULE_LABEL: schedule_id}
-        return ask(lambda: list(self._api.get(kind, label_selector=selector)))  # type: ignore[arg-type]
+        return self._records.owned(cron_job_class(self._records.api), schedule_id)

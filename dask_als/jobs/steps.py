@@ -6,6 +6,7 @@ if inputs and settings are the same and the output is unchanged.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, fields
 from typing import Any, TypedDict
@@ -40,6 +41,8 @@ from dask_als.model.manifest import read_manifest
 from dask_als.settings.training import CheckpointSettings
 from dask_als.training.checkpoints import check_continues, clear_checkpoints, complete_checkpoints
 from dask_als.training.train import train
+
+_LOG = logging.getLogger(__name__)
 
 # They are in a note only if they are set.
 _LATER_SETTINGS = (
@@ -218,10 +221,13 @@ def _update_dataset(job: Job, executor: Executor, watcher: Watcher) -> None:
     step = _steps(job)["prepare"]
     inputs = step.inputs(job)
     noted = noted_inputs(step)
+    if noted is None:
+        _prepare(job, executor, watcher)
+        return
     titles = {file for file in inputs["files"] if file not in _rating_files(job)}
     # Files of a test source belong to no file of ratings, so they cannot be appended one by one.
-    is_known = noted is not None and job.source.test is None
-    files = updates.new_files(noted or {}, inputs, titles) if is_known else None
+    has_test = job.source.test is not None
+    files = "it has a test source" if has_test else updates.new_files(noted, inputs, titles)
     source = updates.AppendedSource(
         job.dataset, job.source.columns, _titles_of(job.source), job.source.attributes
     )
@@ -230,9 +236,13 @@ def _update_dataset(job: Job, executor: Executor, watcher: Watcher) -> None:
         # After a kill, the next run goes on with the files that are not appended yet.
         write_note("prepare", step, {**inputs, "files": done})
 
-    show = watcher.preparing
-    if files is None or not updates.append_files(source, files, executor, show, note):
-        _prepare(job, executor, watcher)
+    if isinstance(files, str):
+        _LOG.warning("the whole source %s is prepared anew: %s", job.source.path, files)
+    elif updates.append_files(source, files, executor, watcher.preparing, note):
+        return
+    else:
+        _LOG.warning("the whole source %s is prepared anew", job.source.path)
+    _prepare(job, executor, watcher)
 
 
 def _rating_files(job: Job) -> set[str]:
@@ -287,28 +297,23 @@ def _training(job: Job) -> updates.Training:
 def _update_model(job: Job, executor: Executor, watcher: Watcher) -> None:
     """Train the next model of a schedule, serve it, and remove the oldest ones."""
     assert job.schedule is not None, "a job with a schedule"
-    kept = _kept_models(job)
+    kept, dataset = _kept_models(job), open_dataset(job.dataset)
     kept.adopt_served()
-    path, fingerprint = kept.newest(), open_dataset(job.dataset).fingerprint
+    path = kept.newest()
     # A run that was killed before it served its model has left it complete.
-    is_trained = path is not None and _is_unserved(path, fingerprint, job)
+    is_trained = path is not None and _is_of(path, dataset) and not kept.serves(path)
     if path is None or not is_trained:
         path = kept.add(
-            fingerprint,
+            dataset.fingerprint,
             _training(job).settings,
             lambda path: _train_to(path, job, executor, watcher),
         )
-    kept.serve(path)
+    kept.serve(path, dataset)
     kept.prune(job.schedule.keep)
 
 
-def _is_unserved(path: str, fingerprint: str, job: Job) -> bool:
-    """Return whether a model is trained on the current dataset and is not the served one."""
-    if read_manifest(path).dataset["fingerprint"] != fingerprint:
-        return False
-    served = storage.join(job.model, model_manifest.MANIFEST)
-    newest = storage.join(path, model_manifest.MANIFEST)
-    return not storage.exists(served) or checksums.sha256(served) != checksums.sha256(newest)
+def _is_of(model: str, dataset: Dataset) -> bool:
+    return read_manifest(model).dataset["fingerprint"] == dataset.fingerprint
 
 
 def _useless_checkpoints(job: Job) -> list[str]:
@@ -327,6 +332,8 @@ def _train(job: Job, executor: Executor, watcher: Watcher) -> None:
 
 def _train_to(path: str, job: Job, executor: Executor, watcher: Watcher) -> None:
     dataset, training = open_dataset(job.dataset), _training(job)
+    if training.obstacle is not None:
+        _LOG.warning("training starts from scratch: %s", training.obstacle)
     if _useless_checkpoints(job):
         clear_checkpoints(job.checkpoints, overwrite=True)
     with watcher.training(training.settings.epochs) as listener:

@@ -7,6 +7,7 @@ changed or is gone, the run prepares the whole source again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from dask_als.core.executor import Executor
 from dask_als.core.side import Side
+from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import NO_ATTRIBUTES, Progress, Titles, append
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import Job
@@ -21,7 +23,10 @@ from dask_als.jobs.kept_models import KeptModels
 from dask_als.model.manifest import read_manifest
 from dask_als.settings.data import Columns
 from dask_als.settings.training import TrainSettings
+from dask_als.training.start import check_start
 from dask_als.training.update import UpdateSettings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class NewFiles:
     new: dict[str, Any]
 
 
-def new_files(noted: dict[str, Any], inputs: dict[str, Any], titles: set[str]) -> NewFiles | None:
+def new_files(noted: dict[str, Any], inputs: dict[str, Any], titles: set[str]) -> NewFiles | str:
     """Compare the inputs of the last preparation with those of this run.
 
     Parameters
@@ -52,17 +57,20 @@ def new_files(noted: dict[str, Any], inputs: dict[str, Any], titles: set[str]) -
 
     Returns
     -------
-    NewFiles or None
-        None if the whole source has to be prepared: a file of ratings has changed or is gone,
-        settings differ, or there is no new file.
+    NewFiles or str
+        Why the whole source has to be prepared: a file of ratings has changed or is gone, settings
+        differ, or there is no new file.
     """
     before, now = dict(noted.get("files") or {}), dict(inputs["files"])
     settings = [{**each, "files": None} for each in (noted, inputs)]
     known = {path: state for path, state in before.items() if path not in titles}
-    if settings[0] != settings[1] or any(now.get(path) != known[path] for path in known):
-        return None
+    if settings[0] != settings[1]:
+        return "its settings have changed"
+    for path, state in known.items():
+        if now.get(path) != state:
+            return f"{path} has changed" if path in now else f"{path} is gone"
     new = {path: now[path] for path in sorted(now) if path not in known and path not in titles}
-    return NewFiles(known, new) if known and new else None
+    return NewFiles(known, new) if known and new else "it has no new file"
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,8 @@ def append_files(
                     attributes=source.attributes,
                     progress=progress,
                 )
-        except InputError:
+        except InputError as error:
+            _LOG.warning("%s cannot be appended: %s", path, error)
             return False
         done[path] = state
         on_appended(done)
@@ -125,19 +134,27 @@ class Training:
     settings : TrainSettings
     initial_model : str or None
         The kept model to start from; None trains from scratch.
+    obstacle : str or None
+        Why it does not start from the newest model, if there is one.
     """
 
     settings: TrainSettings
     initial_model: str | None
+    obstacle: str | None = None
 
 
 def training_of(job: Job, kept: KeptModels) -> Training:
-    """Return how the next model is trained: from the newest one, if it has the same settings."""
+    """Return how the next model is trained: from the newest one, if that can be."""
     assert job.schedule is not None, "a job with a schedule"
     update = UpdateSettings(epochs=job.schedule.epochs)
     newest = kept.newest()
-    if newest is not None:
-        before = update.settings_after(read_manifest(newest).settings)
-        if before == update.settings_after(job.train):
-            return Training(before, newest)
-    return Training(job.train, None)
+    if newest is None:
+        return Training(job.train, None)
+    before = update.settings_after(read_manifest(newest).settings)
+    if before != update.settings_after(job.train):
+        return Training(job.train, None, f"{newest} was trained with other settings")
+    try:
+        check_start(newest, open_dataset(job.dataset), before)
+    except InputError as error:
+        return Training(job.train, None, str(error))
+    return Training(before, newest)

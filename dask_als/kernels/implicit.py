@@ -70,6 +70,7 @@ def solve_rows_implicit(
     factor_ridge,
     exponent,
     row_means=None,
+    n_fixed=None,
     nonnegative=False,
 ):
     """Return the best factors of every row of a block, given the fixed side.
@@ -79,9 +80,10 @@ def solve_rows_implicit(
     indptr, indices, ratings : arrays of int64 (n + 1,), int32 (nnz,), float32 (nnz,)
         The block's ratings as CSR. Indices are rows of the fixed side; they are not checked.
     fixed_factors : array (m, rank)
-        The fixed side. Its dtype, float32 or float64, is that of the arithmetic and the result.
+        The fixed side, at least the rows that have ratings. Its dtype, float32 or float64, is that
+        of the arithmetic and the result.
     fixed_gram : array of float64 (rank, rank)
-        The Gram matrix of the fixed side, see `gram_of_side`.
+        The Gram matrix of the whole fixed side, see `gram_of_side`.
     alpha : float
         What a rating of 1 adds to the confidence; positive.
     factor_ridge : float
@@ -90,6 +92,8 @@ def solve_rows_implicit(
         The power of a row's confidence that multiplies its regularization; 0: none.
     row_means : array (n, rank), optional
         Where the ridge draws each row's factors to, instead of 0.
+    n_fixed : int, optional
+        The rows of the whole fixed side; without it, those of `fixed_factors`.
     nonnegative : bool, optional
         Whether to return the best factors among those that are not negative.
 
@@ -115,7 +119,8 @@ def solve_rows_implicit(
     check_shapes(n, csr, (fixed_gram, (rank, rank)), *with_means)
     kernel = kernel_of(dtype, nonnegative)
     factors, squared_error = aligned_zeros((n, rank), dtype), np.zeros(n)
-    ridge, confidence = np.zeros(n), np.full(n, float(len(fixed_factors)))
+    n_fixed = len(fixed_factors) if n_fixed is None else n_fixed
+    ridge, confidence = np.zeros(n), np.full(n, float(n_fixed))
     sizes, lane_count = Sizes.of(rank, dtype).primal_only(), simd.lanes_of(dtype)
     shared = aligned_zeros((size_of(sizes.columns, lane_count),), dtype)
     rows = shared[: sizes.columns * stride_of(sizes.columns, lane_count)]
@@ -173,6 +178,66 @@ def gram_of_side(factors, known):
         if chunk is None:
             chunk = _gram_of_chunk(factors[start : start + ROWS_A_CHUNK])
         total += chunk
+    return total
+
+
+def rows_outside_chunks(first, factors):
+    """Return the rows that are in no chunk of `grams_of_chunks`, by the number of their chunk.
+
+    Parameters are those of `grams_of_chunks`.
+
+    Returns
+    -------
+    dict of int to array (n, rank)
+    """
+    last = first + len(factors)
+    begins = min(last, -(-first // ROWS_A_CHUNK) * ROWS_A_CHUNK)
+    ends = max(begins, last // ROWS_A_CHUNK * ROWS_A_CHUNK)
+    found = {first // ROWS_A_CHUNK: factors[: begins - first]}
+    if ends < last:
+        found[ends // ROWS_A_CHUNK] = factors[ends - first :]
+    return {number: rows for number, rows in found.items() if len(rows)}
+
+
+def grams_of_complete_chunks(outside):
+    """Join rows that are outside the chunks of several parts.
+
+    Parameters
+    ----------
+    outside : list of dict
+        See `rows_outside_chunks`; of consecutive parts in order.
+
+    Returns
+    -------
+    grams : dict of int to array of float64 (rank, rank)
+        Of the chunks that are complete now.
+    outside : dict of int to array (n, rank)
+        The rows of the other chunks.
+    """
+    pieces: dict[int, list[Any]] = {}
+    for rows_by_chunk in outside:
+        for number, rows in rows_by_chunk.items():
+            pieces.setdefault(number, []).append(rows)
+    joined = {number: np.concatenate(rows) for number, rows in pieces.items()}
+    complete = {number for number, rows in joined.items() if len(rows) == ROWS_A_CHUNK}
+    grams = {number: _gram_of_chunk(joined.pop(number)) for number in complete}
+    return grams, joined
+
+
+def gram_of_chunks(grams, last):
+    """Return what `gram_of_side` does.
+
+    Parameters
+    ----------
+    grams : dict of int to array of float64 (rank, rank)
+        The Gram matrices of all complete chunks.
+    last : dict of int to array (n, rank)
+        The rows of the last chunk, if it is not complete.
+    """
+    grams = grams | {number: _gram_of_chunk(rows) for number, rows in last.items()}
+    total = np.zeros_like(grams[0])
+    for number in range(len(grams)):
+        total += grams[number]
     return total
 
 

@@ -98,8 +98,13 @@ def write_history(directory: str, history: list[EpochFigures]) -> int:
     return json_files.write_json_lines(path, [figures.to_json() for figures in history])
 
 
-def read_history(model: str) -> list[EpochFigures]:
+def read_history(model: str, manifest: ModelManifest | None = None) -> list[EpochFigures]:
     """Read the figures of all epochs.
+
+    Parameters
+    ----------
+    manifest : ModelManifest, optional
+        That of the model; by default, it is read.
 
     Raises
     ------
@@ -107,7 +112,7 @@ def read_history(model: str) -> list[EpochFigures]:
         If the file is missing, damaged or does not belong to the model.
     """
     path = storage.part_of(model, HISTORY)
-    manifest = read_manifest(model)
+    manifest = manifest or read_manifest(model)
     rows = json_files.read_json_lines(path, crc32=manifest.history_crc32)
     history = [from_manifest(EpochFigures, row, path) for row in rows]
     # Models of earlier releases have no checksum of the history.

@@ -96,7 +96,7 @@ class InMemoryModel:
     def load(
         cls, path: str | os.PathLike[str], dataset: str | os.PathLike[str] | None = None
     ) -> Self:
-        """Load a model directory.
+        """Load a model directory; one that is replaced meanwhile is read again.
 
         The dataset of the model is looked for in the directory itself, where `save` copies it, at
         the path it had in training, at the same path relative to the model, and beside the model.
@@ -114,10 +114,20 @@ class InMemoryModel:
         """
         path = os.fspath(path)
         given = None if dataset is None else os.fspath(dataset)
-        manifest = model_manifest.read_manifest(path)
+        while True:
+            manifest = model_manifest.read_manifest(path)
+            try:
+                return cls._loaded(path, manifest, given)
+            except InputError:
+                if model_manifest.read_manifest(path) == manifest:
+                    raise
+
+    @classmethod
+    def _loaded(cls, path: str, manifest: ModelManifest, dataset: str | None) -> Self:
+        """Load the files that a manifest lists."""
         users, items = (read_model_rows(path, manifest, side) for side in SIDES)
-        history = model_files.read_history(path)
-        found = dataset_of(manifest, path, given)
+        history = model_files.read_history(path, manifest)
+        found = dataset_of(manifest, path, dataset)
         own_path = storage.absolute(storage.join(path, OWN_DATASET))
         is_own = found is not None and found.path == own_path
         return cls(manifest, users, items, history, found, owns_dataset=is_own)

@@ -16,7 +16,16 @@ from dask_als.monitor.times import Interval, split_time
 _EPOCHS_PER_ESTIMATE = 5
 _HALF_EPOCHS_SHOWN = 40
 _MAX_UNREPORTED_HALF_EPOCHS = 1_000
-_TASKS_OF_HALF_EPOCHS = {TaskKind.START, TaskKind.SOLVE, TaskKind.CHUNK, TaskKind.REPLICA}
+_TASKS_OF_HALF_EPOCHS = {
+    TaskKind.START,
+    TaskKind.SOLVE,
+    TaskKind.CHUNK,
+    TaskKind.REPLICA,
+    TaskKind.OFFER,
+    TaskKind.PULL,
+}
+# With the first of these on a home, the next half-epoch begins there.
+_LAST_TASKS = {TaskKind.REPLICA, TaskKind.PULL}
 
 
 @dataclass
@@ -156,6 +165,9 @@ class RunState:
         took = {times["action"]: (times["start"], times["stop"]) for times in startstops}
         if "transfer" in took:
             self._waiting.append(Interval(worker, *took["transfer"]))
+        if kind is TaskKind.PULL:
+            # It does nothing but wait for rows.
+            self._waiting.append(Interval(worker, *took["compute"]))
         if kind is TaskKind.SOLVE and task.number is not None:
             start, solved = took["compute"]
             asked, arrived = took.get("transfer", (0.0, 0.0))
@@ -169,10 +181,9 @@ class RunState:
             )
             if len(self.info.partitions[side]) == 1:
                 self._half_ended(half, stop, threads())
-        elif kind is TaskKind.REPLICA and half in self._pending:
-            # With the first complete replica, the next half-epoch begins on its home.
+        elif kind in _LAST_TASKS and half in self._pending:
             self._half_ended(half, stop, threads())
-        elif kind is TaskKind.REPLICA and half != self._last:
+        elif kind in _LAST_TASKS and half != self._last:
             # The segment starts here: reading and writing before it belongs to no half-epoch.
             self._stopped = stop
 

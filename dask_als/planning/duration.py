@@ -17,6 +17,7 @@ from dask_als.planning.sizes import (
     most_partitions,
     n_partitions,
     n_test_blocks,
+    needs_whole_sides,
     prediction_task_bytes,
     sides_with_attributes,
     threads_of_a_partition,
@@ -47,11 +48,12 @@ _SECONDS_OF_A_GOOD_TASK = 0.1
 _TASKS_A_THREAD = 3
 
 
-def tasks_per_epoch(dataset: Dataset, shape: Shape) -> int:
+def tasks_per_epoch(dataset: Dataset, settings: TrainSettings, shape: Shape) -> int:
     """Return the number of tasks that training submits for an epoch."""
     placement = Placement.on(map(str, range(shape.workers)), most_partitions(dataset))
     partitions = (n_partitions(dataset, side) for side in SIDES)
-    return placement.tasks_per_epoch(partitions, n_test_blocks(dataset))
+    whole = needs_whole_sides(dataset, settings)
+    return placement.tasks_per_epoch(partitions, n_test_blocks(dataset), whole=whole)
 
 
 def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed: Speed) -> float:
@@ -75,7 +77,9 @@ def epoch_seconds(dataset: Dataset, settings: TrainSettings, shape: Shape, speed
     joined = [side for side in SIDES if n_partitions(dataset, side) > 1]
     joining = sum(factors_bytes(dataset.table(side).n_rows, settings) for side in joined)
     stages = len(SIDES) + len(joined)
-    scheduling = tasks_per_epoch(dataset, shape) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
+    scheduling = (
+        tasks_per_epoch(dataset, settings, shape) * _SECONDS_A_TASK + stages * _SECONDS_A_STAGE
+    )
     return solving + testing + sent + joining / _NEW_BYTES_A_SECOND + scheduling
 
 

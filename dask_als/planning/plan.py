@@ -93,7 +93,7 @@ def plan(
         disk=disk_bytes(dataset, settings),
         partitions={side.name: n_partitions(dataset, side) for side in SIDES},
         best_partitions=best_partitions(dataset, settings, shape, speed),
-        tasks_per_epoch=tasks_per_epoch(dataset, shape),
+        tasks_per_epoch=tasks_per_epoch(dataset, settings, shape),
         epoch_seconds=epoch_seconds(dataset, settings, shape, speed),
         training_seconds=training_seconds(dataset, settings, shape, speed),
         fits=fits_limit(memory, shape),

@@ -66,6 +66,13 @@ def attribute_files(dataset: Dataset, settings: TrainSettings) -> dict[Side, Att
     return {side: file for side, file in found.items() if file and settings.attributes}
 
 
+def needs_whole_sides(dataset: Dataset, settings: TrainSettings) -> bool:
+    """Tell whether each worker needs all rows of both sides, not only those it uses."""
+    return settings.method == "gibbs" or bool(
+        sides_with_attributes(dataset, settings) or attribute_files(dataset, settings)
+    )
+
+
 def n_test_blocks(dataset: Dataset) -> int:
     """Return the number of user partitions with held-out ratings."""
     return sum(part.test_ratings > 0 for part in dataset.users.partitions)

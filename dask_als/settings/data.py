@@ -6,10 +6,11 @@ import codecs
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from dask_als.core.typed_tables import EMPTY
 from dask_als.settings.checks import (
     plain_numbers,
     require,
@@ -76,7 +77,7 @@ class Columns:
     id_type: Literal["text", "int"] | None = None
     delimiter: str | None = None
     header: bool | None = None
-    comment: str | None = None
+    comment: str | None = field(default=None, metadata={EMPTY: True})
     decimal: Literal[".", ","] = "."
     encoding: str | None = None
 

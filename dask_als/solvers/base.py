@@ -75,6 +75,9 @@ class SolvedSide:
         Statistics for the next half-epochs, computed from the moments of all partitions.
     residual_precision : float or None
         The precision of the ratings, if the method draws one.
+    start : int
+        The row of the side that is the first of `solution`. Of a fixed side, a home may hold only
+        the rows that its blocks use, and number them by their positions.
     """
 
     solution: Factors
@@ -82,9 +85,37 @@ class SolvedSide:
     mean_bias: float
     shared: Any = None
     residual_precision: float | None = None
+    start: int = 0
 
     def __sizeof__(self) -> int:
         return self.solution.__sizeof__()
+
+    def rows(self, rows: range) -> Factors:
+        """Return some of the side's rows, which `solution` must have."""
+        return self.solution[rows.start - self.start : rows.stop - self.start]
+
+
+@dataclass(frozen=True)
+class HomeSums:
+    """What the rows of a home contribute to a `SolvedSide`, besides themselves.
+
+    Attributes
+    ----------
+    n_rows : int
+    n_rated : int
+        Rows that have training ratings.
+    bias : int
+        The exact sum of their biases.
+    sums : Sums
+    moments : tuple
+        Contributions to `SolvedSide.shared`.
+    """
+
+    n_rows: int
+    n_rated: int
+    bias: int
+    sums: Sums
+    moments: tuple[Any, ...] = ()
 
 
 class RowMethod(Protocol):
@@ -112,6 +143,18 @@ class RowMethod(Protocol):
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
         """Join the partitions of a side and compute `SolvedSide.shared`."""
+        ...
+
+
+class HomeMethod(Protocol):
+    """A method that joins a side whose rows stay on their homes."""
+
+    def sums_of_home(self, rows: list[range], parts: list[SolvedPart]) -> HomeSums:
+        """Return what the consecutive partitions of a home contribute, given their rows."""
+        ...
+
+    def join_homes(self, step: HalfEpoch, homes: list[HomeSums], no_rows: Factors) -> SolvedSide:
+        """Join a side as `join_parts` does, but for its rows, from all homes in order."""
         ...
 
 
@@ -171,21 +214,46 @@ def chunk_of(parts: list[SolvedPart]) -> SolvedPart:
 def join_parts(parts: list[SolvedPart]) -> SolvedSide:
     """Join the partitions of a side; rows without ratings get the mean bias."""
     whole = chunk_of(parts)
-    solution, rated = whole.solution, whole.rated
-    mean_bias = as_float(exact_sum(solution.bias[rated])) / max(1, int(rated.sum()))
-    if not rated.all():
-        bias = np.where(rated, solution.bias, solution.bias.dtype.type(mean_bias))
-        solution = Factors(bias, solution.factors)
-    return SolvedSide(solution, whole.sums, mean_bias)
+    sums = sums_of_home(whole)
+    mean_bias = _mean_bias(sums.bias, sums.n_rated)
+    return SolvedSide(with_mean_bias(whole, mean_bias), whole.sums, mean_bias)
+
+
+def with_mean_bias(part: SolvedPart, mean_bias: float) -> Factors:
+    """Return the solution of a part where rows without ratings have the mean bias."""
+    solution, rated = part.solution, part.rated
+    if rated.all():
+        return solution
+    bias = np.where(rated, solution.bias, solution.bias.dtype.type(mean_bias))
+    return Factors(bias, solution.factors)
+
+
+def sums_of_home(*parts: SolvedPart, moments: tuple[Any, ...] = ()) -> HomeSums:
+    """Return what all methods need to know of the parts of a home."""
+    return HomeSums(
+        sum(len(part.rated) for part in parts),
+        sum(int(part.rated.sum()) for part in parts),
+        sum(exact_sum(part.solution.bias[part.rated]) for part in parts),
+        sum((part.sums for part in parts), NO_SUMS),
+        moments,
+    )
+
+
+def join_homes(homes: list[HomeSums], no_rows: Factors) -> SolvedSide:
+    """Join a side but for its rows, from all homes in order."""
+    mean_bias = _mean_bias(sum(home.bias for home in homes), sum(home.n_rated for home in homes))
+    return SolvedSide(no_rows, sum((home.sums for home in homes), NO_SUMS), mean_bias)
+
+
+def _mean_bias(total: int, n_rated: int) -> float:
+    return as_float(total) / max(1, n_rated)
 
 
 def add_predictions(
     block: Block, users: SolvedSide, items: SolvedSide, mean: float, before: np.ndarray | None
 ) -> np.ndarray:
     """Add the predictions of held-out ratings to their sum over earlier epochs, if there is one."""
-    predicted = predictions(
-        users.solution, items.solution, block.row_of_rating, block.indices, mean=mean
-    )
+    predicted = _predictions(block, users, items, mean)
     return predicted if before is None else before + predicted
 
 
@@ -196,7 +264,11 @@ def error_of_average(block: Block, total: np.ndarray, n_epochs: int) -> int:
 
 def held_out_error(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> int:
     """Return the exact sum of squared errors over a block of held-out ratings by user."""
-    predicted = predictions(
-        users.solution, items.solution, block.row_of_rating, block.indices, mean=mean
-    )
+    predicted = _predictions(block, users, items, mean)
     return exact_sum(block.weighted((block.ratings - predicted) ** 2))
+
+
+def _predictions(block: Block, users: SolvedSide, items: SolvedSide, mean: float) -> np.ndarray:
+    """Predict the ratings of a block by user."""
+    user_rows = block.row_of_rating - users.start
+    return predictions(users.solution, items.solution, user_rows, block.indices, mean=mean)

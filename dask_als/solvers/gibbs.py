@@ -127,7 +127,7 @@ class Gibbs:
             block.indptr,
             block.indices,
             block.ratings,
-            own.solution.factors[its],
+            own.rows(block.rows).factors,
             fixed.solution.bias,
             fixed.solution.factors,
             noise,

@@ -17,10 +17,17 @@ import numpy as np
 
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.kernels.implicit import gram_of_side, grams_of_chunks, solve_rows_implicit
+from dask_als.kernels.implicit import (
+    gram_of_chunks,
+    gram_of_side,
+    grams_of_chunks,
+    grams_of_complete_chunks,
+    rows_outside_chunks,
+    solve_rows_implicit,
+)
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers import base
-from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers.base import HalfEpoch, HomeSums, SolvedPart, SolvedSide
 from dask_als.solvers.objective import Sums, objective
 from dask_als.solvers.row_prior import Regression, RowPrior, penalty_of
 
@@ -51,10 +58,13 @@ class SharedMoments:
         Of all rows of the fixed side.
     confidence : int
         The exact sum of the confidences of all pairs.
+    n_rows : int
+        The number of all rows of the fixed side.
     """
 
     gram: np.ndarray
     confidence: int
+    n_rows: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,7 @@ class ImplicitLeastSquares:
             factor_ridge=regularization.factor / settings.residual_precision,
             exponent=settings.frequency_exponent,
             row_means=means,
+            n_fixed=fixed.shared.n_rows,
             nonnegative=settings.nonnegative,
         )
         deviations = factors
@@ -122,23 +133,48 @@ class ImplicitLeastSquares:
         among the rows that the other side is solved with.
         """
         side = base.join_parts(parts)
-        is_rated = np.concatenate([part.rated for part in parts])
-        factors = np.where(is_rated[:, None], side.solution.factors, 0)
-        moments: list[PartMoments] = [moment for part in parts for moment in part.moments]
-        grams = {number: gram for moment in moments for number, gram in moment.grams.items()}
-        confidence = sum(moment.confidence for moment in moments)
-        gram = gram_of_side(factors, grams)  # type: ignore[no-untyped-call]
-        shared = SharedMoments(gram, confidence)
+        rated = [_of_rated(part) for part in parts]
+        factors = np.concatenate(rated)
+        moments = _moments_of(parts)
+        gram = gram_of_side(factors, moments.grams)  # type: ignore[no-untyped-call]
+        joined = replace(side, shared=SharedMoments(gram, moments.confidence, len(factors)))
         if row_prior is None:
-            return SolvedSide(side.solution, side.sums, side.mean_bias, shared)
+            return joined
         predicted = row_prior.with_cold_rows(factors, np.zeros(factors.shape[1]))
-        sums = side.sums + penalty_of(row_prior)
-        solution = Factors(side.solution.bias, predicted)
-        return SolvedSide(solution, sums, side.mean_bias, shared)
+        return replace(
+            joined,
+            solution=Factors(side.solution.bias, predicted),
+            sums=side.sums + penalty_of(row_prior),
+        )
 
     def regression(self, own: SolvedSide) -> Regression:
         """Return what the weights of a side's attributes are fitted to: their best values."""
         return Regression(np.zeros(own.solution.factors.shape[1]), None)
+
+    def sums_of_home(self, rows: list[range], parts: list[SolvedPart]) -> HomeSums:
+        """Return the sums of a home's rows, and what it knows of the Gram matrix."""
+        moments = _moments_of(parts)
+        outside = []
+        for its, part in zip(rows, parts, strict=True):
+            factors = _of_rated(part)
+            if not part.moments:  # initial factors
+                moments.grams.update(grams_of_chunks(its.start, factors))  # type: ignore[no-untyped-call]
+            outside.append(rows_outside_chunks(its.start, factors))  # type: ignore[no-untyped-call]
+        complete, others = grams_of_complete_chunks(outside)  # type: ignore[no-untyped-call]
+        moments.grams.update(complete)
+        return base.sums_of_home(*parts, moments=(moments, others))
+
+    def join_homes(self, step: HalfEpoch, homes: list[HomeSums], no_rows: Factors) -> SolvedSide:
+        """Join a side but for its rows."""
+        grams: dict[int, np.ndarray] = {}
+        for home in homes:
+            grams.update(home.moments[0].grams)
+        complete, last = grams_of_complete_chunks([home.moments[1] for home in homes])  # type: ignore[no-untyped-call]
+        gram = gram_of_chunks(grams | complete, last)  # type: ignore[no-untyped-call]
+        confidence = sum(home.moments[0].confidence for home in homes)
+        n_rows = sum(home.n_rows for home in homes)
+        joined = base.join_homes(homes, no_rows)
+        return replace(joined, shared=SharedMoments(gram, confidence, n_rows))
 
     def figures(
         self, first: SolvedSide, last: SolvedSide, n_ratings: int, weight: float
@@ -152,3 +188,15 @@ class ImplicitLeastSquares:
         """Return the exact sum of squared errors of held-out preferences."""
         preferences = (block.ratings > 0).astype(block.ratings.dtype)
         return base.held_out_error(replace(block, ratings=preferences), users, items, 0.0)
+
+
+def _of_rated(part: SolvedPart) -> np.ndarray:
+    """Return the factors of a partition's rows, 0 for those without ratings."""
+    return np.where(part.rated[:, None], part.solution.factors, part.solution.factors.dtype.type(0))
+
+
+def _moments_of(parts: list[SolvedPart]) -> PartMoments:
+    """Join the moments of partitions."""
+    moments: list[PartMoments] = [moment for part in parts for moment in part.moments]
+    grams = {number: gram for moment in moments for number, gram in moment.grams.items()}
+    return PartMoments(grams, sum(moment.confidence for moment in moments))

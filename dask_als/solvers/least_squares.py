@@ -17,7 +17,7 @@ from dask_als.kernels.attributes import ratings_less_prior
 from dask_als.kernels.least_squares import solve_rows, solve_rows_plain
 from dask_als.settings.training import Regularization, TrainSettings
 from dask_als.solvers import base
-from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
+from dask_als.solvers.base import HalfEpoch, HomeSums, SolvedPart, SolvedSide
 from dask_als.solvers.objective import objective, rmse, sums_of
 from dask_als.solvers.reference import reference_is_wanted
 from dask_als.solvers.row_prior import Regression, RowPrior, penalty_of
@@ -69,7 +69,7 @@ class LeastSquares:
             block.indptr, block.indices, block.ratings, means, fixed.solution.factors
         )
         of_rows = replace(block, ratings=less)
-        deviations = own.solution.factors[block.rows.start : block.rows.stop] - means
+        deviations = own.rows(block.rows).factors - means
         part = _solve_rows(step.side, of_rows, deviations, fixed, self.mean, self.settings)
         return replace(part, solution=Factors(part.solution.bias, part.solution.factors + means))
 
@@ -81,6 +81,14 @@ class LeastSquares:
         if row_prior is None:
             return joined
         return replace(joined, sums=joined.sums + penalty_of(row_prior))
+
+    def sums_of_home(self, rows: list[range], parts: list[SolvedPart]) -> HomeSums:
+        """Return the sums of a home's rows."""
+        return base.sums_of_home(*parts)
+
+    def join_homes(self, step: HalfEpoch, homes: list[HomeSums], no_rows: Factors) -> SolvedSide:
+        """Join a side but for its rows."""
+        return base.join_homes(homes, no_rows)
 
     def regression(self, own: SolvedSide) -> Regression:
         """Return what the weights of a side's attributes are fitted to: their best values."""
@@ -121,7 +129,7 @@ def solve_part(
         The global mean, which is subtracted from the ratings.
     settings : TrainSettings
     """
-    own_factors = own.solution.factors[block.rows.start : block.rows.stop]
+    own_factors = own.rows(block.rows).factors
     return _solve_rows(side, block, own_factors, fixed, mean, settings)
 
 

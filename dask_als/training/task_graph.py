@@ -12,30 +12,30 @@ from dask_als.cluster.placement import Placement
 from dask_als.core import storage
 from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import Executor
-from dask_als.core.side import SIDES, USERS, Side, side_named
+from dask_als.core.side import ITEMS, SIDES, USERS, Side, side_named
 from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.model.manifest import read_manifest
-from dask_als.planning.sizes import attribute_files, sides_with_attributes
+from dask_als.planning.sizes import attribute_files, needs_whole_sides, sides_with_attributes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import (
     HalfEpoch,
     Method,
     SolvedPart,
-    SolvedSide,
-    add_predictions,
-    chunk_of,
     error_of_average,
 )
 from dask_als.solvers.choice import method_of
 from dask_als.solvers.objective import rmse
 from dask_als.solvers.row_prior import RegressionMethod
-from dask_als.solvers.threads import Threaded
+from dask_als.training.home_exchange import HomeExchange
+from dask_als.training.home_tasks import held_out_error, predictions_added, side_without_rows
 from dask_als.training.pacing import batches, epochs_per_batch, one_ahead
 from dask_als.training.prediction_files import predictions_path, read_predictions
 from dask_als.training.row_prior_tasks import RowPriorTasks
+from dask_als.training.sides import Homes, SideHandles
 from dask_als.training.start import Start
+from dask_als.training.whole_sides import WholeSides
 
 # The scheduler keeps all ancestors of a live task until the lineage is truncated.
 _MAX_TASKS_IN_LINEAGE = 5_000
@@ -49,8 +49,8 @@ class Epoch:
     Attributes
     ----------
     figures : EpochFigures
-    sides : dict of Side to list of handle
-        The solved sides in the workers' memory: one replica on each home.
+    sides : dict of Side to SideHandles
+        The solved sides in the workers' memory.
     predictions : list of handle
         The sum of predictions over the kept epochs so far, for each block of held-out ratings;
         empty before the first kept epoch.
@@ -59,17 +59,17 @@ class Epoch:
     """
 
     figures: EpochFigures
-    sides: dict[Side, list[Any]]
+    sides: dict[Side, SideHandles]
     predictions: list[Any] = field(default_factory=list)
     row_priors: dict[Side, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _SubmittedEpoch:
-    """The handles of a submitted epoch: replicas, sums of predictions, held-out errors."""
+    """The handles of a submitted epoch: sides, sums of predictions, held-out errors."""
 
     number: int
-    sides: dict[Side, list[Any]]
+    sides: dict[Side, SideHandles]
     row_priors: dict[Side, list[Any]]
     predictions: list[Any]
     test_errors: list[Any]
@@ -83,6 +83,9 @@ class TaskGraph:
     dataset : Dataset
     settings : TrainSettings
     executor : Executor
+    whole_sides : bool, optional
+        Whether `SideHandles.whole` has all rows of a side; otherwise, that is only sure on one
+        worker.
 
     Raises
     ------
@@ -90,7 +93,14 @@ class TaskGraph:
         If the dataset's ids are corrupt or belong to another dataset.
     """
 
-    def __init__(self, dataset: Dataset, settings: TrainSettings, executor: Executor) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: TrainSettings,
+        executor: Executor,
+        *,
+        whole_sides: bool = False,
+    ) -> None:
         dataset.check_rows()
         self.dataset = dataset
         self.settings = settings
@@ -99,17 +109,19 @@ class TaskGraph:
         self._method = method_of(settings, self.mean)
         self.implicit = sides_with_attributes(dataset, settings)
         self.attribute_files = attribute_files(dataset, settings)
-        self._placement = Placement(())
-        self._threaded: dict[Side, Threaded] = {}
-        self._blocks: dict[Side, list[Any]] = {}
-        self._test_blocks: dict[int, Any] = {}
+        self._whole_sides = whole_sides or needs_whole_sides(dataset, settings)
+        self._homes = self._homes_on(Placement(()), threads=1)
+        self._exchange: HomeExchange | WholeSides
         self.redistribute()
 
     @property
     def max_lineage(self) -> int:
         """The number of epochs after which the lineage must be truncated."""
-        partitions = map(len, self._blocks.values())
-        tasks_per_epoch = self._placement.tasks_per_epoch(partitions, len(self._test_blocks))
+        partitions = map(len, self._homes.rows.values())
+        n_test_blocks = len(self._exchange.test_blocks)
+        tasks_per_epoch = self._homes.placement.tasks_per_epoch(
+            partitions, n_test_blocks, whole=isinstance(self._exchange, WholeSides)
+        )
         # To fit a row prior takes at most twice the tasks of an epoch without one.
         tasks_per_epoch *= 1 + 2 * len({*self.implicit, *self.attribute_files})
         return min(_MAX_EPOCHS_IN_LINEAGE, max(1, _MAX_TASKS_IN_LINEAGE // tasks_per_epoch))
@@ -118,28 +130,30 @@ class TaskGraph:
         """If the set of workers has changed, read all blocks again on the new set."""
         max_partitions = max(len(self.dataset.table(side).partitions) for side in SIDES)
         placement = Placement.on(self.executor.workers, max_partitions)
-        if placement == self._placement:
+        if placement == self._homes.placement:
             return
-        self._placement = placement
+        self._homes = self._homes_on(placement, self.executor.shape.threads)
         # Free the old blocks first, so that workers need no room for two copies.
-        self._blocks, self._test_blocks = {}, {}
-        self._blocks = {side: self._submit_blocks(side) for side in SIDES}
-        self._test_blocks = self._submit_test_blocks()
-        threads = self.executor.shape.threads
-        self._threaded = {
-            side: Threaded(
-                self._method, placement.threads_of_a_partition(len(self._blocks[side]), threads)
-            )
-            for side in SIDES
-        }
+        self._exchange = WholeSides(self._homes, self._method, {side: [] for side in SIDES}, {})
+        blocks = {side: self._submit_blocks(side) for side in SIDES}
+        test_blocks = self._submit_test_blocks()
+        homes, method = self._homes, self._method
+        if self._whole_sides or placement.n_homes == 1:
+            self._exchange = WholeSides(homes, method, blocks, test_blocks)
+        else:
+            self._exchange = HomeExchange(homes, method, blocks, test_blocks)
+
+    def _homes_on(self, placement: Placement, threads: int) -> Homes:
+        rows = {side: [p.rows for p in self.dataset.table(side).partitions] for side in SIDES}
+        return Homes(self.executor, placement, threads, rows)
 
     def home(self, side: Side, number: int) -> int:
         """Return the home of a partition."""
-        return self._placement.home(number, len(self.dataset.table(side).partitions))
+        return self._homes.home(side, number)
 
     def worker(self, side: Side, number: int) -> str | None:
         """Return the worker that is the home of a partition, or None for any worker."""
-        return self._placement.workers[self.home(side, number)]
+        return self._homes.placement.workers[self.home(side, number)]
 
     def segment(
         self, start: Start, numbers: range, checkpoint: str | None = None
@@ -180,13 +194,13 @@ class TaskGraph:
 
     def submit_sides(
         self, start: Start, epoch: int, row_priors: dict[Side, list[Any]] | None = None
-    ) -> dict[Side, list[Any]]:
-        """Submit the replicas of both sides as `start` returns them; they are those of `epoch`."""
-        priors = row_priors or {}
-        return {
-            side: self._submit_start(HalfEpoch(side, epoch), start, priors.get(side))
-            for side in SIDES
-        }
+    ) -> dict[Side, SideHandles]:
+        """Submit both sides as `start` returns them; they are those of `epoch`."""
+        first = side_named(self.settings.first)
+        parts = {side: self._submit_start(side, start) for side in (first, first.other)}
+        if isinstance(self._exchange, WholeSides):
+            return self._exchange.start(parts, epoch, row_priors)
+        return self._exchange.start(parts, epoch)
 
     def _submit_epochs(
         self, start: Start, numbers: range, checkpoint: str | None
@@ -197,8 +211,8 @@ class TaskGraph:
             self.implicit,
             self.attribute_files,
             self.executor,
-            self._placement,
-            self._blocks,
+            self._homes.placement,
+            self._exchange.blocks,
         )
         priors = tasks.start(checkpoint)
         method = cast(RegressionMethod, self._method)
@@ -208,7 +222,7 @@ class TaskGraph:
             for side in (first, first.other):
                 step = HalfEpoch(side, number)
                 if side in priors:
-                    stepped = tasks.step(method, step, sides[side], priors[side])
+                    stepped = tasks.step(method, step, sides[side].homes, priors[side])
                     priors = {**priors, side: stepped}
                 solved = self._submit_half_epoch(step, sides, priors.get(side))
                 sides = {**sides, side: solved}
@@ -220,107 +234,59 @@ class TaskGraph:
             yield _SubmittedEpoch(number, sides, priors, predicted, errors)
 
     def _submit_half_epoch(
-        self, step: HalfEpoch, sides: dict[Side, list[Any]], priors: list[Any] | None
-    ) -> list[Any]:
-        own, fixed = sides[step.side], sides[step.side.other]
-        blocks = self._blocks[step.side]
-        if len(blocks) == 1:
-            # One task instead of two in sequence, which matters when an epoch takes milliseconds.
-            solved = self.executor.submit(
-                self._threaded[step.side].solve_side,
-                step,
-                *blocks,
-                own[0],
-                fixed[0],
-                *_of_home(priors, 0),
-                key=_key(TaskKind.SOLVE, step.side, step.epoch, 0),
-            )
-            return [solved] * self._placement.n_homes
-        parts = [
-            self.executor.submit(
-                self._threaded[step.side].solve_part,
-                step,
-                block,
-                own[self.home(step.side, number)],
-                fixed[self.home(step.side, number)],
-                *_of_home(priors, self.home(step.side, number)),
-                key=_key(TaskKind.SOLVE, step.side, step.epoch, number),
-                worker=self.worker(step.side, number),
-            )
-            for number, block in enumerate(blocks)
-        ]
-        return self._submit_all_gather(step, parts, step.epoch, priors)
+        self, step: HalfEpoch, sides: dict[Side, SideHandles], priors: list[Any] | None
+    ) -> SideHandles:
+        if isinstance(self._exchange, WholeSides):
+            return self._exchange.half_epoch(step, sides, priors)
+        return self._exchange.half_epoch(step, sides)
 
-    def _submit_all_gather(
-        self, step: HalfEpoch, parts: list[Any], epoch: int, priors: list[Any] | None
-    ) -> list[Any]:
-        """Assemble a replica of a side on each home, from the chunks that the homes exchange.
-
-        Each link carries each byte once, and sends while it receives. Pulling the joined side from
-        a single worker takes three to six times as long on 4 to 16 hosts (measured, see
-        docs/scaling.md), and grows with the number of hosts.
-        """
-        workers = self._placement.workers
-        concatenated = dict(self._placement.chunks(parts))
-        chunks: list[Any] = []
-        for home, own in self._placement.by_home(parts):
-            if home not in concatenated:
-                chunks += own
-                continue
-            key = _key(TaskKind.CHUNK, step.side, epoch, home)
-            chunks.append(self.executor.submit(chunk_of, own, key=key, worker=workers[home]))
+    def _submit_errors(self, epoch: int, sides: dict[Side, SideHandles]) -> list[Any]:
         return [
-            self.executor.submit(
-                self._method.join_parts,
-                step,
-                chunks,
-                *_of_home(priors, home),
-                key=_key(TaskKind.REPLICA, step.side, epoch, home),
-                worker=worker,
-            )
-            for home, worker in enumerate(workers)
-        ]
-
-    def _submit_errors(self, epoch: int, sides: dict[Side, list[Any]]) -> list[Any]:
-        return [
-            self.executor.submit(
-                self._method.held_out_error,
+            self._homes.submit_for(
+                USERS,
+                number,
+                held_out_error,
+                self._method,
                 block,
-                *(sides[side][self.home(USERS, number)] for side in SIDES),
-                key=_key(TaskKind.TEST, epoch=epoch, number=number),
-                worker=self.worker(USERS, number),
+                sides[ITEMS].homes[self.home(USERS, number)],
+                *sides[USERS].parts[number],
+                key=TaskKey(TaskKind.TEST, epoch=epoch, number=number),
             )
-            for number, block in self._test_blocks.items()
+            for number, block in self._exchange.test_blocks.items()
         ]
 
     def _submit_predictions(
-        self, epoch: int, sides: dict[Side, list[Any]], before: list[Any]
+        self, epoch: int, sides: dict[Side, SideHandles], before: list[Any]
     ) -> list[Any]:
         return [
-            self.executor.submit(
-                add_predictions,
+            self._homes.submit_for(
+                USERS,
+                number,
+                predictions_added,
                 block,
-                *(sides[side][self.home(USERS, number)] for side in SIDES),
                 self.mean,
                 before[position] if before else None,
-                key=_key(TaskKind.PREDICTIONS, epoch=epoch, number=number),
-                worker=self.worker(USERS, number),
+                sides[ITEMS].homes[self.home(USERS, number)],
+                *sides[USERS].parts[number],
+                key=TaskKey(TaskKind.PREDICTIONS, epoch=epoch, number=number),
             )
-            for position, (number, block) in enumerate(self._test_blocks.items())
+            for position, (number, block) in enumerate(self._exchange.test_blocks.items())
         ]
 
     def _submit_errors_of_average(self, epoch: int, predicted: list[Any]) -> list[Any]:
         n_averaged = sum(self.settings.keeps(number) for number in range(1, epoch + 1))
+        blocks = self._exchange.test_blocks.items()
         return [
-            self.executor.submit(
+            self._homes.submit_for(
+                USERS,
+                number,
                 error_of_average,
                 block,
                 total,
                 n_averaged,
-                key=_key(TaskKind.TEST, epoch=epoch, number=number),
-                worker=self.worker(USERS, number),
+                key=TaskKey(TaskKind.TEST, epoch=epoch, number=number),
             )
-            for (number, block), total in zip(self._test_blocks.items(), predicted, strict=True)
+            for (number, block), total in zip(blocks, predicted, strict=True)
         ]
 
     def _submit_figures(self, epochs: Sequence[_SubmittedEpoch]) -> Any:
@@ -329,7 +295,7 @@ class TaskGraph:
         return self.executor.submit(
             _figures_of_epochs,
             [
-                [epoch.sides[first][0], epoch.sides[first.other][0], epoch.test_errors]
+                [epoch.sides[first].whole, epoch.sides[first.other].whole, epoch.test_errors]
                 for epoch in epochs
             ],
             (self.dataset.n_ratings, self.dataset.train_weight, self.dataset.test_weight),
@@ -337,21 +303,21 @@ class TaskGraph:
             key=_key(TaskKind.FIGURES, epoch=epochs[0].number),
         )
 
-    def _submit_start(self, step: HalfEpoch, start: Start, priors: list[Any] | None) -> list[Any]:
-        parts = [
-            self.executor.submit(
+    def _submit_start(self, side: Side, start: Start) -> list[Any]:
+        return [
+            self._homes.submit_for(
+                side,
+                number,
                 _start_part,
                 self._method,
                 start,
-                step.side,
-                partition.rows,
+                side,
+                rows,
                 self.settings,
-                key=_key(TaskKind.START, step.side, number=number),
-                worker=self.worker(step.side, number),
+                key=TaskKey(TaskKind.START, side, number=number),
             )
-            for number, partition in enumerate(self.dataset.table(step.side).partitions)
+            for number, rows in enumerate(self._homes.rows[side])
         ]
-        return self._submit_all_gather(step, parts, 0, priors)
 
     def _submit_blocks(self, side: Side) -> list[Any]:
         return [
@@ -389,10 +355,10 @@ class TaskGraph:
         checksums: Sequence[int | None] = () if kept is None else kept.predictions
         # Older checkpoints have no checksums of their predictions.
         if kept is None and storage.exists(predictions_path(checkpoint, 0)):
-            checksums = [None] * len(self._test_blocks)
+            checksums = [None] * len(self._exchange.test_blocks)
         if not checksums:
             return []
-        if len(checksums) != len(self._test_blocks):
+        if len(checksums) != len(self._exchange.test_blocks):
             raise InputError(f"{checkpoint} is damaged: it has {len(checksums)} predictions")
         partitions = self.dataset.users.partitions
         return [
@@ -404,14 +370,9 @@ class TaskGraph:
                 key=_key(TaskKind.READ_PREDICTIONS, number=position),
             )
             for position, (number, crc32) in enumerate(
-                zip(self._test_blocks, checksums, strict=True)
+                zip(self._exchange.test_blocks, checksums, strict=True)
             )
         ]
-
-
-def _of_home(priors: list[Any] | None, home: int) -> list[Any]:
-    """Return the row prior of a home as arguments: none without attributes."""
-    return [] if priors is None else [priors[home]]
 
 
 def training_mean(dataset: Dataset, settings: TrainSettings) -> float:
@@ -432,14 +393,16 @@ def _start_part(
 
 
 def _figures_of_epochs(
-    epochs: list[tuple[SolvedSide, SolvedSide, list[int]]],
+    epochs: list[tuple[Any, Any, list[int]]],
     totals: tuple[int, float, float],
     method: Method,
 ) -> list[tuple[float, float, float | None]]:
     n_ratings, train_weight, test_weight = totals
     return [
         (
-            *method.figures(first, last, n_ratings, train_weight),
+            *method.figures(
+                side_without_rows(first), side_without_rows(last), n_ratings, train_weight
+            ),
             rmse(sum(test_errors), test_weight) if test_weight else None,
         )
         for first, last, test_errors in epochs

@@ -22,7 +22,8 @@ from dask_als.model import manifest as model_manifest
 from dask_als.model import sample_files, state_parts
 from dask_als.model.manifest import KeptFiles, ModelManifest, ModelSide
 from dask_als.model.training_data import with_relative_path
-from dask_als.solvers.base import SolvedSide
+from dask_als.solvers.base import SolvedPart, SolvedSide
+from dask_als.training.home_tasks import OfferedSide, side_at, side_without_rows
 from dask_als.training.prediction_files import write_predictions
 from dask_als.training.reduction import Reducer, Stack
 from dask_als.training.task_graph import Epoch, TaskGraph
@@ -202,9 +203,7 @@ class ModelWriter:
         ]
         return tuple(self.graph.executor.gather(handles))
 
-    def _write_parts(
-        self, epoch: Epoch, write_part: Callable[[Side, int, Partition, SolvedSide], int]
-    ) -> _WrittenParts:
+    def _write_parts(self, epoch: Epoch, write_part: Callable[..., int]) -> _WrittenParts:
         submit = self.graph.executor.submit
         handles = {
             side: [
@@ -213,7 +212,7 @@ class ModelWriter:
                     side,
                     number,
                     partition,
-                    epoch.sides[side][self.graph.home(side, number)],
+                    *epoch.sides[side].parts[number],
                     key=str(TaskKey(TaskKind.WRITE, side, number=number)),
                     worker=self.graph.worker(side, number),
                 )
@@ -225,7 +224,7 @@ class ModelWriter:
             side: [
                 submit(
                     _side_figures,
-                    epoch.sides[side][0],
+                    epoch.sides[side].whole,
                     key=str(TaskKey(TaskKind.SIDE_FIGURES, side)),
                 )
             ]
@@ -297,7 +296,8 @@ def _model_side(dataset: Dataset, side: Side, mean_bias: float) -> ModelSide:
     return ModelSide(table.digest, mean_bias, partitions)
 
 
-def _side_figures(side: SolvedSide) -> tuple[float, float | None]:
+def _side_figures(whole: SolvedSide | OfferedSide) -> tuple[float, float | None]:
+    side = side_without_rows(whole)
     return side.mean_bias, side.residual_precision
 
 
@@ -307,16 +307,20 @@ def _write_model_part(
     side: Side,
     number: int,
     partition: Partition,
-    solved: SolvedSide,
+    *solved: SolvedPart | SolvedSide | OfferedSide,
 ) -> int:
-    factors = solved.solution[partition.start : partition.stop]
+    factors = side_at(partition.rows, *solved).rows(partition.rows)
     return model_files.write_dataset_part(model, ids[side], side, number, partition.rows, factors)
 
 
 def _write_sample_part(
-    sample: str, side: Side, number: int, partition: Partition, solved: SolvedSide
+    sample: str,
+    side: Side,
+    number: int,
+    partition: Partition,
+    *solved: SolvedPart | SolvedSide | OfferedSide,
 ) -> int:
-    factors = solved.solution[partition.start : partition.stop]
+    factors = side_at(partition.rows, *solved).rows(partition.rows)
     return state_parts.write_part(sample, side, number, factors)
 
 

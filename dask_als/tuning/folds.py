@@ -46,7 +46,8 @@ class FoldTraining(TaskGraph):
 
     def __init__(self, fold: Fold, settings: TrainSettings, executor: Executor) -> None:
         self.fold = fold
-        super().__init__(fold.dataset, settings, executor)
+        # Measures and later starts take all rows.
+        super().__init__(fold.dataset, settings, executor, whole_sides=True)
 
     def _submit_blocks(self, side: Side) -> list[Any]:
         return self.fold.blocks[side]

@@ -50,7 +50,7 @@ class Measure:
                     ndcg_of_part,
                     block,
                     fold.blocks[USERS][number],
-                    *(epoch.sides[side][0] for side in SIDES),
+                    *(epoch.sides[side].whole for side in SIDES),
                     self._k,
                     key=f"ndcg-{epoch.figures.epoch}-{number}",
                 )

@@ -78,7 +78,7 @@ class Walk:
 
     def _start_from(self, epoch: Epoch) -> Any:
         """Return the handle of a start from an epoch's factors; they stay on the workers."""
-        sides = [epoch.sides[side][0] for side in SIDES]
+        sides = [epoch.sides[side].whole for side in SIDES]
         return self.measure.executor.submit(start_from_sides, *sides, key="start-from-stage")
 
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from support.data import generated, write_csv
+from support.kubernetes_objects import Namespace
 
 from dask_als.cli.main import main
 
@@ -85,6 +86,11 @@ PATHS = (
         ("train", "d", "out", "--init-from", "{}"),
         ("evaluate", "{}", "d"),
         ("evaluate", "m", "{}"),
+        ("evaluate", "m", "--on", "{}"),
+        ("predict", "{}", "ratings.csv", "--out", "out.csv"),
+        ("predict", "m", "{}", "--out", "out.csv"),
+        ("export", "{}", "d", "--index", "out"),
+        ("export", "m", "{}", "--index", "out"),
         ("recommend", "{}", "d", "--to", "1"),
         ("recommend", "m", "{}", "--to", "1"),
         ("recommend", "m", "d", "--to", "1", "--include", "{}"),
@@ -105,10 +111,11 @@ def test_paths_of_input(refused, address, command, path):
     if path == "" and command[:2] == ("recommend", "m"):
         pytest.skip("without a dataset it is the model's own")
     arguments = [path if argument == "{}" else argument for argument in command]
-    if command[0] in ("prepare", "train", "evaluate", "recommend", "fold-in", "tune", "report"):
+    if command[0] not in ("similar", "explain", "plan", "run", "submit", "export"):
         arguments += ["--cluster", address]
     refused(*arguments)
     assert not os.path.exists("out")
+    assert not os.path.exists("out.csv")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
@@ -124,14 +131,49 @@ def test_unreadable_files(refused, command):
         ("prepare", "ratings.csv", "{}"),
         ("train", "d", "{}", "--rank=2", "--epochs=1"),
         ("recommend", "m", "d", "--out", "{}"),
+        ("recommend", "m", "d", "--out", "{}.csv"),
+        ("predict", "m", "ratings.csv", "--out", "{}"),
+        ("predict", "m", "ratings.csv", "--out", "{}.csv"),
+        ("export", "m", "d", "--index", "{}"),
         ("fold-in", "ratings.csv", "m", "--out", "{}"),
     ],
     ids=" ".join,
 )
 def test_paths_of_output(refused, address, command, path):
-    arguments = [path if argument == "{}" else argument for argument in command]
-    refused(*arguments, "--cluster", address)
-    assert not os.path.exists("out")
+    if path == "" and command[-1] == "{}.csv":
+        pytest.skip(".csv is a name")
+    arguments = [argument.replace("{}", path) for argument in command]
+    if command[0] != "export":
+        arguments += ["--cluster", address]
+    before = {*os.listdir(), "a"}
+    refused(*arguments)
+    assert {*os.listdir(), "a"} == before
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("recommend", "m", "--out", "folder.csv"), "folder.csv"),
+        (("predict", "m", "ratings.csv", "--out", "folder.csv"), "folder.csv"),
+        (("predict", "m", "ratings.csv", "--out", "ratings.csv"), "ratings.csv"),
+        (("predict", "m", "ratings.csv", "--out", "out.txt"), ".parquet"),
+        (("predict", "m", "d/manifest.json", "--out", "out.csv"), "d/manifest.json"),
+        (("export", "m", "d", "--index", "d"), "d exists already"),
+        (("export", "m", "d", "--index", "m", "--overwrite"), "m is an input"),
+    ],
+)
+def test_outputs_that_hold_something_else(refused, made, address, command, told):
+    cluster = [] if command[0] == "export" else ["--cluster", address]
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
+    assert told in refused(*command, *cluster)
+    after = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize("name", ["nothing", "", "a,b", "a!=b", "\x1b[2J", "=", LONG])
+def test_schedules_that_are_not_there(refused, monkeypatch, name):
+    Namespace(monkeypatch)
+    assert "there is no schedule " in refused("launch", name, "--namespace=n")
 
 
 @pytest.mark.slow
@@ -158,6 +200,10 @@ def test_paths_of_output(refused, address, command, path):
         ("recommend", "m", "d", "--out", "out", "-k"),
         ("recommend", "m", "d", "--to", "1", "-k"),
         ("recommend", "m", "d", "--out", "out", "--rows-at-once"),
+        ("export", "m", "d", "--index", "out", "-k"),
+        ("export", "m", "d", "--index", "out", "--measured-users"),
+        ("export", "m", "d", "--index", "out", "--connectivity"),
+        ("export", "m", "d", "--index", "out", "--expansion"),
         ("similar", "m", "1", "-k"),
         ("explain", "m", "1", "1", "-k"),
         ("generate", "out", "--users"),
@@ -257,6 +303,10 @@ GOOD = 'output = "o"\nsteps = ["prepare"]\n[source]\npath = "ratings.csv"\n'
         GOOD + "[train]\ndtype=[[1]]",
         GOOD + "[train]\nrank=" + "[" * 200 + "]" * 200,
         GOOD + "[evaluate]\nk=-1",
+        GOOD + "[schedule]\nepochs=3",
+        GOOD + "[schedule]\ncron='* * * *'",
+        GOOD + "[schedule]\ncron='61 * * * *'",
+        GOOD + "[schedule]\ncron='* * * * *'\nkeep=0",
         GOOD + "[cluster.local]\nworkers=-1",
         GOOD + "[cluster.local]\nmemory=1",
         GOOD + "[cluster.kubernetes]\nworkers='x'",

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Mapping
 from multiprocessing import active_children
 
 import distributed
@@ -42,6 +43,10 @@ def local():
         ("worker", "scheduler.unregister", object),
         ("worker", "scheduler.log_event", object),
         ("worker", "contact_address", str),
+        ("worker", "handlers", dict),
+        ("worker", "data", Mapping),
+        ("worker", "rpc", object),
+        ("worker", "loop.asyncio_loop", object),
     ],
 )
 def test_attributes_exist(local, owner, path, kind):

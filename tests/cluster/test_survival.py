@@ -18,6 +18,7 @@ import psutil
 import pytest
 from support.data import content, generated, small_settings, write_csv
 from support.killed_training import train_on
+from support.peers import DeadlyPeers, StoppingPeers
 
 from dask_als.cluster.connect import connected
 from dask_als.cluster.dask_executor import DaskExecutor
@@ -179,6 +180,32 @@ class TestWorkers:
         assert content(str(tmp_path / "m")) == undisturbed(epochs)
 
     @pytest.mark.slow
+    def test_some_are_killed_while_they_exchange_rows(self, tmp_path, dataset, undisturbed):
+        epochs, kills = 20, 5
+        (tmp_path / "kills").mkdir()
+        with local_cluster(workers=3) as (executor, _):
+            executor.peers = DeadlyPeers(str(tmp_path / "kills"), kills, chance=0.1)
+            train(
+                dataset,
+                str(tmp_path / "m"),
+                small_settings(epochs=epochs),
+                executor,
+                checkpoints=CheckpointSettings(directory=str(tmp_path / "c"), every=2),
+            )
+        print(f"{len(names_in(tmp_path / 'kills'))} kills of workers while they exchanged rows")
+        assert content(str(tmp_path / "m")) == undisturbed(epochs)
+        assert names_in(tmp_path / "kills")
+
+    @pytest.mark.slow
+    def test_one_is_stopped_while_it_exchanges_rows(self, tmp_path, dataset, undisturbed):
+        (tmp_path / "stops").mkdir()
+        with local_cluster(workers=3) as (executor, _):
+            executor.peers = StoppingPeers(str(tmp_path / "stops"), seconds=12.0)
+            train(dataset, str(tmp_path / "m"), small_settings(epochs=6), executor)
+        assert content(str(tmp_path / "m")) == undisturbed(6)
+        assert names_in(tmp_path / "stops")
+
+    @pytest.mark.slow
     def test_those_who_join_take_part(self, tmp_path, dataset, undisturbed):
         solved_by = []
 
@@ -232,7 +259,7 @@ class TestWorkers:
 
 
 def holds_blocks(keys):
-    return any(key.startswith("read-") for key in keys)
+    return any(key.startswith(("read-", "renumber-")) for key in keys)
 
 
 @pytest.mark.slow

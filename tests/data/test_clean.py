@@ -126,7 +126,9 @@ def test_no_ids_at_all():
 def test_ids_that_are_missing_or_unreadable():
     values = pa.array([b"x", None, b"  ", b"\xff", b""], pa.binary())
     result = cleaned(is_text=True, user=values)
-    assert told_apart(result, "user") == (["x"], [(row, NO_USER) for row in (1, 2, 3, 4)])
+    undecodable = "user id is not UTF-8; give the --encoding of the file, such as latin-1"
+    reasons = [NO_USER, NO_USER, undecodable, NO_USER]
+    assert told_apart(result, "user") == (["x"], list(enumerate(reasons, start=1)))
     assert result.rejected["user"].to_pylist() == [None, "  ", r"\xff", ""]
 
 

@@ -1,8 +1,10 @@
 import gzip
 import io
 import os
+import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import support.prepare_oracle as oracle
@@ -55,6 +57,34 @@ def test_what_is_there_is_not_touched(tmp_path, standard_input):
     with pytest.raises(InputError, match="dataset"):
         prepare("-", str(tmp_path / "dataset"), SerialExecutor())
     assert os.listdir(tmp_path) == ["dataset"]
+
+
+def test_the_next_run_removes_what_a_killed_one_has_left(tmp_path, standard_input):
+    """Of the same output, and nothing that is not ours or that a living run uses."""
+    command = [sys.executable, "-m", "dask_als", "prepare", "-", "dataset", "--cluster=serial"]
+    killed, alive = (
+        subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(found := list(tmp_path.glob(".dataset.*.partial/*/input"))) < 2:
+            assert time.monotonic() < deadline, "they did not begin to read"
+            time.sleep(0.1)
+        killed.kill()
+        killed.wait()
+        mine = tmp_path / ".dask-als-input-mine"
+        mine.write_text("mine")
+        standard_input(TEXT)
+        prepare("-", str(tmp_path / "dataset"), SerialExecutor())
+        left = [path for path in found if path.exists()]
+        assert len(left) == 1
+        assert len(os.listdir(tmp_path)) == 3
+        assert mine.read_text() == "mine"
+    finally:
+        for process in (killed, alive):
+            process.kill()
+            process.communicate()
 
 
 def test_a_file_is_read_where_it_is(tmp_path):

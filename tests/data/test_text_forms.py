@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from dask_als.core.executor import SerialExecutor
 from dask_als.data import text_chunks
 from dask_als.data.dataset import open_dataset
-from dask_als.data.prepare import Titles, prepare
+from dask_als.data.prepare import Titles, append, prepare
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 
@@ -246,6 +246,64 @@ def test_movielens_archives_as_they_are(tmp_path, plain, archive):
         base = made(folder / "u1.base", name="base")
         assert base.n_ratings == 40
         assert base.has_titles
+
+
+def test_a_fold_within_its_archive(tmp_path, plain):
+    """The folds of ml-100k, as downloaded; a fold that was appended is another than its test."""
+    folder, packed = tmp_path / "ml", tmp_path / "ml.zip"
+    grouplens_100k(folder)
+    (folder / "u1.test").write_text("\n".join(LINES[40:]).replace(",", "\t"))
+    with zipfile.ZipFile(packed, "w") as made_zip:
+        for path in folder.iterdir():
+            made_zip.write(path, f"ml/{path.name}")
+    base, test = (f"{packed}!ml/u1.{part}" for part in ("base", "test"))
+    fold = prepare(base, str(tmp_path / "fold"), SerialExecutor(), test=test)
+    assert (fold.n_ratings, fold.n_test) == (40, len(LINES) - 40)
+    assert fold.has_titles
+    assert fold.source["path"] == base
+    grown = prepare(base, str(tmp_path / "grown"), SerialExecutor())
+    assert ratings_of(append(test, grown.path, SerialExecutor())) == plain
+    with pytest.raises(InputError, match=r"u1\.test was appended to .* already"):
+        append(test, grown.path, SerialExecutor())
+    with pytest.raises(InputError, match=r"ml\.zip has no file 'u9\.base'; it has .*ml/u1\.base"):
+        prepare(f"{packed}!u9.base", str(tmp_path / "x"), SerialExecutor())
+    with pytest.raises(InputError, match="there is no archive at"):
+        prepare(f"{tmp_path}/no.zip!u1.base", str(tmp_path / "x"), SerialExecutor())
+    # A file that has such a name is itself.
+    odd = tmp_path / "ml.zip!odd.csv"
+    odd.write_text(PLAIN)
+    assert ratings_of(made(odd, name="odd")) == plain
+
+
+ACCENTED = "userId,movieId,rating\n" + "".join(
+    f"Zoë {n},caf\xe9 {n % 3},{n % 5 + 1}\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "latin-1", "cp1252"]
+)
+def test_encodings(tmp_path, encoding):
+    """What has a mark is read as it is; all else is refused with the option that helps."""
+    (tmp_path / "utf-8.csv").write_text(ACCENTED, encoding="utf-8")
+    expected = ratings_of(made(tmp_path / "utf-8.csv"))
+    path = tmp_path / "x.csv"
+    path.write_text(ACCENTED, encoding=encoding)
+    if encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        assert ratings_of(made(path, name="x")) == expected
+        return
+    with pytest.raises(InputError, match=r"not.* UTF-8; .*--encoding"):
+        made(path, name="x")
+    assert ratings_of(made(path, name="x", columns=Columns(encoding=encoding))) == expected
+
+
+def test_ids_that_are_not_utf_8_among_others(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"userId,movieId,rating\nanna,1,4\nb\xf6rn,1,3\n")
+    dataset = made(path)
+    assert ratings_of(dataset) == {("anna", 1): 4.0}
+    (row,) = oracle.written(dataset.path).rejected
+    assert row["reason"].startswith("user id is not UTF-8; give the --encoding")
 
 
 @pytest.mark.parametrize("name", ["u.tsv", "amazon.csv", "part-00000", "x"])

@@ -43,6 +43,16 @@ def test_all_of_it_survives_the_text():
     assert job_from_toml(job.to_toml()) == job
 
 
+def test_no_comments_are_another_setting_than_none():
+    job = job_from_toml(SMALLEST + 'source.columns.comment = ""\n')
+    assert job.source.columns.comment == ""
+    assert job_from_toml(job.to_toml()) == job
+    plain = job_from_toml(SMALLEST)
+    assert plain.source.columns.comment is None
+    assert job_from_toml(plain.to_toml()) == plain
+    assert job_from_toml(SMALLEST + 'source.columns.encoding = ""\n') == plain
+
+
 def test_changes():
     changes = [
         "train.rank=64",

@@ -60,7 +60,8 @@ def kept(job):
 
 
 def digest(path):
-    return hashlib.sha256((Path(path) / "model.json").read_bytes()).hexdigest()
+    parts = sorted(part for side in ("users", "items") for part in Path(path, side).iterdir())
+    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
 
 
 DONE = dict.fromkeys(("prepare", "train", "evaluate"), "done")
@@ -74,7 +75,7 @@ def test_nights(job, tmp_path):
         served.append(digest(job.model))
         assert kept(job) == [f"model-{n:06d}" for n in range(max(1, night), night + 2)]
         newest = KeptModels(job.output, job.model).newest()
-        assert content(newest) == content(job.model)
+        assert read_manifest(newest) == read_manifest(job.model)
         manifest = read_manifest(job.model)
         assert manifest.dataset["fingerprint"] == open_dataset(job.dataset).fingerprint
         assert manifest.settings.epochs == (8 if night == 0 else 2)
@@ -82,7 +83,7 @@ def test_nights(job, tmp_path):
         assert (start is None) == (night == 0)
         if start is not None:
             assert Path(start.path).name == f"model-{night:06d}"
-        ALSModel.load(job.model)
+        assert ALSModel.load(job.model).owns_dataset
     assert len(set(served)) == 4
     assert digest(f"{job.output}/model-000003") == served[2]
     at_once = prepare(job.source.path, str(tmp_path / "d"), SERIAL, settings=job.prepare)
@@ -94,7 +95,7 @@ def test_nights(job, tmp_path):
     assert digest(job.model) == served[3]
 
 
-def test_the_whole_source_is_read_only_if_files_have_changed(job, monkeypatch):
+def test_the_whole_source_is_read_only_if_files_have_changed(job, monkeypatch, caplog):
     prepared = []
 
     def noticed(*arguments):
@@ -111,10 +112,24 @@ def test_the_whole_source_is_read_only_if_files_have_changed(job, monkeypatch):
     arrives(job, 2)
     run(job)
     assert len(prepared) == 2
+    assert f"anew: {Path(job.source.path) / 'night-0.csv'} has changed" in caplog.text
     assert open_dataset(job.dataset).source["rows"] == sum(map(len, NIGHTS[:3])) - 1
     os.remove(Path(job.source.path) / "night-1.csv")
     run(job)
     assert len(prepared) == 3
+    assert f"anew: {Path(job.source.path) / 'night-1.csv'} is gone" in caplog.text
+
+
+def test_why_a_file_is_not_appended(job, caplog):
+    arrives(job, 0)
+    run(job)
+    (Path(job.source.path) / "night-1.csv").write_text("userId,movieId,rating\nu17,4,3.5\n")
+    run(job)
+    assert "night-1.csv cannot be appended: " in caplog.text
+    assert "for instance 'u17'" in caplog.text
+    assert "is prepared anew" in caplog.text
+    assert "training starts from scratch: user ids are whole numbers in" in caplog.text
+    assert read_manifest(job.model).initial is None
 
 
 @pytest.mark.parametrize(
@@ -182,12 +197,13 @@ def test_a_model_of_before_the_schedule_is_kept_and_trained_on(job):
     assert read_manifest(job.model).settings.epochs == 2
 
 
-def test_other_settings_train_from_scratch(job):
+def test_other_settings_train_from_scratch(job, caplog):
     arrives(job, 0)
     run(job)
     other = replace(job, train=small_settings(epochs=8, rank=3))
     run(other)
     manifest = read_manifest(job.model)
+    assert "model-000001 was trained with other settings" in caplog.text
     assert (manifest.settings.rank, manifest.settings.epochs) == (3, 8)
     assert manifest.initial is None
 
@@ -297,12 +313,13 @@ def test_what_is_new():
 
     def new(files, **settings):
         found = updates.new_files(noted, {"files": files, "seed": 0, **settings}, {"t"})
-        return None if found is None else list(found.new)
+        return found if isinstance(found, str) else list(found.new)
 
     assert new({"a": [1, "x"], "c": [2, "y"], "b": [1, "y"], "t": [5, "x"]}) == ["b", "c"]
     assert new({"a": [1, "x"], "b": [1, "y"], "t": [6, "z"]}) == ["b"]
-    for files in ({"a": [1, "x"]}, {"b": [1, "x"]}, {"a": [1, "z"], "b": [1, "y"]}):
-        assert new({**files, "t": [5, "x"]}) is None
-    assert new({"a": [1, "x"], "b": [1, "y"]}, seed=1) is None
-    assert updates.new_files({}, {"files": {"b": [1, "y"]}}, set()) is None
+    assert new({"a": [1, "x"], "t": [5, "x"]}) == "it has no new file"
+    assert new({"b": [1, "x"], "t": [5, "x"]}) == "a is gone"
+    assert new({"a": [1, "z"], "b": [1, "y"]}) == "a has changed"
+    assert new({"a": [1, "x"], "b": [1, "y"]}, seed=1) == "its settings have changed"
+    assert isinstance(updates.new_files({}, {"files": {"b": [1, "y"]}}, set()), str)
     assert json.loads(json.dumps(noted)) == noted

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,10 @@ from support.data import generated, notebook_settings, small_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
-from dask_als.data.dataset import read_block
+from dask_als.data.dataset import open_dataset, read_block
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, UnknownIdWarning
+from dask_als.model import in_memory
 from dask_als.model import manifest as model_manifest
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings
@@ -53,6 +55,45 @@ def predicted(model, user, item):
     users, items = model.users.state, model.items.state
     product = sum(u * v for u, v in zip(users.factors[m], items.factors[n], strict=True))
     return model.manifest.global_mean + users.bias[m] + items.bias[n] + product
+
+
+@pytest.mark.parametrize("at", ["users", "items", "history"])
+def test_a_model_that_is_replaced_while_it_is_loaded(directory, tmp_path, monkeypatch, at):
+    """Never a part of each; what is damaged is still told."""
+    dataset = open_dataset(str(directory / "dataset"))
+    after, served = tmp_path / "after", tmp_path / "served"
+    train(dataset, str(after), small_settings(dtype="float64", seed=9), SERIAL)
+    shutil.copytree(directory / "model", served)
+    read_rows, read_history = in_memory.read_model_rows, in_memory.model_files.read_history
+    places = []
+
+    def reads(read, place):
+        places.append(place)
+        if place == at and places.count(place) == 1:
+            shutil.rmtree(served)
+            shutil.copytree(after, served)
+        return read()
+
+    monkeypatch.setattr(
+        in_memory,
+        "read_model_rows",
+        lambda path, manifest, side: reads(lambda: read_rows(path, manifest, side), side.name),
+    )
+    monkeypatch.setattr(
+        in_memory.model_files,
+        "read_history",
+        lambda path, manifest: reads(lambda: read_history(path, manifest), "history"),
+    )
+    loaded, expected = ALSModel.load(served), ALSModel.load(after)
+    assert loaded.manifest == expected.manifest
+    assert loaded.history == expected.history
+    for side in SIDES:
+        np.testing.assert_array_equal(
+            loaded.rows(side).state.factors, expected.rows(side).state.factors
+        )
+    (served / "history.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="damaged"):
+        ALSModel.load(served)
 
 
 def test_predict(model, rows):

@@ -157,6 +157,19 @@ def test_transfers_for_a_later_replica_count_in_the_next_half_epoch():
     assert (items.seconds, items.solving, items.waiting) == (4, 2, 1)
 
 
+def test_pulling_rows_from_other_homes_is_waiting():
+    state = started()
+    end(state, "pull-users-0-0", WORKER, compute=(99, 100))
+    for number, worker in enumerate((WORKER, OTHER)):
+        end(state, f"solve-users-1-{number}", worker, compute=(100, 102))
+        end(state, f"offer-users-1-{number}", worker, compute=(102, 102))
+    assert not state.half_epochs
+    end(state, "pull-users-1-0", WORKER, compute=(102, 104))
+    end(state, "pull-users-1-1", OTHER, compute=(102, 105))
+    (users,) = state.half_epochs
+    assert (users.start, users.seconds, users.solving, users.waiting) == (100, 4, 2, 1)
+
+
 def test_clocks_that_are_set_back_lose_no_half_epoch():
     """Dask estimates worker clocks at each heartbeat, to within the latency of a message."""
     state = started()

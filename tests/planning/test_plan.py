@@ -238,10 +238,10 @@ def test_tasks_are_those_that_training_submits(
     executor = CountingExecutor(workers)
     graph = TaskGraph(dataset, small_settings(), executor)
     list(graph.segment(random_start, range(1, 4)))
-    before = re.compile(r"read-|start-|(chunk|replica)-\w+-0-")
+    before = re.compile(r"read-|start-|needed-|renumber-|(chunk|replica|offer|barrier|pull)-\w+-0")
     in_epochs = [key for key in executor.keys if not before.match(key)]
     shape = Shape(workers, threads=1, memory=None)
-    assert len(in_epochs) == 3 * tasks_per_epoch(dataset, shape)
+    assert len(in_epochs) == 3 * tasks_per_epoch(dataset, small_settings(), shape)
 
 
 def test_flops_of_rows():
@@ -271,7 +271,8 @@ def test_time_grows_with_the_network():
     states = 3_020_000 * 65 * 4
     settings, shapes = TrainSettings(), (Shape(1, 2, None), Shape(2, 1, None))
     one, two = (epoch_seconds(dataset, settings, shape, SPEED) for shape in shapes)
-    more_tasks = tasks_per_epoch(dataset, shapes[1]) - tasks_per_epoch(dataset, shapes[0])
+    two_tasks, one_tasks = (tasks_per_epoch(dataset, settings, shape) for shape in shapes[::-1])
+    more_tasks = two_tasks - one_tasks
     # Each of two workers gets the half of both sides that the other one solved.
     assert two - one == pytest.approx(states / 2 / 0.8e9 + more_tasks * 0.001, rel=1e-6)
 

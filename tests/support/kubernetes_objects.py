@@ -4,7 +4,7 @@ import copy
 import itertools
 
 from dask_als.errors import InputError
-from dask_als.jobs import kubernetes, schedules
+from dask_als.jobs import kubernetes, records, schedules
 
 RESOURCES = {
     "ConfigMap": ("", "configmaps"),
@@ -54,9 +54,10 @@ class Namespace:
     def __init__(self, monkeypatch, refuses=None):
         self.objects, self.verbs, self.refuses = {}, set(), refuses
         self._times = itertools.count()
-        for module in (kubernetes, schedules):
-            monkeypatch.setattr(module, "api_of", lambda namespace: self)
+        monkeypatch.setattr(records, "api_of", lambda namespace: self)
+        for module in (kubernetes, records):
             monkeypatch.setattr(module, "create", self.create)
+        for module in (kubernetes, schedules):
             monkeypatch.setattr(module, "delete", lambda found: found.delete())
         monkeypatch.setattr(schedules, "cron_job_class", lambda api: schedules_kind("CronJob"))
 
@@ -117,9 +118,7 @@ def schedules_kind(name):
 
 
 def selected_by(selector):
-    """Return the predicate of a label selector: a mapping, or a text of terms."""
-    if isinstance(selector, dict):
-        return lambda labels: selector.items() <= labels.items()
+    """Return the predicate of a label selector."""
 
     def is_wanted(labels):
         for term in selector.split(","):

@@ -257,7 +257,7 @@ def test_float32_stays_near_float64(tmp_path, ratings):
         graph = TaskGraph(dataset, small_settings(dtype=dtype), SERIAL)
         *_, epoch = graph.segment(random_start, range(1, 4))
         last[dtype] = epoch.figures
-        assert epoch.sides[USERS][0].solution.factors.dtype == dtype
+        assert epoch.sides[USERS].whole.solution.factors.dtype == dtype
     assert last["float32"].train_rmse == pytest.approx(last["float64"].train_rmse, abs=1e-4)
     assert last["float32"].test_rmse == pytest.approx(last["float64"].test_rmse, abs=1e-4)
 
