@@ -16,7 +16,7 @@ from typing import Any
 from dask_als.core.executor import Executor
 from dask_als.core.side import Side
 from dask_als.data.dataset import open_dataset
-from dask_als.data.prepare import NO_ATTRIBUTES, Progress, Titles, append
+from dask_als.data.prepare import Progress, Titles, append
 from dask_als.errors import InputError
 from dask_als.jobs.job_file import Job
 from dask_als.jobs.kept_models import KeptModels
@@ -80,7 +80,7 @@ class AppendedSource:
     dataset: str
     columns: Columns
     titles: Titles | None
-    attributes: Mapping[Side, str] = NO_ATTRIBUTES
+    attributes: Mapping[Side, str]
 
 
 def append_files(
