@@ -176,9 +176,15 @@ def gram_of_part(files: StackFiles, column_exponents: np.ndarray, n_rows: int) -
 
     Those that have attributes alone are at predicted places, and not what is approximated.
     """
-    rated = (chunk * chunk[:, :1] for chunk in _Stack(files).chunks())
+    rated = map(_only_rated, _Stack(files).chunks())
     with one_blas_thread():
         return exact_gram(rated, column_exponents, n_rows)
+
+
+def _only_rated(chunk: np.ndarray) -> np.ndarray:
+    """Set the rows without ratings of a new chunk to 0, in place."""
+    chunk *= chunk[:, :1].copy()
+    return chunk
 
 
 def sum_of_grams(grams: list[np.ndarray]) -> np.ndarray:
