@@ -14,6 +14,7 @@ from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float
 from dask_als.data import prepare_tasks as tasks
 from dask_als.data import user_partitions
+from dask_als.data.attribute_tasks import AttributeTasks
 from dask_als.data.dataset import (
     TEST_DIRECTORY,
     Dataset,
@@ -99,6 +100,8 @@ class Plan:
         else:
             filtered = None
             ids = {side: self.all_ids(read, side, everything) for side in SIDES}
+        attributes = AttributeTasks(self.executor, ratings, self.staging)
+        ids = attributes.with_ids(ids)
         summaries = read.summaries
         del read
         ranges = self.plan_ranges(ids, n_usable - (filtered.n_rows if filtered else 0))
@@ -122,6 +125,7 @@ class Plan:
         self.write_items(ranges)
         users, items, tests, n_cold = self.check(ids, ranges)
         rejected_crc32 = self.write_rejected(summaries)
+        described = attributes.write(users.crc32, items.crc32)
         storage.remove(self.work)
 
         before = ratings.before
@@ -150,7 +154,7 @@ class Plan:
             / (n_train if users.weight_sum is None else as_float(users.weight_sum)),
             rating_min=users.rating_min,
             rating_max=users.rating_max,
-            fingerprint=fingerprint(users, items, tests),
+            fingerprint=fingerprint(users, items, tests, described),
             split=self.settings.split_json(),
             source={
                 **ratings.described,
@@ -163,6 +167,8 @@ class Plan:
             has_titles=has_titles or (self.known is not None and self.known.has_titles),
             rejected_crc32=rejected_crc32,
             growth=self.growth(summaries, user_parts, filtered),
+            user_attributes=described[0],
+            item_attributes=described[1],
             weights=weights_of(users, tests, rules.decay),
         )
         dataset.write_manifest(self.staging)

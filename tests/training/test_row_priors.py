@@ -181,6 +181,6 @@ def test_a_plan_knows_their_memory_and_time(tmp_path):
     assert seconds[0] < seconds[1] < seconds[2]
 
 
-def test_implicit_feedback_has_no_row_priors():
+def test_row_priors_have_no_weights_by_frequency():
     with pytest.raises(InputError, match="implicit-attributes is 'items'; it must be none"):
-        TrainSettings(feedback="implicit", implicit_attributes="items")
+        TrainSettings(feedback="implicit", frequency_exponent=0.5, implicit_attributes="items")
