@@ -17,6 +17,7 @@ from distributed import Client
 from dask_als.cluster import interrupts
 from dask_als.core import storage
 from dask_als.core.epoch_figures import EpochFigures
+from dask_als.core.side import ITEMS, USERS
 from dask_als.core.wording import python_words
 from dask_als.data.dataset import Dataset
 from dask_als.data.frames import MatrixIds
@@ -120,6 +121,8 @@ class ALS(TrainSettings):
         user_ids: Sequence[Any] | None = None,
         item_ids: Sequence[Any] | None = None,
         test: Any = None,
+        user_attributes: Any = None,
+        item_attributes: Any = None,
         init_from: ALSModel | str | os.PathLike[str] | None = None,
     ) -> ALSModel:
         """Train a model.
@@ -148,6 +151,12 @@ class ALS(TrainSettings):
             default.
         test : optional
             Ratings to hold out, in any form that `ratings` may have; not for a dataset.
+        user_attributes, item_attributes : optional
+            Attributes by id, which predict the factors of those with few ratings or none: a path
+            to CSV or Parquet, a data frame (pandas, Polars) or an Arrow table. The column of ids is
+            called as in `ratings`, or ``id``; or it is the index of a pandas frame. The others are
+            numbers, text (categories, ``Action|Comedy`` for several) or lists of text; values may
+            be missing. Not for a dataset, which has its own.
         init_from : ALSModel or str or path, optional
             A model to start from. Its users and items are matched by id: new ones are folded in,
             and those that `ratings` do not have are left out.
@@ -177,6 +186,11 @@ class ALS(TrainSettings):
                 settings=prepare_settings,
                 ids=ids,
                 test=test,
+                attributes={
+                    side: given
+                    for side, given in ((USERS, user_attributes), (ITEMS, item_attributes))
+                    if given is not None
+                },
             )
             model_path = storage.join(scratch, "model")
             train(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask
@@ -19,16 +19,18 @@ from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.cluster.guard import guard
 from dask_als.core import storage, table_files
 from dask_als.core.executor import Executor
+from dask_als.core.side import USERS, Side
 from dask_als.core.wording import warn_caller
 from dask_als.data.dataset import Dataset, is_dataset, open_dataset, rejected_path
 from dask_als.data.frames import (
     MatrixIds,
+    attribute_table,
     columns_of_table,
     is_dask_frame,
     table_of,
     write_table,
 )
-from dask_als.data.prepare import prepare
+from dask_als.data.prepare import NO_ATTRIBUTES, prepare
 from dask_als.data.source import open_source
 from dask_als.errors import InputError, RejectedRowsWarning
 from dask_als.model.model import ALSModel
@@ -113,6 +115,7 @@ def dataset_of_ratings(
     settings: PrepareSettings,
     ids: MatrixIds,
     test: Any = None,
+    attributes: Mapping[Side, Any] = NO_ATTRIBUTES,
 ) -> Dataset:
     """Open a dataset, or prepare one in the scratch directory.
 
@@ -120,6 +123,8 @@ def dataset_of_ratings(
     ----------
     test : optional
         Ratings to hold out, in any form that `ratings` may have.
+    attributes : mapping of Side, optional
+        Attributes of users and items: paths, or tables in memory.
 
     Raises
     ------
@@ -133,6 +138,11 @@ def dataset_of_ratings(
         if is_dataset(source):
             if test is not None:
                 raise InputError(f"{source} is prepared already, so test= has no use; leave it out")
+            for side in attributes:
+                raise InputError(
+                    f"{source} is prepared already, so {side.singular}_attributes= has no use; "
+                    "leave it out"
+                )
             return open_dataset(source)
     source, found = _source_of(ratings, scratch, "ratings", cluster, columns, ids)
     own, of_test = None, found
@@ -144,9 +154,38 @@ def dataset_of_ratings(
             f"{', '.join(found.names().values())}; give them in the same form"
         )
     path = storage.join(scratch, "dataset")
-    dataset = prepare(source, path, cluster.executor, columns=found, settings=settings, test=own)
+    # What ids are called where attributes are given is what the ratings given call them.
+    called = replace(found, user=columns.user, item=columns.item)
+    files = {
+        side: _attribute_file(given, side, scratch, cluster, called)
+        for side, given in attributes.items()
+    }
+    dataset = prepare(
+        source,
+        path,
+        cluster.executor,
+        columns=found,
+        settings=settings,
+        test=own,
+        attributes=files,
+    )
     _warn_of_rejected_rows(dataset)
     return dataset
+
+
+def _attribute_file(
+    given: Any, side: Side, scratch: str, cluster: Cluster, columns: Columns
+) -> str:
+    """Return the path of attributes; those in memory are written, with ids in a column ``id``."""
+    if isinstance(given, str | os.PathLike):
+        path = os.fspath(given)
+    else:
+        path = storage.join(scratch, f"{side.singular}-attributes.parquet")
+        asked = columns.user if side is USERS else columns.item
+        table_files.write_parquet(path, attribute_table(given, side, asked))
+    if cluster.is_given:
+        check_files(cluster.client, [path])
+    return path
 
 
 def _source_of(

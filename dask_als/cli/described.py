@@ -53,9 +53,15 @@ def described_plan(plan: Plan, title: str) -> Table:
 
 def described_evaluation(evaluation: Evaluation) -> list[tuple[str, pd.DataFrame]]:
     """Return an evaluation as tables with titles: errors, ranked lists, calibration."""
-    cold = (
-        f", {evaluation.n_cold:,} of them scored by the fallback: {evaluation.cold_users:,} users "
-        f"and {evaluation.cold_items:,} items have no training ratings"
+    n_fallback = evaluation.n_cold - evaluation.n_described
+    ways = [
+        (evaluation.n_described, "of them predicted from attributes"),
+        (n_fallback, "of them scored by the fallback"),
+    ]
+    cold = "".join(f", {number:,} {way}" for number, way in ways if number)
+    cold += (
+        f": {evaluation.cold_users:,} users and {evaluation.cold_items:,} items have no training "
+        "ratings"
     )
     lists = (
         f"Ranked lists of {evaluation.settings.k} items for {evaluation.n_lists:,} users; a "
@@ -84,4 +90,7 @@ def _intervals(calibration: Calibration) -> pd.DataFrame:
 
 def _figures_by_name(figures: Mapping[str, Errors | Ranking]) -> pd.DataFrame:
     columns = {name: asdict(measured) for name, measured in figures.items()}
+    if all(values.get("rmse_described", 0) is None for values in columns.values()):
+        for values in columns.values():
+            values.pop("rmse_described", None)
     return pd.DataFrame(columns).rename_axis("").reset_index()

@@ -21,6 +21,7 @@ class TaskKind(Enum):
     PULL = ("pull", "side", "epoch", "number")
     ATTRIBUTES = ("attributes", "side", "epoch", "number")
     ATTRIBUTES_SCALE = ("attributes-scale", "side", "epoch", "number")
+    ATTRIBUTES_FILE = ("attributes-file", "side", "epoch", "number")
     ATTRIBUTES_SQUARES = ("attributes-squares", "side", "epoch", "number")
     ATTRIBUTES_TARGET = ("attributes-target", "side", "epoch", "number")
     ATTRIBUTES_RESIDUAL = ("attributes-residual", "side", "epoch", "number")

@@ -9,6 +9,8 @@
                                      weight (float32), if ratings have weights
       by_item/part-00000.parquet …   the same ratings by item
       test/part-00000.parquet …      held-out ratings by user, if the dataset has a split
+      user_attributes.parquet        attributes of users, if there are any, and of items; see
+      item_attributes.parquet        `dask_als.data.attributes`
       kept/times-00000.arrow …       what appending needs, see `dask_als.data.kept_rows`
       rejected.parquet               unusable rows of the source, each with the reason
 """
@@ -27,6 +29,7 @@ from dask_als.core.blocks import Block, block_of
 from dask_als.core.limits import TEXT_BYTES, ParquetLimit
 from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.typed_tables import from_manifest
+from dask_als.data.attributes import AttributesFile, SideAttributes, attributes_path
 from dask_als.errors import InputError
 from dask_als.settings.data import PrepareSettings
 
@@ -210,6 +213,7 @@ class Dataset:
         CRC-32 of the file of rejected rows; None if there is no such file or it is not recorded.
     growth : Growth or None
         What appending needs; None if the dataset does not record it.
+    user_attributes, item_attributes : SideAttributes or None
     weights : Weights or None
         None if ratings have no weights.
     """
@@ -228,7 +232,16 @@ class Dataset:
     has_titles: bool
     rejected_crc32: int | None = None
     growth: Growth | None = None
+    user_attributes: SideAttributes | None = None
+    item_attributes: SideAttributes | None = None
     weights: Weights | None = None
+
+    def attributes(self, side: Side) -> AttributesFile | None:
+        """Return a reference to the attributes of a side; None if it has none."""
+        its = self.user_attributes if side is USERS else self.item_attributes
+        if its is None:
+            return None
+        return AttributesFile(attributes_path(self.path, side), its, self.table(side).n_rows)
 
     @property
     def train_weight(self) -> float:
@@ -285,6 +298,9 @@ class Dataset:
                 found[ratings_path(self.path, TEST_DIRECTORY, number)] = part.test_crc32
         if self.rejected_crc32 is not None:
             found[rejected_path(self.path)] = self.rejected_crc32
+        for side in SIDES:
+            if (attributes := self.attributes(side)) is not None:
+                found[attributes.path] = attributes.side_attributes.crc32
         if self.growth is not None:
             checksums = {name: getattr(self.growth, name) for name in KEPT_FILES}
             for name, numbered in checksums.items():
@@ -297,6 +313,9 @@ class Dataset:
         """Write the manifest, which completes the dataset."""
         value = asdict(self)
         del value["path"]
+        for name in ("user_attributes", "item_attributes"):
+            if value[name] is None:
+                del value[name]
         json_files.write_manifest(
             storage.join(directory, MANIFEST), value, format_version=FORMAT_VERSION
         )

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_als.core import storage
+from dask_als.core.side import Side
 from dask_als.data.source_files import listed
 from dask_als.errors import InputError
 from dask_als.settings.data import DEFAULT_TIME, Columns
@@ -102,6 +103,51 @@ def table_of(ratings: Any, columns: Columns, ids: MatrixIds = MatrixIds()) -> pa
     if hasattr(ratings, "__arrow_c_stream__"):
         return _of_stream(ratings, columns)
     raise InputError(f"ratings are a {type(ratings).__name__}; give {ACCEPTED}")
+
+
+def attribute_table(attributes: Any, side: Side, id_column: str | int) -> pa.Table:
+    """Return attributes in memory as a table whose first column is ``id``.
+
+    Parameters
+    ----------
+    id_column : str or int
+        What ids are called in the ratings; ``id`` will do, too, as will the index of a pandas
+        frame.
+
+    Raises
+    ------
+    InputError
+        If attributes are no table, or there is no column of ids.
+    """
+    what = f"{side.singular}_attributes"
+    if isinstance(attributes, pd.DataFrame):
+        names = [str(name) for name in attributes.columns]
+        arrays = [_of_series(attributes.iloc[:, place]) for place in range(len(names))]
+        if str(id_column) not in names and "id" not in names:
+            names, arrays = ["id", *names], [_of_series(attributes.index.to_series()), *arrays]
+    else:
+        if hasattr(attributes, "collect_schema") and hasattr(attributes, "collect"):
+            attributes = attributes.collect()  # of Polars, lazy
+        if not hasattr(attributes, "__arrow_c_stream__"):
+            raise InputError(
+                f"{what} are a {type(attributes).__name__}; give a path, a data frame (pandas, "
+                "Polars) or anything with the Arrow C stream interface"
+            )
+        table = pa.RecordBatchReader.from_stream(attributes).read_all()
+        names, arrays = table.column_names, table.columns
+    found = next((name for name in (str(id_column), "id") if name in names), None)
+    if found is None:
+        raise InputError(
+            f"{what} have no column {str(id_column)!r} or 'id'; they have {listed(tuple(names))}"
+        )
+    if found != "id" and "id" in names:
+        raise InputError(f"{what} have ids in {found!r} and an attribute 'id'; rename it")
+    renamed = ["id" if name == found else name for name in names]
+    if repeated := [name for name in renamed if renamed.count(name) > 1]:
+        raise InputError(f"{what} have several columns {repeated[0]!r}; rename all but one")
+    first = renamed.index("id")
+    order = [first, *(place for place in range(len(renamed)) if place != first)]
+    return pa.table({renamed[place]: arrays[place] for place in order})
 
 
 def _of_pandas(frame: pd.DataFrame, columns: Columns) -> pa.Table:

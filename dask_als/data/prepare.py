@@ -6,8 +6,10 @@ The stages are in `dask_als.data.prepare_plan`, their tasks in `dask_als.data.pr
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from dask_als.core import checksums, storage
@@ -15,7 +17,8 @@ from dask_als.core.exclusive import exclusive
 from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import DATASET
-from dask_als.core.side import ITEMS
+from dask_als.core.side import ITEMS, SIDES, Side
+from dask_als.data.attribute_source import AttributeFile, checked_file
 from dask_als.data.dataset import MANIFEST, Appended, Dataset, Growth, open_dataset
 from dask_als.data.kept_rows import stored_chunks
 from dask_als.data.prepare_inputs import (
@@ -38,6 +41,8 @@ from dask_als.settings.data import Columns, PrepareSettings
 __all__ = ["KnownRows", "Progress", "Titles", "append", "prepare"]
 
 _LOG = logging.getLogger(__name__)
+NO_ATTRIBUTES: Mapping[Side, str] = MappingProxyType({})
+_ATTRIBUTE_PATHS = {side: f"{side.singular}_attributes" for side in SIDES}
 
 
 def prepare(
@@ -50,6 +55,7 @@ def prepare(
     titles: Titles | None = None,
     test: str | None = None,
     known: KnownRows | None = None,
+    attributes: Mapping[Side, str] = NO_ATTRIBUTES,
     overwrite: bool = False,
     progress: Progress = lambda stage, done, total: None,
 ) -> Dataset:
@@ -73,6 +79,8 @@ def prepare(
         sources have is held out.
     known : KnownRows, optional
         The rows of one side in their order; by default the ids of the source, sorted.
+    attributes : mapping of Side to str, optional
+        Files with attributes of users and of items, by id.
     overwrite : bool, optional
         Whether to replace an existing dataset.
     progress : callable, optional
@@ -96,6 +104,7 @@ def prepare(
             "path": _recorded_path(source.path),
             "columns": columns.to_json(),
             "titles": titles and titles_json(titles),
+            **_described_attributes(attributes),
         }
         if test_source is not None:
             described["test_path"] = _recorded_path(test_source.path)
@@ -109,8 +118,9 @@ def prepare(
             title_file,
             () if test_source is None else test_source.chunks,
             test,
+            attributes=_attribute_files(attributes, columns),
         )
-        read = _files_of(source, test_source, title_file)
+        read = [*_files_of(source, test_source, title_file), *attributes.values()]
         staging = stack.enter_context(
             staged_directory(path, DATASET, overwrite=overwrite, inputs=read)
         )
@@ -139,6 +149,7 @@ def append(
     settings: PrepareSettings | None = None,
     titles: Titles | None = None,
     test: str | None = None,
+    attributes: Mapping[Side, str] = NO_ATTRIBUTES,
     progress: Progress = lambda stage, done, total: None,
 ) -> Dataset:
     """Append ratings to a dataset, which is replaced in one step by the larger one.
@@ -161,6 +172,9 @@ def append(
         Titles of items; an item that has none there keeps the title that it has.
     test : str, optional
         A source of ratings to hold out, for a dataset that has a test source.
+    attributes : mapping of Side to str, optional
+        Files with attributes of users and of items; an id that has none there keeps those that it
+        has.
     progress : callable, optional
 
     Raises
@@ -191,7 +205,12 @@ def append(
         columns = _columns_of_appended(before, source, test_source, columns)
         title_file = find_titles(source, columns, titles)
         ratings = _with_stored(before, source, test_source, columns, title_file, titles)
-        read = _files_of(source, test_source, title_file)
+        ratings = replace(
+            ratings,
+            attributes=_attribute_files(attributes, columns),
+            described={**ratings.described, **_described_attributes(attributes)},
+        )
+        read = [*_files_of(source, test_source, title_file), *attributes.values()]
         staging = stack.enter_context(staged_directory(path, DATASET, overwrite=True, inputs=read))
         dataset = Plan(executor, progress, settings, ratings, None, staging).run(path)
         if checksums.sha256(manifest_file) != manifest:
@@ -214,7 +233,7 @@ def _with_stored(
     stored, stored_test = stored_chunks(before)
     described: dict[str, Any] = {
         name: before.source[name]
-        for name in ("path", "columns", "titles", "test_path", "found")
+        for name in ("path", "columns", "titles", "test_path", "found", *_ATTRIBUTE_PATHS.values())
         if name in before.source
     }
     if titles is not None:
@@ -233,6 +252,15 @@ def _with_stored(
             _recorded_path(source.path), states_of(source), before.fingerprint, source.findings
         ),
     )
+
+
+def _attribute_files(attributes: Mapping[Side, str], columns: Columns) -> dict[Side, AttributeFile]:
+    return {side: checked_file(path, side, columns) for side, path in attributes.items()}
+
+
+def _described_attributes(attributes: Mapping[Side, str]) -> dict[str, str]:
+    """Return where attributes come from, as the manifest records it."""
+    return {_ATTRIBUTE_PATHS[side]: storage.absolute(path) for side, path in attributes.items()}
 
 
 def _check_own_split(before: Dataset, settings: PrepareSettings, test: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dask_als.core import storage
 from dask_als.core.side import SIDES, Side
+from dask_als.data.attribute_source import AttributeFile, StoredAttributes
 from dask_als.data.dataset import WEIGHT, Appended, Dataset
 from dask_als.data.prepare_results import ChunkSummary, largest_time
 from dask_als.data.prepare_tasks import common_id_type
@@ -89,6 +90,8 @@ class Ratings:
         The dataset that the ratings are appended to.
     appended : Appended or None
         What is appended to it.
+    attributes : dict of Side to AttributeFile
+        The files of attributes that were given.
     """
 
     name: str
@@ -101,6 +104,12 @@ class Ratings:
     n_stored: tuple[int, int] = (0, 0)
     before: Dataset | None = None
     appended: Appended | None = None
+    attributes: dict[Side, AttributeFile] = field(default_factory=dict)
+
+    def stored_attributes(self, side: Side) -> StoredAttributes | None:
+        """Return the attributes of a side that `before` keeps, if there are any."""
+        kept = None if self.before is None else self.before.attributes(side)
+        return None if kept is None else StoredAttributes(kept.path, kept.side_attributes.crc32)
 
     @property
     def chunks(self) -> tuple[Chunk, ...]:
@@ -141,9 +150,9 @@ def columns_to_read(source: Source, columns: Columns) -> Columns:
     """Return the columns to read; raise InputError if one is missing or ambiguous."""
     asked = columns.within(source.columns)
     for file, present in source.files.items():
-        for field, name in asked.names().items():
+        for word, name in asked.names().items():
             if name not in present:
-                raise _missing(source, file, field, name)
+                raise _missing(source, file, word, name)
             if present.count(name) > 1:
                 raise InputError(f"{file} has several columns {name!r}; rename all but one")
     return asked

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from dask_als.core.superaccumulator import as_float
+from dask_als.data.attributes import SideAttributes
 from dask_als.data.dataset import Partition, SideTable, Weights
 from dask_als.data.prepare_results import CheckedPart, CheckedSide, total_weight
 from dask_als.data.rating_weights import Decay
@@ -76,9 +79,14 @@ def weights_of(users: CheckedSide, tests: list[CheckedPart], decay: Decay | None
     )
 
 
-def fingerprint(users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]) -> str:
-    """Return a digest of ids and ratings, independent of partitions and order."""
-    content = [
+def fingerprint(
+    users: CheckedSide,
+    items: CheckedSide,
+    tests: list[CheckedPart],
+    attributes: Sequence[SideAttributes | None] = (),
+) -> str:
+    """Return a digest of ids, ratings and attributes, independent of partitions and order."""
+    content: list[Any] = [
         users.digest,
         items.digest,
         sum(users.part_ratings),
@@ -86,4 +94,6 @@ def fingerprint(users: CheckedSide, items: CheckedSide, tests: list[CheckedPart]
         sum(part.n_ratings for part in tests),
         sum(part.checksum for part in tests) % 2**64,
     ]
+    if any(attributes):
+        content += [its and its.crc32 for its in attributes]
     return hashlib.sha256(repr(content).encode()).hexdigest()

@@ -14,15 +14,15 @@ from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float
 from dask_als.data import prepare_tasks as tasks
 from dask_als.data import user_partitions
+from dask_als.data.attribute_tasks import AttributeTasks
 from dask_als.data.dataset import (
-    TEST_DIRECTORY,
     Dataset,
     Growth,
-    ratings_path,
     rejected_path,
 )
 from dask_als.data.least_ratings import Bounds, Filtered, ToFilter, leave_out
 from dask_als.data.partitioning import default_partitions
+from dask_als.data.prepare_check import check_written
 from dask_als.data.prepare_inputs import (
     KnownRows,
     Ratings,
@@ -38,8 +38,6 @@ from dask_als.data.prepare_manifest import (
 )
 from dask_als.data.prepare_reading import ReadSource, check_types_of_appended, read_source
 from dask_als.data.prepare_results import (
-    CheckedPart,
-    CheckedSide,
     ChunkSummary,
     PartBlocks,
     PartRules,
@@ -99,6 +97,8 @@ class Plan:
         else:
             filtered = None
             ids = {side: self.all_ids(read, side, everything) for side in SIDES}
+        attributes = AttributeTasks(self.executor, ratings, self.staging)
+        ids = attributes.with_ids(ids)
         summaries = read.summaries
         del read
         ranges = self.plan_ranges(ids, n_usable - (filtered.n_rows if filtered else 0))
@@ -120,8 +120,9 @@ class Plan:
         n_test = sum(part.n_test for part in user_parts)
         check_split(self.settings, n_train, n_test)
         self.write_items(ranges)
-        users, items, tests, n_cold = self.check(ids, ranges)
+        users, items, tests, n_cold = check_written(self, ids, ranges)
         rejected_crc32 = self.write_rejected(summaries)
+        described = attributes.write(users.crc32, items.crc32)
         storage.remove(self.work)
 
         before = ratings.before
@@ -150,7 +151,7 @@ class Plan:
             / (n_train if users.weight_sum is None else as_float(users.weight_sum)),
             rating_min=users.rating_min,
             rating_max=users.rating_max,
-            fingerprint=fingerprint(users, items, tests),
+            fingerprint=fingerprint(users, items, tests, described),
             split=self.settings.split_json(),
             source={
                 **ratings.described,
@@ -163,6 +164,8 @@ class Plan:
             has_titles=has_titles or (self.known is not None and self.known.has_titles),
             rejected_crc32=rejected_crc32,
             growth=self.growth(summaries, user_parts, filtered),
+            user_attributes=described[0],
+            item_attributes=described[1],
             weights=weights_of(users, tests, rules.decay),
         )
         dataset.write_manifest(self.staging)
@@ -373,79 +376,6 @@ class Plan:
             for number in range(len(ranges[ITEMS]))
         ]
         completed(self.executor, self.progress, "by item", handles)
-
-    def check(
-        self, ids: dict[Side, Any], ranges: dict[Side, list[range]]
-    ) -> tuple[CheckedSide, CheckedSide, list[CheckedPart], int | None]:
-        """Read the written partitions back and write the ids with their counts.
-
-        Returns
-        -------
-        CheckedSide, CheckedSide
-            Users and items.
-        list of CheckedPart
-            Of held-out ratings.
-        int or None
-            Held-out ratings of users or items without training ratings, if the split may make any
-            number of them.
-        """
-        parts = {
-            side: self._submit_checks(side.ratings_directory, side, ranges[side]) for side in SIDES
-        }
-        tests = (
-            self._submit_checks(TEST_DIRECTORY, USERS, ranges[USERS])
-            if self.settings.holds_out
-            else []
-        )
-        before = self.ratings.before
-        sides = [
-            self.executor.submit(
-                tasks.finish_side,
-                side,
-                ids[side],
-                parts[side],
-                self.ratings.titles if side is ITEMS else None,
-                self.staging,
-                before if side is ITEMS and before is not None and before.has_titles else None,
-                key=f"finish-{side.name}-0",
-            )
-            for side in SIDES
-        ]
-        cold = []
-        if self.settings.split in ("time", "own"):
-            cold = [
-                self.executor.submit(
-                    tasks.cold_ratings,
-                    ratings_path(self.staging, TEST_DIRECTORY, number),
-                    tests[number],
-                    parts[USERS][number],
-                    rows.start,
-                    parts[ITEMS],
-                    key=f"count-cold-{number}",
-                )
-                for number, rows in enumerate(ranges[USERS])
-            ]
-        completed(
-            self.executor,
-            self.progress,
-            "check",
-            [*parts[USERS], *parts[ITEMS], *tests, *sides, *cold],
-        )
-        users, items = self.executor.gather(sides)
-        n_cold = sum(self.executor.gather(cold)) if cold else None
-        return users, items, self.executor.gather(tests), n_cold
-
-    def _submit_checks(self, directory: str, side: Side, ranges: list[range]) -> list[Any]:
-        return [
-            self.executor.submit(
-                tasks.check_part,
-                ratings_path(self.staging, directory, number),
-                side,
-                rows,
-                key=f"check-{directory}-{number}",
-            )
-            for number, rows in enumerate(ranges)
-        ]
 
     def write_rejected(self, summaries: list[ChunkSummary]) -> int | None:
         """Write the rejected rows, if any, numbered as in their files.

@@ -57,7 +57,13 @@ def baselines(dataset: Dataset, settings: TrainSettings, executor: Executor) -> 
 def train_biases(dataset: Dataset, settings: TrainSettings, executor: Executor) -> Epoch:
     """Train user and item biases alone; return the last epoch, which has whole sides."""
     settings = replace(
-        settings, rank=1, center=True, method="als", feedback="explicit", nonnegative=False
+        settings,
+        rank=1,
+        center=True,
+        method="als",
+        feedback="explicit",
+        nonnegative=False,
+        attributes=False,
     )
     graph = TaskGraph(dataset, settings, executor, whole_sides=True)
     *_, last = graph.segment(zero_start, range(1, _BIAS_EPOCHS + 1))

@@ -19,7 +19,9 @@ from dask_als.evaluation.results import Evaluation
 from dask_als.evaluation.scorers import Scorer, read_counts, submit_scorers
 from dask_als.evaluation.sums import (
     PartSums,
+    described,
     error_sums,
+    has_factors,
     ranking_sums,
     set_of,
     set_size,
@@ -130,12 +132,20 @@ def _evaluate_part(
     is_cold = has_cold_user[own] | has_cold_item
     lists = np.flatnonzero(relevant.counts)
     indptr = np.concatenate([[0], np.cumsum(relevant.counts[lists])])
+    model = scorers[names.index("model")]
+    is_described = np.zeros(len(is_cold), dtype=bool)
+    if model.items is not None and is_cold.any():
+        known = (
+            has_factors(model.users(partition.rows))[own],
+            has_factors(model.items)[test.indices],
+        )
+        is_described = described((has_cold_user[own], has_cold_item), known)
     errors, ranking = {}, {}
     for name, scorer in zip(names, scorers, strict=True):
         users = scorer.users(partition.rows)
         if scorer.items is not None:
             predicted = predictions(users, scorer.items, own, test.indices, mean=scorer.mean)
-            errors[name] = error_sums(test, predicted, is_cold, facts.bounds)
+            errors[name] = error_sums(test, predicted, is_cold, is_described, facts.bounds)
         if scorer.candidates is not None:
             best = top_k(
                 Factors(users.bias[lists], users.factors[lists]),
@@ -148,8 +158,10 @@ def _evaluate_part(
     return PartSums(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
+        n_described=int(is_described.sum()),
         weight=weight_of(test),
         cold_weight=weight_of(test, is_cold),
+        described_weight=weight_of(test, is_described),
         cold_users=int((has_cold_user & (test.counts > 0)).sum()),
         n_lists=len(lists),
         n_relevant=len(relevant.indices),
@@ -198,7 +210,8 @@ def evaluation_of(
         n_lists=sums.n_lists,
         held_out_popularity=sums.popularity / max(1, sums.n_relevant),
         errors={
-            name: its.errors(sums.weight, sums.cold_weight) for name, its in sums.errors.items()
+            name: its.errors(sums.weight, sums.cold_weight, sums.described_weight)
+            for name, its in sums.errors.items()
         },
         ranking={
             name: its.ranking(sums.n_lists, n_items)
@@ -206,4 +219,5 @@ def evaluation_of(
             if sums.n_lists
         },
         calibration=calibration,
+        n_described=sums.n_described,
     )

@@ -27,7 +27,15 @@ from dask_als.data.prepare import prepare
 from dask_als.evaluation.baselines import train_biases
 from dask_als.evaluation.evaluate import evaluation_of, relevant_ratings, summed
 from dask_als.evaluation.results import Evaluation
-from dask_als.evaluation.sums import PartSums, error_sums, ranking_sums, set_of, weight_of
+from dask_als.evaluation.sums import (
+    PartSums,
+    described,
+    error_sums,
+    has_factors,
+    ranking_sums,
+    set_of,
+    weight_of,
+)
 from dask_als.model.manifest import ModelManifest
 from dask_als.model.model import ALSModel
 from dask_als.model.rows import UNKNOWN, ModelRows
@@ -286,6 +294,10 @@ def _evaluate_part(
     users, item_rows = test.row_of_rating - partition.start, shared.item_rows[test.indices]
     has_cold_item = _is_cold(items, item_rows)
     is_cold = own.is_cold[users] | has_cold_item
+    is_described = described(
+        (own.is_cold[users], has_cold_item),
+        (has_factors(own.state)[users], has_factors(items.with_unknown)[item_rows]),
+    )
     predictions = {}
     if manifest.settings.feedback == "explicit":
         mean = manifest.global_mean
@@ -306,15 +318,17 @@ def _evaluate_part(
     return PartSums(
         n_test=len(test.ratings),
         n_cold=int(is_cold.sum()),
+        n_described=int(is_described.sum()),
         weight=weight_of(test),
         cold_weight=weight_of(test, is_cold),
+        described_weight=weight_of(test, is_described),
         cold_users=int(own.is_cold.sum()),
         n_lists=len(lists),
         n_relevant=len(wanted),
         popularity=popularity,
         cold_items=set_of(test.indices[has_cold_item], len(shared.item_rows)),
         errors={
-            name: error_sums(test, predicted, is_cold, bounds)
+            name: error_sums(test, predicted, is_cold, is_described, bounds)
             for name, predicted in predictions.items()
         },
         ranking={

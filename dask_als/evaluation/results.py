@@ -22,6 +22,8 @@ class Errors:
     rmse_cold : float or None
         RMSE of held-out ratings whose user or item has no training rating; None if there are
         none.
+    rmse_described : float or None
+        RMSE of those of them whose rows without training ratings have attributes.
     """
 
     rmse: float
@@ -29,6 +31,7 @@ class Errors:
     rmse_clipped: float
     mae_clipped: float
     rmse_cold: float | None
+    rmse_described: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Evaluation:
     n_test : int
         Held-out ratings; all are predicted.
     n_cold : int
-        Those whose user or item has no training rating, so that only biases or means remain.
+        Those whose user or item has no training rating, so that only biases or means remain, or
+        what attributes predict.
     cold_users, cold_items : int
         Users and items without a training rating.
     n_lists : int
@@ -78,6 +82,8 @@ class Evaluation:
         By predictor: ``model``, ``biases alone``, ``most popular``.
     calibration : Calibration or None
         For a model of samples.
+    n_described : int
+        Those of the `n_cold` ratings that the model predicts from attributes.
     """
 
     settings: EvaluateSettings
@@ -90,6 +96,7 @@ class Evaluation:
     errors: dict[str, Errors]
     ranking: dict[str, Ranking]
     calibration: Calibration | None
+    n_described: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

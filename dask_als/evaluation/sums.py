@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dask_als.core.blocks import Block
+from dask_als.core.blocks import Block, Factors
 from dask_als.core.superaccumulator import as_float, exact_count, exact_sum
 from dask_als.evaluation.ranking_metrics import MEASURES, measures
 from dask_als.evaluation.results import Errors, Ranking
@@ -44,6 +44,8 @@ class ErrorSums(_Sums):
         With predictions clipped to the range of the training ratings.
     squared_cold : int
         Over ratings whose user or item has no training rating.
+    squared_described : int
+        Over those of them that the model predicts from attributes.
     """
 
     squared: int
@@ -51,16 +53,19 @@ class ErrorSums(_Sums):
     squared_clipped: int
     absolute_clipped: int
     squared_cold: int
+    squared_described: int
 
-    def errors(self, weight: int, cold_weight: int) -> Errors:
+    def errors(self, weight: int, cold_weight: int, described_weight: int) -> Errors:
         """Return the errors of ratings with a total weight, of which a part is cold."""
         total, cold = as_float(weight), as_float(cold_weight)
+        of_described = as_float(described_weight)
         return Errors(
             rmse=rmse(self.squared, total),
             mae=as_float(self.absolute) / total,
             rmse_clipped=rmse(self.squared_clipped, total),
             mae_clipped=as_float(self.absolute_clipped) / total,
             rmse_cold=rmse(self.squared_cold, cold) if cold else None,
+            rmse_described=rmse(self.squared_described, of_described) if of_described else None,
         )
 
 
@@ -101,10 +106,11 @@ class PartSums(_Sums):
 
     Attributes
     ----------
-    n_test, n_cold : int
-        Held-out ratings, and those whose user or item has no training rating.
-    weight, cold_weight : int
-        Exact sums of the weights of both; without weights, of as many ones.
+    n_test, n_cold, n_described : int
+        Held-out ratings, those whose user or item has no training rating, and those of them that
+        the model predicts from attributes.
+    weight, cold_weight, described_weight : int
+        Exact sums of their weights; without weights, of as many ones.
     cold_users : int
         Users without a training rating.
     n_lists : int
@@ -121,8 +127,10 @@ class PartSums(_Sums):
 
     n_test: int
     n_cold: int
+    n_described: int
     weight: int
     cold_weight: int
+    described_weight: int
     cold_users: int
     n_lists: int
     n_relevant: int
@@ -140,7 +148,11 @@ def weight_of(test: Block, chosen: np.ndarray | None = None) -> int:
 
 
 def error_sums(
-    test: Block, predicted: np.ndarray, is_cold: np.ndarray, bounds: tuple[float, float]
+    test: Block,
+    predicted: np.ndarray,
+    is_cold: np.ndarray,
+    is_described: np.ndarray,
+    bounds: tuple[float, float],
 ) -> ErrorSums:
     """Sum the errors of predictions, each times the weight of its rating.
 
@@ -148,6 +160,8 @@ def error_sums(
     ----------
     test : Block
         The ratings.
+    is_cold, is_described : ndarray of bool
+        See `PartSums`.
     bounds : (float, float)
         The range of the training ratings.
     """
@@ -160,6 +174,7 @@ def error_sums(
         squared_clipped=exact_sum(test.weighted(clipped**2)),
         absolute_clipped=exact_sum(test.weighted(np.abs(clipped))),
         squared_cold=exact_sum(squared[is_cold]),
+        squared_described=exact_sum(squared[is_described]),
     )
 
 
@@ -197,3 +212,25 @@ def set_of(items: np.ndarray, n_items: int) -> np.ndarray:
 def set_size(bits: np.ndarray) -> int:
     """Return how many items a set holds."""
     return int(np.bitwise_count(bits).sum())
+
+
+def described(
+    is_cold: tuple[np.ndarray, np.ndarray], factors: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Return which cold ratings are predicted from attributes: no row is at the fallback.
+
+    Parameters
+    ----------
+    is_cold : (ndarray of bool, ndarray of bool)
+        Whether the user, and the item, of each rating has no training rating.
+    factors : (ndarray, ndarray)
+        Whether the user, and the item, of each rating has factors that are not 0.
+    """
+    known = [~cold | has_factors for cold, has_factors in zip(is_cold, factors, strict=True)]
+    found: np.ndarray = (is_cold[0] | is_cold[1]) & known[0] & known[1]
+    return found
+
+
+def has_factors(state: Factors) -> np.ndarray:
+    """Return which rows have factors that are not all 0."""
+    return np.asarray(state.factors.any(axis=1))

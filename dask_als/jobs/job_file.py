@@ -8,6 +8,7 @@
 
     [source]
     path = "ml-latest-small.zip"        # test, titles; [source.columns]: user, item, rating, time
+                                        # user_attributes, item_attributes: files by id
 
     [prepare]                           # fields of PrepareSettings
     [train]                             # fields of TrainSettings
@@ -32,6 +33,7 @@ from typing import Any
 import tomli_w
 
 from dask_als.core import storage
+from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.typed_tables import from_table, to_table
 from dask_als.errors import InputError
 from dask_als.settings.cluster_size import KubernetesSize, LocalSize
@@ -65,6 +67,8 @@ class SourceSettings:
     columns : Columns
     test : str or None
         A source of ratings to hold out, with the same columns.
+    user_attributes, item_attributes : str or None
+        Files with attributes of users and of items.
     """
 
     path: str
@@ -73,6 +77,14 @@ class SourceSettings:
     title_id_column: str | int | None = None
     columns: Columns = Columns()
     test: str | None = None
+    user_attributes: str | None = None
+    item_attributes: str | None = None
+
+    @property
+    def attributes(self) -> dict[Side, str]:
+        """The files of attributes by side."""
+        files = {USERS: self.user_attributes, ITEMS: self.item_attributes}
+        return {side: path for side, path in files.items() if path is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

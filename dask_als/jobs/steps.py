@@ -45,7 +45,14 @@ from dask_als.training.train import train
 _LOG = logging.getLogger(__name__)
 
 # They are in a note only if they are set.
-_LATER_SETTINGS = ("test", "test_from", "least_user_ratings", "least_item_ratings")
+_LATER_SETTINGS = (
+    "test",
+    "test_from",
+    "least_user_ratings",
+    "least_item_ratings",
+    "user_attributes",
+    "item_attributes",
+)
 
 
 def run_job(
@@ -192,6 +199,7 @@ def _prepare_inputs(job: Job) -> dict[str, Any]:
     files = {*source.files, *([source.titles[0]] if source.titles else [])}
     if job.source.titles is not None:
         files.add(job.source.titles)
+    files |= set(job.source.attributes.values())
     if job.source.test is not None:
         files |= set(open_source(job.source.test).files)
     states = {storage.absolute(file): storage.state_of_file(file) for file in sorted(files)}
@@ -220,7 +228,9 @@ def _update_dataset(job: Job, executor: Executor, watcher: Watcher) -> None:
     # Files of a test source belong to no file of ratings, so they cannot be appended one by one.
     has_test = job.source.test is not None
     files = "it has a test source" if has_test else updates.new_files(noted, inputs, titles)
-    source = updates.AppendedSource(job.dataset, job.source.columns, _titles_of(job.source))
+    source = updates.AppendedSource(
+        job.dataset, job.source.columns, _titles_of(job.source), job.source.attributes
+    )
 
     def note(done: dict[str, Any]) -> None:
         # After a kill, the next run goes on with the files that are not appended yet.
@@ -251,6 +261,7 @@ def _prepare(job: Job, executor: Executor, watcher: Watcher) -> None:
             settings=job.prepare,
             titles=_titles_of(source),
             test=source.test,
+            attributes=source.attributes,
             overwrite=True,
             progress=progress,
         )

@@ -60,6 +60,8 @@ def tuned_job(dataset: Dataset, settings: TrainSettings, path: str) -> Job:
             title_id_column=titles.get("id_column"),
             columns=Columns(**{"rating": None, **source["columns"]}),
             test=source.get("test_path"),
+            user_attributes=source.get("user_attributes"),
+            item_attributes=source.get("item_attributes"),
         ),
         prepare=PrepareSettings(duplicates=source["kept"], **split, **others),
         train=settings,

@@ -8,12 +8,13 @@ changed or is gone, the run prepares the whole source again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from dask_als.core.executor import Executor
+from dask_als.core.side import Side
 from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Progress, Titles, append
 from dask_als.errors import InputError
@@ -79,6 +80,7 @@ class AppendedSource:
     dataset: str
     columns: Columns
     titles: Titles | None
+    attributes: Mapping[Side, str]
 
 
 def append_files(
@@ -112,6 +114,7 @@ def append_files(
                     executor,
                     columns=source.columns,
                     titles=source.titles,
+                    attributes=source.attributes,
                     progress=progress,
                 )
         except InputError as error:

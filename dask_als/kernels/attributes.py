@@ -4,6 +4,7 @@ The attributes X of a side are R, 1 where there is a training rating, with each 
 root of its number of ratings. Both products with X are sums of the dense rows that a row of CSR
 points to: X B those of B, by the side's own block, and Xᵀ Y those of Y, by the other side's block.
 A row's sum has one order, so that its bits do not depend on which other rows a block has.
+Attributes from files are a sparse matrix of few columns, with which `weighted_sums` multiplies.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numba import types
 
 from dask_als.core.aligned import aligned_empty, aligned_zeros
 from dask_als.core.jit import compiled
+from dask_als.core.sparse import SparseRows
 from dask_als.kernels.compilation import (
     compile_kernel,
     digest_of_sources,
@@ -43,6 +45,20 @@ def sums_of_rated(indptr: np.ndarray, indices: np.ndarray, dense: np.ndarray) ->
     """
     sums = aligned_zeros((len(indptr) - 1, dense.shape[1]), dense.dtype)
     _sum_kernel_of(dense.dtype)(indptr, indices, dense, sums)
+    return sums
+
+
+def weighted_sums(matrix: SparseRows, dense: np.ndarray) -> np.ndarray:
+    """Return ``matrix @ dense``, each row's sums in the order of its columns.
+
+    Parameters
+    ----------
+    matrix : SparseRows
+        With values of the dtype of `dense`.
+    dense : ndarray of float32 or float64, shape (n_columns, rank)
+    """
+    sums = aligned_zeros((matrix.n_rows, dense.shape[1]), dense.dtype)
+    _add_weighted(matrix.indptr, matrix.indices, matrix.values, dense, sums)
     return sums
 
 
@@ -118,6 +134,15 @@ def _sum_kernel_of(dtype: Any) -> Any:
     csr = read_only(types.int64), read_only(types.int32)
     arrays = read_only(number, 2), writable(number, 2)
     return compile_kernel(add_rated, "add_rated", dtype, *csr, *arrays)
+
+
+@compiled
+def _add_weighted(indptr: Any, indices: Any, values: Any, dense: Any, sums: Any) -> None:
+    for row in range(len(indptr) - 1):
+        for position in range(indptr[row], indptr[row + 1]):
+            column, value = indices[position], values[position]
+            for c in range(dense.shape[1]):
+                sums[row, c] += value * dense[column, c]
 
 
 @compiled

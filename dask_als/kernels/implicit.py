@@ -14,7 +14,8 @@ confidence. The row's squared error over all pairs follows from the solution,
 
     Σ c (p - u·f)² = Σ c p - u·x - ridge |u|²,    x the right-hand side
 
-because the system implies uᵀ(G + Σ alpha |r| f fᵀ)u = u·x - ridge |u|².
+because the system implies uᵀ(G + Σ alpha |r| f fᵀ)u = u·x - ridge |u|². With a prior mean m of the
+row, the ridge draws u to m: x has ridge m in addition, and the squared error 2 ridge u·m.
 
 A rated row is multiplied by √(alpha |r|) as it is gathered, so that the Gram matrix of the gathered
 rows is the weighted one. Its weight is c p / √(alpha |r|), so that the first moment is x.
@@ -42,7 +43,13 @@ from dask_als.kernels.compilation import (
 )
 from dask_als.kernels.gram import size_of, stride_of
 from dask_als.kernels.nonnegative import solve_nonnegative
-from dask_als.kernels.ratings import CSR_TYPES, check_shapes, ratings_to_prefetch, row_buffer
+from dask_als.kernels.ratings import (
+    CSR_TYPES,
+    check_shapes,
+    dot,
+    ratings_to_prefetch,
+    row_buffer,
+)
 from dask_als.kernels.simd import lanes, pointer
 from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, sizes_type
 
@@ -62,6 +69,7 @@ def solve_rows_implicit(
     alpha,
     factor_ridge,
     exponent,
+    row_means=None,
     n_fixed=None,
     nonnegative=False,
 ):
@@ -82,6 +90,8 @@ def solve_rows_implicit(
         The regularization, divided by the residual precision.
     exponent : float
         The power of a row's confidence that multiplies its regularization; 0: none.
+    row_means : array (n, rank), optional
+        Where the ridge draws each row's factors to, instead of 0.
     n_fixed : int, optional
         The rows of the whole fixed side; without it, those of `fixed_factors`.
     nonnegative : bool, optional
@@ -105,7 +115,8 @@ def solve_rows_implicit(
     """
     dtype, rank, n = fixed_factors.dtype, fixed_factors.shape[1], len(indptr) - 1
     csr = indptr, indices, ratings
-    check_shapes(n, csr, (fixed_gram, (rank, rank)))
+    with_means = [] if row_means is None else [(row_means, (n, rank))]
+    check_shapes(n, csr, (fixed_gram, (rank, rank)), *with_means)
     kernel = kernel_of(dtype, nonnegative)
     factors, squared_error = aligned_zeros((n, rank), dtype), np.zeros(n)
     n_fixed = len(fixed_factors) if n_fixed is None else n_fixed
@@ -114,7 +125,10 @@ def solve_rows_implicit(
     shared = aligned_zeros((size_of(sizes.columns, lane_count),), dtype)
     rows = shared[: sizes.columns * stride_of(sizes.columns, lane_count)]
     rows.reshape(sizes.columns, -1)[:rank, :rank] = fixed_gram
-    block = *csr, ridge, confidence, factors, squared_error, int(indptr[-1])
+    means = factors if row_means is None else row_means
+    step = int(row_means is not None) * rank
+    results = confidence, factors, squared_error
+    block = *csr, ridge, *results, means, np.zeros(n), step, int(indptr[-1])
     fixed = fixed_factors, shared, float(alpha), float(factor_ridge), float(exponent)
     kernel(n, block, fixed, sizes, sizes.buffers(dtype))
     return factors, squared_error, confidence
@@ -244,7 +258,7 @@ def _gram_of_chunk(factors):
 
 
 class _Block(NamedTuple):
-    """Pointers to the arrays of the solved rows."""
+    """Pointers to the arrays of the solved rows; `mean_step` is the rank, or 0 without means."""
 
     indptr: Any
     indices: Any
@@ -253,6 +267,9 @@ class _Block(NamedTuple):
     confidence: Any
     factors: Any
     error: Any
+    means: Any
+    preference: Any
+    mean_step: int
     n_ratings: int
 
 
@@ -294,7 +311,8 @@ def kernel_of(dtype, nonnegative=False):
 
     double = types.float64
     results = writable(double), writable(double), writable(number, 2), writable(double)
-    block = tuple_of(*CSR_TYPES, *results, types.int64)
+    means = read_only(number, 2), writable(double)
+    block = tuple_of(*CSR_TYPES, *results, *means, types.int64, types.int64)
     fixed = tuple_of(read_only(number, 2), read_only(number), double, double, double)
     workspace = sizes_type(), buffers_type(number)
     name = "solve_implicit" + "_nonnegative" * nonnegative
@@ -382,11 +400,27 @@ def _form(problem, row, sizes, buffers, matrix, columns, primal):
     block.confidence[row], block.error[row] = sums
     growth = block.confidence[row] ** fixed.exponent
     block.factor_ridge[row] = fixed.factor_ridge * growth
+    block.preference[row] = block.error[row]
+    target = matrix + columns * stride
+    for c in range(block.mean_step):
+        target[c] += block.factor_ridge[row] * block.means[row * block.mean_step + c]
 
 
 @_jit
 def _solve(problem, rows, sizes, buffers, matrices, columns, primal):
-    batches.solve_primal(problem.block, rows, sizes, buffers, matrices)
+    block = problem.block
+    batches.solve_primal(block, rows, sizes, buffers, matrices)
+    rank, width = block.mean_step, lanes(matrices)
+    if not rank:
+        return
+    for lane in range(len(rows)):
+        row = rows[lane]
+        start = lane * size_of(columns, width) + columns * stride_of(columns, width)
+        factors = block.factors + row * rank
+        explained = dot(factors, matrices + start, rank)
+        drawn = 2 * dot(factors, block.means + row * rank, rank) - dot(factors, factors, rank)
+        error = block.preference[row] - explained + block.factor_ridge[row] * drawn
+        block.error[row] = max(0.0, error)
 
 
 @_jit

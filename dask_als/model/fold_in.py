@@ -11,7 +11,8 @@ The output is a model, so every command accepts it::
       ratings/                       the ratings as a dataset; its other side has the model's order
 
 A row that the model knows starts from its factors in the model, as its bias depends on them: the
-result is that of the next half-epoch. All other rows start from 0.
+result is that of the next half-epoch. A row that only had attributes keeps the prior mean that they
+predict. All other rows start from 0.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.solvers.base import HalfEpoch, SolvedSide
 from dask_als.solvers.new_row_prior import NewRowPrior
 from dask_als.solvers.objective import NO_SUMS
+from dask_als.solvers.row_prior import RowPrior
 
 ABOUT = "fold_in.json"
 RATINGS = "ratings"
@@ -76,6 +78,8 @@ class _Trained:
     ----------
     own : Factors
         The folded side, with a last row of zeros for new ids.
+    prior_means : ndarray, shape (n_rows + 1, rank)
+        The factors of rows without ratings, which their attributes predict; 0 for all others.
     own_ids : pandas.Index
     fixed : SolvedSide
     mean_bias : float
@@ -85,6 +89,7 @@ class _Trained:
     """
 
     own: Factors
+    prior_means: np.ndarray
     own_ids: pd.Index[int]
     fixed: SolvedSide
     mean_bias: float
@@ -240,13 +245,15 @@ def _folded_manifest(
 def _read_trained(model: str, side: Side) -> _Trained:
     manifest = model_manifest.read_manifest(model)
     settings = manifest.settings
-    own_ids, own, _ = _read_side(model, side)
+    own_ids, own, own_rated = _read_side(model, side)
     _, state, rated = _read_side(model, side.other)
     method = fold_in_method(manifest, read_both(model, manifest))
     step = HalfEpoch(side.other, settings.epochs)
     nothing = zero_factors(range(1), rank=manifest.rank, dtype=settings.dtype)
+    with_new = concatenated([own, nothing])
     return _Trained(
-        own=concatenated([own, nothing]),
+        own=with_new,
+        prior_means=np.where(np.append(own_rated, True)[:, None], 0, with_new.factors),
         own_ids=own_ids,
         fixed=method.join_parts(step, [method.start_part(state, rated)]),
         mean_bias=manifest.side(side).mean_bias,
@@ -293,11 +300,13 @@ def _fold_in_part(
     ids = ids_file.read(partition.rows, ["id", "count"])
     rows = trained.own_ids.get_indexer(pd.Index(ids.column("id").to_pandas()))
     own = Factors(trained.own.bias[rows], trained.own.factors[rows])
+    means = trained.prior_means[rows]
     solved = fold_in_method(manifest, trained.priors).solve_part(
         HalfEpoch(side, manifest.settings.epochs),
         block,
         SolvedSide(own, NO_SUMS, trained.mean_bias),
         trained.fixed,
+        RowPrior.of_means(means) if means.any() else None,
     )
     bias = np.where(solved.rated, solved.solution.bias, own.bias.dtype.type(trained.mean_bias))
     checksum = model_files.write_part(

@@ -219,7 +219,7 @@ class InMemoryModel:
         if self.dataset is None:
             raise InputError(
                 f"the training ratings of {side.name} are neither in the model nor at "
-                f"{self.manifest.dataset['path']}; name their dataset with --dataset, or recommend "
-                "with --seen"
+                f"{self.manifest.dataset['path']}; name their dataset with --dataset; only "
+                "recommendations with --seen need none"
             )
         return self.dataset

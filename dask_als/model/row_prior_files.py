@@ -16,7 +16,7 @@ import pyarrow as pa
 from dask_als.core import storage, table_files
 from dask_als.core.side import Side
 
-What = Literal["means", "weights"]
+What = Literal["means", "weights", "file-weights"]
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,22 @@ class RowPriorFiles:
     means : tuple of int
         CRC-32 of the prior means, by partition of the side.
     weights : tuple of int
-        CRC-32 of the weights, by partition of the other side.
+        CRC-32 of the weights of implicit attributes, by partition of the other side.
+    file_weights : tuple of int
+        CRC-32 of the weights of attributes from a file, which are one part.
     """
 
     means: tuple[int, ...]
     weights: tuple[int, ...]
+    file_weights: tuple[int, ...] = ()
 
     def paths(self, checkpoint: str, side: Side, what: What) -> Sequence[tuple[str, int]]:
         """Return path and CRC-32 of each file."""
-        checksums = self.means if what == "means" else self.weights
+        checksums = {
+            "means": self.means,
+            "weights": self.weights,
+            "file-weights": self.file_weights,
+        }[what]
         return [
             (_path(checkpoint, side, what, number), crc32) for number, crc32 in enumerate(checksums)
         ]

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dask_als.core.executor import Shape
-from dask_als.core.side import SIDES, side_named
+from dask_als.core.side import SIDES, Side, side_named
 from dask_als.data.dataset import Dataset, Partition
 from dask_als.errors import InputError
 from dask_als.planning.reduction import task_bytes
 from dask_als.planning.sizes import (
+    attribute_files,
     busy_threads,
     factors_bytes,
     itemsize,
@@ -47,6 +48,8 @@ _WRITE_COPIES = 4
 _AVERAGE_COPIES = _WRITE_COPIES + 3
 # Of weights and prior means: the old, the new, and what the step between them is computed from.
 _ROW_PRIOR_COPIES = 4
+# The matrix of attributes from a file by row and by column: index and float64, and a copy of each.
+_MATRIX_BYTES_A_VALUE = 2 * 2 * 12
 # Random numbers of a partition's rows, in blocks and concatenated.
 _DRAW_COPIES = 2
 
@@ -127,8 +130,7 @@ def memory_of_a_worker(
         state[first] + copies[last] * state[last],
     )
     share = -(-n_partitions(dataset, first) // shape.workers) / n_partitions(dataset, first)
-    # Of each side with attributes, weights and means have the size of both sides.
-    both += _ROW_PRIOR_COPIES * len(sides_with_attributes(dataset, settings)) * both
+    both += _row_prior_bytes(dataset, settings, state)
     moments = [
         ("reading", both, max(reading, starting)),
         ("epochs", both + best + solved, solving),
@@ -145,6 +147,22 @@ def memory_of_a_worker(
         temporaries=temporaries,
         phase=phase,
     )
+
+
+def _row_prior_bytes(dataset: Dataset, settings: TrainSettings, state: dict[Side, int]) -> int:
+    """Return what the row priors of all sides with attributes take on each worker."""
+    implicit, files = sides_with_attributes(dataset, settings), attribute_files(dataset, settings)
+    total = 0
+    for side in {*implicit, *files}:
+        # Means are rows of the side, and weights of implicit attributes those of the other.
+        rows = state[side] + (state[side.other] if side in implicit else 0)
+        if side in files:
+            its = files[side].side_attributes
+            rows += factors_bytes(its.n_columns, settings)
+            # With its first column of ones.
+            total += (its.n_values + files[side].n_rows) * _MATRIX_BYTES_A_VALUE
+        total += _ROW_PRIOR_COPIES * rows
+    return total
 
 
 def check_fits(

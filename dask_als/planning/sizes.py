@@ -8,6 +8,7 @@ from dask_als.cluster.placement import Placement
 from dask_als.core.blocks import PREDICTIONS_AT_ONCE
 from dask_als.core.executor import Shape
 from dask_als.core.side import SIDES, Side
+from dask_als.data.attributes import AttributesFile
 from dask_als.data.dataset import Dataset
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.threads import worthwhile_threads
@@ -55,13 +56,21 @@ def most_partitions(dataset: Dataset) -> int:
 
 
 def sides_with_attributes(dataset: Dataset, settings: TrainSettings) -> tuple[Side, ...]:
-    """Return the sides whose rows have attributes."""
+    """Return the sides whose rows have implicit attributes."""
     return settings.sides_with_attributes({side: dataset.table(side).n_rows for side in SIDES})
+
+
+def attribute_files(dataset: Dataset, settings: TrainSettings) -> dict[Side, AttributesFile]:
+    """Return the attributes from files that training uses, by side."""
+    found = {side: dataset.attributes(side) for side in SIDES}
+    return {side: file for side, file in found.items() if file and settings.attributes}
 
 
 def needs_whole_sides(dataset: Dataset, settings: TrainSettings) -> bool:
     """Tell whether each worker needs all rows of both sides, not only those it uses."""
-    return settings.method == "gibbs" or bool(sides_with_attributes(dataset, settings))
+    return settings.method == "gibbs" or bool(
+        sides_with_attributes(dataset, settings) or attribute_files(dataset, settings)
+    )
 
 
 def n_test_blocks(dataset: Dataset) -> int:

@@ -21,6 +21,8 @@ from dask_als.settings.checks import (
 
 DEFAULT_TIME = "timestamp"
 MOST_PARTITIONS = 2**15 - 1
+LEAST_ROWS = 3
+"""Of fewer rows with ratings, a category says next to nothing: its weight would stay near 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,7 +96,9 @@ class TrainSettings:
     implicit_attributes : {"none", "auto", "items", "users", "both"}
         The sides whose rows have attributes: which rows of the other side have ratings of them.
         The prior mean of a row's factors then depends on its attributes. With auto, each side that
-        has not many more attributes than rows. For explicit feedback.
+        has not many more attributes than rows.
+    attributes : bool
+        Whether the attributes that the dataset has from files are used, too.
 
     Raises
     ------
@@ -128,6 +130,7 @@ class TrainSettings:
     frequency_exponent: float = 0.0
     nonnegative: bool = False
     implicit_attributes: Literal["none", "auto", "items", "users", "both"] = "none"
+    attributes: bool = True
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -181,10 +184,11 @@ class TrainSettings:
             "plain with implicit feedback, which has frequency-exponent",
         )
         require(
-            self.feedback == "explicit" or self.implicit_attributes == "none",
+            not (self.feedback == "implicit" and self.frequency_exponent)
+            or self.implicit_attributes == "none",
             "implicit_attributes",
             self.implicit_attributes,
-            "none with implicit feedback",
+            "none with a frequency-exponent",
         )
         require(
             self.regularization_scaling == "plain" or self.implicit_attributes == "none",
@@ -204,6 +208,17 @@ class TrainSettings:
     def _fill_in(self, name: str, value: int) -> None:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
+
+    @property
+    def obstacle_to_row_priors(self) -> str | None:
+        """The option with which rows have weights of their own, and so no row priors; or None."""
+        if self.nonnegative:
+            return "--nonnegative"
+        if self.regularization_scaling == "count":
+            return "--regularization-scaling count"
+        if self.feedback == "implicit" and self.frequency_exponent:
+            return "--frequency-exponent"
+        return None
 
     @property
     def n_kept(self) -> int:

@@ -131,7 +131,12 @@ class RowMethod(Protocol):
         ...
 
     def solve_part(
-        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: Any = None,
     ) -> SolvedPart:
         """Solve the rows of a partition; `own` is the solved side before this half-epoch."""
         ...

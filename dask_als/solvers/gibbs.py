@@ -141,6 +141,8 @@ class Gibbs:
         )
         solution = Factors(bias, factors)
         deviations = factors if means is None else factors - means
+        if row_prior is not None and row_prior.from_file is not None:
+            deviations[block.counts == 0] = 0
         grams = grams_of_chunks(block.rows.start, deviations)  # type: ignore[no-untyped-call]
         moments = Moments(grams, n_ratings=len(block.ratings))
         sums = sums_of(solution, squared_error, np.ones(len(block.rows)))
@@ -160,6 +162,9 @@ class Gibbs:
         deviations, n_weights = joined.solution.factors, 0
         if row_prior is not None:
             deviations, n_weights = deviations - row_prior.means, len(row_prior.weights)
+            deviations = row_prior.of_rated(deviations)
+            if row_prior.from_file is not None:
+                n_rows = row_prior.n_rated
         gram = gram_of_side(deviations, grams)  # type: ignore[no-untyped-call]
         if row_prior is not None:
             # The prior of the weights has the same precision, times the ridge.
@@ -175,8 +180,13 @@ class Gibbs:
             n_weights,
         )
         prior = Prior(bias_precision, factor_mean, factor_precision)
+        solution = joined.solution
+        if row_prior is not None:
+            factors = row_prior.with_cold_rows(solution.factors, factor_mean)
+            solution = Factors(solution.bias, factors)
         return replace(
             joined,
+            solution=solution,
             shared=prior,
             residual_precision=self._residual_precision(step, moments, joined.sums.squared_error),
         )

@@ -29,6 +29,7 @@ from dask_als.settings.training import TrainSettings
 from dask_als.solvers import base
 from dask_als.solvers.base import HalfEpoch, HomeSums, SolvedPart, SolvedSide
 from dask_als.solvers.objective import Sums, objective
+from dask_als.solvers.row_prior import Regression, RowPrior, penalty_of
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,12 @@ class ImplicitLeastSquares:
         block: Block,
         own: SolvedSide,
         fixed: SolvedSide,
-        row_prior: None = None,
+        row_prior: RowPrior | None = None,
     ) -> SolvedPart:
-        """Solve the rows of a partition; there are no row priors for implicit feedback."""
+        """Solve the rows of a partition."""
         settings = self.settings
+        its = slice(block.rows.start, block.rows.stop)
+        means = None if row_prior is None else row_prior.means[its]
         regularization = settings.regularization(step.side)
         factors, squared_error, confidence = solve_rows_implicit(  # type: ignore[no-untyped-call]
             block.indptr,
@@ -104,10 +107,14 @@ class ImplicitLeastSquares:
             alpha=settings.confidence,
             factor_ridge=regularization.factor / settings.residual_precision,
             exponent=settings.frequency_exponent,
+            row_means=means,
             n_fixed=fixed.shared.n_rows,
             nonnegative=settings.nonnegative,
         )
-        norms = np.einsum("nk,nk->n", factors, factors, dtype=np.float64)
+        deviations = factors
+        if means is not None:
+            deviations = np.where(block.counts[:, None] > 0, factors - means, 0)
+        norms = np.einsum("nk,nk->n", deviations, deviations, dtype=np.float64)
         grams = grams_of_chunks(block.rows.start, factors)  # type: ignore[no-untyped-call]
         weighted_norms = confidence**settings.frequency_exponent * norms
         return SolvedPart(
@@ -118,22 +125,38 @@ class ImplicitLeastSquares:
         )
 
     def join_parts(
-        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: None = None
+        self, step: HalfEpoch, parts: list[SolvedPart], row_prior: RowPrior | None = None
     ) -> SolvedSide:
-        """Join the partitions of a side and add its Gram matrix."""
+        """Join the partitions of a side and add its Gram matrix.
+
+        Rows that have attributes alone are predicted: nobody could prefer them yet, so they are not
+        among the rows that the other side is solved with.
+        """
         side = base.join_parts(parts)
+        rated = [_of_rated(part) for part in parts]
+        factors = np.concatenate(rated)
         moments = _moments_of(parts)
-        gram = gram_of_side(side.solution.factors, moments.grams)  # type: ignore[no-untyped-call]
+        gram = gram_of_side(factors, moments.grams)  # type: ignore[no-untyped-call]
+        joined = replace(side, shared=SharedMoments(gram, moments.confidence, len(factors)))
+        if row_prior is None:
+            return joined
+        predicted = row_prior.with_cold_rows(factors, np.zeros(factors.shape[1]))
         return replace(
-            side, shared=SharedMoments(gram, moments.confidence, len(side.solution.bias))
+            joined,
+            solution=Factors(side.solution.bias, predicted),
+            sums=side.sums + penalty_of(row_prior),
         )
+
+    def regression(self, own: SolvedSide) -> Regression:
+        """Return what the weights of a side's attributes are fitted to: their best values."""
+        return Regression(np.zeros(own.solution.factors.shape[1]), None)
 
     def sums_of_home(self, rows: list[range], parts: list[SolvedPart]) -> HomeSums:
         """Return the sums of a home's rows, and what it knows of the Gram matrix."""
         moments = _moments_of(parts)
         outside = []
         for its, part in zip(rows, parts, strict=True):
-            factors = part.solution.factors
+            factors = _of_rated(part)
             if not part.moments:  # initial factors
                 moments.grams.update(grams_of_chunks(its.start, factors))  # type: ignore[no-untyped-call]
             outside.append(rows_outside_chunks(its.start, factors))  # type: ignore[no-untyped-call]
@@ -165,6 +188,11 @@ class ImplicitLeastSquares:
         """Return the exact sum of squared errors of held-out preferences."""
         preferences = (block.ratings > 0).astype(block.ratings.dtype)
         return base.held_out_error(replace(block, ratings=preferences), users, items, 0.0)
+
+
+def _of_rated(part: SolvedPart) -> np.ndarray:
+    """Return the factors of a partition's rows, 0 for those without ratings."""
+    return np.where(part.rated[:, None], part.solution.factors, part.solution.factors.dtype.type(0))
 
 
 def _moments_of(parts: list[SolvedPart]) -> PartMoments:

@@ -13,15 +13,14 @@ import numpy as np
 
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import Side
-from dask_als.core.superaccumulator import exact_sum
 from dask_als.kernels.attributes import ratings_less_prior
 from dask_als.kernels.least_squares import solve_rows, solve_rows_plain
 from dask_als.settings.training import Regularization, TrainSettings
 from dask_als.solvers import base
 from dask_als.solvers.base import HalfEpoch, HomeSums, SolvedPart, SolvedSide
-from dask_als.solvers.objective import Sums, objective, rmse, sums_of
+from dask_als.solvers.objective import objective, rmse, sums_of
 from dask_als.solvers.reference import reference_is_wanted
-from dask_als.solvers.row_prior import Regression, RowPrior
+from dask_als.solvers.row_prior import Regression, RowPrior, penalty_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,10 @@ class LeastSquares:
         fixed: SolvedSide,
         row_prior: RowPrior,
     ) -> SolvedPart:
-        """Solve the rows as deviations from their prior means; `sums` has those of deviations."""
+        """Solve the rows as deviations from their prior means; `sums` has those of deviations.
+
+        The deviation of a row without ratings is 0, so that its factors are at their prior mean.
+        """
         means = row_prior.means[block.rows.start : block.rows.stop]
         less = ratings_less_prior(
             block.indptr, block.indices, block.ratings, means, fixed.solution.factors
@@ -78,8 +80,7 @@ class LeastSquares:
         joined = base.join_parts(parts)
         if row_prior is None:
             return joined
-        of_weights = exact_sum(row_prior.ridge * row_prior.weights.astype(np.float64) ** 2)
-        return replace(joined, sums=joined.sums + Sums(0, 0, of_weights))
+        return replace(joined, sums=joined.sums + penalty_of(row_prior))
 
     def sums_of_home(self, rows: list[range], parts: list[SolvedPart]) -> HomeSums:
         """Return the sums of a home's rows."""

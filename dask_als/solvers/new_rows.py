@@ -16,12 +16,13 @@ of a side with n rated rows, factors u and biases b has this prior (see `gibbs` 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.side import Side
+from dask_als.kernels.attributes import ratings_less_prior
 from dask_als.kernels.least_squares import solve_rows
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers import base
@@ -29,6 +30,7 @@ from dask_als.solvers.base import HalfEpoch, SolvedPart, SolvedSide
 from dask_als.solvers.gibbs import PRIOR_ROWS
 from dask_als.solvers.new_row_prior import NewRowPrior
 from dask_als.solvers.objective import NO_SUMS
+from dask_als.solvers.row_prior import RowPrior
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,35 @@ class NewRows:
         offset = side.solution.bias + _product(with_bias, prior.mean[:, None])[:, 0]
         whitened = _product(with_bias, prior.root)
         solution = Factors(offset.astype(factors.dtype), whitened.astype(factors.dtype))
-        return SolvedSide(solution, side.sums, side.mean_bias)
+        return SolvedSide(solution, side.sums, side.mean_bias, shared=factors)
 
     def solve_part(
-        self, step: HalfEpoch, block: Block, own: SolvedSide, fixed: SolvedSide
+        self,
+        step: HalfEpoch,
+        block: Block,
+        own: SolvedSide,
+        fixed: SolvedSide,
+        row_prior: RowPrior | None = None,
     ) -> SolvedPart:
-        """Solve the rows of a block; rows without ratings get zeros, as from the kernels."""
+        """Solve the rows of a block; rows without ratings get zeros, as from the kernels.
+
+        With `row_prior`, rows whose mean there is not 0 have it in place of that of a new row.
+        """
         whitened = fixed.solution.factors
         n, dtype = len(block.rows), whitened.dtype
+        prior, rated = self.priors[step.side], block.counts > 0
+        further = np.zeros((n, whitened.shape[1]))
+        if row_prior is not None:
+            has_own = row_prior.means.any(axis=1)
+            further[has_own, 1:] = row_prior.means[has_own] - prior.mean[1:]
+            less = ratings_less_prior(
+                block.indptr,
+                block.indices,
+                block.ratings,
+                np.ascontiguousarray(further[:, 1:].astype(dtype)),
+                fixed.shared,
+            )
+            block = replace(block, ratings=less)
         _, solved, _ = solve_rows(  # type: ignore[no-untyped-call]
             block.indptr,
             block.indices,
@@ -121,8 +144,7 @@ class NewRows:
             factor_ridge=np.full(n, 1 / self.residual_precision),
             weights=block.weights,
         )
-        prior, rated = self.priors[step.side], block.counts > 0
-        rows = (prior.mean + _product(solved, prior.root.T)) * rated[:, None]
+        rows = (prior.mean + further + _product(solved, prior.root.T)) * rated[:, None]
         bias = np.ascontiguousarray(rows[:, 0].astype(dtype))
         return SolvedPart(Factors(bias, rows[:, 1:].astype(dtype, order="C")), rated, NO_SUMS)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dask_als.core import outputs, storage
+from dask_als.core import outputs, staging, storage
 from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.ownership import BEST_MODEL, CHECKPOINT, REDUCTION, SAMPLE, Kind, check_inputs
 from dask_als.data.dataset import Dataset
@@ -95,7 +95,7 @@ def remove_checkpoints(directory: str, *, keep: int) -> None:
     found = complete_checkpoints(directory)
     for path in found[: max(0, len(found) - keep)]:
         outputs.remove(path, CHECKPOINT)
-    outputs.settle_all(directory, kind_of)
+    staging.settle_all(directory, kind_of)
 
 
 def check_writable(directory: str) -> None:
@@ -128,7 +128,7 @@ def check_checkpoints(directory: str) -> None:
     InputError
         If it did not write one of them. Training would fail later, when it needs that name.
     """
-    outputs.settle_all(directory, kind_of)
+    staging.settle_all(directory, kind_of)
     for path, kind in _entries(directory):
         outputs.check_directory(path, kind, overwrite=True)
 

@@ -10,15 +10,16 @@ import numpy as np
 
 from dask_als.cluster.placement import Placement
 from dask_als.core.executor import Executor
-from dask_als.core.side import Side
+from dask_als.core.side import SIDES, Side
 from dask_als.core.task_keys import TaskKey, TaskKind
+from dask_als.data.attributes import AttributesFile
 from dask_als.errors import InputError
 from dask_als.model.manifest import read_manifest
 from dask_als.model.row_prior_files import RowPriorFiles, read_rows
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers import row_prior
 from dask_als.solvers.base import HalfEpoch
-from dask_als.solvers.row_prior import RegressionMethod
+from dask_als.solvers.row_prior import FileAttributes, RegressionMethod
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class RowPriorTasks:
     Attributes
     ----------
     settings : TrainSettings
-    sides : tuple of Side
-        The sides with attributes.
+    implicit : tuple of Side
+        The sides with implicit attributes.
+    files : dict of Side to AttributesFile
+        The attributes from files.
     executor : Executor
     placement : Placement
     blocks : dict of Side to list of handle
@@ -39,14 +42,16 @@ class RowPriorTasks:
     """
 
     settings: TrainSettings
-    sides: tuple[Side, ...]
+    implicit: tuple[Side, ...]
+    files: dict[Side, AttributesFile]
     executor: Executor
     placement: Placement
     blocks: dict[Side, list[Any]]
 
     def start(self, checkpoint: str | None) -> dict[Side, list[Any]]:
         """Submit the row priors that a segment starts from, by side with attributes."""
-        return {side: self._start(side, checkpoint) for side in self.sides}
+        sides = (side for side in SIDES if side in self.implicit or side in self.files)
+        return {side: self._start(side, checkpoint) for side in sides}
 
     def step(
         self, method: RegressionMethod, step: HalfEpoch, own: list[Any], priors: list[Any]
@@ -62,17 +67,13 @@ class RowPriorTasks:
         """
         side = step.side
         own_blocks, other_blocks = self.blocks[side], self.blocks[side.other]
-        if len(own_blocks) == len(other_blocks) == 1:
-            alone = self.executor.submit(
-                row_prior.step_alone,
-                method,
+        if side not in self.implicit or len(own_blocks) == len(other_blocks) == 1:
+            blocks = [own_blocks[0], other_blocks[0]] if side in self.implicit else []
+            return self._on_homes(
+                TaskKind.ATTRIBUTES,
                 step,
-                [own_blocks[0], other_blocks[0]],
-                own[0],
-                priors[0],
-                key=_key(TaskKind.ATTRIBUTES, step, 0),
+                lambda home: (row_prior.step_alone, method, step, blocks, own[home], priors[home]),
             )
-            return [alone] * self.placement.n_homes
         targets = self._on_homes(
             TaskKind.ATTRIBUTES_TARGET,
             step,
@@ -95,7 +96,7 @@ class RowPriorTasks:
         directions = self._on_homes(
             TaskKind.ATTRIBUTES_DIRECTION,
             step,
-            lambda home: (row_prior.direction_of, priors[home], residuals),
+            lambda home: (row_prior.direction_of, priors[home], targets[home], residuals),
         )
         projections = self._on_partitions(
             TaskKind.ATTRIBUTES_PROJECTION,
@@ -123,26 +124,58 @@ class RowPriorTasks:
             side,
             lambda block, home: (row_prior.scale_of_rows, block, dtype),
         )
-        squares = self._on_partitions(
-            TaskKind.ATTRIBUTES_SQUARES,
-            step,
-            side.other,
-            lambda block, home: (row_prior.squares_of_columns, block, scales),
-        )
+        squares: list[Any] = []
+        if side in self.implicit:
+            squares = self._on_partitions(
+                TaskKind.ATTRIBUTES_SQUARES,
+                step,
+                side.other,
+                lambda block, home: (row_prior.squares_of_columns, block, scales),
+            )
+        from_file = self._submit_from_file(side, scales)
         means: list[Any] = []
         weights: list[Any] = []
         if checkpoint is not None:
-            kept = _kept_files(checkpoint, side)
+            kept = _kept_files(checkpoint, side, side in self.implicit)
             means = self._submit_read(
                 TaskKind.READ_MEANS, side, kept.paths(checkpoint, side, "means")
             )
             weights = self._submit_read(
-                TaskKind.READ_WEIGHTS, side, kept.paths(checkpoint, side, "weights")
+                TaskKind.READ_WEIGHTS,
+                side,
+                [
+                    *kept.paths(checkpoint, side, "weights"),
+                    *kept.paths(checkpoint, side, "file-weights"),
+                ],
             )
         return self._on_homes(
             TaskKind.ATTRIBUTES,
             step,
-            lambda home: (row_prior.start_row_prior, scales, squares, means, weights, rank),
+            lambda home: (
+                row_prior.start_row_prior,
+                scales,
+                squares,
+                means,
+                weights,
+                rank,
+                from_file and from_file[home],
+            ),
+        )
+
+    def _submit_from_file(self, side: Side, scales: list[Any]) -> list[Any] | None:
+        """Submit the attributes of a side from a file, if it has some: a replica on each home."""
+        if side not in self.files:
+            return None
+        return self._on_homes(
+            TaskKind.ATTRIBUTES_FILE,
+            HalfEpoch(side, 0),
+            lambda home: (
+                _read_attributes,
+                self.files[side],
+                scales,
+                self.settings.dtype,
+                self.settings.method == "als",
+            ),
         )
 
     def _submit_read(
@@ -197,10 +230,16 @@ class RowPriorTasks:
         ]
 
 
-def _kept_files(checkpoint: str, side: Side) -> RowPriorFiles:
+def _read_attributes(
+    file: AttributesFile, scales: list[np.ndarray], dtype: str, has_intercept: bool
+) -> FileAttributes:
+    return row_prior.file_attributes(file.matrix(), scales, dtype, has_intercept)
+
+
+def _kept_files(checkpoint: str, side: Side, is_implicit: bool) -> RowPriorFiles:
     kept = read_manifest(checkpoint).kept
     files = None if kept is None else kept.row_prior(side)
-    if files is None:
+    if files is None or (is_implicit and not files.weights):
         raise InputError(f"{checkpoint} is damaged: it has no row priors of {side.name}")
     return files
 

@@ -172,9 +172,19 @@ def exponents_of_side(maxima: list[np.ndarray]) -> np.ndarray:
 
 
 def gram_of_part(files: StackFiles, column_exponents: np.ndarray, n_rows: int) -> np.ndarray:
-    """Return the exact Gram matrix of a partition's rows."""
+    """Return the exact Gram matrix of a partition's rows with ratings.
+
+    Those that have attributes alone are at predicted places, and not what is approximated.
+    """
+    rated = map(_only_rated, _Stack(files).chunks())
     with one_blas_thread():
-        return exact_gram(_Stack(files).chunks(), column_exponents, n_rows)
+        return exact_gram(rated, column_exponents, n_rows)
+
+
+def _only_rated(chunk: np.ndarray) -> np.ndarray:
+    """Set the rows without ratings of a new chunk to 0, in place."""
+    chunk *= chunk[:, :1].copy()
+    return chunk
 
 
 def sum_of_grams(grams: list[np.ndarray]) -> np.ndarray:

@@ -17,7 +17,7 @@ from dask_als.core.task_keys import TaskKey, TaskKind
 from dask_als.data.dataset import Dataset, read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.model.manifest import read_manifest
-from dask_als.planning.sizes import needs_whole_sides, sides_with_attributes
+from dask_als.planning.sizes import attribute_files, needs_whole_sides, sides_with_attributes
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import (
     HalfEpoch,
@@ -107,7 +107,8 @@ class TaskGraph:
         self.executor = executor
         self.mean = training_mean(dataset, settings)
         self._method = method_of(settings, self.mean)
-        self._sides_with_attributes = sides_with_attributes(dataset, settings)
+        self.implicit = sides_with_attributes(dataset, settings)
+        self.attribute_files = attribute_files(dataset, settings)
         self._whole_sides = whole_sides or needs_whole_sides(dataset, settings)
         self._homes = self._homes_on(Placement(()), threads=1)
         self._exchange: HomeExchange | WholeSides
@@ -122,7 +123,7 @@ class TaskGraph:
             partitions, n_test_blocks, whole=isinstance(self._exchange, WholeSides)
         )
         # To fit a row prior takes at most twice the tasks of an epoch without one.
-        tasks_per_epoch *= 1 + 2 * len(self._sides_with_attributes)
+        tasks_per_epoch *= 1 + 2 * len({*self.implicit, *self.attribute_files})
         return min(_MAX_EPOCHS_IN_LINEAGE, max(1, _MAX_TASKS_IN_LINEAGE // tasks_per_epoch))
 
     def redistribute(self) -> None:
@@ -207,7 +208,8 @@ class TaskGraph:
         predicted = self._submit_read_predictions(checkpoint)
         tasks = RowPriorTasks(
             self.settings,
-            self._sides_with_attributes,
+            self.implicit,
+            self.attribute_files,
             self.executor,
             self._homes.placement,
             self._exchange.blocks,

@@ -21,6 +21,7 @@ from dask_als.model import manifest as model_manifest
 from dask_als.model.initial import InitialModel, MatchedRows
 from dask_als.model.manifest import ModelManifest
 from dask_als.planning.memory import check_fits
+from dask_als.planning.sizes import attribute_files
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
 from dask_als.training.callbacks import Callback, callback_for_figures
 from dask_als.training.carried_over import carry_over
@@ -98,6 +99,7 @@ def train(
     if initial_model is not None:
         check_start(initial_model, dataset, settings)
     _check_stopping(stopping, dataset, settings)
+    _check_attributes(dataset, settings)
     check_fits(dataset, settings, executor.shape, stopping=stopping)
     inputs = [dataset.path, *([] if initial_model is None else [initial_model])]
     with (
@@ -176,6 +178,15 @@ def _check_stopping(stopping: StopSettings, dataset: Dataset, settings: TrainSet
         raise InputError(
             f"patience needs held-out ratings and {dataset.path} has none; "
             "prepare it with --test-fraction 0.1"
+        )
+
+
+def _check_attributes(dataset: Dataset, settings: TrainSettings) -> None:
+    obstacle = settings.obstacle_to_row_priors
+    if obstacle is not None and attribute_files(dataset, settings):
+        raise InputError(
+            f"{dataset.path} has attributes, which cannot be used with {obstacle}; "
+            "give --no-attributes"
         )
 
 

@@ -134,6 +134,34 @@ def test_similar_and_explain(tmp_path, source, run):
     complains(run("explain", tmp_path / "m", -1, items[0]), "No such option|not in the model")
 
 
+def test_similar_and_explain_after_the_dataset_was_moved(tmp_path, source, run):
+    rows = [(i, f"Film {i}") for i in range(99)]
+    titles = write_csv(tmp_path / "t.csv", rows, ("movieId", "title"))
+    run("prepare", source, tmp_path / "d", "--titles", titles)
+    run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)
+    user = pq.read_table(tmp_path / "d" / "users.parquet").column("id")[0]
+    item = pq.read_table(tmp_path / "d" / "items.parquet").column("id")[0]
+    arguments = ("similar", tmp_path / "m", item, "--json")
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    with_titles = json.loads(out)
+    assert with_titles[0]["title"].startswith("Film ")
+    os.rename(tmp_path / "d", tmp_path / "moved")
+    code, out, err = run(*arguments)
+    assert code == 0
+    assert [row["item_id"] for row in json.loads(out)] == [row["item_id"] for row in with_titles]
+    assert err == (
+        f"titles are not known: the dataset is not at {tmp_path / 'd'}; name it with --dataset\n"
+    )
+    complains(run("explain", tmp_path / "m", user, item), "name their dataset with --dataset; ")
+    dataset = ("--dataset", tmp_path / "moved")
+    code, out, err = run(*arguments, *dataset)
+    assert (code, json.loads(out), err) == (0, with_titles, "")
+    code, out, _ = run("explain", tmp_path / "m", user, item, *dataset)
+    assert code == 0
+    assert f"Why Film {item} for user {user}" in out
+
+
 def test_fold_in(tmp_path, source, run):
     run("prepare", source, tmp_path / "d")
     run("train", tmp_path / "d", tmp_path / "m", "--rank", 3, "--epochs", 2)

@@ -8,7 +8,7 @@ import sys
 import fsspec
 import pytest
 
-from dask_als.core import json_files, local_files, outputs, storage
+from dask_als.core import json_files, local_files, outputs, staging, storage
 from dask_als.core.ownership import DATASET
 from dask_als.errors import InputError, JobError
 
@@ -293,7 +293,7 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
 
     path = str(tmp_path / "a")
     killed_while_making(path)
-    monkeypatch.setattr(outputs.fcntl, "flock", refuse)
+    monkeypatch.setattr(staging.fcntl, "flock", refuse)
     make(path, 1)
     assert content_of(path) == 1
     assert len(os.listdir(tmp_path)) == 2

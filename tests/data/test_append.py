@@ -357,7 +357,13 @@ append(source, dataset, SerialExecutor())
 """
 
 
-@pytest.mark.parametrize("stage", ["shuffle_block", "finish_side", "renameat2"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *(pytest.param(s, marks=pytest.mark.slow) for s in ("shuffle_block", "finish_side")),
+        "renameat2",
+    ],
+)
 def test_killed_it_is_the_old_or_the_new_dataset(tmp_path, grown, stage):
     dataset, source = grown
     before = content_of(dataset)

@@ -134,7 +134,13 @@ def test_why_a_file_is_not_appended(job, caplog):
 
 @pytest.mark.parametrize(
     "place",
-    ["append", "write_note", "train", "record", "serve", "prune", "note of train"],
+    [
+        *("append", "record", "serve"),
+        *(
+            pytest.param(place, marks=pytest.mark.slow)
+            for place in ("write_note", "train", "prune", "note of train")
+        ),
+    ],
 )
 def test_a_run_that_is_killed_anywhere(job, tmp_path, monkeypatch, place):
     """The served model is complete at every moment; the next run ends as an undisturbed one."""

@@ -175,3 +175,34 @@ def test_lengths_that_do_not_fit_are_refused():
     given_problem = problem([3, 4], 2)
     with pytest.raises(ValueError, match=r"shapes .*\(6,\).* pass .*\(7,\)"):
         given_problem._replace(ratings=given_problem.ratings[1:]).solved()
+
+
+@pytest.mark.parametrize("rank", [5, 33, 257])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_ridge_draws_rows_to_their_means(rank, dtype):
+    given = problem([0, 3, 40, 1, 0, 90], rank, dtype, exponent=0.0)
+    means = np.random.default_rng(3).normal(0, rank**-0.5, (6, rank)).astype(dtype)
+    found, error, _ = solve_rows_implicit(
+        *given[:4],
+        gram_of_side(given.fixed_factors, {}),
+        alpha=given.alpha,
+        factor_ridge=given.factor_ridge,
+        exponent=0.0,
+        row_means=means,
+    )
+    fixed, ridge = given.fixed_factors.astype(float), given.factor_ridge
+    tolerance = 1e-9 if dtype == np.float64 else 2e-3
+    for row in range(6):
+        confidence, preference = np.ones(len(fixed)), np.zeros(len(fixed))
+        its = slice(given.indptr[row], given.indptr[row + 1])
+        confidence[given.indices[its]] += given.alpha * np.abs(given.ratings[its])
+        preference[given.indices[its]] = given.ratings[its] > 0
+        if its.start == its.stop:
+            assert not found[row].any()
+            continue
+        matrix = (fixed.T * confidence) @ fixed + ridge * np.eye(rank)
+        right = fixed.T @ (confidence * preference) + ridge * means[row]
+        expected = np.linalg.solve(matrix, right)
+        np.testing.assert_allclose(found[row], expected, rtol=0, atol=tolerance)
+        of_row = confidence @ (preference - fixed @ expected) ** 2
+        assert error[row] == pytest.approx(of_row, rel=tolerance)

@@ -14,7 +14,7 @@ from dask_als.kernels import nonnegative
 from dask_als.kernels.implicit import gram_of_side, solve_rows_implicit
 from dask_als.kernels.least_squares import solve_rows
 
-DTYPES = [np.float32, np.float64]
+DTYPES = [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
 
 
 def solved(given_problem, weights=None):
@@ -44,7 +44,10 @@ def assert_kkt(given_problem, weights, result, tolerance):
 
 
 @pytest.mark.parametrize("rank", [1, 5, 17, 64, 129])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-11), (np.float32, 1e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [pytest.param(np.float64, 1e-11, marks=pytest.mark.slow), (np.float32, 1e-3)],
+)
 def test_rows_satisfy_the_conditions(rank, dtype, tolerance):
     given_problem = problem(mixed_counts(rank), rank, dtype)
     result = solved(given_problem)
@@ -53,6 +56,7 @@ def test_rows_satisfy_the_conditions(rank, dtype, tolerance):
     assert_kkt(given_problem, None, result, tolerance)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     counts=st.lists(st.integers(0, 90), max_size=20),

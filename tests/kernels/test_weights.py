@@ -13,7 +13,7 @@ from dask_als.kernels import workspace
 from dask_als.kernels.gibbs import draw_rows
 from dask_als.kernels.least_squares import solve_rows, solve_rows_plain
 
-DTYPES = [np.float32, np.float64]
+DTYPES = [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
 
 
 def weights_for(given_problem, seed=0):
@@ -55,7 +55,10 @@ def assert_close(got, wanted, tolerance):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5, 16, 17, 33, 64, 129])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [pytest.param(np.float64, 1e-9, marks=pytest.mark.slow), (np.float32, 1e-3)],
+)
 def test_rows_agree_with_dense_solutions(rank, dtype, tolerance):
     given_problem = problem(mixed_counts(rank), rank, dtype)
     weights = weights_for(given_problem)
@@ -65,6 +68,7 @@ def test_rows_agree_with_dense_solutions(rank, dtype, tolerance):
         assert_close(solved(given_problem, weights, solve_rows_plain), wanted, tolerance)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     counts=st.lists(st.integers(0, 90), max_size=30),
@@ -90,6 +94,7 @@ def test_weights_of_one_have_the_bits_of_none(dtype, rank):
     assert all(one.tobytes() == none.tobytes() for one, none in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [3, 33])
 def test_a_whole_weight_repeats_a_rating(rank):
     once = problem([0, 1, 4, 9, 16, 40, 200], rank)

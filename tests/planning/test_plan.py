@@ -286,7 +286,7 @@ def test_few_partitions_for_little_work_and_some_a_thread_for_much():
     assert best_partitions(dataset_of(10**5, 10**5, 10**7), settings, many, slow) == 48
 
 
-@pytest.mark.parametrize("rank", [1, 40, 300])
+@pytest.mark.parametrize("rank", [1, 40, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dataset", [dataset_of(1, 1, 1), dataset_of(30, 9000, 9100), BIG])
 def test_speed_is_measured_on_any_shape(dataset, rank):
     speed = measured_speed(dataset, TrainSettings(rank=rank))

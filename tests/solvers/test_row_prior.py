@@ -7,6 +7,7 @@ from support.made_blocks import state_of
 
 from dask_als.core.blocks import Block, Factors, block_of, random_factors
 from dask_als.core.side import ITEMS, SIDES, USERS
+from dask_als.core.sparse import sparse_rows
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import HalfEpoch, SolvedSide
 from dask_als.solvers.least_squares import LeastSquares
@@ -16,6 +17,7 @@ from dask_als.solvers.row_prior import (
     Regression,
     RowPrior,
     direction_of,
+    file_attributes,
     projection_of_rows,
     residual_of_columns,
     scale_of_rows,
@@ -161,7 +163,7 @@ def test_partitions_do_not_show_in_the_bits(problem, cuts, dtype):
         residuals = [
             residual_of_columns(method, step, part, own, parts, target) for part in user_parts
         ]
-        direction = direction_of(parts, residuals)
+        direction = direction_of(parts, target, residuals)
         parts = stepped(
             parts, direction, [projection_of_rows(part, parts, direction) for part in item_parts]
         )
@@ -295,3 +297,50 @@ def split(block, cuts):
 def test_it_is_measured_by_dask(problem):
     prior: RowPrior = problem.start
     assert prior.__sizeof__() == 8 * (N_USERS * RANK + N_ITEMS * RANK + N_ITEMS + N_USERS)
+
+
+@pytest.fixture
+def with_file(problem):
+    """The problem, attributes of a file, and the start of its row prior."""
+    rng = np.random.default_rng(7)
+    dense = np.where(rng.random((N_ITEMS, 5)) < 0.4, rng.normal(size=(N_ITEMS, 5)), 0)
+    # Two rows have no ratings: one of them has attributes.
+    dense[4] = 1.0
+    row, column = np.nonzero(dense)
+    matrix = sparse_rows(N_ITEMS, 5, row, column, dense[row, column])
+    scale = scale_of_rows(problem.items, "float64")
+    of_file = file_attributes(matrix, [scale], "float64", True)
+    squares = squares_of_columns(problem.users, [scale])
+    x = np.column_stack([dense.any(axis=1), dense])
+    assert of_file.by_row.dense().tolist() == x.tolist()
+    return x, start_row_prior([scale], [squares], [], [], RANK, of_file), of_file
+
+
+def test_attributes_of_a_file_are_further_columns_of_the_regression(problem, with_file):
+    x, start, _ = with_file
+    mean = np.array([0.5, -1.0, 0.0, 2.0])
+    prior = after_steps(FixedRegression(Regression(mean, None)), problem, start, 1500)
+    rated = problem.items.counts > 0
+    both = np.column_stack([problem.attributes, x])
+    of_rated, target = both[rated], problem.own.solution.factors[rated] - mean
+    ridge = RIDGE * np.eye(both.shape[1])
+    expected = np.linalg.solve(of_rated.T @ of_rated + ridge, of_rated.T @ target)
+    np.testing.assert_allclose(prior.weights, expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(prior.means, both @ expected, rtol=0, atol=1e-9)
+    assert not rated[4]
+    cold = prior.with_cold_rows(problem.own.solution.factors, mean)
+    np.testing.assert_allclose(cold[4], mean + x[4] @ expected[-6:], rtol=0, atol=1e-9)
+    assert cold[rated].tobytes() == problem.own.solution.factors[rated].tobytes()
+
+
+def test_attributes_of_a_file_are_a_regression_of_their_own(problem, with_file):
+    x, _, of_file = with_file
+    start = start_row_prior([scale_of_rows(problem.items, "float64")], [], [], [], RANK, of_file)
+    method, prior = FixedRegression(Regression(np.zeros(RANK), None)), start
+    for _ in range(300):
+        prior = step_alone(method, STEP, [], problem.own, prior)
+    of_rated = x[problem.items.counts > 0]
+    factors = problem.own.solution.factors[problem.items.counts > 0]
+    ridge = RIDGE * np.eye(6)
+    expected = np.linalg.solve(of_rated.T @ of_rated + ridge, of_rated.T @ factors)
+    np.testing.assert_allclose(prior.weights, expected, rtol=0, atol=1e-9)

@@ -12,30 +12,31 @@ import numpy as np
 
 from dask_als.kernels import gibbs, implicit, least_squares
 
-OF_FAST_TESTS = [
-    (least_squares.kernel_of, "float32"),
-    (least_squares.kernel_of, "float64"),
-    (gibbs.kernel_of, "float32"),
-    (implicit.kernel_of, "float32"),
-    (implicit.gram_kernel_of, "float32"),
-]
-OTHERS = [
-    (gibbs.kernel_of, "float64"),
-    (implicit.kernel_of, "float64"),
-    (implicit.gram_kernel_of, "float64"),
-]
+LEAST_SQUARES = [(False, False), (True, False), (False, True), (True, True)]
+"""With weights or without, and nonnegative or not."""
 
 
-def compile_kernel(kernel_of, dtype):
+def kernels(dtype):
+    """Yield functions that return a kernel, with their arguments; the slowest first."""
+    yield from ((least_squares.kernel_of, dtype, *flags) for flags in LEAST_SQUARES)
+    yield from ((gibbs.kernel_of, dtype, weighted) for weighted in (False, True))
+    yield from ((implicit.kernel_of, dtype, nonnegative) for nonnegative in (False, True))
+    yield implicit.gram_kernel_of, dtype
+
+
+OF_FAST_TESTS = [*kernels("float32"), (least_squares.kernel_of, "float64", False, False)]
+
+
+def compile_kernel(kernel_of, dtype, *flags):
     """Compile a kernel into numba's cache on disk."""
-    kernel_of(np.dtype(dtype))
+    kernel_of(np.dtype(dtype), *flags)
 
 
 def main(arguments):
-    kernels = [*OF_FAST_TESTS, *(OTHERS if "--all" in arguments else [])]
+    wanted = [*kernels("float32"), *kernels("float64")] if "--all" in arguments else OF_FAST_TESTS
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
-        for compiling in [pool.submit(compile_kernel, *kernel) for kernel in kernels]:
+        for compiling in [pool.submit(compile_kernel, *kernel) for kernel in wanted]:
             compiling.result()
 
 

@@ -97,7 +97,7 @@ def test_the_best_epochs_model_is_kept(dataset, history_of_all, tmp_path, every)
     assert not ALSModel.load(path).manifest.figures.test_rmse > min(f.test_rmse for f in history)
 
 
-@pytest.mark.parametrize("at", [1, 3, 5])
+@pytest.mark.parametrize("at", [*(pytest.param(at, marks=pytest.mark.slow) for at in (1, 5)), 3])
 @pytest.mark.parametrize("patience", [4, None])
 def test_a_resumed_training_stops_alike(dataset, history_of_all, tmp_path, at, patience):
     stopping = StopSettings(patience=patience, flat=1e-6)

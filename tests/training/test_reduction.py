@@ -129,7 +129,10 @@ def interrupted(dataset, folder, at, settings=SETTINGS, every=3):
         )
 
 
-@pytest.mark.parametrize("at", range(2, 10))
+@pytest.mark.parametrize(
+    "at",
+    [pytest.param(at, marks=[] if at in (3, 6) else [pytest.mark.slow]) for at in range(2, 10)],
+)
 def test_a_resumed_training_comes_to_the_same_bits(whole, datasets, tmp_path, at):
     interrupted(datasets[2], tmp_path, at)
     checkpoints = kept_in(tmp_path / "c", every=3, resume=True)

@@ -26,7 +26,9 @@ GIBBS = small_settings(
 ALS = small_settings(epochs=5, implicit_attributes="both")
 
 
-@pytest.mark.parametrize("sides", ["users", "items", "both"])
+@pytest.mark.parametrize(
+    "sides", [*(pytest.param(s, marks=pytest.mark.slow) for s in ("users", "items")), "both"]
+)
 @pytest.mark.parametrize("settings", [GIBBS, ALS], ids=["gibbs", "als"])
 def test_partitions_do_not_show(tmp_path, settings, sides):
     settings = replace(settings, implicit_attributes=sides)
@@ -179,6 +181,6 @@ def test_a_plan_knows_their_memory_and_time(tmp_path):
     assert seconds[0] < seconds[1] < seconds[2]
 
 
-def test_implicit_feedback_has_no_row_priors():
+def test_row_priors_have_no_weights_by_frequency():
     with pytest.raises(InputError, match="implicit-attributes is 'items'; it must be none"):
-        TrainSettings(feedback="implicit", implicit_attributes="items")
+        TrainSettings(feedback="implicit", frequency_exponent=0.5, implicit_attributes="items")

@@ -80,16 +80,31 @@ def test_the_notebooks_job(tmp_path):
     assert dataset.n_ratings == 100_836
 
 
-def test_three_epochs_agree_with_the_oracle(tmp_path):
+def movielens():
+    with open(MOVIELENS) as file:
+        return [
+            (int(row["userId"]), int(row["movieId"]), float(row["rating"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize(
+    "rows_of",
+    [
+        lambda: generated(150, 300, 4000, seed=1),
+        pytest.param(
+            movielens,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(MOVIELENS is None, reason="needs ml-latest-small"),
+            ],
+        ),
+    ],
+    ids=["generated", "movielens"],
+)
+def test_three_epochs_agree_with_the_oracle(tmp_path, rows_of):
     """From the same start, every bias, factor and figure."""
-    if MOVIELENS is None:
-        rows = generated(600, 2000, 30_000, seed=1)
-    else:
-        with open(MOVIELENS) as file:
-            rows = [
-                (int(row["userId"]), int(row["movieId"]), float(row["rating"]))
-                for row in csv.DictReader(file)
-            ]
+    rows = rows_of()
     dataset = made(tmp_path, rows)
     start = str(tmp_path / "start")
     train(dataset, start, notebook_settings(epochs=1, seed=9), SERIAL)

@@ -12,7 +12,15 @@ from dask_als.cli.commands.options import settings_of
 from dask_als.settings.training import StopSettings, TrainSettings
 
 _GIBBS_ALONE = ("burn_in", "samples", "model_rank", "keep_samples")
-_BOTH_METHODS = ("seed", "dtype", "center", "first", "implicit_attributes", "feedback")
+_BOTH_METHODS = (
+    "seed",
+    "dtype",
+    "center",
+    "first",
+    "implicit_attributes",
+    "attributes",
+    "feedback",
+)
 # All others, such as rank, mean ALS, which they meant before the method was chosen.
 _ALS_ALONE = tuple(
     f.name for f in fields(TrainSettings) if f.name not in (*_GIBBS_ALONE, *_BOTH_METHODS, "method")

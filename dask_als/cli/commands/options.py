@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dask_als.core.side import SIDES
+from dask_als.core.side import SIDES, Side
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns, PrepareSettings
 from dask_als.settings.training import CheckpointSettings, StopSettings, TrainSettings
@@ -263,7 +263,30 @@ train_options = together(
         type=click.Choice(["none", "auto", "items", "users", "both"]),
         help="Sides whose prior means follow from who rated what; auto: where data suffice.",
     ),
+    setting(
+        TrainSettings,
+        "attributes",
+        "--attributes/--no-attributes",
+        help="Use the attributes of users and items that the dataset has.",
+    ),
 )
+attribute_options = together(
+    *(
+        click.option(
+            f"--{side.singular}-attributes",
+            metavar="FILE",
+            help=f"Attributes of {side.name}: CSV or Parquet with a column of ids.",
+        )
+        for side in SIDES
+    )
+)
+
+
+def attributes_of(options: dict[str, Any]) -> dict[Side, str]:
+    """Take the files of attributes out of all options."""
+    files = {side: options.pop(f"{side.singular}_attributes") for side in SIDES}
+    return {side: path for side, path in files.items() if path is not None}
+
 
 stop_options = together(
     setting(

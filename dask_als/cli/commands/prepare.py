@@ -13,6 +13,8 @@ from click.core import ParameterSource
 
 from dask_als.cli.commands.computing import Output, computing
 from dask_als.cli.commands.options import (
+    attribute_options,
+    attributes_of,
     cluster_options,
     column_options,
     filter_options,
@@ -22,10 +24,12 @@ from dask_als.cli.commands.options import (
     settings_of,
     split_options,
 )
+from dask_als.core.side import SIDES, Side
 from dask_als.errors import InputError
-from dask_als.settings.data import Columns, PrepareSettings
+from dask_als.settings.data import LEAST_ROWS, Columns, PrepareSettings
 
 if TYPE_CHECKING:
+    from dask_als.data.attributes import SideAttributes
     from dask_als.data.dataset import Dataset
 
 
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--titles", help="Text file of item titles.  [default: that of MovieLens, beside]")
 @click.option("--title-col", default="title", help="Column of titles in that file.")
 @click.option("--title-id-col", help="Column of item ids in that file.  [default: --item-col]")
+@attribute_options
 @click.option("--test", metavar="SOURCE", help="Hold out the ratings of this source.")
 @split_options
 @filter_options
@@ -100,6 +105,7 @@ def prepare(
     from dask_als.data import prepare as preparing
     from dask_als.data.prepare import Titles
 
+    attributes = attributes_of(options)
     if events:
         options["rating"] = None
         if _is_default("duplicates"):
@@ -125,6 +131,7 @@ def prepare(
             executor,
             titles=None if titles is None else Titles(titles, title_col, title_id_col),
             test=test,
+            attributes=attributes,
             progress=progress,
         )
     if as_json:
@@ -169,8 +176,19 @@ def dataset_json(dataset: Dataset) -> dict[str, Any]:
         "items": dataset.items.n_rows,
         "fingerprint": dataset.fingerprint,
         "source": dataset.source,
+        **{
+            f"{side.singular}_attributes": attributes_json(file.side_attributes)
+            for side in SIDES
+            if (file := dataset.attributes(side)) is not None
+        },
         **({} if dataset.weights is None else {"weights": dataclasses.asdict(dataset.weights)}),
     }
+
+
+def attributes_json(attributes: SideAttributes) -> dict[str, Any]:
+    """Return the columns of each attribute that is used, and what is left out."""
+    columns = {attribute.name: attribute.n_columns for attribute in attributes.attributes}
+    return {"columns": columns, "left_out": list(attributes.left_out), **attributes.counts}
 
 
 def say_dataset(screen: Output, dataset: Dataset) -> None:
@@ -197,6 +215,10 @@ def say_dataset(screen: Output, dataset: Dataset) -> None:
         screen.say(
             f"{counts['cold']:,} held-out ratings are of users or items without training ratings"
         )
+    for side in SIDES:
+        file = dataset.attributes(side)
+        if file is not None:
+            say_attributes(screen, side, file.side_attributes)
     if dataset.weights is not None:
         its = dataset.weights
         screen.say(
@@ -210,3 +232,26 @@ def say_dataset(screen: Output, dataset: Dataset) -> None:
         )
     if counts["rejected"]:
         screen.say(f"rejected rows, with reasons: {dataset.path}/rejected.parquet")
+
+
+def say_attributes(screen: Output, side: Side, attributes: SideAttributes) -> None:
+    """Print what of a side's attributes is used, and what is not."""
+    counts, one = attributes.counts, side.singular
+    names = ", ".join(
+        attribute.name + (f" ({attribute.n_columns:,})" if attribute.categories else "")
+        for attribute in attributes.attributes
+    )
+    screen.say(
+        f"attributes of {side.name}: {names}; {counts['without_ratings']:,} {side.name} have "
+        f"attributes and no training rating, {counts['without_attributes']:,} the reverse"
+    )
+    notes = [
+        (counts["without_id"], f"rows without a usable {one} id"),
+        (counts["repeated"], f"rows repeated by a later one of the same {one}"),
+        (counts["rare_categories"], f"categories of fewer than {LEAST_ROWS} rated {side.name}"),
+    ]
+    left_out = [f"{number:,} {what}" for number, what in notes if number]
+    if attributes.left_out:
+        left_out.append(f"attributes that say nothing: {', '.join(attributes.left_out)}")
+    if left_out:
+        screen.say(f"left out of the attributes of {side.name}: {'; '.join(left_out)}")

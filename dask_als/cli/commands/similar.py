@@ -56,6 +56,11 @@ def similar(
     from dask_als.model.model import ALSModel
 
     loaded = ALSModel.load(model, dataset)
+    if loaded.dataset is None and side == "items":
+        place = loaded.manifest.dataset["path"]
+        click.echo(
+            f"titles are not known: the dataset is not at {place}; name it with --dataset", err=True
+        )
     chosen = side_named(side)  # type: ignore[arg-type]
     one = loaded.rows(chosen).parse(identifier)
     frame = loaded.similar(
