@@ -15,7 +15,8 @@ from support.data import generated, small_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import SIDES
-from dask_als.data.dataset import open_dataset, read_block, read_test_block
+from dask_als.data.block_files import read_block, read_test_block
+from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.model.model import ALSModel
 from dask_als.settings.data import PrepareSettings

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from dask_als.core import table_files
 from dask_als.core.side import SIDES, USERS, Side
+from dask_als.data.block_files import read_block, read_test_block
 from dask_als.data.dataset import (
     WEIGHT,
     Dataset,
@@ -33,8 +34,6 @@ from dask_als.data.dataset import (
     RowsFile,
     kept_path,
     ratings_path,
-    read_block,
-    read_test_block,
 )
 from dask_als.data.one_rating import RatingColumns, pair_keys
 from dask_als.data.source import Chunk

@@ -8,7 +8,8 @@ import numpy as np
 
 from dask_als.core.executor import Executor
 from dask_als.core.superaccumulator import exact_sum
-from dask_als.data.dataset import Dataset, Partition, read_test_block
+from dask_als.data.block_files import read_test_block
+from dask_als.data.dataset import Dataset, Partition
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.objective import rmse
 from dask_als.training.start import zero_start

@@ -12,7 +12,8 @@ from dask_als.core.blocks import Factors, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.data.dataset import Dataset, Partition, read_test_block
+from dask_als.data.block_files import read_test_block
+from dask_als.data.dataset import Dataset, Partition
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest

@@ -12,7 +12,8 @@ from dask_als.core import storage
 from dask_als.core.blocks import Block, Factors, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, USERS
-from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block, read_test_block
+from dask_als.data.block_files import read_block, read_test_block
+from dask_als.data.dataset import Dataset, Partition, RowsFile
 from dask_als.errors import InputError
 from dask_als.evaluation.calibration import Calibration, calibration
 from dask_als.evaluation.results import Evaluation

@@ -21,7 +21,8 @@ from dask_als.core.blocks import Block, Factors
 from dask_als.core.executor import Executor, SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.wording import option_words
-from dask_als.data.dataset import Dataset, Partition, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import Dataset, Partition
 from dask_als.data.frames import columns_of_table, table_of, write_table
 from dask_als.data.prepare import prepare
 from dask_als.evaluation.baselines import train_biases

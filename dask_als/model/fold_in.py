@@ -30,7 +30,8 @@ from dask_als.core.executor import Executor
 from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import FOLDED_MODEL
 from dask_als.core.side import ITEMS, SIDES, Side
-from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import Dataset, Partition, RowsFile
 from dask_als.data.prepare import KnownRows, prepare
 from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest

@@ -28,7 +28,8 @@ from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import OLD_RECOMMENDATIONS, RECOMMENDATIONS, Kind
 from dask_als.core.side import ITEMS, Side, side_named
 from dask_als.core.typed_tables import from_manifest
-from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import Dataset, Partition, RowsFile
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest

@@ -17,7 +17,8 @@ from dask_als.core import checksums, storage
 from dask_als.core.blocks import Block
 from dask_als.core.limits import is_on_same_storage
 from dask_als.core.side import Side
-from dask_als.data.dataset import Dataset, Partition, is_dataset, open_dataset, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import Dataset, Partition, is_dataset, open_dataset
 from dask_als.errors import InputError
 from dask_als.model.manifest import ModelManifest, read_manifest
 from dask_als.model.top_k import Seen

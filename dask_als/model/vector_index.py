@@ -30,7 +30,8 @@ from dask_als.core.outputs import staged_directory
 from dask_als.core.ownership import VECTOR_INDEX
 from dask_als.core.side import ITEMS, USERS
 from dask_als.core.table_files import write_parquet
-from dask_als.data.dataset import Dataset, Partition, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import Dataset, Partition
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest

@@ -12,7 +12,8 @@ from dask_als.core.blocks import Block, Factors, predictions
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_sum
-from dask_als.data.dataset import Dataset, read_block, read_test_block
+from dask_als.data.block_files import read_block, read_test_block
+from dask_als.data.dataset import Dataset
 from dask_als.model import files as model_files
 from dask_als.model.model import ALSModel
 

@@ -39,7 +39,6 @@ import numpy as np
 from dask_als.core import random as draws
 from dask_als.core.blocks import Block
 from dask_als.core.side import ITEMS
-from dask_als.core.sparse import SparseRows, sparse_rows
 from dask_als.core.superaccumulator import exact_sum
 from dask_als.kernels.attributes import (
     dots_of_columns,
@@ -49,6 +48,7 @@ from dask_als.kernels.attributes import (
 )
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import HalfEpoch, SolvedSide
+from dask_als.solvers.file_attributes import FileAttributes
 from dask_als.solvers.objective import Sums
 
 # The precision of the weights as a multiple of that of the rows.
@@ -57,30 +57,6 @@ RIDGE = 3.0
 # Streams of random numbers, one a side; those below are in `gibbs`.
 _ROW_STREAM = 6
 _WEIGHT_STREAM = 8
-
-
-@dataclass(frozen=True)
-class FileAttributes:
-    """The attributes of a side's rows that come from a file.
-
-    Attributes
-    ----------
-    by_row : SparseRows
-        The matrix of all rows.
-    by_column : SparseRows
-        That of the rows with training ratings, transposed.
-    is_rated, is_cold : ndarray of bool, shape (n_rows,)
-        Which rows have training ratings, and which have attributes alone.
-    """
-
-    by_row: SparseRows
-    by_column: SparseRows
-    is_rated: np.ndarray
-    is_cold: np.ndarray
-
-    def __sizeof__(self) -> int:
-        masks = self.is_rated.nbytes + self.is_cold.nbytes
-        return self.by_row.__sizeof__() + self.by_column.__sizeof__() + masks
 
 
 @dataclass(frozen=True)
@@ -238,39 +214,6 @@ def squares_of_columns(block: Block, scales: list[np.ndarray]) -> np.ndarray:
     scale = np.concatenate(scales)
     squares: np.ndarray = sums_of_rated(block.indptr, block.indices, (scale * scale)[:, None])
     return squares[:, 0]
-
-
-def file_attributes(
-    matrix: SparseRows, scales: list[np.ndarray], dtype: str, has_intercept: bool
-) -> FileAttributes:
-    """Return the attributes of a file as training uses them.
-
-    Parameters
-    ----------
-    matrix : SparseRows
-        Of all rows of the side.
-    scales : list of ndarray
-        Of its partitions, see `scale_of_rows`.
-    has_intercept : bool
-        Whether a first column is 1 for each row with attributes.
-    """
-    is_rated, has_any = np.concatenate(scales) > 0, matrix.counts > 0
-    if has_intercept:
-        matrix = with_intercept(matrix)
-    matrix = replace(matrix, values=matrix.values.astype(dtype))
-    return FileAttributes(matrix, matrix.transposed(is_rated), is_rated, has_any & ~is_rated)
-
-
-def with_intercept(matrix: SparseRows) -> SparseRows:
-    """Return a matrix with a first column that is 1 for each row that has any value."""
-    ones = np.flatnonzero(matrix.counts)
-    return sparse_rows(
-        matrix.n_rows,
-        matrix.n_columns + 1,
-        np.concatenate([ones, matrix.row_of_value]),
-        np.concatenate([np.zeros(len(ones), np.int64), matrix.indices + 1]),
-        np.concatenate([np.ones(len(ones)), matrix.values]),
-    )
 
 
 def start_row_prior(

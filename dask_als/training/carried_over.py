@@ -19,7 +19,8 @@ from dask_als.core import storage
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.executor import Executor
 from dask_als.core.side import SIDES, Side
-from dask_als.data.dataset import Dataset, Partition, RowsFile, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import Dataset, Partition, RowsFile
 from dask_als.errors import InputError
 from dask_als.model import files as model_files
 from dask_als.model import manifest as model_manifest

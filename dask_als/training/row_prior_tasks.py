@@ -19,7 +19,8 @@ from dask_als.model.row_prior_files import RowPriorFiles, read_rows
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers import row_prior
 from dask_als.solvers.base import HalfEpoch
-from dask_als.solvers.row_prior import FileAttributes, RegressionMethod
+from dask_als.solvers.file_attributes import FileAttributes, file_attributes
+from dask_als.solvers.row_prior import RegressionMethod
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ class RowPriorTasks:
 def _read_attributes(
     file: AttributesFile, scales: list[np.ndarray], dtype: str, has_intercept: bool
 ) -> FileAttributes:
-    return row_prior.file_attributes(file.matrix(), scales, dtype, has_intercept)
+    return file_attributes(file.matrix(), scales, dtype, has_intercept)
 
 
 def _kept_files(checkpoint: str, side: Side, is_implicit: bool) -> RowPriorFiles:

@@ -14,7 +14,8 @@ from dask_als.core.epoch_figures import EpochFigures
 from dask_als.core.executor import Executor
 from dask_als.core.side import ITEMS, SIDES, USERS, Side, side_named
 from dask_als.core.task_keys import TaskKey, TaskKind
-from dask_als.data.dataset import Dataset, read_block, read_test_block
+from dask_als.data.block_files import read_block, read_test_block
+from dask_als.data.dataset import Dataset
 from dask_als.errors import InputError
 from dask_als.model.manifest import read_manifest
 from dask_als.planning.sizes import attribute_files, needs_whole_sides, sides_with_attributes

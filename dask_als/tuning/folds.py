@@ -15,7 +15,8 @@ from dask_als.core.blocks import Block
 from dask_als.core.executor import Executor
 from dask_als.core.side import SIDES, USERS, Side
 from dask_als.core.superaccumulator import as_float, exact_count, exact_sum
-from dask_als.data.dataset import Dataset, Partition, SideTable, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import Dataset, Partition, SideTable
 from dask_als.data.split import fold_of
 from dask_als.errors import InputError
 from dask_als.settings.training import TrainSettings

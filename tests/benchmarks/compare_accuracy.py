@@ -36,7 +36,8 @@ from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.cluster.settings import ClusterSettings
 from dask_als.core.blocks import Block
 from dask_als.core.side import USERS
-from dask_als.data.dataset import Dataset, read_block, read_test_block
+from dask_als.data.block_files import read_block, read_test_block
+from dask_als.data.dataset import Dataset
 from dask_als.data.prepare import prepare
 from dask_als.evaluation.baselines import baselines
 from dask_als.evaluation.evaluate import evaluate

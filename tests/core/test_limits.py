@@ -19,7 +19,8 @@ from dask_als.core import checksums, json_files, limits, table_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.limits import ParquetLimit, is_on_same_storage
 from dask_als.core.side import USERS
-from dask_als.data.dataset import open_dataset, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import prepare
 from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError

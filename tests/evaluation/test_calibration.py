@@ -5,7 +5,7 @@ import pytest
 from support.data import generated, small_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
-from dask_als.data.dataset import read_test_block
+from dask_als.data.block_files import read_test_block
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError
 from dask_als.evaluation.calibration import calibration

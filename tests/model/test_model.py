@@ -8,7 +8,8 @@ from support.data import generated, notebook_settings, small_settings, write_csv
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
-from dask_als.data.dataset import open_dataset, read_block
+from dask_als.data.block_files import read_block
+from dask_als.data.dataset import open_dataset
 from dask_als.data.prepare import Titles, prepare
 from dask_als.errors import InputError, UnknownIdWarning
 from dask_als.model import in_memory

@@ -10,6 +10,7 @@ from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.core.sparse import sparse_rows
 from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import HalfEpoch, SolvedSide
+from dask_als.solvers.file_attributes import file_attributes
 from dask_als.solvers.least_squares import LeastSquares
 from dask_als.solvers.objective import NO_SUMS
 from dask_als.solvers.row_prior import (
@@ -17,7 +18,6 @@ from dask_als.solvers.row_prior import (
     Regression,
     RowPrior,
     direction_of,
-    file_attributes,
     projection_of_rows,
     residual_of_columns,
     scale_of_rows,

@@ -11,7 +11,7 @@ from support.weighted_rows import system_of_row, violation
 
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import USERS
-from dask_als.data.dataset import read_block
+from dask_als.data.block_files import read_block
 from dask_als.errors import InputError
 from dask_als.model.fold_in import fold_in
 from dask_als.model.model import ALSModel

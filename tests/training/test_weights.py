@@ -13,7 +13,7 @@ from support.weighted_rows import weighted_row
 from dask_als.cluster.dask_executor import DaskExecutor
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, USERS
-from dask_als.data.dataset import read_block, read_test_block
+from dask_als.data.block_files import read_block, read_test_block
 from dask_als.errors import InputError
 from dask_als.estimator import ALS
 from dask_als.evaluation.baselines import baselines
