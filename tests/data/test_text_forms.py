@@ -276,7 +276,7 @@ def test_a_fold_within_its_archive(tmp_path, plain):
 
 
 ACCENTED = "userId,movieId,rating\n" + "".join(
-    f"Zoë {n},caf\xe9 {n % 3},{n % 5 + 1}\n" for n in range(9)
+    f"Zoë {n},\xe9t\xe9 {n % 3},{n % 5 + 1}\n" for n in range(9)
 )
 
 
