@@ -13,13 +13,12 @@ from dask_als.core import checksums, json_files, storage, table_files
 from dask_als.core.executor import SerialExecutor
 from dask_als.core.side import ITEMS, SIDES, USERS
 from dask_als.data import dataset
+from dask_als.data.block_files import read_block, read_test_block
 from dask_als.data.dataset import (
     RATINGS_SCHEMA,
     Partition,
     is_dataset,
     open_dataset,
-    read_block,
-    read_test_block,
 )
 from dask_als.data.prepare import prepare
 from dask_als.errors import InputError

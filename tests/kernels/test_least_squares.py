@@ -237,7 +237,7 @@ def kernel_call(given_problem):
             calls.append(arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(least_squares, "kernel_of", lambda dtype: Recorder())
+        patch.setattr(least_squares, "kernel_of", lambda dtype, *form: Recorder())
         given_problem.solved()
     return kernel_of(given_problem.own_factors.dtype), calls[0]
 

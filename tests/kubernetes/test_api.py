@@ -7,6 +7,7 @@ from kr8s.objects import get_class, object_from_spec
 
 from dask_als.errors import InputError, JobError
 from dask_als.jobs import kubernetes as operator
+from dask_als.jobs import records
 from dask_als.jobs.job_file import job_from_toml
 from dask_als.kubernetes import api, spec
 from dask_als.kubernetes.api import ask
@@ -70,8 +71,9 @@ class Namespace:
     def __init__(self, monkeypatch, refuses=None):
         self.kinds, self._refuses = [], refuses
         self.secret = None
-        monkeypatch.setattr(operator, "api_of", lambda namespace: self)
-        monkeypatch.setattr(operator, "create", self.create)
+        monkeypatch.setattr(records, "api_of", lambda namespace: self)
+        for module in (records, operator):
+            monkeypatch.setattr(module, "create", self.create)
 
     def create(self, manifest, api):
         if manifest["kind"] == self._refuses:
