@@ -62,7 +62,7 @@ def changed(tmp_path_factory):
     shutil.copytree(PACKAGE, folder / "dask_als", ignore=shutil.ignore_patterns("__pycache__"))
     module = folder / "dask_als" / "solvers" / "base.py"
     text, changes = re.subn(
-        r"^( +)(solution, rated = whole\.solution, whole\.rated)$",
+        r"^( +)(solution, rated = part\.solution, part\.rated)$",
         r"\1\2\n\1solution = Factors(solution.bias * np.float32(1.001), solution.factors)",
         module.read_text(),
         flags=re.MULTILINE,

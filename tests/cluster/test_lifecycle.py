@@ -133,7 +133,7 @@ def wait_for_moment(moment, process, temporary, out):
     elif moment == "writing":
         wait_until(process, lambda: list(out.glob(".r.*/r/part*")))
     else:
-        while "epoch" not in process.stdout.readline():
+        while not process.stdout.readline().startswith("epoch"):
             assert process.poll() is None, process.stderr.read()
     if moment == "hung":
         for worker in workers_of(process):
@@ -152,9 +152,10 @@ def send(how, process):
             process.send_signal(number)
 
 
-def bound():
-    """Return within how many seconds things end: two, on a machine that is not busy otherwise."""
-    return 2.0 if os.getloadavg()[0] < os.cpu_count() else 10.0
+def bound(how):
+    """Return within how many seconds things end: two where a case runs alone; see `marks_of`."""
+    is_alone = how == "SIGINT" and os.getloadavg()[0] < os.cpu_count()
+    return 2.0 if is_alone else 10.0
 
 
 EXPECTED = {
@@ -200,14 +201,16 @@ def test_a_signal_ends_all(tmp_path, made, kind, moment, how):
         send(how, process)
         _, err = process.communicate(timeout=30)
         while members(process.pid):
-            assert time.monotonic() - start < bound()
+            assert time.monotonic() - start < bound(how)
             time.sleep(0.01)
         seconds = time.monotonic() - start
     print(f"{kind}, {moment}, {how}: {seconds:.2f} s")
     code, word = EXPECTED[how.split()[0]]
     if kind == "fit":
         assert process.returncode == -getattr(signal, how.split()[0])
-        assert err.strip().splitlines()[-1:] == ["KeyboardInterrupt"] * (code == 130)
+        # At a second Ctrl-C, Python itself may say more while it ends.
+        last = err.splitlines() if "twice" in how else err.strip().splitlines()[-1:]
+        assert ("KeyboardInterrupt" in last) == (code == 130)
     else:
         assert process.returncode == code
         assert err.strip() == f"dask-als: {word}; nothing was left half-written"

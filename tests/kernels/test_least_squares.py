@@ -286,7 +286,7 @@ from dask_als.kernels.least_squares import kernel_of
 from support.kernel_problems import digest
 dtypes = [np.dtype(name) for name in sys.argv[2:]]
 digests = {dtype.name: digest(dtype) for dtype in dtypes}
-stats = [kernel_of(dtype).stats for dtype in dtypes]
+stats = [kernel_of(dtype, False, False).stats for dtype in dtypes]
 hits = sum(sum(s.cache_hits.values()) for s in stats)
 misses = sum(sum(s.cache_misses.values()) for s in stats)
 print(json.dumps({"digests": digests, "hits": hits, "misses": misses}))
