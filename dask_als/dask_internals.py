@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from dask._task_spec import Dict, List, Task, TaskRef
 from dask.tokenize import normalize_token
 from distributed import Client, Nanny, Status, get_worker
-from distributed.client import ClosedClientError
+from distributed.client import AllExit, ClosedClientError
 from distributed.comm import connect
 from distributed.protocol import to_serialize
 from distributed.protocol.pickle import dumps, loads
@@ -245,3 +246,18 @@ def dashboard_templates() -> tuple[Any, Any]:
     from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
     return BOKEH_THEME, env
+
+
+class _WithoutEndedWaits(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop what asyncio says of waits for results that Dask itself has ended."""
+        return not (record.exc_info and isinstance(record.exc_info[1], AllExit))
+
+
+_WITHOUT_ENDED_WAITS = _WithoutEndedWaits()
+
+
+def silence_ended_waits() -> None:
+    """Drop tracebacks of `AllExit`: `Client.gather` abandons waits that end if a result is lost."""
+    # Added once: a logger ignores a filter that it has.
+    logging.getLogger("asyncio").addFilter(_WITHOUT_ENDED_WAITS)

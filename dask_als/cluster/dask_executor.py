@@ -30,6 +30,7 @@ from dask_als.dask_internals import (
     List,
     Task,
     TaskRef,
+    silence_ended_waits,
     workers_of,
 )
 from dask_als.errors import ClusterLostError, WorkersLostError
@@ -89,6 +90,7 @@ class DaskExecutor:
     peers = DaskPeers()
 
     def __init__(self, client: Client, *, patience: float = 300.0) -> None:
+        silence_ended_waits()
         self._client = client
         self._address = client.scheduler.address
         self._patience = patience

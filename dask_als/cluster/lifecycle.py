@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -146,8 +147,10 @@ def directory_of_workers() -> Iterator[None]:
     """
     parent = dask.config.get("temporary-directory") or tempfile.gettempdir()
     _remove_abandoned(parent)
-    directory = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    # Named before it is made, so that no signal between the two leaves it behind.
+    directory = os.path.join(parent, f"{_PREFIX}{secrets.token_hex(16)}")
     try:
+        os.mkdir(directory, 0o700)
         with open(os.path.join(directory, _LOCK), "w") as lock:
             lock.write(_MARK)
             lock.flush()

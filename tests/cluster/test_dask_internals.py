@@ -9,6 +9,7 @@ import distributed
 import pytest
 from dask.tokenize import tokenize
 from distributed import Client, LocalCluster, Nanny
+from distributed.client import AllExit
 
 from dask_als import dask_internals as internals
 from dask_als.cluster.connect import connected, in_process_client
@@ -131,3 +132,11 @@ def test_a_plugin_is_dropped(local):
         assert isinstance(scheduler.worker_plugins["some"], bytes)
         internals.drop_plugin(scheduler, "some")
         assert "some" not in scheduler.worker_plugins
+
+
+def test_waits_that_dask_ended_are_not_told_and_others_are(caplog):
+    internals.silence_ended_waits()
+    logger = logging.getLogger("asyncio")
+    for error in (AllExit(), ValueError("other")):
+        logger.error("Task exception was never retrieved", exc_info=error)
+    assert [record.exc_info[0] for record in caplog.records] == [ValueError]

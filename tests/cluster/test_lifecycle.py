@@ -216,7 +216,7 @@ def test_a_signal_ends_all(tmp_path, made, kind, moment, how):
         assert err.strip() == f"dask-als: {word}; nothing was left half-written"
     assert os.listdir(temporary) == []
     assert not [path for path in out.rglob("*") if "partial" in path.name]
-    assert seconds < bound()
+    assert seconds < bound(how)
     if kind == "run":
         result = json.loads((out / "result.json").read_text())
         assert (result["status"], result["exit_code"], result["error"]) == ("failed", code, word)
