@@ -137,6 +137,7 @@ def test_a_plugin_is_dropped(local):
 def test_waits_that_dask_ended_are_not_told_and_others_are(caplog):
     internals.silence_ended_waits()
     logger = logging.getLogger("asyncio")
+    caplog.set_level(logging.ERROR, logger="asyncio")
     for error in (AllExit(), ValueError("other")):
         logger.error("Task exception was never retrieved", exc_info=error)
     assert [record.exc_info[0] for record in caplog.records] == [ValueError]
