@@ -280,7 +280,3 @@ def _solving_threads(dataset: Dataset, shape: Shape) -> int:
         )
         for side in SIDES
     )
-
-
-def _working_threads(dataset: Dataset, shape: Shape) -> int:
-    return busy_threads(most_partitions(dataset), shape)

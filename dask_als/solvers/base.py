@@ -138,7 +138,10 @@ class RowMethod(Protocol):
         fixed: SolvedSide,
         row_prior: Any = None,
     ) -> SolvedPart:
-        """Solve the rows of a partition; `own` is the solved side before this half-epoch."""
+        """Solve the rows of a partition; `own` is the solved side before this half-epoch.
+
+        Of a side with attributes, `row_prior` is its `RowPrior`, here and in `Method.join_parts`.
+        """
         ...
 
     def join_parts(self, step: HalfEpoch, parts: list[SolvedPart]) -> SolvedSide:
@@ -160,20 +163,6 @@ class HomeMethod(Protocol):
 
 class Method(RowMethod, Protocol):
     """How a side is trained."""
-
-    def solve_part(
-        self,
-        step: HalfEpoch,
-        block: Block,
-        own: SolvedSide,
-        fixed: SolvedSide,
-        row_prior: Any = None,
-    ) -> SolvedPart:
-        """Solve the rows of a partition; `own` is the solved side before this half-epoch.
-
-        Of a side with attributes, `row_prior` is its `RowPrior`, here and in `join_parts`.
-        """
-        ...
 
     def join_parts(
         self, step: HalfEpoch, parts: list[SolvedPart], row_prior: Any = None
