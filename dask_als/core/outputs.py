@@ -198,7 +198,7 @@ def check_directory(path: str, kind: Kind, *, overwrite: bool, inputs: Sequence[
     is_plain = filesystem.isdir(inner) and not os.path.islink(inner)
     if is_local and is_plain and not os.listdir(inner):
         return
-    ownership.files_of(path, kind)
+    _files_of(path, kind)
 
 
 def remove(path: str, kind: Kind) -> None:
@@ -211,7 +211,7 @@ def remove(path: str, kind: Kind) -> None:
     """
     if not storage.exists(path):
         return
-    files = ownership.files_of(path, kind)
+    files = _files_of(path, kind)
     filesystem, inner = storage.file_system(path)
     if not isinstance(filesystem, LocalFileSystem):
         object_outputs.remove(filesystem, inner, kind, files)
@@ -274,7 +274,14 @@ def _staged(
 
 
 def _files(path: str, kind: Kind) -> list[str]:
-    return [] if not os.listdir(path) else ownership.files_of(path, kind)
+    return [] if not os.listdir(path) else _files_of(path, kind)
+
+
+def _files_of(path: str, kind: Kind) -> list[str]:
+    """Return `ownership.files_of` after removing a step note that a killed job left half-written."""
+    ownership.listed_files(path, kind)  # Raises if the directory is not ours.
+    settle(storage.join(path, ownership.STEP_NOTE_NAME))
+    return ownership.files_of(path, kind)
 
 
 def _file(path: str, kind: FileKind | None) -> None:

@@ -76,7 +76,7 @@ def check_whole(folder):
     }.items():
         place = os.path.join(folder, path)
         if not path.startswith("checkpoints") or os.path.lexists(place):
-            for file in ownership.files_of(place, kind):
+            for file in ownership.listed_files(place, kind):
                 assert os.path.exists(os.path.join(place, file)), file
     with open(os.path.join(folder, "o", "result.json")) as file:
         assert json.load(file)["made_by"] == "dask_als"

@@ -8,7 +8,7 @@ import sys
 import fsspec
 import pytest
 
-from dask_als.core import json_files, local_files, outputs, staging, storage
+from dask_als.core import json_files, local_files, outputs, ownership, staging, storage
 from dask_als.core.ownership import DATASET
 from dask_als.errors import InputError, JobError
 
@@ -274,6 +274,22 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
     (left,) = (name for name in os.listdir(tmp_path) if name != "a")
     assert left.startswith(".a.b.")
     assert sorted(os.listdir(path)) == [MANIFEST, "part"]
+
+
+def test_a_note_that_a_killed_job_left_half_written_does_not_keep_its_output(tmp_path):
+    path = str(tmp_path / "a")
+    note = os.path.join(path, ownership.STEP_NOTE_NAME)
+    make(path, 1)
+    killed_while_making(note)
+    (left,) = (name for name in os.listdir(path) if name.endswith(".partial"))
+    make(path, 2, overwrite=True)
+    assert content_of(path) == 2
+
+    killed_while_making(note)
+    os.mkdir(os.path.join(path, left.replace(".step.", ".other.")))
+    with pytest.raises(InputError, match="other.json.*which dask-als did not make"):
+        make(path, 3, overwrite=True)
+    assert content_of(path) == 2
 
 
 def test_what_a_living_run_makes_is_not_removed(tmp_path):
