@@ -126,6 +126,8 @@ def _is_in(columns: RatingColumns, others: RatingColumns) -> np.ndarray:
 
 
 def _repeated(rows: RatingColumns, pairs: Pairs) -> RatingColumns:
+    if not pairs.n_merged:
+        return {name: values[:0] for name, values in rows.items()}
     position = np.sort(pairs.order[np.repeat(pairs.counts > 1, pairs.counts)])
     several = {name: values[position] for name, values in rows.items()}
     order = np.argsort(pair_keys(several), kind="stable")
