@@ -43,7 +43,7 @@ from dask_als.data.prepare_results import (
     total_weight,
 )
 from dask_als.data.source import Chunk, read_blocks
-from dask_als.data.split import hashed_ids, sorted_pairs
+from dask_als.data.split import hashed_ids, order_of_pairs
 from dask_als.data.text_values import one_array
 from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
@@ -285,7 +285,7 @@ def stored_columns(columns: RatingColumns) -> RatingColumns:
 def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> int:
     """Write the training ratings of one partition of items; return the CRC-32."""
     read = _read_shuffled([to_items_path(work, part) for part in range(n_user_parts)], number)
-    order = sorted_pairs(read["item"], read["user"]).order
+    order = order_of_pairs(read["item"], read["user"])
     columns = {name: values[order] for name, values in read.items()}
     return write_ratings(ratings_path(dataset, ITEMS.ratings_directory, number), columns, ITEMS)
 
