@@ -20,7 +20,7 @@ def encoded(ids: pa.Array) -> pa.Array:
     found = _range_of(ids)
     if found is None:
         return ids.dictionary_encode()
-    fits = -(2**31) <= found.start and found.stop <= 2**31
+    fits = found.start >= -(2**31) and found.stop <= 2**31
     return ids.cast(pa.int32()) if fits else ids
 
 

@@ -58,7 +58,7 @@ def write_times(dataset: str, number: int, train: RatingColumns, test: RatingCol
 
 def _narrow(times: np.ndarray) -> np.ndarray:
     """Return times as int32 if that holds them, as it does whole seconds; else as they are."""
-    if not (len(times) and -_MOST_INT32 <= times.min() and times.max() <= _MOST_INT32):
+    if not (len(times) and times.min() >= -_MOST_INT32 and times.max() <= _MOST_INT32):
         return times
     narrow = times.astype(np.int32)
     return narrow if (narrow == times).all() else times
