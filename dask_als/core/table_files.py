@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from dask_als.core.checksums import SummedFile, check_once, content_of, content_with
 from dask_als.core.limits import TEXT_BYTES, ParquetLimit
-from dask_als.core.storage import opened, reading
+from dask_als.core.storage import file_system, opened, reading
 from dask_als.errors import InputError
 
 
@@ -20,6 +21,7 @@ def write_parquet(
     *,
     row_group_size: int = 1 << 20,
     dictionaries: bool | list[str] = True,
+    encodings: dict[str, str] | None = None,
 ) -> int:
     """Write a Parquet file whose pages carry checksums.
 
@@ -27,6 +29,8 @@ def write_parquet(
     ----------
     dictionaries : bool or list of str, optional
         Columns whose values repeat. Trying dictionaries on other columns takes time.
+    encodings : dict of str to str, optional
+        Parquet's encodings of columns without dictionaries; plain by default.
 
     Returns
     -------
@@ -34,7 +38,12 @@ def write_parquet(
         The file's CRC-32.
     """
     return write_parquet_tables(
-        path, [table], table.schema, row_group_size=row_group_size, dictionaries=dictionaries
+        path,
+        [table],
+        table.schema,
+        row_group_size=row_group_size,
+        dictionaries=dictionaries,
+        encodings=encodings,
     )
 
 
@@ -45,6 +54,7 @@ def write_parquet_tables(
     *,
     row_group_size: int = 1 << 20,
     dictionaries: bool | list[str] = True,
+    encodings: dict[str, str] | None = None,
 ) -> int:
     """Write tables of one schema to one Parquet file, one after the other; return its CRC-32."""
     with opened(path, "wb") as file:
@@ -55,6 +65,7 @@ def write_parquet_tables(
             compression="zstd",
             compression_level=1,
             use_dictionary=dictionaries,
+            column_encoding=encodings,
             write_page_checksum=True,
         ) as writer:
             for table in tables:
@@ -191,7 +202,10 @@ def write_batches(path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schem
 
 
 def read_batch(path: str, number: int) -> pa.RecordBatch:
-    """Read one batch of an Arrow file."""
+    """Read one batch of an Arrow file; of a local one, its pages are mapped instead of copied."""
+    options = pa.ipc.IpcReadOptions(use_threads=False)  # As in `read_parquet_rows`.
+    filesystem, inner = file_system(path)
+    if isinstance(filesystem, LocalFileSystem):
+        return pa.ipc.open_file(pa.memory_map(inner), options=options).get_batch(number)
     with opened(path) as file:
-        options = pa.ipc.IpcReadOptions(use_threads=False)  # As in `read_parquet_rows`.
         return pa.ipc.open_file(file, options=options).get_batch(number)

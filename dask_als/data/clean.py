@@ -17,6 +17,7 @@ from dask_als.data.text_values import (
     is_text,
     is_undecodable,
     numbers,
+    one_array,
     plain,
     readable,
     trimmed,
@@ -116,7 +117,9 @@ def clean(
         has_no_time = ~np.isfinite(time)
         if needs_time:
             reasons.append((has_no_time, "time is missing or unreadable"))
-        cleaned["time"] = pa.array(np.where(has_no_time, -np.inf, time))
+        if has_no_time.any():
+            time = np.where(has_no_time, -np.inf, time)
+        cleaned["time"] = pa.array(time)
     if "weight" in values:
         weight = _weights(values["weight"], columns.decimal, file)
         reasons += [
@@ -126,17 +129,22 @@ def clean(
         cleaned["weight"] = pa.array(weight)
 
     usable = pa.table(cleaned)
-    is_bad = np.logical_or.reduce([applies for applies, _ in reasons])
+    is_bad = np.zeros(usable.num_rows, bool)
+    for applies, _ in reasons:
+        is_bad |= applies
     bad = np.flatnonzero(is_bad)
     if len(bad):
         usable = usable.filter(pa.array(~is_bad))
     for position, side in enumerate(SIDES):
-        array = usable[side.singular].combine_chunks()
+        array = one_array(usable[side.singular])
         array = typed_ids(array, raw.is_text, id_types.get(side))
         usable = usable.set_column(position, side.singular, array)
     first_reasons = [next(text for applies, text in reasons if applies[row]) for row in bad]
-    rejected = _rejected(values, bad, raw.numbers[bad], first_reasons, file)
-    rejected = pa.concat_tables([rejected, _malformed(raw, file)]).sort_by("row")
+    rejected = REJECTED_SCHEMA.empty_table()
+    if len(bad):
+        rejected = _rejected(values, bad, raw.numbers[bad], first_reasons, file)
+    if raw.malformed:
+        rejected = pa.concat_tables([rejected, _malformed(raw, file)]).sort_by("row")
     n_untimed = int((has_no_time & ~is_bad).sum()) if "time" in values else 0
     return Cleaned(usable, rejected, n_untimed)
 

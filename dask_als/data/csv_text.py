@@ -31,6 +31,8 @@ _NUMBER_TYPES = {
 }
 _ID_FIELDS = frozenset({"user", "item"})
 _MOST_SHOWN = 200
+_DIGITS = 10
+_SCANNED_AT_ONCE = 1 << 16
 _SEPARATORS = [bytes([code]) for code in (31, 30, 29, 28, *range(1, 9), *range(14, 28))]
 _BLANKS_AT_EDGES = re.compile(
     rb"(?:\A|(?<=[\r\n]))[ \t]++|(?<![ \t])[ \t]++(?=[\r\n]|\Z)",
@@ -162,11 +164,25 @@ def _has_leading_zeros(text: bytes, delimiter: bytes) -> bool:
     """Return whether a value may be a number with zeros before its first digit."""
     if re.match(rb"0[0-9]|-0", text):
         return True
-    starts = [byte for byte in (delimiter, b"\n", b"\r", b" ") if byte in text]
+    starts = [delimiter, *(byte for byte in (b"\n", b"\r", b" ") if byte in text)]
     if b"-" in text and any(before + b"-0" in text for before in starts):
         return True
-    # A pattern that starts with literal bytes is searched for quickly.
-    return any(re.search(rb"%b0[0-9]" % re.escape(before), text) for before in starts)
+    codes = np.frombuffer(text, np.uint8)
+    return any(
+        _has_zero_before_digit(codes[at : at + _SCANNED_AT_ONCE + 2], starts)
+        for at in range(0, len(codes), _SCANNED_AT_ONCE)
+    )
+
+
+def _has_zero_before_digit(codes: np.ndarray, starts: list[bytes]) -> bool:
+    """Return whether one of these bytes, a zero and a digit follow each other."""
+    found = codes[1:-1] == ord("0")
+    found &= codes[2:] - np.uint8(ord("0")) < _DIGITS  # what is less than a 0 wraps around
+    is_start = codes[:-2] == ord(starts[0])
+    for before in starts[1:]:
+        is_start |= codes[:-2] == ord(before)
+    found &= is_start
+    return bool(found.any())
 
 
 def _float32(column: pa.ChunkedArray) -> pa.ChunkedArray:

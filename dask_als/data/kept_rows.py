@@ -3,8 +3,9 @@
 ::
 
     DATASET/kept/
-      times-00000.arrow …       time of each rating of by_user/part-00000, then of test/part-00000;
-                                and its weight in the source, if that has one and it decays
+      times-00000.arrow …       time of each rating of by_user/part-00000, then of test/part-00000,
+                                int32 if all are such whole numbers; and its weight in the source,
+                                if that has one and it decays
       repeated-00000.arrow …    user, item, rating, time: all rows of the pairs that have several
       left-out-00000.arrow …    ids of user and item, rating, time: rows that a filter has left out
 
@@ -40,18 +41,27 @@ from dask_als.data.source import Chunk
 from dask_als.data.text_chunks import Raw
 from dask_als.errors import InputError
 
+_MOST_INT32 = 2.0**31 - 1
+
 
 def write_times(dataset: str, number: int, train: RatingColumns, test: RatingColumns) -> int:
     """Write the times of a partition's ratings, training before held-out; return the CRC-32."""
     columns = {"time": "time", "given": WEIGHT}
-    table = pa.table(
-        {
-            stored: np.concatenate([train[name], test[name]])
-            for name, stored in columns.items()
-            if name in train
-        }
-    )
+    kept = {
+        stored: np.concatenate([train[name], test[name]])
+        for name, stored in columns.items()
+        if name in train
+    }
+    table = pa.table({**kept, "time": _narrow(kept["time"])})
     return table_files.write_arrow(kept_path(dataset, "times", number), table, compression="zstd")
+
+
+def _narrow(times: np.ndarray) -> np.ndarray:
+    """Return times as int32 if that holds them, as it does whole seconds; else as they are."""
+    if not (len(times) and times.min() >= -_MOST_INT32 and times.max() <= _MOST_INT32):
+        return times
+    narrow = times.astype(np.int32)
+    return narrow if (narrow == times).all() else times
 
 
 def write_repeated(

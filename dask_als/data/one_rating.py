@@ -58,7 +58,9 @@ def one_rating_per_pair(
     """
     pairs = sorted_pairs(rows["user"], rows["item"])
     kept = pairs.last(rows.get("time"))
-    columns = {name: values[kept] for name, values in rows.items()}
+    columns = dict(rows)
+    if not pairs.are_rows:
+        columns = {name: values[kept] for name, values in rows.items()}
     weights = weights_of_rows(rows.get("weight"), rows.get("time"), decay)
     if settings.duplicates == "mean":
         columns["rating"] = pairs.mean(rows["rating"])
@@ -74,8 +76,10 @@ def one_rating_per_pair(
             with np.errstate(over="ignore"):
                 columns["rating"][pairs.several], columns["weight"][pairs.several] = merged
     beyond = np.flatnonzero(~np.isfinite(columns["rating"]))
-    overflow = _pair(columns, beyond[0]) if len(beyond) else None
-    columns["rating"][beyond] = 0
+    overflow = None
+    if len(beyond):
+        overflow = _pair(columns, beyond[0])
+        columns["rating"][beyond] = 0
     return OneRating(
         columns,
         _repeated(rows, pairs),
@@ -126,6 +130,8 @@ def _is_in(columns: RatingColumns, others: RatingColumns) -> np.ndarray:
 
 
 def _repeated(rows: RatingColumns, pairs: Pairs) -> RatingColumns:
+    if not pairs.n_merged:
+        return {name: values[:0] for name, values in rows.items()}
     position = np.sort(pairs.order[np.repeat(pairs.counts > 1, pairs.counts)])
     several = {name: values[position] for name, values in rows.items()}
     order = np.argsort(pair_keys(several), kind="stable")

@@ -55,6 +55,22 @@ def balanced_ranges(counts: np.ndarray, n_partitions: int) -> list[range]:
     return [range(start, stop) for start, stop in pairwise(edges)]
 
 
-def starts(ranges: list[range]) -> np.ndarray:
-    """Return the first row of each range, int64."""
-    return np.array([rows.start for rows in ranges], dtype=np.int64)
+def partition_of(rows: np.ndarray, ranges: list[range]) -> np.ndarray:
+    """Return the number of the range of each row, int16.
+
+    Parameters
+    ----------
+    rows : ndarray of int
+    ranges : list of range
+        Contiguous, the first from 0; at most 2**15.
+    """
+    numbers = np.arange(len(ranges), dtype=np.int16)
+    if ranges[-1].stop > len(rows):  # A table of all rows would cost more than it saves.
+        starts = np.array([its.start for its in ranges], np.int64)
+        return numbers[np.searchsorted(starts, rows, side="right") - 1]
+    return np.repeat(numbers, [len(its) for its in ranges]).take(rows)
+
+
+def is_ascending(values: np.ndarray) -> bool:
+    """Tell whether no value is less than the one before it."""
+    return bool((values[:-1] <= values[1:]).all())

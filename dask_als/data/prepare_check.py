@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.data import prepare_tasks as tasks
 from dask_als.data.dataset import TEST_DIRECTORY, ratings_path
-from dask_als.data.prepare_results import CheckedPart, CheckedSide
+from dask_als.data.prepare_results import CheckedPart, CheckedSide, UserPart
 from dask_als.data.progress import completed
 
 if TYPE_CHECKING:
@@ -15,9 +15,18 @@ if TYPE_CHECKING:
 
 
 def check_written(
-    plan: Plan, ids: dict[Side, Any], ranges: dict[Side, list[range]]
+    plan: Plan,
+    ids: dict[Side, Any],
+    ranges: dict[Side, list[range]],
+    user_parts: list[UserPart],
+    item_crc32: list[int],
 ) -> tuple[CheckedSide, CheckedSide, list[CheckedPart], int | None]:
     """Read the written partitions back and write the ids with their counts.
+
+    Parameters
+    ----------
+    item_crc32 : list of int
+        CRC-32 of the partitions of items that were written.
 
     Returns
     -------
@@ -29,11 +38,14 @@ def check_written(
         Held-out ratings of users or items without training ratings, if the split may make any
         number of them.
     """
+    crc32 = {USERS: [part.crc32 for part in user_parts], ITEMS: item_crc32}
     parts = {
-        side: _submit_checks(plan, side.ratings_directory, side, ranges[side]) for side in SIDES
+        side: _submit_checks(plan, side.ratings_directory, side, ranges[side], crc32[side])
+        for side in SIDES
     }
+    test_crc32 = [part.test_crc32 for part in user_parts if part.test_crc32 is not None]
     tests = (
-        _submit_checks(plan, TEST_DIRECTORY, USERS, ranges[USERS])
+        _submit_checks(plan, TEST_DIRECTORY, USERS, ranges[USERS], test_crc32)
         if plan.settings.holds_out
         else []
     )
@@ -76,14 +88,17 @@ def check_written(
     return users, items, plan.executor.gather(tests), n_cold
 
 
-def _submit_checks(plan: Plan, directory: str, side: Side, ranges: list[range]) -> list[Any]:
+def _submit_checks(
+    plan: Plan, directory: str, side: Side, ranges: list[range], crc32: list[int]
+) -> list[Any]:
     return [
         plan.executor.submit(
             tasks.check_part,
             ratings_path(plan.staging, directory, number),
             side,
             rows,
+            written,
             key=f"check-{directory}-{number}",
         )
-        for number, rows in enumerate(ranges)
+        for number, (rows, written) in enumerate(zip(ranges, crc32, strict=True))
     ]

@@ -119,8 +119,8 @@ class Plan:
         n_train = sum(part.n_train for part in user_parts)
         n_test = sum(part.n_test for part in user_parts)
         check_split(self.settings, n_train, n_test)
-        self.write_items(ranges)
-        users, items, tests, n_cold = check_written(self, ids, ranges)
+        item_crc32 = self.write_items(ranges)
+        users, items, tests, n_cold = check_written(self, ids, ranges, user_parts, item_crc32)
         rejected_crc32 = self.write_rejected(summaries)
         described = attributes.write(users.crc32, items.crc32)
         storage.remove(self.work)
@@ -362,8 +362,8 @@ class Plan:
         (found,) = self.executor.gather([handle])
         return found
 
-    def write_items(self, ranges: dict[Side, list[range]]) -> None:
-        """Write the partitions of items."""
+    def write_items(self, ranges: dict[Side, list[range]]) -> list[int]:
+        """Write the partitions of items; return their CRC-32."""
         handles = [
             self.executor.submit(
                 tasks.write_item_part,
@@ -376,6 +376,8 @@ class Plan:
             for number in range(len(ranges[ITEMS]))
         ]
         completed(self.executor, self.progress, "by item", handles)
+        crc32: list[int] = self.executor.gather(handles)
+        return crc32
 
     def write_rejected(self, summaries: list[ChunkSummary]) -> int | None:
         """Write the rejected rows, if any, numbered as in their files.

@@ -130,8 +130,11 @@ class UserPart:
         User and item index of a pair with several ratings.
     overflow : (int, int) or None
         User and item index of a pair whose ratings add up to more than the largest float32.
-    times, repeated : int or None
-        CRC-32 of the files that are kept for appending; None if there is no such file.
+    crc32 : int
+        CRC-32 of the file of training ratings.
+    test_crc32, times, repeated : int or None
+        CRC-32 of the file of held-out ratings, and of the files that are kept for appending; None
+        if there is no such file.
     """
 
     n_train: int
@@ -139,6 +142,8 @@ class UserPart:
     n_merged: int
     duplicate: tuple[int, int] | None
     overflow: tuple[int, int] | None
+    crc32: int
+    test_crc32: int | None = None
     times: int | None = None
     repeated: int | None = None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,8 @@ import pyarrow.compute as pc
 
 from dask_als.core import checksums, storage, table_files
 from dask_als.core.side import ITEMS, SIDES, USERS, Side
-from dask_als.core.superaccumulator import exact_sum
+from dask_als.core.superaccumulator import exact_sum_of_short
+from dask_als.data import block_ids
 from dask_als.data.clean import REJECTED_SCHEMA, clean
 from dask_als.data.dataset import (
     RATINGS_SCHEMA,
@@ -29,7 +31,8 @@ from dask_als.data.dataset import (
 )
 from dask_als.data.id_values import WHOLE_NUMBER
 from dask_als.data.one_rating import RatingColumns
-from dask_als.data.partitioning import balanced_ranges, starts
+from dask_als.data.pair_checksums import checksum_of
+from dask_als.data.partitioning import balanced_ranges, is_ascending, partition_of
 from dask_als.data.prepare_results import (
     BlockCounts,
     BlockNumber,
@@ -40,7 +43,8 @@ from dask_als.data.prepare_results import (
     total_weight,
 )
 from dask_als.data.source import Chunk, read_blocks
-from dask_als.data.split import hashed_ids, mixed, sorted_pairs
+from dask_als.data.split import hashed_ids, order_of_pairs
+from dask_als.data.text_values import one_array
 from dask_als.data.titles import TitleFile, read_titles
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
@@ -107,7 +111,8 @@ def read_chunk(
             batch = _encoded(cleaned.usable)
             table_files.write_batches(usable_path(work, block), [batch], batch.schema)
             for side in SIDES:
-                ids[side].append(_counted(batch.column(side.singular)))
+                kind = cleaned.usable.schema.field(side.singular).type
+                ids[side].append(block_ids.counted(batch.column(side.singular), kind))
             largest_times += _largest_times(cleaned.usable)
         counts.append(BlockCounts(raw.n_rows, rejected.num_rows, cleaned.n_untimed))
         n_rows += raw.n_rows
@@ -128,22 +133,18 @@ def _largest_times(usable: pa.Table) -> list[float]:
     """Return the largest absolute value of the times that are known, if any."""
     if "time" not in usable.column_names:
         return []
-    times = usable["time"].to_numpy()
-    known = np.abs(times[np.isfinite(times)])
-    return [float(known.max())] if len(known) else []
+    times = one_array(usable["time"]).to_numpy()
+    is_known = np.isfinite(times)
+    known = times if is_known.all() else times[is_known]
+    return [float(max(-known.min(), known.max()))] if len(known) else []
 
 
 def _encoded(usable: pa.Table) -> pa.RecordBatch:
-    """Return one batch with dictionary-encoded ids."""
-    columns = {name: usable[name].combine_chunks() for name in usable.column_names}
+    """Return one batch with ids as they are stored."""
+    columns = {name: one_array(usable[name]) for name in usable.column_names}
     for side in SIDES:
-        columns[side.singular] = columns[side.singular].dictionary_encode()
+        columns[side.singular] = block_ids.encoded(columns[side.singular])
     return pa.record_batch(columns)
-
-
-def _counted(ids: pa.DictionaryArray) -> pa.Table:
-    counts = np.bincount(ids.indices.to_numpy(), minlength=len(ids.dictionary))
-    return pa.table({"id": ids.dictionary, "count": counts})
 
 
 def common_id_type(kinds: frozenset[pa.DataType]) -> pa.DataType:
@@ -180,13 +181,10 @@ def merged_ids(tables: list[pa.Table]) -> pa.Table:
     InputError
         If there are 2**31 ids or more.
     """
-    # Combining copies: Arrow warns if it has to group unaligned tables from other processes.
-    combined = pa.concat_tables(tables).combine_chunks()
-    groups = combined.group_by("id", use_threads=False)
-    ids = groups.aggregate([("count", "sum")]).rename_columns(["id", "count"])
+    ids = block_ids.merged(tables)
     if ids.num_rows >= 2**31:
         raise InputError(f"{ids.num_rows:,} different ids are too many; the format holds 2**31")
-    return ids.sort_by("id").combine_chunks()
+    return ids
 
 
 def planned_ranges(ids: pa.Table, n_partitions: int) -> list[range]:
@@ -222,38 +220,38 @@ def shuffle_block(
         Number of rows left out because one of their ids is not among those they may have.
     """
     batch = table_files.read_batch(usable_path(work, block), 0)
-    columns = {side.singular: _indices(batch.column(side.singular), ids[side]) for side in SIDES}
+    columns = {side.singular: _indices(batch, side, ids) for side in SIDES}
     for name in batch.schema.names[len(SIDES) :]:
         columns[name] = batch.column(name).to_numpy()
     places = [columns[side.singular] for side in SIDES]
     if within is not None:
-        places += [_indices(batch.column(side.singular), within[side]) for side in SIDES]
-    is_known = np.logical_and.reduce([place >= 0 for place in places])
-    if not is_known.all():
+        places += [_indices(batch, side, within) for side in SIDES]
+    n_left_out = 0
+    if min(int(place.min()) for place in places) < 0:
+        is_known = np.logical_and.reduce([place >= 0 for place in places])
         columns = {name: values[is_known] for name, values in columns.items()}
+        n_left_out = len(is_known) - int(np.count_nonzero(is_known))
     write_shuffled(to_users_path(to, block), columns, USERS, ranges)
-    return len(is_known) - int(is_known.sum())
+    return n_left_out
 
 
-def _indices(ids: pa.DictionaryArray, all_ids: pa.Table) -> np.ndarray:
+def _indices(batch: pa.RecordBatch, side: Side, ids: dict[Side, pa.Table]) -> np.ndarray:
     """Return the index of each id, -1 for an unknown id."""
-    found = pc.index_in(ids.dictionary, value_set=all_ids["id"].combine_chunks())
-    return found.fill_null(-1).to_numpy()[ids.indices.to_numpy()]
+    return block_ids.indices(batch.column(side.singular), ids[side]["id"].combine_chunks())
 
 
 def write_shuffled(
     path: str, columns: dict[str, np.ndarray], side: Side, ranges: list[range]
 ) -> None:
     """Write rows as one batch for each partition of a side; rows keep their order in it."""
-    partition = np.searchsorted(starts(ranges), columns[side.singular], side="right") - 1
-    # NumPy sorts 16-bit numbers by radix.
-    order = np.argsort(partition.astype(np.int16), kind="stable")
-    edges = np.searchsorted(partition[order], np.arange(len(ranges) + 1))
-    batch = pa.record_batch({name: values[order] for name, values in columns.items()})
-    batches = (
-        batch.slice(edges[number], edges[number + 1] - edges[number])
-        for number in range(len(ranges))
-    )
+    partition = partition_of(columns[side.singular], ranges)
+    edges = [0, *np.cumsum(np.bincount(partition, minlength=len(ranges))).tolist()]
+    if not is_ascending(partition):
+        # NumPy sorts 16-bit numbers by radix.
+        order = np.argsort(partition, kind="stable")
+        columns = {name: values[order] for name, values in columns.items()}
+    batch = pa.record_batch(columns)
+    batches = (batch.slice(start, stop - start) for start, stop in pairwise(edges))
     table_files.write_batches(path, batches, batch.schema)
 
 
@@ -267,9 +265,16 @@ def _read_shuffled(paths: list[str], number: int) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def write_ratings(path: str, columns: RatingColumns) -> None:
-    """Write the ratings of a partition, without times."""
-    table_files.write_parquet(path, pa.table(stored_columns(columns), schema=schema_of(columns)))
+def write_ratings(path: str, columns: RatingColumns, side: Side) -> int:
+    """Write the ratings of a partition, sorted by a side, without times; return the CRC-32."""
+    encodings = {side.other.singular: "DELTA_BINARY_PACKED", WEIGHT: "BYTE_STREAM_SPLIT"}
+    schema = schema_of(columns)
+    return table_files.write_parquet(
+        path,
+        pa.table(stored_columns(columns), schema=schema),
+        dictionaries=["rating"],
+        encodings={name: encodings[name] for name in schema.names if name in encodings},
+    )
 
 
 def stored_columns(columns: RatingColumns) -> RatingColumns:
@@ -277,37 +282,39 @@ def stored_columns(columns: RatingColumns) -> RatingColumns:
     return {name: columns[name] for name in schema_of(columns).names}
 
 
-def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> None:
-    """Write the training ratings of one partition of items."""
+def write_item_part(number: int, n_user_parts: int, dataset: str, work: str) -> int:
+    """Write the training ratings of one partition of items; return the CRC-32."""
     read = _read_shuffled([to_items_path(work, part) for part in range(n_user_parts)], number)
-    order = sorted_pairs(read["item"], read["user"]).order
+    order = order_of_pairs(read["item"], read["user"])
     columns = {name: values[order] for name, values in read.items()}
-    write_ratings(ratings_path(dataset, ITEMS.ratings_directory, number), columns)
+    return write_ratings(ratings_path(dataset, ITEMS.ratings_directory, number), columns, ITEMS)
 
 
-def check_part(path: str, side: Side, rows: range) -> CheckedPart:
-    """Read a written partition back and summarize it."""
-    crc32 = checksums.crc32_of(path)
+def check_part(path: str, side: Side, rows: range, crc32: int) -> CheckedPart:
+    """Read a written partition back and summarize it.
+
+    Parameters
+    ----------
+    crc32 : int
+        That of what was written.
+    """
     table = table_files.read_parquet(path, RATINGS_SCHEMA.names, optional=WEIGHT, crc32=crc32)
     user, item, rating = (table[name].to_numpy() for name in RATINGS_SCHEMA.names)
     weights = table[WEIGHT].to_numpy() if WEIGHT in table.column_names else None
     row = user if side is USERS else item
-    pairs = user.astype(np.uint64) << np.uint64(32) | item.astype(np.uint64)
-    hashes = mixed(mixed(pairs) + rating.view(np.uint32))
     weighted = rating
     if weights is not None:
-        hashes = mixed(hashes + weights.view(np.uint32))
         # Exact, as the product of two float32 is a float64.
         weighted = weights.astype(np.float64) * rating
     return CheckedPart(
         counts=np.bincount(row - rows.start, minlength=len(rows)),
         n_ratings=len(row),
         crc32=crc32,
-        rating_sum=exact_sum(weighted),
-        checksum=int(hashes.sum(dtype=np.uint64)),
+        rating_sum=exact_sum_of_short(weighted),
+        checksum=checksum_of(user, item, rating, weights),
         rating_min=float(rating.min(initial=np.inf)),
         rating_max=float(rating.max(initial=-np.inf)),
-        weight_sum=None if weights is None else exact_sum(weights),
+        weight_sum=None if weights is None else exact_sum_of_short(weights),
     )
 
 

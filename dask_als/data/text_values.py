@@ -9,9 +9,14 @@ import pyarrow.compute as pc
 from dask_als.errors import InputError
 
 
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, which Arrow would copy even if it is one already."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def plain(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one array, with plain string or binary for all types of text."""
-    array = column.combine_chunks()
+    array = one_array(column)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
@@ -28,6 +33,8 @@ def is_text(array: pa.Array) -> bool:
 
 def is_null(array: pa.Array) -> np.ndarray:
     """Return which values are null."""
+    if not array.null_count:
+        return np.zeros(len(array), bool)
     return pc.is_null(array).to_numpy(zero_copy_only=False)
 
 

@@ -45,9 +45,10 @@ def write_user_part(
     """
     settings = rules.settings
     merged, held_out, train, test = _split(number, blocks, hashes, rules, work)
-    write_ratings(ratings_path(dataset, USERS.ratings_directory, number), train)
+    crc32 = write_ratings(ratings_path(dataset, USERS.ratings_directory, number), train, USERS)
+    test_crc32 = None
     if settings.holds_out:
-        write_ratings(ratings_path(dataset, TEST_DIRECTORY, number), test)
+        test_crc32 = write_ratings(ratings_path(dataset, TEST_DIRECTORY, number), test, USERS)
     write_shuffled(to_items_path(work, number), stored_columns(train), ITEMS, item_ranges)
     times = repeated = None
     if rules.keeps_rows:
@@ -62,6 +63,8 @@ def write_user_part(
         sum(part.n_merged for part in parts),
         next((part.duplicate for part in parts if part.duplicate), None),
         next((part.overflow for part in parts if part.overflow), None),
+        crc32,
+        test_crc32,
         times,
         repeated,
     )
@@ -87,6 +90,9 @@ def _split(
         held_out = one_rating_per_pair(rows, settings, rules.decay)
         merged = without_held_out(merged, held_out)
         return merged, held_out, merged.columns, held_out.columns
+    if not settings.holds_out:
+        none = {name: values[:0] for name, values in merged.columns.items()}
+        return merged, None, merged.columns, none
     is_test = _is_test(merged.columns, hashes, rules)
     train, test = (
         {name: values[chosen] for name, values in merged.columns.items()}
@@ -103,8 +109,6 @@ def _is_test(
     if rules.first_test_time is not None:
         is_late: np.ndarray = columns["time"] >= rules.first_test_time
         return is_late
-    if not settings.test_fraction:
-        return np.zeros(len(columns["user"]), dtype=bool)
     if settings.split == "latest":
         return latest_test(columns["user"], columns["time"], fraction=settings.test_fraction)
     return random_test(

@@ -428,5 +428,6 @@ def _write(
     if "title" in other.column_names:
         columns["title"] = other.column("title")
     table = pa.table(columns)
-    crc32 = table_files.write_parquet(path, table)
+    repeated = [name for name in table.column_names if name not in ("score", "std")]
+    crc32 = table_files.write_parquet(path, table, dictionaries=repeated)
     return _Written(len(ids), len(row), path, crc32, table.schema)

@@ -31,6 +31,7 @@ TILE_CANDIDATES = 512
 _SPARE = 8
 # Scores are compared in groups of this size: most groups hold none of the best.
 _GROUP = 32
+_PLACE_BITS = 31
 
 
 @dataclass(frozen=True)
@@ -200,11 +201,11 @@ def _search(own: Factors, others: Candidates, seen: Seen, mean: float, best: Bes
     n_rows, k = best.rows.shape
     weights = np.column_stack([own.factors, np.ones(n_rows, dtype)]).astype(dtype, copy=False)
     norms = np.linalg.norm(own.factors.astype(np.float64), axis=1)
-    seen_places = _sorted_places(seen.indptr, seen.indices, others.place)
+    seen_places = _sorted_places(seen, others.place)
     excluded = _SeenPlaces(seen.indptr, seen_places, seen.indptr[:-1].copy())
     size = min(k + _SPARE, len(others.rows))
     kept = _Kept(np.full((n_rows, size), -np.inf, dtype), np.full((n_rows, size), -1, np.int32))
-    tile = np.empty((n_rows, TILE_CANDIDATES), dtype)
+    tile, chosen = np.empty((n_rows, TILE_CANDIDATES), dtype), np.empty_like(weights)
     for number, places in enumerate(_slices(len(others.rows), TILE_CANDIDATES)):
         reach = others.tile_bias[number] + norms * others.tile_norm[number]
         active = np.flatnonzero(reach > kept.scores[:, 0])
@@ -212,7 +213,11 @@ def _search(own: Factors, others: Candidates, seen: Seen, mean: float, best: Bes
             continue
         fixed = others.weights[places]
         scores = tile[: len(active), : len(fixed)]
-        np.matmul(weights if len(active) == n_rows else weights[active], fixed.T, out=scores)
+        own_weights = weights
+        if len(active) < n_rows:
+            # Clipping lets NumPy write into memory that is there, in which all rows are.
+            own_weights = weights.take(active, 0, out=chosen[: len(active)], mode="clip")
+        np.matmul(own_weights, fixed.T, out=scores)
         _exclude(scores, active, places.start, excluded)
         _keep_best(scores, active, places.start, kept)
     rows, margins = _Rows(own.bias, own.factors), _margins(norms, others)
@@ -255,14 +260,13 @@ def _slices(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-@compiled
-def _sorted_places(indptr, indices, place):
+def _sorted_places(seen: Seen, place: np.ndarray) -> np.ndarray:
     """Return the positions of seen rows among the candidates, sorted for each searching row."""
-    places = np.empty(len(indices), np.int32)
-    for row in range(len(indptr) - 1):
-        for i in range(indptr[row], indptr[row + 1]):
-            places[i] = place[indices[i]]
-        places[indptr[row] : indptr[row + 1]].sort()
+    row = np.repeat(np.arange(len(seen.indptr) - 1), np.diff(seen.indptr))
+    # One sort of numbers for all rows; -1, which is no candidate, becomes 0 meanwhile.
+    keys = row << _PLACE_BITS | place.take(seen.indices).astype(np.int64) + 1
+    keys.sort()
+    places: np.ndarray = (keys & (1 << _PLACE_BITS) - 1).astype(np.int32) - np.int32(1)
     return places
 
 
@@ -285,28 +289,25 @@ def _keep_best(scores, active, start, kept):
     """Put the scores of a tile that are among the best into the rows' heaps."""
     n = scores.shape[1]
     for i in range(len(active)):
-        kept_scores, kept_places = kept.scores[active[i]], kept.places[active[i]]
+        row = active[i]
+        # Most rows have none in most tiles.
+        if not _any_above(scores, i, 0, n, kept.scores[row, 0]):
+            continue
         for first in range(0, n, _GROUP):
-            group = scores[i, first : min(first + _GROUP, n)]
-            if _any_above(group, kept_scores[0]):
-                _keep_best_of_group(group, start + first, kept_scores, kept_places)
+            stop = min(first + _GROUP, n)
+            if _any_above(scores, i, first, stop, kept.scores[row, 0]):
+                for j in range(first, stop):
+                    if scores[i, j] > kept.scores[row, 0]:
+                        _replace_root(kept.scores[row], kept.places[row], scores[i, j], start + j)
 
 
 @compiled
-def _any_above(scores, least):
-    """Tell whether any score is above another; without a branch, so that it is vectorized."""
-    above = 0
-    for j in range(len(scores)):
-        above += scores[j] > least
+def _any_above(scores, row, first, stop, least):
+    """Tell whether any of a row's scores is above another; without a branch, so vectorized."""
+    above = np.int32(0)  # as wide as a score
+    for j in range(first, stop):
+        above += np.int32(scores[row, j] > least)
     return above > 0
-
-
-@compiled
-def _keep_best_of_group(scores, start, kept_scores, kept_places):
-    """Put those of a few scores that are among the best into one row's heap."""
-    for j in range(len(scores)):
-        if scores[j] > kept_scores[0]:
-            _replace_root(kept_scores, kept_places, scores[j], start + j)
 
 
 @compiled

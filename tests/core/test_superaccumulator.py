@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_als.core.superaccumulator import UNIT_EXPONENT, as_float, exact_sum
+from dask_als.core import superaccumulator
+from dask_als.core.superaccumulator import (
+    UNIT_EXPONENT,
+    as_float,
+    exact_sum,
+    exact_sum_of_short,
+)
 
 UNIT = Fraction(1, 2**UNIT_EXPONENT)
 FLOATS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=50)
@@ -61,3 +67,25 @@ def test_rounding_happens_once():
     values = np.array([1.0, 2.0**-53, 2.0**-53])
     assert as_float(exact_sum(values)) == 1.0 + 2.0**-52
     assert as_float(exact_sum(values[:2])) == 1.0
+
+
+HALVES = st.integers(-20, 20).map(lambda number: number / 2)
+SMALL = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(HALVES, max_size=50) | st.lists(HALVES | SMALL, max_size=50) | FLOATS)
+def test_values_of_few_bits_have_the_same_sum(values):
+    assert exact_sum_of_short(np.array(values)) == exact_sum(np.array(values))
+
+
+def test_halves_are_summed_without_compiling(monkeypatch):
+    monkeypatch.delattr(superaccumulator, "exact_sum")
+    values = np.tile(np.array([0.5, 4.5, -2, 5], np.float32), 10_000)
+    assert exact_sum_of_short(values) * UNIT == 80_000
+    assert exact_sum_of_short(np.empty(0, np.float32)) == 0
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_no_number_has_no_sum_of_few_bits_either(value):
+    with pytest.raises(OverflowError):
+        exact_sum_of_short(np.array([1.0, value], np.float32))

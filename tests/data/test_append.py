@@ -331,7 +331,7 @@ def test_a_dataset_that_is_replaced_meanwhile_stays(tmp_path, grown, monkeypatch
         other = write(tmp_path / "other.csv", [("1", "1", "1", "1")])
         monkeypatch.setattr(prepare_tasks, "write_item_part", write_item_part)
         prepare(other, dataset, SERIAL, overwrite=True)
-        write_item_part(*args)
+        return write_item_part(*args)
 
     monkeypatch.setattr(prepare_tasks, "write_item_part", replace_then_write)
     with pytest.raises(JobError, match="was changed by another run meanwhile, so nothing was"):

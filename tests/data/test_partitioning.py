@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_als.data import partitioning as ranges
-from dask_als.data.partitioning import balanced_ranges, default_partitions, starts
+from dask_als.data.partitioning import (
+    balanced_ranges,
+    default_partitions,
+    is_ascending,
+    partition_of,
+)
 from dask_als.errors import InputError
 
 COUNTS = st.lists(st.integers(0, 10) | st.integers(0, 10**7), min_size=1, max_size=60)
@@ -48,5 +53,15 @@ def test_default_partitions():
     assert all(a <= b for a, b in pairwise(map(default_partitions, range(1, 10**8, 999_999))))
 
 
-def test_starts():
-    assert starts([range(3), range(3, 9)]).tolist() == [0, 3]
+@pytest.mark.parametrize("n_rows", [3, 100])
+def test_each_row_is_in_its_range(n_rows):
+    rows = np.array([8, 0, 2, 3, 7, 1, 8, 4, 5, 6] * 10, np.int32)[:n_rows]
+    found = partition_of(rows, [range(1), range(1, 3), range(3, 9)])
+    assert found.dtype == np.int16
+    assert found.tolist() == [(row > 0) + (row > 2) for row in rows.tolist()]
+
+
+def test_what_ascends():
+    assert is_ascending(np.array([1, 1, 2]))
+    assert is_ascending(np.array([], int))
+    assert not is_ascending(np.array([1, 2, 1]))
