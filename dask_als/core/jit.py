@@ -143,5 +143,5 @@ def _warn_once() -> None:
     if multiprocessing.parent_process() is None:
         _LOG.warning(
             "there is no writable directory for compiled kernels, so each start compiles them "
-            "again, which takes about 20 seconds; set NUMBA_CACHE_DIR to a writable directory"
+            "again, which takes several seconds; set NUMBA_CACHE_DIR to a writable directory"
         )
