@@ -6,11 +6,19 @@ half the time without it.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import multiprocessing
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property, update_wrapper
 from typing import Any
+
+# Longer than a kernel takes to compile on a busy machine; then a process compiles for itself.
+_PATIENCE = 300.0
+_SECONDS_BETWEEN_TRIES = 0.05
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,11 +55,76 @@ def dispatcher_of(function: Callable[..., Any]) -> Any:
     """Return the numba dispatcher of a function, which compiles it for the types of each call."""
     from numba import njit
 
+    # Nothing calls these as C functions.
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
+        return njit(**options, cache=True)(function)
     except RuntimeError:  # neither the package's directory nor the user's is writable
         _warn_once()
-        return njit(nogil=True, error_model="numpy")(function)
+        return njit(**options)(function)
+
+
+def compile_alone(dispatcher: Any, signature: Any) -> None:
+    """Compile a kernel for its only signature, or load it from the cache on disk.
+
+    Of the processes that start together on a machine, one compiles; the others wait and load what
+    it made. It says so, because it takes several seconds.
+    """
+    from numba.core import event
+
+    with (
+        _lock_beside(dispatcher),
+        event.install_listener("numba:compile", _announcement(dispatcher)),
+    ):
+        dispatcher.compile(signature)
+    dispatcher.disable_compile()
+
+
+def _announcement(dispatcher: Any) -> Any:
+    """Return a listener to numba that says when a kernel is compiled."""
+    from numba.core import event
+
+    class Announcement(event.Listener):  # type: ignore[misc]
+        def on_start(self, started: Any) -> None:
+            if started.data["dispatcher"] is dispatcher:
+                _LOG.warning("compiling the kernel for this processor, once")
+
+        def on_end(self, ended: Any) -> None:
+            pass
+
+    return Announcement()
+
+
+@contextmanager
+def _lock_beside(dispatcher: Any) -> Iterator[None]:
+    """Hold the lock of a function in the cache on disk; a killed process holds nothing."""
+    descriptor = _lock_file(dispatcher)
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while descriptor is not None and time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+            except OSError:
+                break  # There are file systems without locks.
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock_file(dispatcher: Any) -> int | None:
+    # The folder of a function's files is private to numba.
+    folder = getattr(getattr(dispatcher, "_cache", None), "cache_path", None)
+    if folder is None:
+        return None
+    path = os.path.join(folder, f"{dispatcher.py_func.__qualname__}.lock")
+    try:
+        return os.open(path, os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # for instance in a cache that came with an image
+        return None
 
 
 @cache
@@ -70,5 +143,5 @@ def _warn_once() -> None:
     if multiprocessing.parent_process() is None:
         _LOG.warning(
             "there is no writable directory for compiled kernels, so each start compiles them "
-            "again, which takes about 20 seconds; set NUMBA_CACHE_DIR to a writable directory"
+            "again, which takes several seconds; set NUMBA_CACHE_DIR to a writable directory"
         )

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from dask_als.core import storage, table_files
 from dask_als.core.side import Side
+from dask_als.data.attributes import ID
 from dask_als.data.id_values import readable_ids, whole_ids
 from dask_als.data.source import ReadRange, Source, open_source, read_blocks
 from dask_als.data.source_files import listed
@@ -23,7 +24,6 @@ from dask_als.data.text_values import is_text, numbers, plain, readable, trimmed
 from dask_als.errors import InputError
 from dask_als.settings.data import Columns
 
-ID = "id"
 _MISSING = pa.array(["na", "n/a", "nan", "null", "\\n"])
 _LISTS = pa.list_(pa.string())
 

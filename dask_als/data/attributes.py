@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +26,13 @@ from dask_als.core import storage, table_files
 from dask_als.core.limits import TEXT_BYTES, ParquetLimit
 from dask_als.core.side import Side
 from dask_als.core.sparse import SparseRows, sparse_rows
-from dask_als.data.attribute_source import ID, FoundAttributes
 from dask_als.errors import InputError
 from dask_als.settings.data import LEAST_ROWS
+
+if TYPE_CHECKING:
+    from dask_als.data.attribute_source import FoundAttributes
+
+ID = "id"
 
 
 @dataclass(frozen=True)

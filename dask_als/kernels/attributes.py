@@ -9,7 +9,6 @@ Attributes from files are a sparse matrix of few columns, with which `weighted_s
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from dask_als.core.sparse import SparseRows
 from dask_als.kernels.compilation import (
     compile_kernel,
     digest_of_sources,
+    made_once,
     number_type,
     read_only,
     writable,
@@ -111,7 +111,7 @@ def dots_of_columns(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 _AHEAD = 8
 
 
-@cache
+@made_once
 def _sum_kernel_of(dtype: Any) -> Any:
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)
@@ -156,7 +156,7 @@ def _multiply(rows: Any, matrix: Any, products: Any) -> None:
                 products[row, c] += rows[row, i] * matrix[i, c]
 
 
-@cache
+@made_once
 def _prediction_kernel_of(dtype: Any) -> Any:
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)

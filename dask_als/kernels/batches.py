@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import Any, NamedTuple
+
 from numba.extending import overload
 
-from dask_als.kernels import cholesky, simd
+from dask_als.kernels import cholesky, parts, simd
 from dask_als.kernels.gram import size_of, stride_of
 from dask_als.kernels.ratings import dot
 from dask_als.kernels.simd import lanes
-from dask_als.kernels.workspace import round_up
+from dask_als.kernels.workspace import (
+    CAPACITY,
+    COLUMNS,
+    FILLED,
+    LENGTH,
+    START,
+    WAITING,
+    round_up,
+)
 
-_jit = njit(nogil=True, error_model="numpy")
+_jit = parts.part
+
+
+class Batch(NamedTuple):
+    """Pointers to the rows and to the matrices of systems of equal size, to be solved together."""
+
+    rows: Any
+    n_rows: int
+    matrices: Any
+    columns: int  # of each matrix
 
 
 def queue_of(problem, row, sizes):
@@ -25,8 +42,8 @@ def form(problem, row, sizes, buffers, matrix, columns, primal):
     raise NotImplementedError
 
 
-def solve(problem, rows, sizes, buffers, matrices, columns, primal):
-    """Solve a batch of systems of equal size. For numba code only; see `register_steps`."""
+def solve(problem, batch, sizes, buffers, primal):
+    """Solve a batch of systems. For numba code only; see `register_steps`."""
     raise NotImplementedError
 
 
@@ -39,35 +56,25 @@ def register_steps(kind, *, queue_with, form_with, solve_with):
     ----------
     kind : type
         A named tuple of pointers with a field `block`.
-    queue_with, form_with, solve_with : compiled functions
+    queue_with, form_with, solve_with : functions
         They take the arguments of `queue_of`, `form` and `solve`.
     """
 
-    @overload(queue_of)
+    @overload(queue_of, jit_options=parts.OPTIONS)
     def _queue_of_kind(problem, row, sizes):
-        if getattr(problem, "instance_class", None) is kind:
-            return lambda problem, row, sizes: queue_with(problem, row, sizes)
-        return None
+        return queue_with if getattr(problem, "instance_class", None) is kind else None
 
-    @overload(form)
+    @overload(form, jit_options=parts.OPTIONS)
     def _form_kind(problem, row, sizes, buffers, matrix, columns, primal):
-        if getattr(problem, "instance_class", None) is kind:
-            return lambda problem, row, sizes, buffers, matrix, columns, primal: form_with(
-                problem, row, sizes, buffers, matrix, columns, primal
-            )
-        return None
+        return form_with if getattr(problem, "instance_class", None) is kind else None
 
-    @overload(solve)
-    def _solve_kind(problem, rows, sizes, buffers, matrices, columns, primal):
-        if getattr(problem, "instance_class", None) is kind:
-            return lambda problem, rows, sizes, buffers, matrices, columns, primal: solve_with(
-                problem, rows, sizes, buffers, matrices, columns, primal
-            )
-        return None
+    @overload(solve, jit_options=parts.OPTIONS)
+    def _solve_kind(problem, batch, sizes, buffers, primal):
+        return solve_with if getattr(problem, "instance_class", None) is kind else None
 
 
 @_jit
-def solve_in_batches(n, problem, sizes, buffers):
+def solve_in_batches(n, problem, sizes, buffers, queues):
     """Form the system of every row that has ratings; solve a queue's systems when it is full.
 
     Parameters
@@ -77,64 +84,63 @@ def solve_in_batches(n, problem, sizes, buffers):
     problem : named tuple
         Its class has steps, see `register_steps`.
     sizes, buffers : Sizes, Buffers
+    queues : pointer
+        See `workspace.empty_queues`.
     """
-    indptr = problem.block.indptr
-    lane_count, last = lanes(buffers.matrices), sizes.queues - 1
-    columns = np.arange(1, sizes.queues + 1) * sizes.width
-    capacity = np.full(sizes.queues, lane_count)
-    columns[last], capacity[last] = sizes.columns, sizes.primal_lanes
-    lengths = size_of(columns, lane_count)
-    starts = np.cumsum(capacity * lengths) - capacity * lengths
-    waiting = np.zeros((sizes.queues, lane_count), np.int64)
-    filled = np.zeros(sizes.queues, np.int64)
-
+    indptr, step = problem.block.indptr, WAITING + lanes(buffers.matrices)
     for row in range(n):
         if indptr[row + 1] == indptr[row]:
             continue
-        queue = queue_of(problem, row, sizes)
-        matrix = buffers.matrices + (starts[queue] + filled[queue] * lengths[queue])
-        form(problem, row, sizes, buffers, matrix, columns[queue], queue == last)
-        waiting[queue, filled[queue]] = row
-        filled[queue] += 1
-        if filled[queue] == capacity[queue]:
-            rows, matrices = waiting[queue, : filled[queue]], buffers.matrices + starts[queue]
-            solve(problem, rows, sizes, buffers, matrices, columns[queue], queue == last)
-            filled[queue] = 0
-    for queue in range(sizes.queues):
-        if filled[queue] > 0:
-            rows, matrices = waiting[queue, : filled[queue]], buffers.matrices + starts[queue]
-            solve(problem, rows, sizes, buffers, matrices, columns[queue], queue == last)
+        number = queue_of(problem, row, sizes)
+        queue = queues + number * step
+        matrix = buffers.matrices + (queue[START] + queue[FILLED] * queue[LENGTH])
+        form(problem, row, sizes, buffers, matrix, queue[COLUMNS], number == sizes.queues - 1)
+        queue[WAITING + queue[FILLED]] = row
+        queue[FILLED] += 1
+        if queue[FILLED] == queue[CAPACITY]:
+            _solve_waiting(problem, queue, sizes, buffers, number == sizes.queues - 1)
+    for number in range(sizes.queues):
+        queue = queues + number * step
+        if queue[FILLED] > 0:
+            _solve_waiting(problem, queue, sizes, buffers, number == sizes.queues - 1)
 
 
 @_jit
+def _solve_waiting(problem, queue, sizes, buffers, primal):
+    """Solve the systems of a queue, which is empty then."""
+    matrices = buffers.matrices + queue[START]
+    batch = Batch(queue + WAITING, queue[FILLED], matrices, queue[COLUMNS])
+    solve(problem, batch, sizes, buffers, primal)
+    queue[FILLED] = 0
+
+
 def only_queue(problem, row, sizes):
     """Return the queue of a kernel that solves every row in the primal form."""
     return 0
 
 
 @_jit
-def solve_primal(block, rows, sizes, buffers, matrices):
+def solve_primal(block, batch, sizes, buffers):
     """Solve systems in the primal form and set the factors and squared errors of their rows."""
-    columns, lane_count = sizes.columns, lanes(matrices)
+    columns, width = batch.columns, lanes(batch.matrices)
     if sizes.primal_lanes == 1:
-        _solve_single(block.factor_ridge[rows[0]], buffers, matrices, columns)
+        _solve_single(block.factor_ridge[batch.rows[0]], buffers, batch.matrices, columns)
     else:
-        order = round_up(sizes.rank, cholesky.PANEL)
-        solve_batch(block.factor_ridge, rows, buffers, matrices, columns, order)
-    for lane in range(len(rows)):
-        start = lane * size_of(columns, lane_count) + columns * stride_of(columns, lane_count)
+        solve_batch(block.factor_ridge, batch, buffers, round_up(sizes.rank, cholesky.PANEL))
+    for lane in range(batch.n_rows):
+        start = lane * size_of(columns, width) + columns * stride_of(columns, width)
         solution = buffers.solutions + lane * columns
-        finish_primal(block, rows[lane], sizes.rank, solution, matrices + start)
+        finish_primal(block, batch.rows[lane], sizes.rank, solution, batch.matrices + start)
 
 
 @_jit
-def solve_batch(factor_ridge, rows, buffers, matrices, columns, order):
-    """Solve ridge systems of equal size together; write the solutions one after the other."""
-    lane_count = lanes(matrices)
-    clear_unused(len(rows), matrices, columns)
-    for lane in range(lane_count):
-        buffers.scratch[lane] = factor_ridge[rows[lane]] if lane < len(rows) else 1
-    cholesky.pack(matrices, columns, order, buffers.panels, buffers.packed)
+def solve_batch(factor_ridge, batch, buffers, order):
+    """Solve ridge systems of some order together; write the solutions one after the other."""
+    columns = batch.columns
+    clear_unused(batch)
+    for lane in range(lanes(batch.matrices)):
+        buffers.scratch[lane] = factor_ridge[batch.rows[lane]] if lane < batch.n_rows else 1
+    cholesky.pack(batch.matrices, columns, order, buffers.panels, buffers.packed)
     cholesky.factor_batch(buffers.panels, columns, order, simd.load(buffers.scratch))
     cholesky.forward_batch(buffers.panels, columns, order, buffers.packed)
     cholesky.backward_batch(buffers.panels, columns, order, buffers.packed)
@@ -142,11 +148,12 @@ def solve_batch(factor_ridge, rows, buffers, matrices, columns, order):
 
 
 @_jit
-def clear_unused(n_rows, matrices, columns):
+def clear_unused(batch):
     """Set the matrices of a batch's lanes without a row to zero."""
-    size = size_of(columns, lanes(matrices))
-    for i in range(n_rows * size, lanes(matrices) * size):
-        matrices[i] = 0
+    width = lanes(batch.matrices)
+    size = size_of(batch.columns, width)
+    for i in range(batch.n_rows * size, width * size):
+        batch.matrices[i] = 0
 
 
 @_jit
@@ -171,4 +178,4 @@ def finish_primal(block, row, rank, solution, target):
         factors[c] = solution[c]
     explained = dot(factors, target, rank)
     penalty = block.factor_ridge[row] * dot(factors, factors, rank)
-    block.error[row] = max(0.0, block.error[row] - explained - penalty)
+    block.error[row] = simd.greatest(0.0, block.error[row] - explained - penalty)

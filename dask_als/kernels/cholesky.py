@@ -16,9 +16,8 @@ the reciprocal is zero, and so are that row of U and that unknown.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from dask_als.kernels import simd
+from dask_als.kernels import parts, simd
 from dask_als.kernels.gram import size_of, stride_of
 from dask_als.kernels.simd.tile import REGISTER_BYTES, lanes
 
@@ -37,7 +36,7 @@ _tile_columns = simd.constant_by_dtype(_TILES[0][1], _TILES[1][1])
 _panels = simd.constant_by_dtype(*(max(1, REGISTER_BYTES // size // PANEL) for size in (4, 8)))
 _panel_columns = simd.constant_by_dtype(*(min(PANEL, REGISTER_BYTES // size) for size in (4, 8)))
 
-_jit = njit(nogil=True, error_model="numpy")
+_jit = parts.part
 
 
 def tile_width(dtype):
@@ -54,7 +53,7 @@ def pack(matrices, columns, order, panels, x):
     width = lanes(matrices)
     stride, size, span = stride_of(columns, width), size_of(columns, width), columns * PANEL * width
     for column in range(0, columns, width):
-        for row in range(min(order, column + width)):
+        for row in range(simd.least(order, column + width)):
             turned = simd.load_transposed(
                 matrices + (row * stride + column),
                 size,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+import threading
+from functools import cache, wraps
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,23 @@ def compile_kernel(function, name, dtype, *arguments):
     """
     function.__qualname__ = f"{name}_{dtype}"
     kernel = jit.dispatcher_of(function)
-    kernel.compile(types.void(*arguments))
-    kernel.disable_compile()
+    jit.compile_alone(kernel, types.void(*arguments))
     return kernel
+
+
+def made_once(kernel_of):
+    """Keep what a function returns; threads that call it meanwhile wait."""
+    made, lock = {}, threading.Lock()
+
+    @wraps(kernel_of)
+    def found(*key):
+        if key not in made:
+            with lock:
+                if key not in made:
+                    made[key] = kernel_of(*key)
+        return made[key]
+
+    return found
 
 
 def number_type(dtype):

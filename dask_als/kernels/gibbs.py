@@ -22,20 +22,19 @@ Monte Carlo"; biases as in `least_squares`. Every row is solved in the primal fo
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
-from numba.extending import register_jitable
+from numba import types
 
 from dask_als.core.aligned import aligned_zeros
-from dask_als.kernels import batches, cholesky, simd
+from dask_als.kernels import batches, cholesky, parts, simd
 from dask_als.kernels.attributes import products_with
 from dask_als.kernels.cholesky import PANEL
 from dask_als.kernels.compilation import (
     compile_kernel,
     digest_of_sources,
+    made_once,
     number_type,
     pointers,
     read_only,
@@ -51,10 +50,10 @@ from dask_als.kernels.ratings import (
     dot,
     weights_type,
 )
-from dask_als.kernels.simd import lanes
-from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, round_up, sizes_type
+from dask_als.kernels.simd import lanes, pointer
+from dask_als.kernels.workspace import Buffers, Sizes, round_up, workspace_types
 
-_jit = njit(nogil=True, error_model="numpy")
+_jit = parts.part
 
 
 def draw_rows(
@@ -144,7 +143,7 @@ def draw_rows(
         float(bias_precision),
     )
     sizes = Sizes.of(rank, dtype).primal_only()
-    kernel(n, block, fixed, prior, sizes, sizes.buffers(dtype))
+    kernel(n, block, fixed, prior, *sizes.workspace(dtype))
     return results
 
 
@@ -187,16 +186,16 @@ class _Problem(NamedTuple):
     prior: _Prior
 
 
-@cache
+@made_once
 def kernel_of(dtype, weighted=False):
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)
     digest = digest_of_sources()
 
-    def draw(n, block, fixed, prior, sizes, buffers):
+    def draw(n, block, fixed, prior, sizes, buffers, queues):
         digest  # noqa: B018 - see `compile_kernel`
         problem = _Problem(pointers(_Block, block), pointers(Fixed, fixed), pointers(_Prior, prior))
-        batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers))
+        batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers), pointer(queues))
 
     double = types.float64
     own, noise = read_only(number, 2), read_only(number, 2)
@@ -204,12 +203,13 @@ def kernel_of(dtype, weighted=False):
     block = tuple_of(*CSR_TYPES, weights_type(weighted), own, noise, *results, types.int64)
     fixed = tuple_of(read_only(number), read_only(number, 2), double)
     prior = tuple_of(read_only(number, 2), read_only(number, 2), types.int64, double, double)
-    workspace = sizes_type(), buffers_type(number)
     name = "draw_weighted" if weighted else "draw"
-    return compile_kernel(draw, name, dtype, types.int64, block, fixed, prior, *workspace)
+    return compile_kernel(
+        draw, name, dtype, types.int64, block, fixed, prior, *workspace_types(number)
+    )
 
 
-@register_jitable
+@_jit
 def _order(rank):
     """Return the order of the matrices that are factored: whole panels."""
     return round_up(rank, PANEL)
@@ -224,7 +224,6 @@ def _target(prior, row):
 # --- the steps of a batch ---
 
 
-@_jit
 def _form(problem, row, sizes, buffers, matrix, columns, primal):
     """Set the row's bias, the error Σ(y - b)², the matrix FᵀF and, below it, x."""
     block, prior, rank = problem.block, problem.prior, sizes.rank
@@ -244,30 +243,30 @@ def _form(problem, row, sizes, buffers, matrix, columns, primal):
     block.error[row] = total_square - 2 * bias_64 * total + count * bias_64 * bias_64
 
 
-@_jit
-def _draw(problem, rows, sizes, buffers, matrices, columns, primal):
+def _draw(problem, batch, sizes, buffers, primal):
     """Draw the factors of rows from their systems and complete their squared errors."""
-    block, prior, rank, width = problem.block, problem.prior, sizes.rank, lanes(matrices)
+    block, prior, rank, columns = problem.block, problem.prior, sizes.rank, batch.columns
+    width = lanes(batch.matrices)
     if sizes.primal_lanes == 1:
-        _draw_single(block, rows[0], prior, rank, buffers, columns)
+        _draw_single(block, batch, prior, rank, buffers)
     else:
-        _draw_batch(block, rows, prior, rank, buffers, columns)
-    for lane in range(len(rows)):
+        _draw_batch(block, batch, prior, rank, buffers)
+    for lane in range(batch.n_rows):
         start = lane * size_of(columns, width) + columns * stride_of(columns, width)
         solution, quadratic = buffers.solutions + lane * columns, buffers.scratch[lane]
-        _finish(block, rows[lane], prior, rank, solution, matrices + start, quadratic)
+        _finish(block, batch.rows[lane], prior, rank, solution, batch.matrices + start, quadratic)
 
 
 @_jit
-def _draw_batch(block, rows, prior, rank, buffers, columns):
-    width, order = lanes(buffers.matrices), _order(rank)
-    batches.clear_unused(len(rows), buffers.matrices, columns)
-    cholesky.pack(buffers.matrices, columns, order, buffers.panels, buffers.packed)
+def _draw_batch(block, batch, prior, rank, buffers):
+    columns, width, order = batch.columns, lanes(batch.matrices), _order(rank)
+    batches.clear_unused(batch)
+    cholesky.pack(batch.matrices, columns, order, buffers.panels, buffers.packed)
     _add_prior(prior.matrix, order, buffers.panels, columns)
     cholesky.factor_batch(buffers.panels, columns, order, simd.zeros(buffers.panels, 1, 1))
     cholesky.forward_batch(buffers.panels, columns, order, buffers.packed)
-    for lane in range(len(rows)):
-        _add_noise(block, rows[lane], prior, rank, buffers.packed + lane, width)
+    for lane in range(batch.n_rows):
+        _add_noise(block, batch.rows[lane], prior, rank, buffers.packed + lane, width)
     cholesky.backward_batch(buffers.panels, columns, order, buffers.packed)
     simd.store(buffers.scratch, _quadratic_form(prior.matrix, order, buffers.packed))
     cholesky.unpack(buffers.packed, columns, buffers.solutions)
@@ -301,19 +300,19 @@ def _quadratic_form(prior, order, x):
 
 
 @_jit
-def _draw_single(block, row, prior, rank, buffers, columns):
-    right_side = buffers.matrices + columns * stride_of(columns, lanes(buffers.matrices))
-    stride = stride_of(columns, lanes(buffers.matrices))
-    order = _order(rank)
+def _draw_single(block, batch, prior, rank, buffers):
+    matrix, columns, order = batch.matrices, batch.columns, _order(rank)
+    stride = stride_of(columns, lanes(matrix))
+    right_side = matrix + columns * stride
     for i in range(rank):
         for c in range(rank):
-            buffers.matrices[i * stride + c] += prior.matrix[i * order + c]
+            matrix[i * stride + c] += prior.matrix[i * order + c]
     for c in range(columns):
         buffers.solutions[c] = right_side[c]
-    cholesky.factor_single(buffers.matrices, columns, 0, buffers.scratch)
-    cholesky.forward_single(buffers.matrices, columns, buffers.solutions)
-    _add_noise(block, row, prior, rank, buffers.solutions, 1)
-    cholesky.backward_single(buffers.matrices, columns, buffers.solutions)
+    cholesky.factor_single(matrix, columns, 0, buffers.scratch)
+    cholesky.forward_single(matrix, columns, buffers.solutions)
+    _add_noise(block, batch.rows[0], prior, rank, buffers.solutions, 1)
+    cholesky.backward_single(matrix, columns, buffers.solutions)
     quadratic = 0.0
     for i in range(rank):
         product = dot(prior.matrix + i * order, buffers.solutions, rank)
@@ -341,7 +340,7 @@ def _finish(block, row, prior, rank, solution, x, quadratic):
         factors[c] = solution[c]
     from_prior = 2 * dot(_target(prior, row), factors, rank) - quadratic
     block.error[row] += from_prior - 2 * dot(factors, x, rank)
-    block.error[row] = max(0.0, block.error[row])
+    block.error[row] = simd.greatest(0.0, block.error[row])
 
 
 batches.register_steps(_Problem, queue_with=batches.only_queue, form_with=_form, solve_with=_draw)

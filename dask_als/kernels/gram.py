@@ -26,10 +26,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba import njit, types
-from numba.extending import overload, register_jitable
+import numpy as np
+from numba import types
+from numba.extending import overload
 
-from dask_als.kernels import simd
+from dask_als.kernels import parts, simd
 from dask_als.kernels.simd.tile import REGISTER_BYTES, lanes
 
 # Rows of a tile, for float32 and float64: as many as a diagonal tile has, unless three columns of
@@ -44,19 +45,19 @@ LEAD = 8
 # The minimum number of steps between prefetches, each of which costs as much as a step or two.
 _LEAST_STEPS = 20
 
-_INLINE = {"nogil": True, "error_model": "numpy", "forceinline": True}
-_jit = njit(nogil=True, error_model="numpy")
+_INLINE = parts.INLINE
+_jit = parts.part
 # Without inlining, the arguments of a pass go through memory: 6 % of the time at rank 64.
-_inline = njit(**_INLINE)
+_inline = parts.inline_part
 
 
-@register_jitable
+@_jit
 def stride_of(columns, lane_count):
     """Return the distance in numbers between the rows of a matrix."""
     return columns + lane_count
 
 
-@register_jitable
+@_jit
 def size_of(columns, lane_count):
     """Return the length in numbers of a matrix with its moments.
 
@@ -109,7 +110,7 @@ def register_source(kind, *, gather_with, prefetch_with):
         return prefetch_with if getattr(source, "instance_class", None) is kind else None
 
 
-@overload(gather)
+@overload(gather, jit_options=_INLINE)
 def _gather_nothing(source, i, place, weight, sums):
     is_none = isinstance(source, types.NoneType)
     return (lambda source, i, place, weight, sums: sums) if is_none else None
@@ -191,9 +192,9 @@ class _Pace(NamedTuple):
 @_inline
 def _pace(ahead, n_steps):
     """Return the pace that spreads the rows to prefetch over all steps."""
-    n_rows = 1 if ahead is None else max(1, ahead.n_rows)
-    rows = max(1, _LEAST_STEPS * n_rows // n_steps)
-    return _Pace(max(1, rows * n_steps // n_rows), rows, 0)
+    n_rows = 1 if ahead is None else simd.greatest(1, ahead.n_rows)
+    rows = simd.greatest(1, _LEAST_STEPS * n_rows // n_steps)
+    return _Pace(simd.greatest(1, rows * n_steps // n_rows), rows, 0)
 
 
 @_inline
@@ -201,7 +202,7 @@ def _prefetch_next(ahead, pace):
     """Prefetch the next rows, if any are left."""
     if ahead is None:
         return pace
-    end = min(pace.done + pace.rows, ahead.n_rows)
+    end = simd.least(pace.done + pace.rows, ahead.n_rows)
     for i in range(pace.done, end):
         prefetch(ahead.source, i)
     return _Pace(pace.steps, pace.rows, end)
@@ -222,16 +223,16 @@ class Update(NamedTuple):
 
 
 @_inline
-def add_gram(update, source=None, sums=None):
+def add_gram(update, source, sums):
     """Update a Gram matrix and its moments; entries below the diagonal are undefined.
 
     Parameters
     ----------
     update : Update
-    source : named tuple, optional
+    source : named tuple or None
         The source of the rows; without it, the buffer must hold them already.
-    sums : optional
-        The initial sums for `gather`.
+    sums
+        The initial sums for `gather`; None without a source.
 
     Returns
     -------
@@ -240,7 +241,8 @@ def add_gram(update, source=None, sums=None):
     """
     matrix, columns = update.matrix, update.columns
     pace = _pace(update.ahead, _n_passes(matrix, columns) * update.count)
-    sums, pace = _syrk_diagonal_tile(update, 0, source, sums, pace)
+    # Not a literal, for which numba would compile the function once more.
+    sums, pace = _syrk_diagonal_tile(update, np.int64(0), source, sums, pace)
     for column in range(lanes(matrix), columns, lanes(matrix)):
         _, pace = _syrk_diagonal_tile(update, column, None, None, pace)
     for column in range(0, columns, lanes(matrix)):
@@ -264,11 +266,11 @@ def _syrk_diagonal_tile(update, column, source, sums, pace):
     start, weights, roots = update.gathered
     products = simd.zeros(matrix, 1, simd.n_distances(matrix))
     weighted, plain = simd.zeros(matrix, 1, 1), simd.zeros(matrix, 1, 1)
-    for i in range(min(count, LEAD)):
+    for i in range(simd.least(count, LEAD)):
         sums = gather(source, i, start + i * columns, weights + i, sums)
     for first in range(0, count, pace.steps):
         pace = _prefetch_next(update.ahead, pace)
-        for i in range(first, min(first + pace.steps, count)):
+        for i in range(first, simd.least(first + pace.steps, count)):
             later = i + LEAD
             if source is not None and later < count:
                 sums = gather(source, later, start + later * columns, weights + later, sums)
@@ -320,7 +322,7 @@ def _update_tile(tile, update, row, column, pace):
     stride = stride_of(columns, lanes(matrix))
     for first in range(0, count, pace.steps):
         pace = _prefetch_next(update.ahead, pace)
-        for i in range(first, min(first + pace.steps, count)):
+        for i in range(first, simd.least(first + pace.steps, count)):
             x = update.gathered.rows + i * columns
             left, right = simd.broadcast_rows(tile, x + row), simd.load_columns(tile, x + column)
             tile = simd.add_product(tile, left, right)

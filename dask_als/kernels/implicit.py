@@ -24,17 +24,17 @@ rows is the weighted one. Its weight is c p / √(alpha |r|), so that the first 
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from dask_als.core.aligned import aligned_zeros
-from dask_als.kernels import batches, gram, simd
+from dask_als.kernels import batches, gram, parts, simd
 from dask_als.kernels.compilation import (
     compile_kernel,
     digest_of_sources,
+    made_once,
     number_type,
     pointers,
     read_only,
@@ -51,12 +51,12 @@ from dask_als.kernels.ratings import (
     row_buffer,
 )
 from dask_als.kernels.simd import lanes, pointer
-from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, sizes_type
+from dask_als.kernels.workspace import Buffers, Sizes, sizes_type, workspace_types
 
 # A side's Gram matrix is summed in chunks of this many rows, in order, whatever the partitions.
 ROWS_A_CHUNK = 4096
 
-_jit = njit(nogil=True, error_model="numpy")
+_jit = parts.part
 
 
 def solve_rows_implicit(
@@ -130,7 +130,7 @@ def solve_rows_implicit(
     results = confidence, factors, squared_error
     block = *csr, ridge, *results, means, np.zeros(n), step, int(indptr[-1])
     fixed = fixed_factors, shared, float(alpha), float(factor_ridge), float(exponent)
-    kernel(n, block, fixed, sizes, sizes.buffers(dtype))
+    kernel(n, block, fixed, *sizes.workspace(dtype))
     return factors, squared_error, confidence
 
 
@@ -297,29 +297,28 @@ class _NonnegativeProblem(NamedTuple):
     fixed: _Fixed
 
 
-@cache
+@made_once
 def kernel_of(dtype, nonnegative=False):
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)
     kind = _NonnegativeProblem if nonnegative else _Problem
     digest = digest_of_sources()
 
-    def solve(n, block, fixed, sizes, buffers):
+    def solve(n, block, fixed, sizes, buffers, queues):
         digest  # noqa: B018 - see `compile_kernel`
         problem = kind(pointers(_Block, block), pointers(_Fixed, fixed))
-        batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers))
+        batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers), pointer(queues))
 
     double = types.float64
     results = writable(double), writable(double), writable(number, 2), writable(double)
     means = read_only(number, 2), writable(double)
     block = tuple_of(*CSR_TYPES, *results, *means, types.int64, types.int64)
     fixed = tuple_of(read_only(number, 2), read_only(number), double, double, double)
-    workspace = sizes_type(), buffers_type(number)
     name = "solve_implicit" + "_nonnegative" * nonnegative
-    return compile_kernel(solve, name, dtype, types.int64, block, fixed, *workspace)
+    return compile_kernel(solve, name, dtype, types.int64, block, fixed, *workspace_types(number))
 
 
-@cache
+@made_once
 def gram_kernel_of(dtype):
     """Return the kernel for the Gram matrix of rows of a dtype, compiled or from the cache."""
     number, output = number_type(dtype), writable(types.float64)
@@ -380,7 +379,6 @@ gram.register_source(_Weighted, gather_with=_gather_weighted, prefetch_with=_pre
 # --- the steps of a batch ---
 
 
-@_jit
 def _form(problem, row, sizes, buffers, matrix, columns, primal):
     """Set the row's matrix with the right-hand side below, the ridge, and Σ c p as the error."""
     block, fixed, gathered = problem.block, problem.fixed, row_buffer(buffers, None)
@@ -391,7 +389,7 @@ def _form(problem, row, sizes, buffers, matrix, columns, primal):
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     sums = block.confidence[row], 0.0
     for first in range(0, count, sizes.chunk):
-        size = min(sizes.chunk, count - first)
+        size = simd.least(sizes.chunk, count - first)
         source = _weighted_rows(block, start + first, fixed, sizes)
         position, n_ahead = ratings_to_prefetch(block, start + first, size, sizes)
         ahead = gram.Ahead(_weighted_rows(block, position, fixed, sizes), n_ahead)
@@ -406,26 +404,24 @@ def _form(problem, row, sizes, buffers, matrix, columns, primal):
         target[c] += block.factor_ridge[row] * block.means[row * block.mean_step + c]
 
 
-@_jit
-def _solve(problem, rows, sizes, buffers, matrices, columns, primal):
-    block = problem.block
-    batches.solve_primal(block, rows, sizes, buffers, matrices)
-    rank, width = block.mean_step, lanes(matrices)
+def _solve(problem, batch, sizes, buffers, primal):
+    block, columns = problem.block, batch.columns
+    batches.solve_primal(block, batch, sizes, buffers)
+    rank, width = block.mean_step, lanes(batch.matrices)
     if not rank:
         return
-    for lane in range(len(rows)):
-        row = rows[lane]
+    for lane in range(batch.n_rows):
+        row = batch.rows[lane]
         start = lane * size_of(columns, width) + columns * stride_of(columns, width)
         factors = block.factors + row * rank
-        explained = dot(factors, matrices + start, rank)
+        explained = dot(factors, batch.matrices + start, rank)
         drawn = 2 * dot(factors, block.means + row * rank, rank) - dot(factors, factors, rank)
         error = block.preference[row] - explained + block.factor_ridge[row] * drawn
-        block.error[row] = max(0.0, error)
+        block.error[row] = simd.greatest(0.0, error)
 
 
-@_jit
-def _solve_of_nonnegative(problem, rows, sizes, buffers, matrices, columns, primal):
-    solve_nonnegative(problem.block, rows, sizes, buffers, matrices)
+def _solve_of_nonnegative(problem, batch, sizes, buffers, primal):
+    solve_nonnegative(problem.block, batch, sizes, buffers)
 
 
 @_jit
@@ -433,11 +429,12 @@ def _add_rows(factors, gathered, matrix, sizes):
     """Set matrix to the Gram matrix of rows."""
     n, rank = factors.shape
     for first in range(0, n, sizes.chunk):
-        size = min(sizes.chunk, n - first)
+        size = simd.least(sizes.chunk, n - first)
         for i in range(size):
             for c in range(rank):
                 gathered.rows[i * sizes.columns + c] = factors[first + i, c]
-        gram.add_gram(gram.Update(gathered, size, sizes.columns, matrix, first == 0, None))
+        update = gram.Update(gathered, size, sizes.columns, matrix, first == 0, None)
+        gram.add_gram(update, None, None)
 
 
 batches.register_steps(_Problem, queue_with=batches.only_queue, form_with=_form, solve_with=_solve)

@@ -28,17 +28,17 @@ Source: Koren, Bell and Volinsky 2009, "Matrix factorization techniques for reco
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from dask_als.core.aligned import aligned_zeros
-from dask_als.kernels import batches, gram
+from dask_als.kernels import batches, gram, parts
 from dask_als.kernels.compilation import (
     compile_kernel,
     digest_of_sources,
+    made_once,
     number_type,
     pointers,
     read_only,
@@ -60,10 +60,10 @@ from dask_als.kernels.ratings import (
     scaled_by_weight,
     weights_type,
 )
-from dask_als.kernels.simd import lanes
-from dask_als.kernels.workspace import Buffers, Sizes, buffers_type, sizes_type
+from dask_als.kernels.simd import lanes, pointer
+from dask_als.kernels.workspace import Buffers, Sizes, workspace_types
 
-_jit = njit(nogil=True, error_model="numpy")
+_jit = parts.part
 
 
 def solve_rows(
@@ -138,7 +138,7 @@ def solve_rows(
     sizes = Sizes.of(rank, dtype)
     if nonnegative:
         sizes = sizes.primal_only()
-    kernel(n, block, (fixed_bias, fixed_factors, float(mean)), sizes, sizes.buffers(dtype))
+    kernel(n, block, (fixed_bias, fixed_factors, float(mean)), *sizes.workspace(dtype))
     return results
 
 
@@ -207,17 +207,17 @@ class _NonnegativeProblem(NamedTuple):
     fixed: Fixed
 
 
-@cache
+@made_once
 def kernel_of(dtype, weighted=False, nonnegative=False):
     """Return the kernel for a dtype, compiled or from numba's cache on disk."""
     number = number_type(dtype)
     kind = _NonnegativeProblem if nonnegative else _Problem
     digest = digest_of_sources()
 
-    def solve(n, block, fixed, sizes, buffers):
+    def solve(n, block, fixed, sizes, buffers, queues):
         digest  # noqa: B018 - see `compile_kernel`
         problem = kind(pointers(_Block, block), pointers(Fixed, fixed))
-        batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers))
+        batches.solve_in_batches(n, problem, sizes, pointers(Buffers, buffers), pointer(queues))
 
     double = types.float64
     ridges = read_only(double), read_only(double)
@@ -225,15 +225,13 @@ def kernel_of(dtype, weighted=False, nonnegative=False):
     own = weights_type(weighted), read_only(number, 2)
     block = tuple_of(*CSR_TYPES, *own, *ridges, *results, types.int64)
     fixed = tuple_of(read_only(number), read_only(number, 2), double)
-    workspace = sizes_type(), buffers_type(number)
     name = "solve" + "_weighted" * weighted + "_nonnegative" * nonnegative
-    return compile_kernel(solve, name, dtype, types.int64, block, fixed, *workspace)
+    return compile_kernel(solve, name, dtype, types.int64, block, fixed, *workspace_types(number))
 
 
 # --- the steps of a batch ---
 
 
-@_jit
 def _queue_of(problem, row, sizes):
     """Return the queue of a row's system: by size in the dual form, else the last one."""
     block = problem.block
@@ -242,7 +240,6 @@ def _queue_of(problem, row, sizes):
     return (count - 1) // sizes.width if dual else sizes.queues - 1
 
 
-@_jit
 def _form(problem, row, sizes, buffers, matrix, columns, primal):
     if primal:
         _form_primal(problem.block, row, problem.fixed, sizes, buffers, matrix)
@@ -250,22 +247,19 @@ def _form(problem, row, sizes, buffers, matrix, columns, primal):
         _form_dual(problem.block, row, problem.fixed, sizes, buffers, matrix, columns)
 
 
-@_jit
 def _form_of_nonnegative(problem, row, sizes, buffers, matrix, columns, primal):
     _form_primal(problem.block, row, problem.fixed, sizes, buffers, matrix)
 
 
-@_jit
-def _solve_of_nonnegative(problem, rows, sizes, buffers, matrices, columns, primal):
-    solve_nonnegative(problem.block, rows, sizes, buffers, matrices)
+def _solve_of_nonnegative(problem, batch, sizes, buffers, primal):
+    solve_nonnegative(problem.block, batch, sizes, buffers)
 
 
-@_jit
-def _solve(problem, rows, sizes, buffers, matrices, columns, primal):
+def _solve(problem, batch, sizes, buffers, primal):
     if primal:
-        batches.solve_primal(problem.block, rows, sizes, buffers, matrices)
+        batches.solve_primal(problem.block, batch, sizes, buffers)
     else:
-        _solve_dual(problem.block, rows, problem.fixed, sizes, buffers, matrices, columns)
+        _solve_dual(problem.block, batch, problem.fixed, sizes, buffers)
 
 
 # --- the primal form ---
@@ -304,7 +298,7 @@ def _form_dual(block, row, fixed, sizes, buffers, matrix, columns):
     gram.transpose(rows, count, sizes.columns, rank, buffers.transposed, columns)
     transposed = gram.Gathered(buffers.transposed, block.own + row * rank, None)
     ahead = rows_to_prefetch(block, start, count, fixed, sizes, buffers)
-    gram.add_gram(gram.Update(transposed, rank, columns, matrix, True, ahead))
+    gram.add_gram(gram.Update(transposed, rank, columns, matrix, True, ahead), None, None)
     target = matrix + columns * stride_of(columns, lanes(matrix))
     predicted = 0.0
     for i in range(count):
@@ -316,12 +310,12 @@ def _form_dual(block, row, fixed, sizes, buffers, matrix, columns):
 
 
 @_jit
-def _solve_dual(block, rows, fixed, sizes, buffers, matrices, columns):
+def _solve_dual(block, batch, fixed, sizes, buffers):
     """Solve dual systems of equal size and set the factors and squared errors of their rows."""
-    batches.solve_batch(block.factor_ridge, rows, buffers, matrices, columns, columns)
-    for lane in range(len(rows)):
-        solution = buffers.solutions + lane * columns
-        _finish_dual(block, rows[lane], fixed, sizes.rank, solution, buffers.scratch)
+    batches.solve_batch(block.factor_ridge, batch, buffers, batch.columns)
+    for lane in range(batch.n_rows):
+        solution = buffers.solutions + lane * batch.columns
+        _finish_dual(block, batch.rows[lane], fixed, sizes.rank, solution, buffers.scratch)
 
 
 @_jit

@@ -25,9 +25,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from dask_als.kernels import batches
+from dask_als.kernels import batches, parts
 from dask_als.kernels.gram import size_of, stride_of
 from dask_als.kernels.simd import lanes
 
@@ -38,7 +37,7 @@ _LEAST_PIVOT = 1e-14
 # Rounds in which the number of violations need not fall, before Murty's rule.
 _PATIENCE = 3
 
-_jit = njit(nogil=True, error_model="numpy")
+_jit = parts.part
 
 
 class _System(NamedTuple):
@@ -79,14 +78,14 @@ def extra_bytes(rank):
 
 
 @_jit
-def solve_nonnegative(block, rows, sizes, buffers, matrices):
+def solve_nonnegative(block, batch, sizes, buffers):
     """Solve systems in the primal form; set the factors and squared errors of their rows."""
-    columns, width, rank = sizes.columns, lanes(matrices), sizes.rank
+    columns, width, rank = batch.columns, lanes(batch.matrices), sizes.rank
     system = _empty_system(rank)
-    for lane in range(len(rows)):
-        matrix = matrices + lane * size_of(columns, width)
+    for lane in range(batch.n_rows):
+        row, matrix = batch.rows[lane], batch.matrices + lane * size_of(columns, width)
         target = matrix + columns * stride_of(columns, width)
-        ridge = block.factor_ridge[rows[lane]]
+        ridge = block.factor_ridge[row]
         for i in range(rank):
             system.right[i] = target[i]
             for j in range(i, rank):
@@ -97,7 +96,7 @@ def solve_nonnegative(block, rows, sizes, buffers, matrices):
         solution = buffers.solutions + lane * columns
         for i in range(rank):
             solution[i] = system.solution[i]
-        batches.finish_primal(block, rows[lane], rank, solution, target)
+        batches.finish_primal(block, row, rank, solution, target)
 
 
 @_jit

@@ -6,13 +6,13 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
-from dask_als.kernels import gram, simd
+from dask_als.kernels import gram, parts, simd
 from dask_als.kernels.compilation import read_only
 
-_jit = njit(nogil=True, error_model="numpy")
+_jit = parts.part
 
 # Of indptr, indices and ratings, the first arrays of every kernel.
 CSR_TYPES = read_only(types.int64), read_only(types.int32), read_only(types.float32)
@@ -91,7 +91,7 @@ def _source(weights, block, position, fixed, sizes, buffers):
     raise NotImplementedError
 
 
-@overload(_source)
+@overload(_source, jit_options=parts.OPTIONS)
 def _source_of_kind(weights, block, position, fixed, sizes, buffers):
     def plain(weights, block, position, fixed, sizes, buffers):
         indices, ratings = block.indices + position, block.ratings + position
@@ -138,7 +138,7 @@ def row_buffer(buffers, weights):
     raise NotImplementedError
 
 
-@overload(row_buffer)
+@overload(row_buffer, jit_options=parts.OPTIONS)
 def _row_buffer_of_kind(buffers, weights):
     if isinstance(weights, types.NoneType):
         return lambda buffers, weights: gram.Gathered(buffers.gathered, buffers.weights, None)
@@ -152,8 +152,8 @@ def ratings_to_prefetch(block, position, size, sizes):
     If they are prefetched while `size` ratings from a position on are gathered, the rows of every
     chunk are in the cache when the chunk begins.
     """
-    ahead = min(position + sizes.chunk, block.n_ratings)
-    return ahead, min(size, block.n_ratings - ahead)
+    ahead = simd.least(position + sizes.chunk, block.n_ratings)
+    return ahead, simd.least(size, block.n_ratings - ahead)
 
 
 @_jit
@@ -204,7 +204,7 @@ def add_rated_rows(block, row, fixed, sizes, buffers, matrix):
     start, count = block.indptr[row], block.indptr[row + 1] - block.indptr[row]
     rows, sums = row_buffer(buffers, block.weights), no_sums(block.weights, count)
     for first in range(0, count, sizes.chunk):
-        size = min(sizes.chunk, count - first)
+        size = simd.least(sizes.chunk, count - first)
         source = rated_rows(block, start + first, fixed, sizes, buffers)
         ahead = rows_to_prefetch(block, start + first, size, fixed, sizes, buffers)
         update = gram.Update(rows, size, sizes.columns, matrix, first == 0, ahead)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import register_jitable
 
 from dask_als.core.aligned import aligned_zeros
-from dask_als.kernels import cholesky, simd
+from dask_als.kernels import cholesky, parts, simd
 from dask_als.kernels.compilation import writable
 from dask_als.kernels.gram import size_of
 
@@ -60,6 +60,18 @@ class Sizes(NamedTuple):
         """Allocate the memory of one call."""
         return Buffers(*(aligned_zeros((length,), dtype) for length in self.lengths(dtype)))
 
+    def empty_queues(self, dtype):
+        """Return the queues of one call, a row each.
+
+        A row has the queue's columns, its capacity, the numbers of one of its matrices, where they
+        start in the buffer, how many rows wait, and these rows.
+        """
+        return _empty_queues(self, dtype).copy()
+
+    def workspace(self, dtype):
+        """Return the last arguments of a kernel: sizes, buffers and queues."""
+        return self, self.buffers(dtype), self.empty_queues(dtype)
+
     def buffer_bytes(self, dtype):
         """Return the bytes that `buffers` allocates."""
         return sum(self.lengths(dtype)) * np.dtype(dtype).itemsize
@@ -87,6 +99,23 @@ class Sizes(NamedTuple):
         )
 
 
+# The numbers of a queue; the rows that wait in it follow from WAITING on.
+COLUMNS, CAPACITY, LENGTH, START, FILLED, WAITING = range(6)
+
+
+@cache
+def _empty_queues(sizes, dtype):
+    lane_count = simd.lanes_of(dtype)
+    queues = np.zeros((sizes.queues, WAITING + lane_count), np.int64)
+    queues[:, COLUMNS] = np.arange(1, sizes.queues + 1) * sizes.width
+    queues[:, CAPACITY] = lane_count
+    queues[-1, COLUMNS], queues[-1, CAPACITY] = sizes.columns, sizes.primal_lanes
+    queues[:, LENGTH] = size_of(queues[:, COLUMNS], lane_count)
+    taken = queues[:, CAPACITY] * queues[:, LENGTH]
+    queues[:, START] = np.cumsum(taken) - taken
+    return queues
+
+
 class Buffers(NamedTuple):
     """The memory of one call: arrays in Python, pointers inside the kernel; or their lengths."""
 
@@ -101,7 +130,7 @@ class Buffers(NamedTuple):
     scratch: Any
 
 
-@register_jitable
+@parts.part
 def round_up(number, multiple):
     """Round an integer up to a multiple of another."""
     return -(-number // multiple) * multiple
@@ -112,6 +141,7 @@ def sizes_type():
     return types.NamedUniTuple(types.int64, len(Sizes._fields), Sizes)
 
 
-def buffers_type(number):
-    """Return numba's type of `Buffers`, as arrays."""
-    return types.NamedUniTuple(writable(number), len(Buffers._fields), Buffers)
+def workspace_types(number):
+    """Return numba's types of `Sizes.workspace`; buffers are arrays."""
+    buffers = types.NamedUniTuple(writable(number), len(Buffers._fields), Buffers)
+    return sizes_type(), buffers, writable(types.int64, 2)

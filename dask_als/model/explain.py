@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dask_als.core.blocks import Factors
 from dask_als.core.side import ITEMS, USERS
 from dask_als.errors import InputError
 from dask_als.model.manifest import ModelManifest
@@ -66,19 +67,24 @@ def explained(model: InMemoryModel, user: Any, item: Any) -> pd.DataFrame:
     its = model.ratings_of(USERS, row)
     rated, ratings = its.rated, its.ratings
     own = model.users.state[row : row + 1]
-    solved = model.solver.solve(USERS, rated, ratings, own, its.weights)
-    bias = float(solved.bias[0])
     items, mean = model.items.state, model.manifest.global_mean
+    prior, free = model.users.new_rows, np.ones(items.factors.shape[1], bool)
+    if prior is None and not model.settings.nonnegative:
+        # Without the kernel, which takes a second to import.
+        bias = _solved_bias(model.manifest, its, own, items)
+    else:
+        solved = model.solver.solve(USERS, rated, ratings, own, its.weights)
+        bias = float(solved.bias[0])
+        if prior is None:
+            # Factors that are zero stay there: the others are linear.
+            free = solved.factors[0] > 0
     residuals = ratings.astype(np.float64) - mean - bias - items.bias[rated]
-    prior = model.users.new_rows
     if prior is None:
-        # If factors must not be negative, those at zero stay there: the others are linear.
-        free = solved.factors[0] > 0 if model.settings.nonnegative else slice(None)
         weights, parts = contributions(
             items.factors[rated][:, free],
             residuals,
             items.factors[target][free],
-            ridge=_ridge(model.manifest, its),
+            ridge=_ridges(model.manifest, its)[1],
             counts=its.weights,
         )
         expected = 0.0
@@ -106,13 +112,23 @@ def _check_linear(manifest: ModelManifest) -> None:
         )
 
 
-def _ridge(manifest: ModelManifest, its: RatingsOfRow) -> float:
+def _solved_bias(manifest: ModelManifest, its: RatingsOfRow, own: Factors, items: Factors) -> float:
+    """Return the best bias of a row, given its factors; see `kernels.least_squares`."""
+    y = its.ratings.astype(np.float64) - manifest.global_mean - items.bias[its.rated]
+    w = np.ones(len(y)) if its.weights is None else its.weights.astype(np.float64)
+    predicted = (w @ items.factors[its.rated].astype(np.float64)) @ own.factors[0]
+    return float((w @ y - predicted) / (w.sum() + _ridges(manifest, its)[0]))
+
+
+def _ridges(manifest: ModelManifest, its: RatingsOfRow) -> tuple[float, float]:
+    """Return the regularization of a user's bias and factors, by the residual precision."""
     regularization = manifest.settings.regularization(USERS)
     weight = 1.0
     if regularization.by_count and len(its.ratings):
         counts = its.ratings.size if its.weights is None else its.weights.sum(dtype=np.float64)
         weight = float(counts)
-    return regularization.factor * weight / manifest.settings.residual_precision
+    scale = weight / manifest.settings.residual_precision
+    return regularization.bias * scale, regularization.factor * scale
 
 
 def _with_prior(

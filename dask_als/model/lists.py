@@ -15,11 +15,14 @@ from dask_als.model.ids import Unknown, is_single, listed
 from dask_als.model.recommend import allowed_rows
 from dask_als.model.rows import UNKNOWN
 from dask_als.model.similarity import Measure, similarities
-from dask_als.model.top_k import Best, Seen, candidates, check_k, top_k
+from dask_als.model.top_k import Best, Seen, candidates, check_k, top_k, top_k_of_few
 from dask_als.model.training_data import seen_by
 
 if TYPE_CHECKING:
     from dask_als.model.in_memory import InMemoryModel
+
+# So few products take less time in NumPy than numba takes to import.
+_FEW_PRODUCTS = 1 << 21
 
 
 def recommended(
@@ -87,8 +90,10 @@ def _best(
     allowed: np.ndarray | None,
 ) -> Best:
     others = candidates(model.rows(side.other).state, allowed=allowed)
+    is_few = len(searching.bias) * others.weights.size <= _FEW_PRODUCTS
+    search = top_k_of_few if is_few else top_k
     mean = model.manifest.global_mean
-    return top_k(searching, others, min(k, len(others.rows)), seen=excluded, mean=mean)
+    return search(searching, others, min(k, len(others.rows)), seen=excluded, mean=mean)
 
 
 def most_similar(

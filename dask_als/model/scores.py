@@ -48,6 +48,14 @@ def scores_of_all(one: Factors, others: Factors, *, mean: float) -> np.ndarray:
     return scores_of_pairs(one, others, np.zeros_like(rows), rows, mean=mean)
 
 
+def scores_of_one(bias, factors, other_bias, other_factors, mean):
+    """Predict the ratings of one row and many others in NumPy, with the bits of `score`."""
+    product = np.zeros(len(other_bias))
+    for own, others in zip(factors.astype(np.float64), other_factors.T, strict=True):
+        product += own * others.astype(np.float64)
+    return mean + (np.float64(bias) + other_bias.astype(np.float64)) + product
+
+
 @compiled
 def score(bias, factors, other_bias, other_factors, mean):
     """Predict the rating of one pair: the same operations in the same order for every caller."""

@@ -22,7 +22,7 @@ from dask_als.core.blocks import Factors
 from dask_als.core.jit import compiled
 from dask_als.errors import InputError
 from dask_als.model.blas_threads import one_blas_thread
-from dask_als.model.scores import score
+from dask_als.model.scores import score, scores_of_one
 
 # Rows and candidates of a tile: its scores fit into the second-level cache.
 TILE_ROWS = 1024
@@ -158,6 +158,24 @@ def top_k(
     return Best(rows, scores)
 
 
+def top_k_of_few(
+    own: Factors, others: Candidates, k: int, *, seen: Seen | None = None, mean: float
+) -> Best:
+    """Find what `top_k` finds, with the same bits, without compiled functions.
+
+    For a few rows this takes less time than to import numba.
+    """
+    n_rows = len(own.bias)
+    seen = nothing_seen(n_rows) if seen is None else seen
+    best = Best(np.full((n_rows, k), -1, dtype=np.int32), np.full((n_rows, k), np.nan))
+    factors, bias = others.weights[:, :-1], others.weights[:, -1]
+    for row in range(n_rows):
+        scores = scores_of_one(own.bias[row], own.factors[row], bias, factors, mean)
+        left_out = seen.indices[seen.indptr[row] : seen.indptr[row + 1]]
+        _rank_all(scores, row, others, others.place[left_out], best)
+    return best
+
+
 class _Kept(NamedTuple):
     """The best candidates so far, as a heap for each row whose root is the worst of them.
 
@@ -245,6 +263,13 @@ def _search_again(
 ) -> None:
     """Search for one row in float64 alone."""
     scores = _all_scores(own.bias[row], own.factors[row], others.weights, mean)
+    _rank_all(scores, row, others, left_out, best)
+
+
+def _rank_all(
+    scores: np.ndarray, row: int, others: Candidates, left_out: np.ndarray, best: Best
+) -> None:
+    """Set the best of a row from the scores of all candidates."""
     scores[left_out[left_out >= 0]] = -np.inf
     k = min(best.rows.shape[1], int(np.isfinite(scores).sum()))
     if not k:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from support.data import generated, small_settings, write_csv
@@ -96,3 +98,26 @@ def test_similar_to_an_item_without_ratings(run, item):
     code, _, err = run("similar", min(unrated))
     assert code == 2
     assert f"item {min(unrated)} has no training rating" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("similar", "{item}"), ("explain", "{user}", "{item}"), ("recommend", "--to", "{user}")],
+)
+def test_what_needs_no_cluster_and_no_kernel_imports_neither(place, item, command):
+    """Numba and Dask take longer to import than these commands to compute."""
+    name, *arguments = (word.format(user="u1", item=item) for word in command)
+    program = (
+        "import sys\n"
+        "from dask_als.cli.main import main\n"
+        "main(sys.argv[1:])\n"
+        "heavy = {'numba', 'llvmlite', 'dask', 'distributed', 'scipy', 'dask_als.data.prepare'}\n"
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, name, str(place / "m"), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(ended.stdout.splitlines()) > 5

@@ -1,8 +1,12 @@
+import fcntl
 import multiprocessing
+import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from support.compiling import compile_what_cannot_be_kept
+from support import compiling
+from support.compiling import compile_what_cannot_be_kept, compile_with_others
 
 from dask_als.core import jit
 
@@ -25,3 +29,23 @@ def test_workers_leave_telling_to_who_started_them(capfd):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as workers:
         assert workers.submit(compile_what_cannot_be_kept).result() == 2
     assert capfd.readouterr() == ("", "")
+
+
+def test_processes_that_start_together_share_one_compilation(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    spawn = multiprocessing.get_context("spawn")
+    ready = [tmp_path / "first", tmp_path / "second"]
+    with ProcessPoolExecutor(2, mp_context=spawn) as workers:
+        # The folder is known once a function is compiled; then the lock is ours until both wait.
+        (folder,) = workers.submit(compiling.cache_folders).result()
+        lock = os.open(os.path.join(folder, "add_two.lock"), os.O_CREAT | os.O_RDONLY, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        both = [workers.submit(compile_with_others, str(path)) for path in ready]
+        deadline = time.monotonic() + 60
+        while not all(path.exists() for path in ready) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert all(path.exists() for path in ready)
+        assert not any(one.done() for one in both)
+        os.close(lock)
+        assert sorted(one.result() for one in both) == [(0, 1), (1, 0)]
+    assert capfd.readouterr().err.count("compiling the kernel for this processor, once") == 1

@@ -21,7 +21,8 @@ DTYPES = [
 @njit
 def add_gram(rows, weights, columns, matrix, overwrite):
     gathered = gram.Gathered(pointer(rows), pointer(weights), None)
-    gram.add_gram(gram.Update(gathered, len(rows), columns, pointer(matrix), overwrite, None))
+    update = gram.Update(gathered, len(rows), columns, pointer(matrix), overwrite, None)
+    gram.add_gram(update, None, None)
 
 
 def gathered(count, columns, dtype, seed=0):

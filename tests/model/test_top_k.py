@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_info
 from dask_als.core.blocks import Factors
 from dask_als.model import top_k as module
 from dask_als.model.blas_threads import one_blas_thread
-from dask_als.model.top_k import Seen, candidates, top_k
+from dask_als.model.top_k import Seen, candidates, top_k, top_k_of_few
 
 
 def random_states(n_own, n_others, rank, dtype, *, whole=False, seed=0):
@@ -68,11 +68,22 @@ def test_equals_brute_force(dtype, whole, tile, k, monkeypatch):
     assert as_lists(best) == brute_force(own, others, k, seen, 3.5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("whole", [False, True], ids=["distinct", "ties"])
+@pytest.mark.parametrize("k", [1, 10, 500])
+def test_without_compiled_functions_the_bits_are_the_same(dtype, whole, k):
+    own, others = random_states(20, 120, 6, dtype, whole=whole)
+    seen = random_seen(20, 120)
+    best = top_k_of_few(own, candidates(others), k, seen=seen, mean=3.5)
+    assert as_lists(best) == brute_force(own, others, k, seen, 3.5)
+
+
+@pytest.mark.parametrize("search", [top_k, top_k_of_few])
 @pytest.mark.parametrize("whole", [False, True])
-def test_some_candidates_alone(whole):
+def test_some_candidates_alone(whole, search):
     own, others = random_states(9, 60, 3, "float32", whole=whole)
     allowed = np.random.default_rng(3).random(60) < 0.5
-    best = top_k(own, candidates(others, allowed=allowed), 5, seen=random_seen(9, 60), mean=0.0)
+    best = search(own, candidates(others, allowed=allowed), 5, seen=random_seen(9, 60), mean=0.0)
     assert as_lists(best) == brute_force(own, others, 5, random_seen(9, 60), 0.0, allowed)
 
 

@@ -48,6 +48,34 @@ def emit_reciprocal_pivot(builder, pivot, diagonal):
     return builder.select(positive, reciprocal, llvm_constant(pivot.type, 0.0))
 
 
+def _chosen(sign, first, second):
+    """Return typing and code of an intrinsic: the second number if it compares so, else the first.
+
+    As Python's functions `min` and `max`, for which numba compiles functions of their own.
+    """
+    if first != second:
+        return None
+
+    def emit(_context, builder, _signature, args):
+        is_float = isinstance(first, types.Float)
+        compare = builder.fcmp_ordered if is_float else builder.icmp_signed
+        return builder.select(compare(sign, args[1], args[0]), args[1], args[0])
+
+    return first(first, first), emit
+
+
+@intrinsic
+def least(_typing, first, second):
+    """Return min(first, second) of two numbers of one type."""
+    return _chosen("<", first, second)
+
+
+@intrinsic
+def greatest(_typing, first, second):
+    """Return max(first, second) of two numbers of one type."""
+    return _chosen(">", first, second)
+
+
 @intrinsic
 def multiply_subtract(_typing, a, b, c):
     """Return c - a*b of three numbers, rounded as in tiles."""

@@ -6,7 +6,7 @@ import operator
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, lower_builtin, type_callable
 
 from dask_als.kernels.simd.tile import Tile, llvm_constant, permuted, splat, tile_of
 
@@ -21,18 +21,18 @@ def pointer(_typing, array):
     return types.CPointer(array.dtype)(array), emit
 
 
-@intrinsic
-def _advance(_typing, pointer, count):
-    return pointer(pointer, types.intp), lambda _context, builder, _signature, args: builder.gep(
-        args[0], [args[1]]
-    )
+@type_callable(operator.add)
+def _type_of_sum(_context):
+    def typer(pointer, count):
+        is_place = isinstance(pointer, types.CPointer) and isinstance(count, types.Integer)
+        return pointer(pointer, types.intp) if is_place else None
+
+    return typer
 
 
-@overload(operator.add)
-def _pointer_add(pointer, count):
-    if isinstance(pointer, types.CPointer) and isinstance(count, types.Integer):
-        return lambda pointer, count: _advance(pointer, count)
-    return None
+@lower_builtin(operator.add, types.CPointer, types.Integer)
+def _advance(_context, builder, _signature, args):
+    return builder.gep(args[0], [args[1]])
 
 
 @intrinsic(prefer_literal=True)
