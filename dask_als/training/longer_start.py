@@ -77,21 +77,25 @@ def lengthening(users: Factors, items: Factors, length: float) -> dict[Side, np.
 
 def lengthened(state: Factors, matrix: np.ndarray) -> Factors:
     """Return biases and lengthened factors of all rows of a side."""
-    powers = _exponents(state.factors)
+    powers, longer = _exponents(state.factors), np.empty_like(state.factors)
     with one_blas_thread():
-        products = [exact_product(chunk, matrix, powers) for chunk in _chunks(state.factors)]
-    return Factors(state.bias, np.concatenate(products).astype(state.factors.dtype))
+        for rows, chunk in _chunks(state.factors):
+            longer[rows] = exact_product(chunk, matrix, powers)
+    return Factors(state.bias, longer)
 
 
 def _gram(factors: np.ndarray) -> np.ndarray:
     powers, n_rows = _exponents(factors), len(factors)
-    return gram_values(exact_gram(_chunks(factors), powers, n_rows), powers, n_rows)
+    chunks = (chunk for _, chunk in _chunks(factors))
+    return gram_values(exact_gram(chunks, powers, n_rows), powers, n_rows)
 
 
 def _exponents(factors: np.ndarray) -> np.ndarray:
     return exponents(np.abs(factors).max(axis=0).astype(np.float64))
 
 
-def _chunks(factors: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(factors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield some rows at once, as float64."""
     for start in range(0, len(factors), _ROWS_AT_ONCE):
-        yield factors[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        yield rows, factors[rows].astype(np.float64)
