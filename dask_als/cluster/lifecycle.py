@@ -149,8 +149,13 @@ def directory_of_workers() -> Iterator[None]:
     _remove_abandoned(parent)
     # Named before it is made, so that no signal between the two leaves it behind.
     directory = os.path.join(parent, f"{_PREFIX}{secrets.token_hex(16)}")
+    ours = True
     try:
-        os.mkdir(directory, 0o700)
+        try:
+            os.mkdir(directory, 0o700)
+        except FileExistsError:
+            ours = False
+            raise
         with open(os.path.join(directory, _LOCK), "w") as lock:
             lock.write(_MARK)
             lock.flush()
@@ -159,7 +164,8 @@ def directory_of_workers() -> Iterator[None]:
             with dask.config.set({"temporary-directory": directory}):
                 yield
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if ours:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _remove_abandoned(parent: str) -> None:

@@ -237,3 +237,15 @@ def test_nobody_else_writes_where_workers_spill(tmp_path):
         assert os.path.dirname(chosen) == str(tmp_path)
         assert stat.S_IMODE(os.stat(chosen).st_mode) == 0o700
     assert not os.path.exists(chosen)
+
+
+def test_a_directory_of_the_same_name_is_not_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("dask_als.cluster.lifecycle.secrets.token_hex", lambda _: "taken")
+    with dask.config.set({"temporary-directory": str(tmp_path)}):
+        with directory_of_workers():
+            name = os.path.basename(dask.config.get("temporary-directory"))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "of_another").touch()
+        with pytest.raises(FileExistsError), directory_of_workers():
+            pass
+    assert (tmp_path / name / "of_another").exists()
