@@ -104,7 +104,8 @@ def test_a_kill_at_any_call(made, tmp_path):
         before = killed
         for calls in CALLS:
             inject = f"inject={calls}:signal=KILL:when={when}"
-            traced = ["-f", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={calls}"]
+            # With --seccomp-bpf, strace 6.1 injects nothing at a second call or later.
+            traced = ["-f", "-o", "/dev/null", "-e", f"trace={calls}"]
             traced = [strace(), *traced, "-e", inject]
             killed += kill_and_run_again(made, tmp_path, before=traced)
         print(f"{killed} killed at the first {when} calls of each kind", flush=True)
