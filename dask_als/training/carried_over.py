@@ -1,8 +1,9 @@
-"""A start from a model of other users and items: its rows are matched by id.
+"""A start from a model of other users, items or ratings: its rows are matched by id.
 
 The start is written as a model with the rows of the dataset, which training then starts from like
-from a checkpoint. Rows that the model has trained keep their biases and factors. All others are
-folded in: solved from their ratings against the other side, in which they count for nothing yet.
+from a checkpoint. Rows that the model has trained keep their biases and factors, lengthened if
+there are more ratings (`longer_start`). All others are folded in: solved from their ratings against
+the other side, in which they count for nothing yet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow as pa
 from dask_als.core import storage
 from dask_als.core.blocks import Block, Factors
 from dask_als.core.executor import Executor
-from dask_als.core.side import SIDES, Side
+from dask_als.core.side import ITEMS, SIDES, USERS, Side
 from dask_als.data.block_files import read_block
 from dask_als.data.dataset import Dataset, Partition, RowsFile
 from dask_als.errors import InputError
@@ -30,6 +31,7 @@ from dask_als.settings.training import TrainSettings
 from dask_als.solvers.base import HalfEpoch, Method, SolvedPart, SolvedSide
 from dask_als.solvers.choice import fold_in_method_of
 from dask_als.solvers.objective import NO_SUMS
+from dask_als.training.longer_start import added_length, lengthened, lengthening
 from dask_als.training.task_graph import training_mean
 
 _BEFORE_TRAINING = 0
@@ -92,7 +94,9 @@ def carry_over(
     manifest = model_manifest.read_manifest(model)
     model = storage.absolute(model)
     method = fold_in_method_of(settings, training_mean(dataset, settings))
-    matched = {side: _submit_matched(model, dataset, side, settings, executor) for side in SIDES}
+    length = added_length(manifest, dataset, settings)
+    trained = _submit_trained_rows(model, settings, length, executor)
+    matched = {side: _submit_matched(dataset, side, trained[side], executor) for side in SIDES}
     sides = {
         side: executor.submit(_join, method, side, parts, key=f"join-start-{side.name}")
         for side, parts in matched.items()
@@ -140,12 +144,40 @@ def carry_over(
     return InitialModel(model, users, items)
 
 
-def _submit_matched(
-    model: str, dataset: Dataset, side: Side, settings: TrainSettings, executor: Executor
-) -> list[Any]:
-    trained = executor.submit(
-        _read_trained_rows, model, side, settings, key=f"read-model-{side.name}"
+def _submit_trained_rows(
+    model: str, settings: TrainSettings, length: float, executor: Executor
+) -> dict[Side, Any]:
+    """Submit both sides of a model; see `longer_start` for the added length."""
+    trained = {
+        side: executor.submit(
+            _read_trained_rows, model, side, settings, key=f"read-model-{side.name}"
+        )
+        for side in SIDES
+    }
+    if not length:
+        return trained
+    matrices = executor.submit(
+        _lengthening, trained[USERS], trained[ITEMS], length, key="lengthening"
     )
+    return {
+        side: executor.submit(
+            _lengthened, side, trained[side], matrices, key=f"lengthen-model-{side.name}"
+        )
+        for side in SIDES
+    }
+
+
+def _lengthening(users: _TrainedRows, items: _TrainedRows, length: float) -> dict[Side, np.ndarray]:
+    return lengthening(users.state, items.state, length)
+
+
+def _lengthened(
+    side: Side, trained: _TrainedRows, matrices: dict[Side, np.ndarray]
+) -> _TrainedRows:
+    return replace(trained, state=lengthened(trained.state, matrices[side]))
+
+
+def _submit_matched(dataset: Dataset, side: Side, trained: Any, executor: Executor) -> list[Any]:
     return [
         executor.submit(
             _match,

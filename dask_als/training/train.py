@@ -31,6 +31,7 @@ from dask_als.training.checkpoints import (
     clear_checkpoints,
     complete_checkpoints,
 )
+from dask_als.training.longer_start import added_length
 from dask_als.training.run import Run, RunConfig
 from dask_als.training.start import (
     Start,
@@ -155,10 +156,11 @@ def _start_of(
     executor: Executor,
     staging: str,
 ) -> tuple[Start, InitialModel | None]:
-    """Return what training starts from; rows of a model with other ids are matched first."""
+    """Return what training starts from; a model of other ids or fewer ratings is fitted first."""
     if model is None:
         return random_start, None
-    if has_same_rows(model_manifest.read_manifest(model), dataset):
+    manifest = model_manifest.read_manifest(model)
+    if has_same_rows(manifest, dataset) and not added_length(manifest, dataset, settings):
         users, items = (MatchedRows(dataset.table(side).n_rows, 0, 0) for side in SIDES)
         return start_from_model(model), InitialModel(storage.absolute(model), users, items)
     matched = storage.join(staging, _START)
