@@ -278,7 +278,7 @@ def _files(path: str, kind: Kind) -> list[str]:
 
 
 def _files_of(path: str, kind: Kind) -> list[str]:
-    """Return `ownership.files_of` after removing a step note that a killed job left half-written."""
+    """Remove a step note that a killed job left half-written; return `ownership.files_of`."""
     ownership.listed_files(path, kind)  # Raises if the directory is not ours.
     settle(storage.join(path, ownership.STEP_NOTE_NAME))
     return ownership.files_of(path, kind)

@@ -13,6 +13,7 @@ changed, parts are compiled as any other function, which takes four times as lon
 from __future__ import annotations
 
 from functools import update_wrapper
+from typing import Any
 
 from llvmlite.binding import Linkage
 from numba import njit, types
@@ -26,6 +27,8 @@ from numba.extending import typeof_impl
 
 class _Code(JITCodeLibrary):
     """The LLVM code of a part, and the libraries that it calls."""
+
+    _shared_module: Any
 
     @property
     def codegen(self):

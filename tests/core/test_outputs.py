@@ -287,7 +287,7 @@ def test_a_note_that_a_killed_job_left_half_written_does_not_keep_its_output(tmp
 
     killed_while_making(note)
     os.mkdir(os.path.join(path, left.replace(".step.", ".other.")))
-    with pytest.raises(InputError, match="other.json.*which dask-als did not make"):
+    with pytest.raises(InputError, match=r"other\.json.*which dask-als did not make"):
         make(path, 3, overwrite=True)
     assert content_of(path) == 2
 
