@@ -21,7 +21,7 @@ def twice(number):
 
 @part
 def add_three(number):
-    return add_one(add_one(twice(number)) - number)
+    return add_one(add_one(add_one(twice(number)) - number))
 
 
 def test_in_python_a_part_is_called_as_it_is_written():
@@ -35,7 +35,8 @@ def finalized(monkeypatch):
     finalize = JITCodeLibrary._finalize_specific
 
     def recorded(library):
-        names.append(library.name)
+        if library.name != "nrt":  # Numba's runtime, made with the first kernel of a process.
+            names.append(library.name)
         finalize(library)
 
     monkeypatch.setattr(JITCodeLibrary, "_finalize_specific", recorded)
