@@ -76,11 +76,11 @@ class _Code(JITCodeLibrary):
 class _InlinedCode(_Code):
     """The same, inlined wherever it is called."""
 
-    def add_llvm_module(self, ll_module):
-        super().add_llvm_module(ll_module)
-        for function in self._final_module.functions:
+    def add_ir_module(self, ir_module):
+        for function in ir_module.functions:
             if not function.is_declaration:
-                function.add_function_attribute("alwaysinline")
+                function.attributes.add("alwaysinline")
+        super().add_ir_module(ir_module)
 
 
 # Passes for what parts do not have: closures, array expressions, numba's option `inline`.
@@ -117,6 +117,7 @@ class _InliningCompiler(_Compiler):
 _OVERRIDDEN = (
     "codegen",
     "get_pointer_to_function",
+    "add_ir_module",
     "add_llvm_module",
     "finalize",
     "_get_module_for_linking",
