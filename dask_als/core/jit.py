@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -86,7 +85,7 @@ def _announcement(dispatcher: Any) -> Any:
 
     class Announcement(event.Listener):  # type: ignore[misc]
         def on_start(self, started: Any) -> None:
-            if started.data["dispatcher"] is dispatcher:
+            if started.data["dispatcher"] is dispatcher and _folder_of(dispatcher) is not None:
                 _LOG.warning("compiling the kernel for this processor, once")
 
         def on_end(self, ended: Any) -> None:
@@ -115,9 +114,13 @@ def _lock_beside(dispatcher: Any) -> Iterator[None]:
             os.close(descriptor)
 
 
+def _folder_of(dispatcher: Any) -> str | None:
+    """Return the folder of a function in the cache on disk, which is private to numba."""
+    return getattr(getattr(dispatcher, "_cache", None), "cache_path", None)
+
+
 def _lock_file(dispatcher: Any) -> int | None:
-    # The folder of a function's files is private to numba.
-    folder = getattr(getattr(dispatcher, "_cache", None), "cache_path", None)
+    folder = _folder_of(dispatcher)
     if folder is None:
         return None
     path = os.path.join(folder, f"{dispatcher.py_func.__qualname__}.lock")
@@ -139,9 +142,22 @@ def _let_numba_call_these() -> None:
 
 @cache
 def _warn_once() -> None:
-    # Workers of a local cluster share the terminal of their parent, which has warned already.
-    if multiprocessing.parent_process() is None:
+    if _mark_of_the_first() is not None:
         _LOG.warning(
             "there is no writable directory for compiled kernels, so each start compiles them "
             "again, which takes several seconds; set NUMBA_CACHE_DIR to a writable directory"
         )
+
+
+@cache
+def _mark_of_the_first() -> int | None:
+    """Return None if a living process has come here before: workers share a terminal."""
+    descriptor = os.open(__file__, os.O_RDONLY | os.O_CLOEXEC)  # It stays open with the process.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:  # There are file systems without locks.
+        pass
+    return descriptor
