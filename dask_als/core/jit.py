@@ -125,7 +125,7 @@ def _lock_file(dispatcher: Any) -> int | None:
         return None
     path = os.path.join(folder, f"{dispatcher.py_func.__qualname__}.lock")
     try:
-        return os.open(path, os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return os.open(path, os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError:  # for instance in a cache that came with an image
         return None
 
