@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from fsspec.implementations.local import LocalFileSystem
 
 from dask_als.core import storage
+from dask_als.core.locks import try_lock
 from dask_als.errors import InputError
 
 
@@ -37,15 +37,9 @@ def exclusive(path: str, done: str) -> Iterator[None]:
     with storage.reading(path):
         descriptor = os.open(inner, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(descriptor):
             directory = path.rpartition("/")[0]
-            raise InputError(
-                f"{directory} is being {done} by another run; wait for its end"
-            ) from None
-        except OSError:
-            pass  # There are file systems without locks.
+            raise InputError(f"{directory} is being {done} by another run; wait for its end")
         yield
     finally:
         os.close(descriptor)

@@ -6,7 +6,6 @@ half the time without it.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -14,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, update_wrapper
 from typing import Any
+
+from dask_als.core.locks import try_lock
 
 # Longer than a kernel takes to compile on a busy machine; then a process compiles for itself.
 _PATIENCE = 300.0
@@ -100,14 +101,8 @@ def _lock_beside(dispatcher: Any) -> Iterator[None]:
     descriptor = _lock_file(dispatcher)
     try:
         deadline = time.monotonic() + _PATIENCE
-        while descriptor is not None and time.monotonic() < deadline:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_SECONDS_BETWEEN_TRIES)
-            except OSError:
-                break  # There are file systems without locks.
+        while descriptor is not None and time.monotonic() < deadline and not try_lock(descriptor):
+            time.sleep(_SECONDS_BETWEEN_TRIES)
         yield
     finally:
         if descriptor is not None:
@@ -153,11 +148,7 @@ def _warn_once() -> None:
 def _mark_of_the_first() -> int | None:
     """Return None if a living process has come here before: workers share a terminal."""
     descriptor = os.open(__file__, os.O_RDONLY | os.O_CLOEXEC)  # It stays open with the process.
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:  # There are file systems without locks.
-        pass
-    return descriptor
+    if try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None

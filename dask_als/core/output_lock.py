@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -18,6 +17,7 @@ from typing import IO, Any
 from fsspec.implementations.local import LocalFileSystem
 
 from dask_als.core import outputs, storage
+from dask_als.core.locks import try_lock
 from dask_als.core.ownership import IN_USE, is_content_of, marked_json
 from dask_als.errors import InputError
 
@@ -63,15 +63,11 @@ def held(directory: str, run_id: str) -> Iterator[None]:
 def _lock(path: str, about: dict[str, Any]) -> Callable[[], None]:
     """Lock a local file; return a function that releases it."""
     file = _opened(path)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file.fileno()):
         file.seek(0)
         holder = file.read()
         file.close()
-        raise _in_use(path, json.loads(holder or "{}")) from None
-    except OSError:
-        pass  # The file system has no locks.
+        raise _in_use(path, json.loads(holder or "{}"))
     file.truncate(0)
     file.write(marked_json(IN_USE, about))
     file.flush()
