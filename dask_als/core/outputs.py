@@ -278,10 +278,11 @@ def _files(path: str, kind: Kind) -> list[str]:
 
 
 def _files_of(path: str, kind: Kind) -> list[str]:
-    """Remove a step note that a killed job left half-written; return `ownership.files_of`."""
-    ownership.listed_files(path, kind)  # Raises if the directory is not ours.
+    """Remove a half-written step note of a killed job; return `ownership.files_of`."""
+    listed = ownership.listed_files(path, kind)  # Raises if the directory is not ours.
     settle(storage.join(path, ownership.STEP_NOTE_NAME))
-    return ownership.files_of(path, kind)
+    ownership.check_nothing_else(path, listed)
+    return listed
 
 
 def _file(path: str, kind: FileKind | None) -> None:

@@ -249,13 +249,24 @@ def files_of(path: str, kind: Kind) -> list[str]:
         If the directory, or anything in it, is not ours.
     """
     listed = listed_files(path, kind)
+    check_nothing_else(path, listed)
+    return listed
+
+
+def check_nothing_else(path: str, listed: list[str]) -> None:
+    """Check that a directory holds nothing but listed files.
+
+    Raises
+    ------
+    InputError
+        If it holds anything else.
+    """
     strange = next(_strangers(path, set(listed)), None)
     if strange is not None:
         raise InputError(
             f"{path} holds {strange}, which dask-als did not make, so it is not replaced; "
             "move that away or choose another output"
         )
-    return listed
 
 
 def listed_files(path: str, kind: Kind) -> list[str]:

@@ -237,7 +237,7 @@ def shuffle_block(
 
 def _indices(batch: pa.RecordBatch, side: Side, ids: dict[Side, pa.Table]) -> np.ndarray:
     """Return the index of each id, -1 for an unknown id."""
-    return block_ids.indices(batch.column(side.singular), ids[side]["id"].combine_chunks())
+    return block_ids.indices(batch.column(side.singular), one_array(ids[side]["id"]))
 
 
 def write_shuffled(
