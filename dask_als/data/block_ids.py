@@ -57,17 +57,17 @@ def indices(stored: pa.Array, all_ids: pa.Array) -> np.ndarray:
     if isinstance(stored, pa.DictionaryArray):
         found = pc.index_in(stored.dictionary, value_set=all_ids)
         return found.fill_null(-1).to_numpy()[stored.indices.to_numpy()]
-    its = _range_of(stored)
-    assert its is not None, "ids of a wide range are stored as a dictionary"
+    found = _range_of(stored)
+    assert found is not None, "ids of a wide range are stored as a dictionary"
     numbers = all_ids.to_numpy()
-    rows = np.flatnonzero((numbers >= its.start) & (numbers < its.stop))
-    table = np.full(len(its), -1, np.int32)
-    table[_places(numbers[rows], its)] = rows
-    return table.take(_places(stored.to_numpy(), its))
+    rows = np.flatnonzero((numbers >= found.start) & (numbers < found.stop))
+    table = np.full(len(found), -1, np.int32)
+    table[_places(numbers[rows], found)] = rows
+    return table.take(_places(stored.to_numpy(), found))
 
 
 def _range_of(ids: pa.Array) -> range | None:
-    """Return the range of whole numbers, or None if it is wide or ids are none."""
+    """Return the range of the ids; None if it is wide, or if they are not whole numbers."""
     if not pa.types.is_integer(ids.type) or not len(ids):
         return None
     numbers = ids.to_numpy()
@@ -76,16 +76,16 @@ def _range_of(ids: pa.Array) -> range | None:
     return found if found.stop - found.start <= most else None
 
 
-def _places(numbers: np.ndarray, its: range) -> np.ndarray:
+def _places(numbers: np.ndarray, span: range) -> np.ndarray:
     """Return the place of each number in a range that has all of them, int64."""
     if numbers.dtype == np.uint64:
-        return (numbers - np.uint64(its.start)).astype(np.int64)
-    return np.subtract(numbers, its.start, dtype=np.int64)
+        return (numbers - np.uint64(span.start)).astype(np.int64)
+    return np.subtract(numbers, span.start, dtype=np.int64)
 
 
-def _of_range(its: range, counts: np.ndarray, kind: pa.DataType) -> pa.Table:
+def _of_range(span: range, counts: np.ndarray, kind: pa.DataType) -> pa.Table:
     """Return the ids of a range that were counted, ascending, with their counts."""
     places = np.flatnonzero(counts)
     ids = places.astype(kind.to_pandas_dtype())
-    ids += ids.dtype.type(its.start)
+    ids += ids.dtype.type(span.start)
     return pa.table({"id": pa.array(ids, kind), "count": counts[places]})

@@ -66,9 +66,9 @@ def partition_of(rows: np.ndarray, ranges: list[range]) -> np.ndarray:
     """
     numbers = np.arange(len(ranges), dtype=np.int16)
     if ranges[-1].stop > len(rows):  # A table of all rows would cost more than it saves.
-        starts = np.array([its.start for its in ranges], np.int64)
+        starts = np.array([span.start for span in ranges], np.int64)
         return numbers[np.searchsorted(starts, rows, side="right") - 1]
-    return np.repeat(numbers, [len(its) for its in ranges]).take(rows)
+    return np.repeat(numbers, [len(span) for span in ranges]).take(rows)
 
 
 def is_ascending(values: np.ndarray) -> bool:

@@ -68,11 +68,11 @@ def lengthening(users: Factors, items: Factors, length: float) -> dict[Side, np.
     """
     rank = users.factors.shape[1]
     with one_blas_thread():
-        grams = {side: _gram(its.factors) for side, its in ((USERS, users), (ITEMS, items))}
+        grams = {USERS: _gram(users.factors), ITEMS: _gram(items.factors)}
         found = truncate(grams, rank)
     values = found.singular_values
     ratio = np.divide(values + length, values, out=np.zeros(rank), where=values > 0)
-    return {side: its * np.sqrt(ratio) for side, its in found.maps.items()}
+    return {side: directions * np.sqrt(ratio) for side, directions in found.maps.items()}
 
 
 def lengthened(state: Factors, matrix: np.ndarray) -> Factors:
